@@ -1,0 +1,203 @@
+# weft - build.  make | deps | demo | test | check | bench | examples | install | uninstall | clean
+#
+#   BUILD=release|debug     debug: -O1 and the checks of locks and structures (-DWEFT_CHECKS)
+#   SAN=address|thread|undefined   address brings undefined with it
+#   CC=clang   CROSS=aarch64-linux-gnu-   WERROR=1 (also by CI=true)   V=1 shows the commands
+#   B=dir      output, by default build/<compiler>-<build>[-<san>];  T=words: only tests whose file name holds one of them
+#   PREFIX=/usr/local  DESTDIR=  LIBDIR=  EXTRA_CFLAGS=
+#
+# Nothing is listed here: a new file is found by its place.
+#   src/*/*.c, src/os/arch/<arch>*.S   the library
+#   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each
+#   tests/prog/*.c   programs, tests/mod/*.c  shared modules, that tests run and load
+#   examples/*.c, examples/bugs/*.c, bench/*.c  a program each;  examples/<dir>/*.c  one program <dir>
+#
+# How the library is made: all objects and the parts of jemalloc's static archive that we use become one object
+# (ld -r), in which everything but weft_* is made local. So neither libweft.a nor libweft.so defines a malloc, or anything else
+# a host could collide with. jemalloc's own public names are prefixed with jem_ first: "malloc" written in weft is the host's.
+
+BUILD ?= release
+SAN ?=
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+DESTDIR ?=
+CROSS ?=
+ifeq ($(origin CC),default)
+CC := $(CROSS)gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := $(if $(findstring clang,$(CC)),clang++,$(CROSS)g++)
+endif
+LD := $(CROSS)ld
+OBJCOPY := $(CROSS)objcopy
+PKG_CONFIG ?= $(CROSS)pkg-config
+ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+B ?= build/$(if $(CROSS),$(ARCH)-)$(notdir $(firstword $(CC)))-$(BUILD)$(if $(SAN),-$(SAN))
+B := $(abspath $(B))
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-8s%s\n' $(1) '$(patsubst $(B)/%,%,$(2))')
+
+VERSION := $(shell sed -n 's/^.define WEFT_VERSION "\(.*\)"/\1/p' include/weft/base.h)
+SONAME := libweft.so.$(firstword $(subst ., ,$(VERSION)))
+
+# ---- flags ----------------------------------------------------------------------------------------------
+# Frame pointers and unwind tables stay: profilers walk them. No strict aliasing: the collector reads every object as words.
+WARN := -Wall -Wextra $(if $(filter true,$(CI))$(WERROR),-Werror)
+MODE := $(if $(filter debug,$(BUILD)),-O1 -DWEFT_CHECKS,-O2)
+SANITIZE := $(if $(SAN),-fsanitize=$(if $(filter address,$(SAN)),address$(comma)undefined,$(SAN)) -fno-sanitize-recover=undefined)
+comma := ,
+COMMON := -D_GNU_SOURCE -g $(MODE) $(SANITIZE) $(WARN) -pthread -Iinclude -MMD -MP $(EXTRA_CFLAGS)
+LIB_CFLAGS := -std=gnu11 $(COMMON) -Isrc -fPIC -fvisibility=hidden -fno-omit-frame-pointer \
+    -fasynchronous-unwind-tables -fno-strict-aliasing
+PROG_CFLAGS := -std=gnu11 $(COMMON) -fno-omit-frame-pointer
+TEST_DEFS := -Isrc -Itests -DTEST_BUILD='"$(B)"' -DTEST_SRC='"$(CURDIR)"'
+SYSLIBS := -lunwind -ldw -lm -pthread
+LDFLAGS_ALL := $(SANITIZE) -Wl,--as-needed $(LDFLAGS)
+
+# ---- the library ------------------------------------------------------------------------------------------
+SRC := $(wildcard src/*/*.c src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
+OBJ := $(patsubst %,$(B)/%.o,$(basename $(SRC)))
+JEMALLOC = $(shell $(CC) -print-file-name=libjemalloc_pic.a)
+JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
+JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP
+
+.PHONY: all lib deps have-deps demo test run-tests tests check bench examples install uninstall clean
+.SECONDARY:
+all: lib
+lib: $(B)/libweft.a $(B)/libweft.so $(B)/weft.pc
+
+$(B)/%.o: %.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LIB_CFLAGS) $(CFLAGS) -c $< -o $@
+$(B)/%.o: %.S
+	$(call say,AS,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LIB_CFLAGS) $(CFLAGS) -c $< -o $@
+
+# jemalloc's members we need, public names prefixed; what it should not call is diverted to base/offheap.c.
+$(B)/jemalloc.o: Makefile
+	$(call say,JEM,$@)
+	@mkdir -p $(@D)
+	$(Q)$(LD) -r $(addprefix -u ,$(JEM_API)) -o $@.tmp $(JEMALLOC)
+	$(Q)$(CROSS)nm -g --defined-only $@.tmp | awk '$$3 !~ /^je_/ { print $$3, "jem_" $$3 }' > $@.names
+	$(Q)$(OBJCOPY) --redefine-syms=$@.names $(foreach f,$(JEM_DIVERT),--redefine-sym $f=off_no_$f) $@.tmp $@
+	@rm -f $@.tmp $@.names
+
+# all.o is for tests, which look inside; weft.o is the library.
+$(B)/all.o: $(OBJ) $(B)/jemalloc.o
+	$(Q)$(LD) -r -o $@ $^
+$(B)/weft.o: $(B)/all.o
+	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='weft_*' $< $@
+$(B)/libweft.a: $(B)/weft.o
+	$(call say,AR,$@)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $<
+# nodelete: threads of the host may hold thread-local data of ours when they end, after a dlclose.
+$(B)/$(SONAME): $(B)/weft.o src/weft.map
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared -o $@ $< -Wl,-soname,$(SONAME) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro \
+	    -Wl,-z,nodelete $(if $(SAN),,-Wl$(comma)-z$(comma)defs) $(LDFLAGS_ALL) $(SYSLIBS)
+$(B)/libweft.so: $(B)/$(SONAME)
+	$(Q)ln -sf $(SONAME) $@
+$(B)/weft.pc: Makefile include/weft/base.h
+	@mkdir -p $(@D)
+	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' 'includedir=$${prefix}/include' '' \
+	    'Name: weft' 'Description: managed runtime for C: fibers and garbage collection' 'Version: $(VERSION)' \
+	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lweft' 'Libs.private: $(SYSLIBS)' > $@
+
+install: lib
+	install -d $(DESTDIR)$(PREFIX)/include/weft $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 644 include/weft.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 include/weft/*.h $(DESTDIR)$(PREFIX)/include/weft/
+	install -m 644 $(B)/libweft.a $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(B)/$(SONAME) $(DESTDIR)$(LIBDIR)/libweft.so.$(VERSION)
+	ln -sf libweft.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libweft.so
+	sed 's|^prefix=.*|prefix=$(PREFIX)|; s|^libdir=.*|libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' $(B)/weft.pc \
+	    > $(DESTDIR)$(LIBDIR)/pkgconfig/weft.pc
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/include/weft.h $(DESTDIR)$(LIBDIR)/libweft.* $(DESTDIR)$(LIBDIR)/pkgconfig/weft.pc
+	rm -rf $(DESTDIR)$(PREFIX)/include/weft
+
+# ---- tests --------------------------------------------------------------------------------------------------
+SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%.o,$(wildcard tests/support/*.c))
+TEST_NAMES := $(basename $(notdir $(wildcard tests/*.c tests/*.cc)))
+ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(wildcard tests/*.sh)
+pick = $(if $(T),$(foreach t,$(1),$(if $(strip $(foreach w,$(T),$(findstring $(w),$(notdir $(t))))),$(t))),$(1))
+TESTS = $(call pick,$(ALL_TESTS))
+TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) \
+    $(patsubst tests/mod/%.c,$(B)/tests/mod/%.so,$(wildcard tests/mod/*.c))
+
+$(B)/tests/%.o: tests/%.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) -c $< -o $@
+$(B)/tests/%.o: tests/%.cc
+	$(call say,CXX,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=gnu++17 $(COMMON) $(TEST_DEFS) $(CXXFLAGS) -c $< -o $@
+$(B)/tests/%: $(B)/tests/%.o $(SUPPORT) $(B)/all.o
+	$(call say,LINK,$@)
+	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ $(LDFLAGS_ALL) -lcriterion -ldl $(SYSLIBS)
+$(B)/tests/prog/%: tests/prog/%.c $(B)/libweft.a
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) $< -o $@ -rdynamic $(B)/libweft.a $(LDFLAGS_ALL) -ldl $(SYSLIBS)
+$(B)/tests/mod/%.so: tests/mod/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -fPIC -shared $< -o $@ $(LDFLAGS_ALL)
+
+deps:
+	@tools/deps.sh install build $(if $(CI),check)
+have-deps:
+	@tools/deps.sh ensure build
+tests: $(filter $(B)/%,$(TESTS)) $(TEST_EXTRA) lib
+run-tests: tests
+	@B='$(B)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE)' tools/run-tests.sh $(TESTS)
+test: have-deps
+	@$(MAKE) --no-print-directory run-tests
+check: have-deps
+	@MAKE='$(MAKE)' tools/check.sh
+
+# ---- examples, benches ----------------------------------------------------------------------------------------
+EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))
+EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c examples/bugs/[0-9]*.c)) \
+    $(foreach d,$(sort $(EXAMPLE_DIRS)),$(B)/examples/$d/$d)
+BENCHES := $(patsubst bench/%.c,$(B)/bench/%,$(wildcard bench/*.c))
+PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(filter %.c,$^) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -ldl $(SYSLIBS)
+
+examples: $(EXAMPLES)
+define DIR_PROGRAM
+$(B)/examples/$(1)/$(1): $(wildcard examples/$(1)/*.c) $(wildcard examples/$(1)/*.h) $(B)/libweft.a
+	$$(call say,PROG,$$@)
+	@mkdir -p $$(@D)
+	$$(PROG_LINK)
+endef
+$(foreach d,$(sort $(EXAMPLE_DIRS)),$(eval $(call DIR_PROGRAM,$d)))
+# What the numbered programs share lies beside them under names that do not start with a digit.
+$(B)/examples/bugs/%: examples/bugs/%.c $(wildcard examples/bugs/[!0-9]*.c) $(B)/libweft.a
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(PROG_LINK)
+$(B)/examples/%: examples/%.c $(B)/libweft.a
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(PROG_LINK)
+$(B)/bench/%: bench/%.c $(B)/libweft.a
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(PROG_LINK)
+
+benches: $(BENCHES)
+demo: have-deps
+	@$(MAKE) --no-print-directory lib examples
+	@B='$(B)' examples/demo.sh
+bench: have-deps
+	@$(MAKE) --no-print-directory lib benches
+	@B='$(B)' MAKE='$(MAKE)' bench/run.sh
+
+clean:
+	rm -rf build $(B)
+
+-include $(OBJ:.o=.d) $(ALL_TESTS:=.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d) $(BENCHES:=.d)

@@ -1,0 +1,78 @@
+/* Locks of the runtime, and their order.
+ *
+ * A lock is one word: 0 free, 1 held, 2 held with sleepers on a futex. Uncontended, taking it is one
+ * compare-and-swap and giving it back one exchange. A holder is always inside the runtime ([ENTRY]), so a stop of the world
+ * never meets a held lock in a thread it stopped; only the kernel can take the processor from a holder, hence the
+ * short spin before sleeping.
+ *
+ * Order: a thread that holds a lock of rank r takes only locks of a higher rank (equal ranks only where
+ * the enum says so and in address order). Checked in BUILD=debug. To add a lock: a line in the enum, in its place. */
+#ifndef WEFT_BASE_LOCK_H
+#define WEFT_BASE_LOCK_H
+
+#include "base/atomic.h"
+#include "base/base.h"
+
+enum lock_rank {
+    RANK_WORLD = 1, /* sched/world.c: one stop at a time */
+    RANK_GC,        /* gc/cycle.c: one collection at a time (held across a stop) */
+    RANK_ATTACH,    /* sched/machine.c: list of attached threads */
+    RANK_FD,        /* sched/netpoll.c: one descriptor */
+    RANK_CHAN,      /* sched/chan.c: a channel; several in address order (select) */
+    RANK_SEMA,      /* sched/sema.c: a bucket of waiters by address */
+    RANK_SYNC,      /* sched/sync.c: cond, waitgroup, rwmutex */
+    RANK_TIMER,     /* sched/timer.c: a processor's timer heap; several in address order */
+    RANK_SCHED,     /* sched/sched.c: global queue, idle lists */
+    RANK_STACK,     /* sched/stack.c: arenas of stacks */
+    RANK_FIN,       /* gc/finalize.c: queue of finalizers to run */
+    RANK_CENTRAL,   /* gc/central.c: spans of one class and shape */
+    RANK_SPECIAL,   /* gc/special.c: side tables of one span */
+    RANK_HEAP,      /* gc/pages.c: the page allocator */
+    RANK_ROOTS,     /* gc/roots.c */
+    RANK_TYPES,     /* gc/type.c */
+    RANK_LEAF,      /* holds nothing else inside; any number of kinds */
+};
+
+struct lock {
+    w_u32 word;
+    uint32_t rank;
+};
+
+#define LOCK_INIT(r) { { 0 }, (r) }
+
+void lock_init(struct lock *l, enum lock_rank rank);
+void lock_slow(struct lock *l);   /* blocks the thread */
+void lock_wake(struct lock *l);
+#ifdef WEFT_CHECKS
+void lock_check_take(struct lock *l); /* ends the program on a rank violation */
+void lock_check_drop(struct lock *l);
+void lock_check_held(struct lock *l);
+#else
+static inline void lock_check_take(struct lock *l) { (void)l; }
+static inline void lock_check_drop(struct lock *l) { (void)l; }
+static inline void lock_check_held(struct lock *l) { (void)l; }
+#endif
+
+static inline void lock_take(struct lock *l)
+{
+    lock_check_take(l);
+    if (unlikely(!cas_acq(&l->word, 0, 1))) /* acq: sees what the last holder wrote; rel in lock_drop */
+        lock_slow(l);
+}
+
+static inline bool lock_try(struct lock *l)
+{
+    if (load_rlx(&l->word) != 0 || !cas_acq(&l->word, 0, 1))
+        return false;
+    lock_check_take(l);
+    return true;
+}
+
+static inline void lock_drop(struct lock *l)
+{
+    lock_check_drop(l);
+    if (unlikely(xchg_rel(&l->word, 0) == 2)) /* rel: publishes what was written under the lock; acq in lock_take */
+        lock_wake(l);
+}
+
+#endif

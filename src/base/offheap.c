@@ -1,0 +1,227 @@
+/* Off-heap memory on a private jemalloc; see offheap.h.
+ *
+ * [PRIVATE] The Makefile links the members of libjemalloc_pic.a into the library with their public names prefixed (jem_mallocx) and
+ * then makes them local, so neither the host's malloc nor a jemalloc of the host's meets this one. Settings that users make for
+ * *their* jemalloc are not meant for ours: it reads no environment and no /etc/malloc.conf (these calls are diverted to functions
+ * below) and takes its options from jem_malloc_conf_2_conf_harder, the strongest source it knows.
+ *
+ * One arena per purpose, made at first use, so that blocks of different purposes never share a page. Its extent
+ * hooks are the default ones with a count around them. We bypass the thread caches (they would hold blocks of threads
+ * that have gone idle); what must be faster keeps its own list of free blocks, per processor, as sched does with fiber records. */
+#include "base/offheap.h"
+#include <errno.h>
+#include <jemalloc/jemalloc.h>
+#include <string.h>
+#include <sys/types.h>
+#include "base/atomic.h"
+#include "base/syscall.h"
+
+#ifdef W_TSAN
+/* TSan does not see jemalloc's atomics: a block's way from off_free to the next off_alloc is told to it. */
+void __tsan_acquire(void *);
+void __tsan_release(void *);
+#define TSAN_ACQUIRE(p) __tsan_acquire(p)
+#define TSAN_RELEASE(p) __tsan_release(p)
+#else
+#define TSAN_ACQUIRE(p) ((void)0)
+#define TSAN_RELEASE(p) ((void)0)
+#endif
+
+void *jem_mallocx(size_t size, int flags);
+void *jem_rallocx(void *p, size_t size, int flags);
+void jem_dallocx(void *p, int flags);
+size_t jem_sallocx(const void *p, int flags);
+int jem_mallctl(const char *name, void *old, size_t *oldlen, void *new, size_t newlen);
+
+/* A small, quiet, single-purpose allocator: no thread of its own, no caches, no huge pages behind our back; freed pages go back to the
+ * kernel within a second of activity. */
+const char *jem_malloc_conf_2_conf_harder =
+    "abort:false,abort_conf:false,narenas:1,tcache:false,background_thread:false,percpu_arena:disabled,dss:disabled,"
+    "thp:never,metadata_thp:disabled,dirty_decay_ms:1000,muzzy_decay_ms:0,stats_print:false,prof:false,junk:false,"
+    "zero:false,xmalloc:false";
+
+/* What jemalloc gets instead of the functions it should not call (JEM_DIVERT in the Makefile): the last three serve options we do
+ * not switch on. */
+char *off_no_secure_getenv(const char *name);
+ssize_t off_no_readlink(const char *path, char *buf, size_t n);
+void *off_no_sbrk(intptr_t by);
+void *off_no_dlsym(void *handle, const char *name);
+int off_no__Unwind_Backtrace(void *fn, void *arg);
+uintptr_t off_no__Unwind_GetIP(void *ctx);
+
+char *off_no_secure_getenv(const char *name) { return (void)name, NULL; }
+ssize_t off_no_readlink(const char *path, char *buf, size_t n) { return (void)path, (void)buf, (void)n, -1; }
+void *off_no_sbrk(intptr_t by) { return (void)by, (void *)-1; }
+void *off_no_dlsym(void *handle, const char *name) { return (void)handle, (void)name, NULL; }
+int off_no__Unwind_Backtrace(void *fn, void *arg) { return (void)fn, (void)arg, 0; }
+uintptr_t off_no__Unwind_GetIP(void *ctx) { return (void)ctx, 0; }
+
+#define ARENA_NONE 0u
+#define ARENA_BEING_MADE 1u /* else: index + 2 */
+
+static struct purpose {
+    const char *name;
+    extent_hooks_t hooks; /* fixed before the arena exists */
+    w_u32 arena;
+    /* counters: rlx, read for statistics only */
+    w_u64 in_use_bytes w_aligned(W_CACHELINE);
+    w_u64 mapped_bytes;
+} purposes[OFF_PURPOSES] = {
+    [OFF_SCHED] = { .name = "sched" },
+    [OFF_FIBER] = { .name = "fiber" },
+    [OFF_GC] = { .name = "gc" },
+    [OFF_SPECIAL] = { .name = "special" },
+    [OFF_PROF] = { .name = "prof" },
+    [OFF_TRACE] = { .name = "trace" },
+    [OFF_OTHER] = { .name = "other" },
+};
+
+static extent_hooks_t *default_hooks; /* written before the first arena; published by its index */
+
+static void *hook_alloc(extent_hooks_t *h, void *at, size_t n, size_t align, bool *zero, bool *commit, unsigned arena)
+{
+    void *p = default_hooks->alloc(default_hooks, at, n, align, zero, commit, arena);
+    if (p != NULL)
+        add_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
+    return p;
+}
+
+static bool hook_dalloc(extent_hooks_t *h, void *p, size_t n, bool committed, unsigned arena)
+{
+    bool kept = default_hooks->dalloc == NULL || default_hooks->dalloc(default_hooks, p, n, committed, arena);
+    if (!kept)
+        sub_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
+    return kept;
+}
+
+static void hook_destroy(extent_hooks_t *h, void *p, size_t n, bool committed, unsigned arena)
+{
+    default_hooks->destroy(default_hooks, p, n, committed, arena);
+    sub_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
+}
+
+/* Makes the arena, once per process. 0: no memory. */
+static w_cold uint32_t arena_make(struct purpose *pu)
+{
+    while (!cas_acq(&pu->arena, ARENA_NONE, ARENA_BEING_MADE)) { /* acq: sees default_hooks; rel below */
+        uint32_t now = load_acq(&pu->arena);                     /* acq: sees the arena; rel below */
+        if (now > ARENA_BEING_MADE)
+            return now;
+        sys_call0(SYS_sched_yield); /* another thread makes it: some microseconds, once */
+    }
+    extent_hooks_t *def;
+    size_t len = sizeof def;
+    unsigned index;
+    uint32_t made = ARENA_NONE;
+    if (jem_mallctl("arena.0.extent_hooks", &def, &len, NULL, 0) == 0) {
+        __atomic_store_n(&default_hooks, def, __ATOMIC_RELAXED); /* all writers write the same */
+        pu->hooks = *def;
+        pu->hooks.alloc = hook_alloc;
+        pu->hooks.dalloc = hook_dalloc;
+        pu->hooks.destroy = hook_destroy;
+        extent_hooks_t *mine = &pu->hooks;
+        len = sizeof index;
+        if (jem_mallctl("arenas.create", &index, &len, &mine, sizeof mine) == 0)
+            made = index + 2;
+    }
+    store_rel(&pu->arena, made); /* rel: publishes the arena; acq in flags_of */
+    return made;
+}
+
+/* Flags that make jemalloc use the purpose's arena; 0: it cannot be made. */
+static inline int flags_of(enum off_purpose why)
+{
+    struct purpose *pu = &purposes[why];
+    uint32_t a = load_acq(&pu->arena); /* acq: sees the arena; rel in arena_make */
+    if (unlikely(a <= ARENA_BEING_MADE)) {
+        a = arena_make(pu);
+        if (a == ARENA_NONE)
+            return 0;
+    }
+    return MALLOCX_ARENA(a - 2) | MALLOCX_TCACHE_NONE;
+}
+
+int off_init(void)
+{
+    return flags_of(OFF_OTHER) != 0 ? 0 : -ENOMEM;
+}
+
+static inline void *count_in(enum off_purpose why, void *p)
+{
+    if (p != NULL) {
+        TSAN_ACQUIRE(&purposes[why]);
+        add_rlx(&purposes[why].in_use_bytes, jem_sallocx(p, 0)); /* rlx: a counter */
+    }
+    return p;
+}
+
+static void *alloc_flags(enum off_purpose why, size_t bytes, int extra)
+{
+    int flags = flags_of(why);
+    return flags == 0 ? NULL : count_in(why, jem_mallocx(bytes != 0 ? bytes : 1, flags | extra));
+}
+
+void *off_alloc(enum off_purpose why, size_t bytes)
+{
+    return alloc_flags(why, bytes, 0);
+}
+
+void *off_zalloc(enum off_purpose why, size_t bytes)
+{
+    return alloc_flags(why, bytes, MALLOCX_ZERO);
+}
+
+void *off_alloc_aligned(enum off_purpose why, size_t bytes, size_t align)
+{
+    return alloc_flags(why, bytes, MALLOCX_ZERO | MALLOCX_ALIGN(align));
+}
+
+void *off_realloc(enum off_purpose why, void *p, size_t bytes)
+{
+    if (p == NULL)
+        return off_alloc(why, bytes);
+    size_t before = jem_sallocx(p, 0);
+    TSAN_RELEASE(&purposes[why]);
+    void *q = jem_rallocx(p, bytes != 0 ? bytes : 1, flags_of(why));
+    if (q != NULL) {
+        sub_rlx(&purposes[why].in_use_bytes, before); /* rlx: a counter */
+        count_in(why, q);
+    }
+    return q;
+}
+
+void off_free(enum off_purpose why, void *p)
+{
+    if (p == NULL)
+        return;
+    TSAN_RELEASE(&purposes[why]);
+    sub_rlx(&purposes[why].in_use_bytes, jem_sallocx(p, 0)); /* rlx: a counter */
+    jem_dallocx(p, MALLOCX_TCACHE_NONE);
+}
+
+void off_release(void)
+{
+    for (int i = 0; i < OFF_PURPOSES; i++) {
+        uint32_t a = load_acq(&purposes[i].arena); /* acq: as in flags_of */
+        if (a > ARENA_BEING_MADE) {
+            char name[40] = "arena.";
+            size_t n = strlen(name);
+            for (uint32_t div = 1000, idx = a - 2; div > 0; div /= 10)
+                if (idx >= div || div == 1)
+                    name[n++] = (char)('0' + idx / div % 10);
+            strcpy(name + n, ".purge");
+            jem_mallctl(name, NULL, NULL, NULL, 0);
+        }
+    }
+}
+
+void off_stats(enum off_purpose why, struct off_stats *out)
+{
+    out->in_use_bytes = load_rlx(&purposes[why].in_use_bytes); /* rlx: counters; the two need not be of one moment */
+    out->mapped_bytes = load_rlx(&purposes[why].mapped_bytes);
+}
+
+const char *off_name(enum off_purpose why)
+{
+    return purposes[why].name;
+}

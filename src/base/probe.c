@@ -1,0 +1,79 @@
+/* Listeners of probe points; see probe.h.
+ *
+ * Actors: any thread emits; any thread listens or unlistens, one at a time under `lock`. What is shared: eight slots, each { mask, fn, arg,
+ * users }. An emitter enters a slot by counting itself in `users` and then reading the mask; unlisten clears the mask and then waits until
+ * users is zero. Of the two pairs (count, then read mask | clear mask, then read count) at least one side sees the other: that is why
+ * both are seq. So after unlisten nobody is in fn or will enter it, and the slot may be filled anew. */
+#include "base/probe.h"
+#include <errno.h>
+#include "base/lock.h"
+
+#define SLOTS 8
+
+static struct slot {
+    w_u64 mask; /* 0: free */
+    w_u32 users;
+    probe_fn *fn; /* written while mask is 0 and users is 0; read between */
+    void *arg;
+} slots[SLOTS];
+
+static struct lock lock = LOCK_INIT(RANK_LEAF);
+w_u64 probe_mask;
+
+_Static_assert(PROBE_COUNT <= 64, "one bit per probe");
+
+void probe_emit(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c)
+{
+    for (struct slot *s = slots; s < slots + SLOTS; s++) {
+        if ((load_rlx(&s->mask) & (1ull << id)) == 0) /* rlx: read again below */
+            continue;
+        add_seq(&s->users, 1);                    /* seq: before the load of mask; partner in probe_unlisten */
+        if ((load_seq(&s->mask) & (1ull << id)) != 0) /* also acq: sees fn and arg; rel in probe_listen */
+            s->fn(s->arg, id, a, b, c);
+        sub_acq_rel(&s->users, 1); /* rel: fn is done; acq in probe_unlisten */
+    }
+}
+
+/* Lock held. */
+static void publish_mask(void)
+{
+    uint64_t all = 0;
+    for (struct slot *s = slots; s < slots + SLOTS; s++)
+        all |= load_rlx(&s->mask); /* rlx: written under the lock */
+    store_rlx(&probe_mask, all);   /* rlx: only a hint whether to look at the slots */
+}
+
+int probe_listen(uint64_t mask, probe_fn *fn, void *arg)
+{
+    if (mask == 0 || fn == NULL)
+        return -EINVAL;
+    int err = -ENOSPC;
+    lock_take(&lock);
+    for (struct slot *s = slots; s < slots + SLOTS; s++) {
+        if (load_rlx(&s->mask) != 0) /* rlx: written under the lock */
+            continue;
+        s->fn = fn;
+        s->arg = arg;
+        store_seq(&s->mask, mask); /* also rel: publishes fn and arg; acq in probe_emit */
+        publish_mask();
+        err = 0;
+        break;
+    }
+    lock_drop(&lock);
+    return err;
+}
+
+void probe_unlisten(probe_fn *fn, void *arg)
+{
+    lock_take(&lock);
+    for (struct slot *s = slots; s < slots + SLOTS; s++) {
+        if (load_rlx(&s->mask) == 0 || s->fn != fn || s->arg != arg)
+            continue;
+        store_seq(&s->mask, 0); /* seq: before the load of users; partner in probe_emit */
+        publish_mask();
+        while (load_seq(&s->users) != 0) /* also acq: those who left are done; rel in probe_emit */
+            cpu_relax();
+        break;
+    }
+    lock_drop(&lock);
+}
