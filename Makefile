@@ -59,7 +59,7 @@ SRC := $(wildcard src/*/*.c src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(SRC)))
 JEMALLOC = $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
-JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP
+JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round
 
 .PHONY: all lib deps have-deps demo test run-tests tests check bench examples install uninstall clean
 .SECONDARY:

@@ -1,0 +1,37 @@
+/* Settings: from weft_config, else from the environment, else the default. Read once, at start; plain data afterwards.
+ * The tables and the rules for adding a setting or a debug key are in config.c. */
+#ifndef WEFT_BASE_CONFIG_H
+#define WEFT_BASE_CONFIG_H
+
+#include <weft/sched.h>
+#include "base/base.h"
+
+struct config {
+    int64_t maxprocs;       /* 0: from affinity and cgroup, and follows them */
+    int64_t gc_percent;     /* -1: no collection by growth */
+    int64_t memory_limit;   /* bytes; INT64_MAX: none */
+    int64_t stack_size;     /* bytes, a power of two */
+    int64_t main_stack_size;
+    int64_t heap_reserve;   /* bytes; 0: 1 TiB or what is allowed */
+    int64_t max_threads;
+    int64_t stop_signal;
+    int64_t stop_timeout_ms; /* negative: for ever */
+    void (*log)(void *arg, const char *line); /* NULL: stderr */
+    void *log_arg;
+
+    /* WEFT_DEBUG */
+    int64_t gctrace;        /* 0, 1 */
+    int64_t gcstress;       /* collect every N allocations; 0: off */
+    int64_t gcpoison;       /* 0, 1 */
+    int64_t gcverify;       /* 0, 1 */
+    int64_t madvdontneed;   /* 1: MADV_DONTNEED; 0: MADV_FREE */
+    int64_t gc;             /* CONFIG_GC_* */
+};
+
+enum { CONFIG_GC_STW = 0 };
+
+/* Reads all settings. cfg may be NULL. 0; or -EINVAL after say() has got a line for each setting that is wrong (its name, its
+ * value, what is allowed, and for an unknown key the nearest one). say gets no newline. *out is filled in either case. */
+int config_load(const weft_config *cfg, struct config *out, void (*say)(void *arg, const char *line), void *arg);
+
+#endif
