@@ -5,6 +5,7 @@
 #   CC=clang   CROSS=aarch64-linux-gnu-   WERROR=1 (also by CI=true)   V=1 shows the commands
 #   B=dir      output, by default build/<compiler>-<build>[-<san>];  T=words: only tests whose file name holds one of them
 #   PREFIX=/usr/local  DESTDIR=  LIBDIR=  EXTRA_CFLAGS=
+#   LAYERS="base os"  only these layers of src/, for tests of them while a higher one does not compile
 #
 # Nothing is listed here: a new file is found by its place.
 #   src/*/*.c, src/os/arch/<arch>*.S   the library
@@ -18,6 +19,7 @@
 
 BUILD ?= release
 SAN ?=
+LAYERS ?= $(notdir $(wildcard src/*))
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
@@ -55,7 +57,7 @@ SYSLIBS := -lunwind -ldw -lm -pthread
 LDFLAGS_ALL := $(SANITIZE) -Wl,--as-needed $(LDFLAGS)
 
 # ---- the library ------------------------------------------------------------------------------------------
-SRC := $(wildcard src/*/*.c src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
+SRC := $(foreach l,$(LAYERS),$(wildcard src/$l/*.c)) $(wildcard src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(SRC)))
 JEMALLOC = $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
@@ -137,7 +139,9 @@ $(B)/tests/%.o: tests/%.cc
 	$(call say,CXX,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CXX) -std=gnu++17 $(COMMON) $(TEST_DEFS) $(CXXFLAGS) -c $< -o $@
-$(B)/tests/%: $(B)/tests/%.o $(SUPPORT) $(B)/all.o
+$(B)/tests/support.a: $(SUPPORT)
+	$(Q)$(AR) rcs $@ $^
+$(B)/tests/%: $(B)/tests/%.o $(B)/tests/support.a $(B)/all.o
 	$(call say,LINK,$@)
 	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ $(LDFLAGS_ALL) -lcriterion -ldl $(SYSLIBS)
 $(B)/tests/prog/%: tests/prog/%.c $(B)/libweft.a

@@ -1,0 +1,28 @@
+#include "test.h"
+#include <unistd.h>
+
+void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg)
+{
+    int err = weft_run(fn, arg, cfg);
+    cr_assert_eq(err, 0, "weft_run: %d (%s)", err, weft_strerror(err));
+}
+
+void test_run_procs(int n, weft_fn *fn, void *arg)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.maxprocs = n;
+    test_run_config(&cfg, fn, arg);
+}
+
+void test_run(weft_fn *fn, void *arg)
+{
+    test_run_procs(0, fn, arg);
+}
+
+void test_pause(void)
+{
+    if (weft_fiber_id() != 0)
+        weft_sleep(100 * WEFT_MICROSECOND);
+    else
+        usleep(100);
+}

@@ -1,0 +1,68 @@
+/* What tests share. A test file tests/<part>_<what>.c is a Criterion program of its own, linked with the library before its
+ * internal names are hidden, so a test may look inside (#include "sched/..."). Each Test() runs in a process of its own.
+ *
+ * Programs for tests lie in tests/prog/ (linked with libweft.a, so as a user would), shared modules in tests/mod/. */
+#ifndef WEFT_TEST_H
+#define WEFT_TEST_H
+
+#include <criterion/criterion.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <weft.h>
+
+/* Files made by the build: TEST_PROG("overflow"), TEST_MOD("plain"). */
+#define TEST_PROG(name) TEST_BUILD "/tests/prog/" name
+#define TEST_MOD(name) TEST_BUILD "/tests/mod/" name ".so"
+
+/* Runs fn(arg) under weft_run and fails the test unless that returns 0. The config is one with n processors (0: the default), or cfg. */
+void test_run(weft_fn *fn, void *arg);
+void test_run_procs(int n, weft_fn *fn, void *arg);
+void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg);
+
+/* Waits, yielding or sleeping a little each time, until cond holds; the test fails after ten seconds. */
+#define test_until(cond)                                                       \
+    do {                                                                       \
+        int64_t until_ = weft_now() + 10 * WEFT_SECOND;                        \
+        while (!(cond)) {                                                      \
+            if (weft_now() > until_)                                           \
+                cr_fatal("%s:%d: not within 10 s: %s", __FILE__, __LINE__, #cond); \
+            test_pause();                                                      \
+        }                                                                      \
+    } while (0)
+void test_pause(void); /* of a fiber: weft_sleep of 100 us; of a thread: usleep */
+
+/* ---- child programs ------------------------------------------------------------------------------- */
+
+struct test_output {
+    int exit_code;   /* -1: ended by a signal */
+    int term_signal; /* 0: none */
+    size_t len;      /* of text */
+    char text[65536]; /* stdout and stderr, in order, NUL at the end; what is more is dropped */
+};
+/* Runs argv[0] with the arguments up to a NULL; env: "NAME=value" to add, up to a NULL, or NULL. Killed after 30 s. The test fails if it cannot be
+ * started. Returns exit_code. */
+int test_child(struct test_output *out, const char *const argv[], const char *const env[]);
+/* The same with sh -c. */
+int test_shell(struct test_output *out, const char *command);
+/* Runs fn(arg) in a forked child: for what ends the program. */
+int test_fork(struct test_output *out, void (*fn)(void *), void *arg);
+
+/* ---- what the process holds -------------------------------------------------------------------------- */
+
+int test_threads(void);          /* entries of /proc/self/task */
+int test_maps(void);             /* lines of /proc/self/maps */
+int test_fds(void);              /* open descriptors */
+long test_rss_kib(void);         /* VmRSS */
+/* A number from /proc/self/status, such as "VmHWM" or "Threads"; -1: no such line. */
+long test_status(const char *key);
+
+/* ---- random tests ------------------------------------------------------------------------------------- */
+
+/* Seed of a random test: WEFT_TEST_SEED, else from the clock. Printed, so that a failure can be repeated. */
+uint64_t test_seed(void);
+
+/* True in a build with a sanitizer, or under emulation: for limits on resources, never to skip what is checked. */
+bool test_is_slow(void);
+
+#endif
