@@ -11,10 +11,10 @@
 #include "base/offheap.h"
 #include <errno.h>
 #include <jemalloc/jemalloc.h>
-#include <string.h>
+#include <pthread.h>
 #include <sys/types.h>
 #include "base/atomic.h"
-#include "base/syscall.h"
+#include "base/fmt.h"
 
 #ifdef W_TSAN
 /* TSan does not see jemalloc's atomics: a block's way from off_free to the next off_alloc is told to it. */
@@ -62,12 +62,11 @@ double off_no_exp(double x) { return x; }
 double off_no_log(double x) { return x; }
 double off_no_round(double x) { return x; }
 
-#define ARENA_NONE 0u
-#define ARENA_BEING_MADE 1u /* else: index + 2 */
+#define ARENA_NONE 0u /* else: index + 1 */
 
 static struct purpose {
     const char *name;
-    extent_hooks_t hooks; /* fixed before the arena exists */
+    extent_hooks_t hooks; /* fixed by read_default_hooks */
     w_u32 arena;
     /* counters: rlx, read for statistics only */
     w_u64 in_use_bytes w_aligned(W_CACHELINE);
@@ -82,7 +81,7 @@ static struct purpose {
     [OFF_OTHER] = { .name = "other" },
 };
 
-static extent_hooks_t *default_hooks; /* written before the first arena; published by its index */
+static extent_hooks_t *default_hooks; /* fixed by read_default_hooks; NULL: jemalloc could not start */
 
 static void *hook_alloc(extent_hooks_t *h, void *at, size_t n, size_t align, bool *zero, bool *commit, unsigned arena)
 {
@@ -106,32 +105,42 @@ static void hook_destroy(extent_hooks_t *h, void *p, size_t n, bool committed, u
     sub_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
 }
 
-/* Makes the arena, once per process. 0: no memory. */
-static w_cold uint32_t arena_make(struct purpose *pu)
+static void read_default_hooks(void)
 {
-    while (!cas_acq(&pu->arena, ARENA_NONE, ARENA_BEING_MADE)) { /* acq: sees default_hooks; rel below */
-        uint32_t now = load_acq(&pu->arena);                     /* acq: sees the arena; rel below */
-        if (now > ARENA_BEING_MADE)
-            return now;
-        sys_call0(SYS_sched_yield); /* another thread makes it: some microseconds, once */
-    }
     extent_hooks_t *def;
     size_t len = sizeof def;
-    unsigned index;
-    uint32_t made = ARENA_NONE;
-    if (jem_mallctl("arena.0.extent_hooks", &def, &len, NULL, 0) == 0) {
-        __atomic_store_n(&default_hooks, def, __ATOMIC_RELAXED); /* all writers write the same */
-        pu->hooks = *def;
-        pu->hooks.alloc = hook_alloc;
-        pu->hooks.dalloc = hook_dalloc;
-        pu->hooks.destroy = hook_destroy;
-        extent_hooks_t *mine = &pu->hooks;
-        len = sizeof index;
-        if (jem_mallctl("arenas.create", &index, &len, &mine, sizeof mine) == 0)
-            made = index + 2;
+    if (jem_mallctl("arena.0.extent_hooks", &def, &len, NULL, 0) != 0)
+        return;
+    for (int i = 0; i < OFF_PURPOSES; i++) {
+        purposes[i].hooks = *def;
+        purposes[i].hooks.alloc = hook_alloc;
+        purposes[i].hooks.dalloc = hook_dalloc;
+        purposes[i].hooks.destroy = hook_destroy;
     }
-    store_rel(&pu->arena, made); /* rel: publishes the arena; acq in flags_of */
-    return made;
+    default_hooks = def;
+}
+
+static void arena_control(uint32_t arena, const char *what)
+{
+    char name[40];
+    w_fmt(name, sizeof name, "arena.%u.%s", arena - 1, what);
+    jem_mallctl(name, NULL, NULL, NULL, 0);
+}
+
+/* Makes the arena. Threads that race for it each make one and all but the first drop theirs: so nobody waits for anybody, also not in a child
+ * forked in the middle. ARENA_NONE: no memory. */
+static w_cold uint32_t arena_make(struct purpose *pu)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_default_hooks);
+    extent_hooks_t *mine = &pu->hooks;
+    unsigned index;
+    size_t len = sizeof index;
+    if (default_hooks == NULL || jem_mallctl("arenas.create", &index, &len, &mine, sizeof mine) != 0)
+        return ARENA_NONE;
+    if (!cas_acq_rel(&pu->arena, ARENA_NONE, index + 1)) /* rel: publishes the arena; acq in flags_of */
+        arena_control(index + 1, "destroy");
+    return load_acq(&pu->arena); /* acq: sees the arena of who came first; rel above */
 }
 
 /* Flags that make jemalloc use the purpose's arena; 0: it cannot be made. */
@@ -139,12 +148,12 @@ static inline int flags_of(enum off_purpose why)
 {
     struct purpose *pu = &purposes[why];
     uint32_t a = load_acq(&pu->arena); /* acq: sees the arena; rel in arena_make */
-    if (unlikely(a <= ARENA_BEING_MADE)) {
+    if (unlikely(a == ARENA_NONE)) {
         a = arena_make(pu);
         if (a == ARENA_NONE)
             return 0;
     }
-    return MALLOCX_ARENA(a - 2) | MALLOCX_TCACHE_NONE;
+    return MALLOCX_ARENA(a - 1) | MALLOCX_TCACHE_NONE;
 }
 
 int off_init(void)
@@ -209,15 +218,8 @@ void off_release(void)
 {
     for (int i = 0; i < OFF_PURPOSES; i++) {
         uint32_t a = load_acq(&purposes[i].arena); /* acq: as in flags_of */
-        if (a > ARENA_BEING_MADE) {
-            char name[40] = "arena.";
-            size_t n = strlen(name);
-            for (uint32_t div = 1000, idx = a - 2; div > 0; div /= 10)
-                if (idx >= div || div == 1)
-                    name[n++] = (char)('0' + idx / div % 10);
-            strcpy(name + n, ".purge");
-            jem_mallctl(name, NULL, NULL, NULL, 0);
-        }
+        if (a != ARENA_NONE)
+            arena_control(a, "purge");
     }
 }
 
