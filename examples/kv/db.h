@@ -1,0 +1,48 @@
+/* db.h - the data: 64 shards, each a lock and a table; lists; expiry.
+ *
+ * A command locks the shards of its keys before it starts, in ascending order, and so is atomic. All functions that take a key expect
+ * its shard to be locked. */
+#ifndef KV_DB_H
+#define KV_DB_H
+
+#include "table.h"
+
+enum { DB_SHARDS = 64 };
+#define DB_ALL UINT64_MAX
+
+static inline uint64_t db_shard_bit(uint32_t hash) { return UINT64_C(1) << (hash >> 26); }
+void db_lock(uint64_t shards);
+void db_unlock(uint64_t shards);
+
+/* find removes what has expired. put: as table_put. */
+struct entry *db_find(struct slice key, int64_t now_ms);
+struct entry *db_put(struct slice key, int64_t now_ms);
+void db_remove(struct entry *e);
+void db_set_expiry(struct entry *e, int64_t expires_ms);
+
+void db_clear(void);            /* all shards locked */
+size_t db_count(void);          /* takes the locks itself, one by one */
+struct db_stats { size_t keys, volatiles; uint64_t hits, misses, expired; };
+void db_stats_read(struct db_stats *out);
+void db_stats_reset(void);
+
+/* Removes expired keys nobody asks for, for ever: the body of a fiber. */
+void db_sweeper(void *unused);
+
+/* ---- lists: chunks of elements, linked both ways -------------------------------------------------- */
+
+struct chunk;
+struct list {
+    struct chunk *first, *last;
+    size_t count;
+};
+struct list *list_make(void);
+bool list_push(struct list *l, bool front, struct str *s); /* false: no memory */
+struct str *list_pop(struct list *l, bool front);           /* the list is not empty */
+
+/* Walks: list_at positions before element i, next returns it and goes on. */
+struct list_cursor { struct chunk *chunk; uint32_t at; };
+struct list_cursor list_at(const struct list *l, size_t i);
+struct str *list_next(struct list_cursor *c);
+
+#endif
