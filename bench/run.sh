@@ -1,0 +1,231 @@
+#!/bin/sh
+# run.sh [-l] [-n rounds] [question...] - runs the questions (all, or those whose name starts with one of the words;
+# kv is one) for weft and the peers that are present, alternating, and prints medians and ratios. -l lists them.
+#
+#   B=dir          where libweft.so is (make sets it)         LINK=static  against libweft.a instead
+#   BENCH_OUT=dir  programs, and <question>.jsonl with every line that was printed; by default build/bench
+#   ROUNDS=5  ONLY="yield alloc"   the same as the arguments, for make bench
+#
+# A row is one figure: weft's median, then each peer's with the ratio peer/weft (above 1: weft is better), then the
+# goal: "go 3x" asks for a ratio of three, "max 4.5" for weft's figure itself. Peers: bench/go/<program> (Go),
+# bench/peers/<program>_<peer>.c; a peer whose package is missing is left out.
+cd "$(dirname "$0")/.." || exit 1
+
+# ---- the questions: name | program, arguments | processors | most rounds | peers | figure goal...; figure... ------
+questions() {
+    cat <<'TABLE'
+yield           | yield 2            | 1 | 5 | go st boost    | ns_per_op go=3
+yield-1000      | yield 1000         | 1 | 5 | go st boost    | ns_per_op go=1
+chan-unbuffered | chan_unbuf         | 1 | 5 | go st boost    | ns_per_op go=2.5
+spawn-join      | spawn_join 1       | 1 | 5 | go st boost    | ns_per_op go=3
+spawn-batch     | spawn_join 1000    | 1 | 5 | go st boost    | ns_per_op go=3
+mutex           | mutex 1            | 1 | 5 | go pthread     | ns_per_op go=1
+chan-buffered   | chan_buf           | 1 | 5 | go boost       | ns_per_op go=1
+select-wait     | select wait        | 1 | 5 | go             | ns_per_op go=1
+select-ready    | select ready       | 1 | 5 | go             | ns_per_op go=1
+parked          | parked 1000000     | 2 | 5 | go             | kib_each max=4.5; ns_per_op go=1; wake_ns go=1
+TABLE
+    for threads in 1 2; do
+        for size in 16 32 64 128 256 512; do
+            printf '%s|' "alloc-$size-$threads" "alloc $size $threads scan" "$threads" 5 "go boehm malloc jemalloc"
+            echo "ns_per_op go=1.5 boehm=2"
+        done
+    done
+    for size in 16 64 512; do
+        echo "alloc-noscan-$size | alloc $size 1 noscan | 1 | 5 | go boehm | ns_per_op go=1.5 boehm=2"
+    done
+    cat <<'TABLE'
+binary-trees-18 | binary_trees 18    | 2 | 5 | go boehm malloc | wall_s go=1.5 boehm=1; cpu_s go=1.5 boehm=1; peak_kib
+binary-trees-21 | binary_trees 21    | 2 | 5 | go boehm malloc | wall_s go=1.5 boehm=1; cpu_s go=1.5 boehm=1; peak_kib
+live-nodes      | live_nodes 8388608 3 | 2 | 5 | go boehm      | p50_ns go=4; cpu_s; peak_kib
+idle            | idle 10            | 2 | 3 | go             | rss_kib max=3072; threads max=4; cpu_percent max=0.2
+skynet          | skynet 1000000     | 2 | 5 | go             | ns_per_op go=5; peak_kib
+prodcons        | prodcons 8 8       | 2 | 5 | go             | ns_per_op go=1
+mutex-contended | mutex 8            | 2 | 5 | go pthread     | ns_per_op go=1
+timers          | timers 100000      | 2 | 5 | go             | ns_per_op go=1; p99_ns go=1; cpu_s
+mem-stats-1     | mem_stats 1        | 2 | 5 | go             | p50_ns go=1; p99_ns
+mem-stats-1000  | mem_stats 1000     | 2 | 5 | go             | p50_ns go=1; p99_ns
+mem-stats-100000 | mem_stats 100000 1000 | 2 | 5 | go          | p50_ns go=1; p99_ns
+foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
+TABLE
+}
+
+B=${B:-build/gcc-release}
+OUT=${BENCH_OUT:-build/bench}
+ROUNDS=${ROUNDS:-5}
+CC=${CC:-cc}
+CXX=${CXX:-c++}
+while [ $# -gt 0 ]; do
+    case $1 in
+    -l) questions | sed 's/ *|.*//'; echo kv; exit ;;
+    -n) ROUNDS=$2; shift ;;
+    -*) sed -n '2,3s/^# //p' "$0"; exit 2 ;;
+    *) ONLY="$ONLY $1" ;;
+    esac
+    shift
+done
+B=$(cd "$B" 2>/dev/null && pwd) || { echo "bench: no library in ${B:-build}: make lib, or set B" >&2; exit 1; }
+mkdir -p "$OUT/weft" "$OUT/go" "$OUT/peers" || exit 1
+OUT=$(cd "$OUT" && pwd)
+
+asked() { # name
+    [ -z "$ONLY" ] && return 0
+    for word in $ONLY; do
+        case $1 in "$word"*) return 0 ;; esac
+    done
+    return 1
+}
+
+# ---- building: only what is older than its source -------------------------------------------------------------------
+older() { # target source...
+    target=$1; shift
+    [ -e "$target" ] || return 0
+    [ -n "$(find "$@" -newer "$target" -print 2>/dev/null)" ]
+}
+
+build_weft() { # program
+    LIB="-L$B -lweft -Wl,-rpath,$B"
+    [ "$LINK" = static ] && LIB="$B/libweft.a -Wl,--as-needed -lunwind -ldw -lm -ldl"
+    how="$OUT/weft/$1.how" # a program linked otherwise is made again; a static one also when the library is newer
+    [ "$(cat "$how" 2>/dev/null)" = "$LIB" ] || rm -f "$OUT/weft/$1"
+    [ "$LINK" = static ] && [ "$B/libweft.a" -nt "$OUT/weft/$1" ] && rm -f "$OUT/weft/$1"
+    if older "$OUT/weft/$1" "bench/$1.c" bench/bench.h bench/bench_weft.h include; then
+        # shellcheck disable=SC2086
+        $CC -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Iinclude -pthread "bench/$1.c" -o "$OUT/weft/$1" $LIB &&
+            echo "$LIB" > "$how"
+    fi
+}
+
+build_go() { # program
+    command -v go > /dev/null || return 1
+    if older "$OUT/go/$1" "bench/go/$1" bench/go/internal bench/go/go.mod; then
+        (cd bench/go && go build -o "$OUT/go/$1" "./$1") >> "$OUT/build.log" 2>&1
+    fi
+}
+
+has_header() { echo "#include <$1>" | $CC -E -x c - > /dev/null 2>&1; }
+
+build_peer() { # program peer
+    source=bench/peers/$1_$2.c
+    case $2 in
+    st) has_header st.h || return 1; flags=-lst ;;
+    boehm) has_header gc.h || return 1; flags=-lgc ;;
+    boost) source=bench/peers/$1_boost.cpp; flags="-lboost_fiber -lboost_context" ;;
+    jemalloc) source=bench/peers/$1_malloc.c; flags="-DIMPL=\"jemalloc\" -ljemalloc" ;;
+    *) flags= ;;
+    esac
+    older "$OUT/peers/$1_$2" "$source" bench/bench.h || return 0
+    compile="$CC -std=gnu11 -D_GNU_SOURCE"
+    case $source in *.cpp) compile="$CXX -std=gnu++17" ;; esac
+    # shellcheck disable=SC2086
+    $compile -O2 -pthread "$source" -o "$OUT/peers/$1_$2" $flags >> "$OUT/build.log" 2>&1
+}
+
+build() { # impl program
+    case $1 in
+    weft) build_weft "$2" ;;
+    go) build_go "$2" ;;
+    *) build_peer "$2" "$1" ;;
+    esac
+}
+
+# ---- running --------------------------------------------------------------------------------------------------------
+run_one() { # impl processors program args...
+    impl=$1; procs=$2; program=$3; shift 3
+    case $impl in
+    weft) program=$OUT/weft/$program ;;
+    go) program=$OUT/go/$program ;;
+    *) program=$OUT/peers/${program}_$impl ;;
+    esac
+    WEFT_MAXPROCS=$procs GOMAXPROCS=$procs GC_MARKERS=$procs timeout 300 "$program" "$@" < /dev/null 2>> "$OUT/run.log"
+}
+
+# Lines of JSON -> rows of the table. figures: "field goal... ; field ..."
+rows() { # question figures
+    awk -v question="$1" -v figures="$2" '
+    function median(list,   n, v, i, j, t) {
+        n = split(list, v, " ")
+        for (i = 2; i <= n; i++)
+            for (j = i; j > 1 && v[j - 1] + 0 > v[j] + 0; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
+        return n % 2 ? v[(n + 1) / 2] + 0 : (v[n / 2] + v[n / 2 + 1]) / 2
+    }
+    function ratio(x) { return "weft" in m && m["weft"] > 0 ? sprintf("(%.2fx)", x / m["weft"]) : "" }
+    function show(x) { return x >= 1e6 ? sprintf("%.0f", x) : x >= 100 ? sprintf("%.1f", x) : sprintf("%.3g", x) }
+    {
+        line = $0
+        gsub(/[{}" ]/, "", line)
+        n = split(line, part, ",")
+        impl = ""
+        for (i = 1; i <= n; i++) {
+            split(part[i], pair, ":")
+            if (pair[1] == "impl") {
+                impl = pair[2]
+                if (!(impl in seen)) { seen[impl] = 1; order[++impls] = impl }
+            } else if (impl != "")
+                value[impl, pair[1]] = value[impl, pair[1]] " " pair[2]
+        }
+    }
+    END {
+        figure_count = split(figures, figure, / *; */)
+        for (f = 1; f <= figure_count; f++) {
+            words = split(figure[f], word, " ")
+            field = word[1]
+            text = ""
+            for (i = 1; i <= impls; i++) {
+                if (!((order[i], field) in value)) continue
+                m[order[i]] = median(value[order[i], field])
+                if (order[i] != "weft")
+                    text = text sprintf("  %-8s %9s %-8s", order[i], show(m[order[i]]), ratio(m[order[i]]))
+            }
+            goals = ""
+            for (w = 2; w <= words; w++) {
+                split(word[w], goal, "=")
+                if (!("weft" in m)) verdict = "no figure"
+                else if (goal[1] == "max") verdict = m["weft"] <= goal[2] ? "ok" : "MISSED"
+                else if (!(goal[1] in m)) verdict = "no peer"
+                else verdict = m[goal[1]] >= goal[2] * m["weft"] ? "ok" : "MISSED"
+                goals = goals sprintf("  %s %s%s: %s", goal[1], goal[2], goal[1] == "max" ? "" : "x", verdict)
+            }
+            printf "%-17s %-11s weft %11s%s |%s\n", question, field,
+                "weft" in m ? show(m["weft"]) : "failed", text, goals
+            delete m
+        }
+    }' "$OUT/$1.jsonl"
+}
+
+question() { # name command processors most peers figures
+    name=$1 most=$4 peers=$5 figures=$6 procs=$3
+    # shellcheck disable=SC2086
+    set -- $2
+    impls=
+    for impl in weft $peers; do
+        if build "$impl" "$1"; then impls="$impls $impl"; else echo "bench: $name: no $impl" >&2; fi
+    done
+    : > "$OUT/$name.jsonl"
+    [ "$ROUNDS" -lt "$most" ] && most=$ROUNDS
+    round=0
+    while [ $round -lt "$most" ]; do
+        for impl in $impls; do
+            run_one "$impl" "$procs" "$@" >> "$OUT/$name.jsonl" ||
+                echo "bench: $name: $impl failed ($?), see $OUT/run.log" >&2
+        done
+        round=$((round + 1))
+    done
+    rows "$name" "$figures" | tee -a "$OUT/table.txt"
+}
+
+: > "$OUT/table.txt"
+: > "$OUT/run.log"
+: > "$OUT/build.log"
+questions > "$OUT/questions"
+while IFS='|' read -r name command procs most peers figures <&3; do
+    name=$(echo $name)
+    asked "$name" && question "$name" "$command" $procs $most "$peers" "$(echo $figures)"
+done 3< "$OUT/questions"
+if asked kv && [ -e bench/kv.sh ]; then
+    B=$B BENCH_OUT=$OUT ROUNDS=$ROUNDS sh bench/kv.sh | tee -a "$OUT/table.txt"
+fi
+echo
+awk '/MISSED|no figure/ { missed++; print "missed: " $0; next }
+     /: ok/ { ok++ }
+     END { printf "rows that meet their goals: %d, that miss one: %d\n", ok, missed }' "$OUT/table.txt"
