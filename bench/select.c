@@ -2,8 +2,7 @@
  *
  * wait:  four producers, four unbuffered channels, one fiber that selects over them; one processor.
  * ready: four channels of one element; the fiber itself puts an item into one of them in turn, then selects
- *        over all: nobody ever
- *        waits, so this is select itself, plus one send.
+ *        over all: nobody ever waits, so this is select itself, plus one send.
  * Counted: one item. Peers: Go does the same. */
 #include "bench_weft.h"
 
