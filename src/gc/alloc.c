@@ -1,0 +1,219 @@
+/* Processor caches and the slow path of allocation.
+ *
+ * A cache holds one span per shape and class, and in it a run of free slots: their allocation bits are set, their memory is
+ * zeroed while it is near, and they are counted as allocated; the fast path (gc.h) only moves bump. A refill takes the next run of clear
+ * bits, at most RUN_BYTES, so that what is zeroed is still in the first-level cache when the program gets it. What remains of the runs is given back,
+ * bits and counts, when the world stops for a cycle or for statistics. */
+#include <errno.h>
+#include <string.h>
+#include "gc/cache.h"
+#include "gc/central.h"
+#include "gc/pacer.h"
+#include "gc/poison.h"
+#include "gc/type.h"
+
+#define RUN_BYTES 8192u
+
+/* ---- caches ------------------------------------------------------------------------------------------------ */
+
+int gc_cache_init(struct gc_cache *c)
+{
+    memset(c, 0, sizeof *c);
+    struct gc_cache_priv *pv = off_zalloc(OFF_GC, sizeof *pv);
+    if (pv == NULL)
+        return -ENOMEM;
+    pv->cache = c;
+    c->priv = pv;
+    lock_take(&heap.caches_lock);
+    pv->next = heap.caches;
+    heap.caches = pv;
+    lock_drop(&heap.caches_lock);
+    return 0;
+}
+
+static void count_mallocs(struct gc_cache *c, unsigned cls, int64_t n)
+{
+    w_u64 *m = &c->priv->mallocs[cls];
+    store_rlx(m, load_rlx(m) + (uint64_t)n); /* rlx: one writer */
+}
+
+/* Takes back what is left of the run; the span stays the cache's. */
+static void drop_run(struct gc_cache *c, struct gc_shape_cache *sc, unsigned cls)
+{
+    struct gc_run *r = &sc->run[cls];
+    if (r->bump != sc->end[cls]) {
+        struct span *s = sc->span[cls];
+        size_t from = span_index(s, r->bump), n = (size_t)(sc->end[cls] - r->bump) / gc_class_size[cls];
+        uint64_t *allocs = span_allocs(s);
+        for (size_t i = from; i < from + n; i++)
+            bits_clear(allocs, i);
+        s->nfree += (uint16_t)n;
+        s->scan = (uint16_t)w_min((size_t)s->scan, from);
+        if (heap.poison)
+            poison_fill(r->bump, (size_t)(sc->end[cls] - r->bump));
+        count_mallocs(c, cls, -(int64_t)n);
+    }
+    *r = (struct gc_run){ NULL, NULL };
+    sc->end[cls] = NULL;
+}
+
+static void flush_shape(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape)
+{
+    for (unsigned cls = 1; cls < GC_CLASSES; cls++) {
+        struct span *s = sc->span[cls];
+        if (s == NULL)
+            continue;
+        drop_run(c, sc, cls);
+        sub_rlx(&heap.live, (uint64_t)s->nfree * gc_class_size[cls]); /* rlx: counter */
+        sc->span[cls] = NULL;
+        central_put(&shape_get(shape)->central[cls], s);
+    }
+}
+
+static void flush(struct gc_cache *c)
+{
+    flush_shape(c, &c->basic[SHAPE_NOSCAN], SHAPE_NOSCAN);
+    flush_shape(c, &c->basic[SHAPE_CONS], SHAPE_CONS);
+    for (uint32_t i = SHAPE_TYPED; i < c->nshapes; i++)
+        if (c->shapes[i] != NULL)
+            flush_shape(c, c->shapes[i], i);
+}
+
+void caches_flush_stw(void)
+{
+    for (struct gc_cache_priv *pv = heap.caches; pv != NULL; pv = pv->next)
+        flush(pv->cache);
+}
+
+void gc_cache_fini(struct gc_cache *c)
+{
+    if (c->priv == NULL)
+        return;
+    flush(c);
+    lock_take(&heap.caches_lock);
+    for (struct gc_cache_priv **at = &heap.caches; *at != NULL; at = &(*at)->next)
+        if (*at == c->priv) {
+            *at = c->priv->next;
+            break;
+        }
+    for (unsigned cls = 0; cls < GC_CLASSES; cls++)
+        add_rlx(&heap.gone[cls].mallocs, load_rlx(&c->priv->mallocs[cls])); /* rlx: counters */
+    lock_drop(&heap.caches_lock);
+    for (uint32_t i = SHAPE_TYPED; i < c->nshapes; i++)
+        off_free(OFF_GC, c->shapes[i]);
+    off_free(OFF_GC, c->shapes);
+    off_free(OFF_GC, c->priv);
+    memset(c, 0, sizeof *c);
+}
+
+/* The cache's place for a typed shape, made at first use. NULL: out of memory. */
+static w_noinline struct gc_shape_cache *typed_cache(struct gc_cache *c, uint32_t shape)
+{
+    if (shape >= c->nshapes) {
+        uint32_t n = w_max(2 * c->nshapes, w_max(shape + 1, 8u));
+        struct gc_shape_cache **at = off_realloc(OFF_GC, c->shapes, n * sizeof *at);
+        if (at == NULL)
+            return NULL;
+        memset(at + c->nshapes, 0, (n - c->nshapes) * sizeof *at);
+        c->shapes = at;
+        c->nshapes = n;
+    }
+    if (c->shapes[shape] == NULL)
+        c->shapes[shape] = off_zalloc(OFF_GC, sizeof **c->shapes);
+    return c->shapes[shape];
+}
+
+/* ---- refill --------------------------------------------------------------------------------------------------- */
+
+/* Finds the next free slots of s and makes them a run: [*from, *from + n). 0: none. */
+static size_t take_run(struct span *s, size_t most, size_t *from)
+{
+    uint64_t *allocs = span_allocs(s);
+    size_t i = s->scan, w = i / 64, nobj = s->nobj;
+    if (i >= nobj)
+        return 0;
+    uint64_t x = ~allocs[w] & ~bits_mask(i % 64);
+    while (x == 0) {
+        if (++w * 64 >= nobj)
+            return 0;
+        x = ~allocs[w];
+    }
+    i = w * 64 + bits_ctz(x);
+    if (i >= nobj)
+        return 0;
+    size_t end = w_min(nobj, i + most), to = bits_next(allocs, end, i);
+    for (size_t a = i; a < to;) {
+        size_t k = w_min(64 - a % 64, to - a);
+        allocs[a / 64] |= bits_mask((unsigned)k) << a % 64;
+        a += k;
+    }
+    *from = i;
+    s->scan = (uint16_t)to;
+    s->nfree -= (uint16_t)(to - i);
+    return to - i;
+}
+
+static void prepare(struct span *s, char *p, size_t bytes, size_t elem)
+{
+    if (unlikely(heap.poison))
+        poison_check(p, bytes, elem);
+    if (s->needzero)
+        memset(p, 0, bytes);
+}
+
+static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape, unsigned cls, bool *want_gc)
+{
+    size_t size = gc_class_size[cls], n, from;
+    struct gc_run *r = &sc->run[cls];
+    if (r->bump != sc->end[cls]) { /* gcstress: the run was cut short */
+        char *p = r->bump;
+        r->bump = r->limit = p + size;
+        return p;
+    }
+    struct span *s = sc->span[cls];
+    while (s == NULL || (n = take_run(s, w_max(RUN_BYTES / size, (size_t)1), &from)) == 0) {
+        if (s != NULL)
+            central_put(&shape_get(shape)->central[cls], s);
+        sc->span[cls] = s = central_get(shape, cls);
+        if (s == NULL) {
+            *r = (struct gc_run){ NULL, NULL };
+            sc->end[cls] = NULL;
+            return NULL;
+        }
+        add_rlx(&heap.live, (uint64_t)s->nfree * size); /* rlx: counter */
+        *want_gc |= pacer_reached();
+    }
+    char *p = span_base(s) + from * size;
+    prepare(s, p, n * size, size);
+    count_mallocs(c, cls, (int64_t)n);
+    sc->end[cls] = p + n * size;
+    r->bump = p + size;
+    r->limit = heap.stress != 0 ? r->bump : sc->end[cls];
+    return p;
+}
+
+static void *large(uint32_t shape, size_t bytes, bool *want_gc)
+{
+    struct span *s = central_large(shape, bytes);
+    if (s == NULL)
+        return NULL;
+    add_rlx(&heap.live, span_bytes(s)); /* rlx: counters */
+    add_rlx(&heap.large_mallocs, 1);
+    add_rlx(&heap.large_malloc_bytes, span_bytes(s));
+    *want_gc |= pacer_reached();
+    return span_base(s);
+}
+
+void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want_gc)
+{
+    if (unlikely(heap.stress != 0) && ++c->priv->stress_left >= heap.stress) {
+        c->priv->stress_left = 0;
+        *want_gc = true;
+    }
+    if (unlikely(bytes > GC_MAX_SMALL))
+        return large(shape, bytes, want_gc);
+    struct gc_shape_cache *sc = shape < SHAPE_TYPED ? &c->basic[shape] : shape < c->nshapes ? c->shapes[shape] : NULL;
+    if (unlikely(sc == NULL) && (sc = typed_cache(c, shape)) == NULL)
+        return NULL;
+    return small(c, sc, shape, gc_class_of(bytes), want_gc);
+}

@@ -1,0 +1,242 @@
+/* Start, stop, and the cycle.
+ *
+ * [CYCLE] One at a time, under gc.lock, which is held over the stop:
+ *
+ *     sweep termination   what the last cycle left is swept to the end; the table of modules is brought up to date; the world is
+ *                         stopped [LOADER]; the processors' caches are flushed, so that allocation bits are exact
+ *     mark                all roots and what they reach, by all processors (mark.c)
+ *     mark termination    finalizers of dead objects are queued (special.c); the next goal is set; all spans become unswept
+ *     sweep               the world runs; refills, a fiber in the background and whoever forced the cycle sweep
+ *
+ * Concurrent marking [CONC] has its place between: mark then runs before the stop, and its rest in mark termination.
+ *
+ * A thread that waits for gc.lock must not sit inside the runtime, or the holder's stop would wait for it: so nobody waits for that lock, one
+ * tries, and between tries goes out through host.relax. */
+#include <errno.h>
+#include <string.h>
+#include "base/fmt.h"
+#include "base/probe.h"
+#include "base/syscall.h"
+#include "gc/cache.h"
+#include "gc/finalize.h"
+#include "gc/mark.h"
+#include "gc/pacer.h"
+#include "gc/pages.h"
+#include "gc/roots.h"
+#include "gc/special.h"
+#include "gc/stats.h"
+#include "gc/sweep.h"
+#include "gc/type.h"
+#include "gc/verify.h"
+#include "os/clock.h"
+#include "os/loader.h"
+
+enum phase { PHASE_SWEEP_TERM, PHASE_MARK, PHASE_MARK_TERM, PHASE_SWEEP };
+
+#define LOADER_TRIES 1000u
+
+static struct {
+    struct lock lock;   /* RANK_GC */
+    w_u64 begun, ended; /* cycles: begun is counted in the stop; under lock, read relaxed */
+    w_i64 last_end_ns;
+    int64_t start_ns;
+} gc = { .lock = LOCK_INIT(RANK_GC) };
+
+/* What a cycle measures of itself. */
+struct cycle {
+    uint64_t number;
+    enum gc_why why;
+    int64_t begin_ns, stopped_ns, mark_ns, marked_ns, end_ns, pause_ns;
+    uint64_t before_bytes, goal_bytes;
+    unsigned procs;
+    struct pacer_marked marked;
+};
+
+/* ---- start and stop --------------------------------------------------------------------------------------- */
+
+int gc_start(const struct gc_host *host, const struct gc_settings *set)
+{
+    if (heap.running)
+        return -EINVAL;
+    struct lock caches = heap.caches_lock;
+    memset(&heap, 0, sizeof heap);
+    heap.caches_lock = caches;
+    heap.host = *host;
+    heap.poison = set->poison;
+    heap.verify = set->verify;
+    heap.trace = set->trace;
+    heap.madv_free = set->madv_free;
+    heap.stress = set->stress;
+    store_rlx(&heap.sweepgen, SWEEPGEN_STEP); /* rlx: nobody else yet */
+    store_rlx(&gc.begun, 0);
+    store_rlx(&gc.ended, 0);
+    store_rlx(&gc.last_end_ns, 0);
+    gc.start_ns = os_now_ns();
+    stats_start();
+    sweep_reset();
+    int err = pages_start(set->heap_reserve);
+    if (err == 0 && (err = types_start()) == 0 && (err = roots_start()) == 0)
+        heap.running = true;
+    if (err != 0) {
+        gc_stop_all();
+        return err;
+    }
+    pacer_start(set->gc_percent, set->memory_limit);
+    return 0;
+}
+
+void gc_stop_all(void)
+{
+    heap.running = false;
+    finalize_stop();
+    specials_stop();
+    mark_free_memory();
+    roots_stop();
+    types_stop();
+    pages_stop();
+}
+
+void gc_after_fork_child(void)
+{
+    lock_init(&gc.lock, RANK_GC);
+    sweep_reset();
+}
+
+/* ---- gctrace ------------------------------------------------------------------------------------------------- */
+
+/* Milliseconds as Go prints them: whole from 10 on, below that two significant digits, at most three decimals. */
+static size_t put_ms(char *to, size_t n, int64_t ns)
+{
+    int64_t us = (ns + 500) / 1000;
+    if (us >= 10000)
+        return w_fmt(to, n, "%lld", (long long)(us / 1000));
+    if (us >= 1000)
+        return w_fmt(to, n, "%lld.%lld", (long long)(us / 1000), (long long)(us / 100 % 10));
+    if (us >= 100)
+        return w_fmt(to, n, "0.%02lld", (long long)(us / 10));
+    return w_fmt(to, n, "0.%03lld", (long long)us);
+}
+
+static uint64_t mib(uint64_t bytes) { return (bytes + (1 << 19)) >> 20; }
+
+static void trace(const struct cycle *c)
+{
+    char line[320], a[24], b[24], t[24], d[24], f[24], h[24];
+    int64_t stop = c->mark_ns - c->begin_ns, mark = c->marked_ns - c->mark_ns, term = c->end_ns - c->marked_ns;
+    int64_t since_ms = (c->begin_ns - gc.start_ns) / 1000000;
+    put_ms(a, sizeof a, stop);
+    put_ms(b, sizeof b, mark);
+    put_ms(t, sizeof t, term);
+    put_ms(d, sizeof d, stop * c->procs);
+    put_ms(f, sizeof f, mark * c->procs);
+    put_ms(h, sizeof h, term * c->procs);
+    w_fmt(line, sizeof line,
+          "gc %llu @%lld.%03llds %d%%: %s+%s+%s ms clock, %s+0/%s/0+%s ms cpu, %llu->%llu->%llu MB, %llu MB goal, "
+          "%llu MB stacks, %llu MB globals, %u P%s",
+          (unsigned long long)c->number, (long long)(since_ms / 1000), (long long)(since_ms % 1000),
+          (int)(stats_cpu_fraction() * 100), a, b, t, d, f, h, (unsigned long long)mib(c->before_bytes),
+          (unsigned long long)mib(c->before_bytes), (unsigned long long)mib(c->marked.live_bytes),
+          (unsigned long long)mib(c->goal_bytes), (unsigned long long)mib(c->marked.stack_bytes),
+          (unsigned long long)mib(c->marked.global_bytes), c->procs, c->why == GC_WHY_FORCED ? " (forced)" : "");
+    heap.host.log(line);
+}
+
+/* ---- the cycle ------------------------------------------------------------------------------------------------ */
+
+static void relax(void)
+{
+    if (heap.host.relax != NULL)
+        heap.host.relax();
+    else
+        sys_call0(SYS_sched_yield); /* a host of one thread */
+}
+
+/* Stops the world with a table of modules that is true. false: no memory for it, or somebody was loading modules all the time. */
+static bool stop_with_roots(void)
+{
+    for (unsigned i = 0; i < LOADER_TRIES; i++) {
+        if (roots_prepare() != 0)
+            return false;
+        heap.host.stop_world(WEFT_STOP_GC);
+        if (loader_current_stw())
+            return true;
+        heap.host.start_world();
+        relax(); /* the thread in the loader needs a chance to come out */
+    }
+    return false;
+}
+
+static void mark(struct cycle *c)
+{
+    c->procs = heap.host.procs();
+    c->number = load_rlx(&gc.begun) + 1; /* rlx: the lock is held */
+    store_rlx(&gc.begun, c->number);
+    caches_flush_stw();
+    c->before_bytes = load_rlx(&heap.live); /* rlx: in a stop */
+    c->goal_bytes = load_rlx(&pacer.goal);
+    PROBE(gc_begin, c->number, c->why, c->before_bytes);
+    PROBE(gc_phase, c->number, PHASE_MARK, 0);
+    c->mark_ns = os_now_ns();
+    mark_stw(c->procs, &c->marked);
+    c->marked_ns = os_now_ns();
+    PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
+    c->marked.live_bytes += specials_dead_stw();
+    if (heap.verify)
+        verify_stw();
+    store_rlx(&heap.live, c->marked.live_bytes);
+    sweep_begin_stw();
+    pacer_marked(&c->marked);
+    PROBE(gc_phase, c->number, PHASE_SWEEP, 0);
+}
+
+static bool cycle(enum gc_why why)
+{
+    struct cycle c = { .why = why, .begin_ns = os_now_ns() };
+    PROBE(gc_phase, load_rlx(&gc.begun) + 1, PHASE_SWEEP_TERM, 0); /* rlx: the lock is held */
+    sweep_finish();
+    c.begin_ns = os_now_ns();
+    if (!stop_with_roots())
+        return false;
+    mark(&c);
+    c.pause_ns = heap.host.start_world();
+    c.end_ns = os_now_ns();
+    stats_cycle(why == GC_WHY_FORCED, c.pause_ns, os_wall_ns(), (c.end_ns - c.begin_ns) * c.procs);
+    pacer_cycle_took(c.end_ns - c.begin_ns, c.end_ns);
+    store_rlx(&gc.last_end_ns, c.end_ns); /* rlx: figures */
+    store_rlx(&gc.ended, c.number);
+    PROBE(gc_end, c.number, c.marked.live_bytes, load_rlx(&pacer.goal));
+    if (heap.trace)
+        trace(&c);
+    return true;
+}
+
+static void tell_host(void)
+{
+    if (finalize_pending())
+        heap.host.finalizers_ready();
+    if (sweep_pending())
+        heap.host.sweep_ready();
+}
+
+void gc_collect(enum gc_why why)
+{
+    bool wait = why == GC_WHY_FORCED || why == GC_WHY_NOMEM;
+    uint64_t seen = load_rlx(&gc.begun); /* rlx: an old value only means one more cycle */
+    while (!lock_try(&gc.lock)) {
+        if (!wait)
+            return; /* another thread is at it */
+        relax();
+    }
+    /* One that began after we came has found all that was garbage then: calls that overlap share it. */
+    bool need = why == GC_WHY_HEAP ? gc_due() : load_rlx(&gc.begun) == seen; /* rlx: the lock is held */
+    bool done = need && cycle(why);
+    if (wait)
+        sweep_finish();
+    lock_drop(&gc.lock);
+    if (done)
+        tell_host();
+}
+
+int64_t gc_last_end_ns(void) { return load_rlx(&gc.last_end_ns); } /* rlx: a figure */
+
+void gc_release_free(void) { pages_release(SIZE_MAX); }

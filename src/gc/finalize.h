@@ -1,0 +1,14 @@
+/* Finalizers: from found dead to taken by the fiber that runs them. */
+#ifndef WEFT_GC_FINALIZE_H
+#define WEFT_GC_FINALIZE_H
+
+#include "gc/heap.h"
+#include "gc/mark.h"
+
+void finalize_stop(void);
+/* In a stop. */
+void finalize_roots_stw(struct marker *m);
+bool finalize_queue_stw(void *obj, weft_finalizer *fn, void *ctx); /* false: out of memory */
+bool finalize_pending(void);
+
+#endif

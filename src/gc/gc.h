@@ -1,0 +1,148 @@
+/* The collector as the layers above see it.
+ *
+ * gc knows spans, objects, roots and phases. It holds no idea of a fiber, a thread or a processor: what it needs of them it
+ * declares here as struct gc_host, which sched fills in.
+ *
+ * Who may call: everything below runs inside the runtime ([ENTRY]), so a caller is never stopped in the middle of it. */
+#ifndef WEFT_GC_GC_H
+#define WEFT_GC_GC_H
+
+#include "base/atomic.h"
+#include "base/base.h"
+#include <weft/gc.h>
+#include <weft/mem.h>
+
+/* ---- what gc asks of sched ------------------------------------------------------------------------ */
+
+/* Scans [lo, hi) conservatively; lo is aligned up to 8. In a stop only. */
+typedef void gc_scan_range_fn(void *marker, const void *lo, const void *hi);
+
+struct gc_host {
+    /* Stops every processor and every thread that may touch the heap, and starts them again. reason: WEFT_STOP_*.
+     * start returns the ns from deciding to stop until now. Called outside a stop by a thread inside the runtime. */
+    void (*stop_world)(int reason);
+    int64_t (*start_world)(void);
+    /* In a stop: calls scan for each word range of stacks, saved registers and thread-local storage, and arguments of fibers that have not started. Called by each of
+     * nworkers workers with its index, at the same time; the host splits the work between them. */
+    void (*scan_stacks)(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker);
+    /* In a stop: runs fn(arg, i, n) on up to want threads at once, the caller being one (i = 0), and returns when all are back. */
+    void (*parallel)(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg);
+    unsigned (*procs)(void);
+    /* Outside a stop, by a thread inside the runtime that has to wait for another thread's cycle, on the terms of gc_collect: leaves the
+     * runtime for a moment, so that a stop can take place, and comes back. */
+    void (*relax)(void);
+    /* Bytes mapped for stacks of fibers and other things of sched, for the memory limit; any time. NULL: none. */
+    uint64_t (*stack_bytes)(void);
+    /* Outside a stop, may be called under no lock: there are finalizers to run; spans to sweep. */
+    void (*finalizers_ready)(void);
+    void (*sweep_ready)(void);
+    void (*log)(const char *line); /* gctrace and findings */
+};
+
+struct gc_settings {
+    size_t heap_reserve;      /* 0: 1 TiB or what is allowed */
+    int gc_percent;           /* negative: off */
+    int64_t memory_limit;     /* INT64_MAX: none */
+    uint64_t stress;          /* gcstress=N: collect every N allocations; 0: off */
+    bool poison, verify, trace, madv_free; /* gcpoison, gcverify, gctrace, madvdontneed=0 */
+};
+
+int gc_start(const struct gc_host *host, const struct gc_settings *set); /* 0, -ENOMEM, -EINVAL */
+void gc_stop_all(void); /* nothing of the heap remains mapped; the world consists of the caller */
+
+/* ---- caches: one per processor, used by its owner without any lock ---------------------------------- */
+
+/* Shapes: what a span's objects look like. A typed shape is a layout registered by gc/type.c. */
+enum { SHAPE_NOSCAN = 0, SHAPE_CONS = 1, SHAPE_TYPED = 2 /* and up */ };
+#define GC_CLASSES WEFT_SIZE_CLASSES
+#define GC_MAX_SMALL 32768u
+
+/* The free slots from bump up to limit are zeroed and counted as allocated already. size is that of the class. */
+struct gc_run { char *bump, *limit; };
+
+struct gc_shape_cache {
+    struct gc_run run[GC_CLASSES];
+    char *end[GC_CLASSES];  /* where the run really ends: limit lies before it under gcstress and, one day, at the next heap sample */
+    void *span[GC_CLASSES]; /* struct span the run lies in */
+};
+
+struct gc_cache {
+    struct gc_shape_cache **shapes; /* by shape; entries are made on first use */
+    uint32_t nshapes;
+    struct gc_shape_cache basic[2]; /* noscan, conservative */
+    /* the rest, statistics shard included, is gc/cache.c's */
+    struct gc_cache_priv *priv;
+};
+
+int gc_cache_init(struct gc_cache *c);   /* 0, -ENOMEM */
+void gc_cache_fini(struct gc_cache *c);  /* gives spans back and keeps the statistics */
+
+extern const uint8_t gc_class_small[1024 / 8 + 1];   /* (bytes + 7) / 8 -> class */
+extern const uint8_t gc_class_large[(GC_MAX_SMALL - 1024) / 128 + 1]; /* (bytes - 1024 + 127) / 128 -> class */
+extern const uint16_t gc_class_size[GC_CLASSES];     /* class -> bytes; [0] is 0 */
+
+static inline unsigned gc_class_of(size_t bytes)
+{
+    return bytes <= 1024 ? gc_class_small[(bytes + 7) / 8] : gc_class_large[(bytes - 1024 + 127) / 128];
+}
+
+/* The whole fast path. NULL: take gc_alloc_slow. c is that of the caller's processor. */
+static inline void *gc_alloc_fast(struct gc_cache *c, size_t bytes, unsigned basic_shape)
+{
+    if (unlikely(bytes > GC_MAX_SMALL))
+        return NULL;
+    unsigned cls = gc_class_of(bytes);
+    struct gc_run *r = &c->basic[basic_shape].run[cls];
+    char *p = r->bump, *next = p + gc_class_size[cls];
+    if (unlikely(next > r->limit)) /* an empty run has bump = limit = NULL */
+        return NULL;
+    r->bump = next;
+    return p;
+}
+
+/* Refills and large objects. *want_gc is set when a cycle is due: the caller lets gc_collect run on a big stack before it goes back to the
+ * program; the object returned is already the program's. NULL: out of memory (the caller collects and tries once more). */
+void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want_gc);
+/* n elements of a type. The fast path of typed objects lies in gc/alloc.c, where the layout is known. */
+void *gc_alloc_typed(struct gc_cache *c, const weft_type *t, size_t n, bool *want_gc);
+
+/* ---- cycles ------------------------------------------------------------------------------------------ */
+
+enum gc_why { GC_WHY_HEAP, GC_WHY_FORCED, GC_WHY_PERIODIC, GC_WHY_NOMEM, GC_WHY_STRESS };
+/* Runs a cycle: finishes the last one's sweep, stops the world, marks, starts it. The caller must stand on a big stack, hold no lock,
+ * and have published its registers. GC_WHY_HEAP returns at once if another thread has just done it. FORCED and NOMEM also sweep to the end. May run concurrently with others: they queue. */
+void gc_collect(enum gc_why why);
+bool gc_due(void);             /* heap has reached the trigger */
+/* Sweeps some spans, for a background fiber: false when there is nothing left. */
+bool gc_sweep_some(struct gc_cache *c);
+int64_t gc_last_end_ns(void);  /* monotonic; 0: never */
+
+/* ---- finalizers: gc finds, sched runs ------------------------------------------------------------------ */
+
+struct gc_finalizer_call { weft_finalizer *fn; void *obj, *ctx; };
+/* Takes one that is due, in order. Its obj and ctx stay roots until the caller's own stack holds them (the entry is copied out under the queue's lock). */
+bool gc_finalizer_take(struct gc_finalizer_call *out);
+int gc_finalizer_set(void *obj, weft_finalizer *fn, void *ctx);
+
+/* ---- the rest of the public calls, once inside --------------------------------------------------------- */
+
+const weft_type *gc_type_make(size_t size, const size_t *offsets, size_t n);
+void *gc_object_base(const void *p);
+size_t gc_object_size(const void *p);
+unsigned gc_object_shape(const void *base); /* of a live object */
+int gc_root_add(void *p, size_t bytes);
+int gc_root_remove(void *p);
+weft_handle gc_handle_new(void *p);
+void *gc_handle_get(weft_handle h);
+int gc_handle_free(weft_handle h);
+int gc_set_percent(int percent);
+int64_t gc_set_limit(int64_t bytes);
+void gc_release_free(void);    /* returns every free page to the system */
+/* All fields but the stacks' and sched's part of sys; in a stop, caches flushed. */
+void gc_fill_stats(weft_mem_stats *out);
+/* In the child of a fork, alone: undoes what threads that are no more were about to do. */
+void gc_after_fork_child(void);
+/* Bytes of live heap that the last cycle found. */
+uint64_t gc_live_bytes(void);
+
+#endif

@@ -1,0 +1,135 @@
+/* The shape of the heap: pages, spans, and from any word to the object it points into.
+ *
+ *     base                                                                        base + reserved
+ *     | chunk 0 (4 MiB = 512 pages) | chunk 1 | ... | last committed |  not committed ...  |
+ *
+ * A page has 8 KiB. A run of pages that holds objects is a span: objects of one size class and one shape, or one large object. Three
+ * tables beside the heap are indexed by page (or chunk), reserved whole and committed along with the chunks:
+ *
+ *   heap.pagemap[page]  32 bits: class in bits 0-6 (0: no span; CLASS_LARGE), noscan in bit 7, pages since the first of its
+ *                       span in bits 8-31. So a word is resolved to the first page of its span by one load from a dense table: 256 KiB
+ *                       of it for 512 MiB of heap, which stays in the second-level cache during a mark.
+ *   heap.spans[page]    256 bytes: the record of the span that starts at that page, at a fixed place: no pointer to load.
+ *   heap.chunks[chunk]  the page allocator's bitmaps (pages.c).
+ *
+ * [BITS] A span has a mark bit and an allocation bit per object, side by side so that for objects of 48 bytes and more, head, marks and
+ * allocation bits share one cache line. An allocation bit says: the slot belongs to the program or to the unused
+ * remainder of a processor's run. Who may write them: the processor that holds the span (allocation bits), the sweeper
+ * that took it off its list (both), the markers in a stop (marks; atomically). Marks are zero outside of a stop in every span that is swept.
+ *
+ * [SWEPT] A span is swept when its sweepgen equals heap.sweepgen, which moves on by 2 at the end of each mark, and is being swept at 1 less. In an unswept span the
+ * marks say which objects live, the allocation bits which had lived or died; sweeping makes marks the allocation bits. */
+#ifndef WEFT_GC_HEAP_H
+#define WEFT_GC_HEAP_H
+
+#include "base/atomic.h"
+#include "base/base.h"
+#include "base/bits.h"
+#include "base/lock.h"
+#include "base/offheap.h"
+#include "gc/gc.h"
+
+#define PAGE_SHIFT 13
+#define HEAP_PAGE (1u << PAGE_SHIFT)
+#define CHUNK_PAGES 512u
+#define CHUNK_BYTES ((size_t)CHUNK_PAGES * HEAP_PAGE)
+#define HEAP_MAX_BYTES ((size_t)1 << 40) /* offsets fit 40 bits: mark.c packs them */
+#define CLASS_LARGE 127u
+#define PAGE_NOSCAN 128u
+#define LARGE_MAX_PAGES ((size_t)1 << 24) /* what a pagemap entry can count */
+#define NO_PAGE SIZE_MAX
+#define SWEEPGEN_STEP 2u
+
+struct class_info {
+    uint32_t size, magic; /* bytes; 2^32 / bytes, rounded up */
+    uint16_t nobj;        /* in a span */
+    uint8_t npages, nwords; /* of a span; 64-bit words of one of its bitmaps */
+};
+extern const struct class_info class_info[128]; /* by the class of the pagemap */
+
+enum span_state { SPAN_FREE = 0, SPAN_CACHED, SPAN_PARTIAL, SPAN_FULL, SPAN_UNSWEPT, SPAN_SWEEPING };
+
+struct special_table;
+
+struct span {
+    /* fixed while it is in use */
+    uint32_t shape;
+    uint8_t cls;    /* as in the pagemap: CLASS_LARGE for large objects */
+    uint8_t state;  /* for checks and statistics; written by who owns the span or under its list's lock */
+    uint16_t nobj;
+    w_u32 sweepgen; /* rel after sweeping: publishes the bits; acq in span_object_live */
+    /* the owner's */
+    uint16_t scan;  /* no free slot below this index */
+    uint16_t nfree; /* clear allocation bits */
+    uint64_t bits[16]; /* [BITS] nwords of marks, nwords of allocation bits, zeros */
+    /* cold */
+    struct span *next;       /* in a list of central.c */
+    size_t npages;
+    struct special_table *specials; /* RANK_SPECIAL to change; NULL: none */
+    bool needzero;           /* free slots may hold old bytes */
+    uint8_t pad_[256 - 144 - 25];
+};
+_Static_assert(sizeof(struct span) == 256, "one record per page");
+_Static_assert(offsetof(struct span, bits) == 16, "[BITS]");
+
+/* Statistics of one class, in objects; large objects are class 0. */
+struct class_stats { w_u64 mallocs, frees; };
+
+struct central;
+struct gc_cache_priv;
+
+struct heap {
+    /* fixed after gc_start */
+    char *base;
+    size_t reserved;
+    w_u32 *pagemap;
+    struct span *spans;
+    bool running, poison, verify, trace, madv_free;
+    uint64_t stress;
+    struct gc_host host;
+
+    w_uptr committed;      /* bytes from base that are usable; written under pages.lock, rlx elsewhere: only grows, and whoever
+                              holds a pointer beyond an old value got it after the growth */
+    w_u32 sweepgen;        /* written in a stop */
+    /* counters, rlx */
+    w_u64 live;            /* bytes found by the last mark + given out since, by whole runs of spans: the pacer's */
+    w_u64 large_mallocs, large_frees, large_malloc_bytes, large_free_bytes;
+    w_u64 frees[GC_CLASSES];
+    w_u64 nspans;
+    /* under caches_lock */
+    struct lock caches_lock;
+    struct gc_cache_priv *caches;
+    struct class_stats gone[GC_CLASSES]; /* mallocs of caches that are no more */
+};
+extern struct heap heap;
+
+static inline size_t page_of(const void *p) { return (size_t)((const char *)p - heap.base) >> PAGE_SHIFT; }
+static inline size_t span_page(const struct span *s) { return (size_t)(s - heap.spans); }
+static inline char *span_base(const struct span *s) { return heap.base + (span_page(s) << PAGE_SHIFT); }
+static inline size_t span_bytes(const struct span *s) { return s->npages << PAGE_SHIFT; }
+static inline size_t span_elem(const struct span *s)
+{
+    return s->cls == CLASS_LARGE ? span_bytes(s) : class_info[s->cls].size;
+}
+static inline unsigned span_words(const struct span *s) { return class_info[s->cls].nwords; }
+static inline uint64_t *span_marks(struct span *s) { return s->bits; }
+static inline uint64_t *span_allocs(struct span *s) { return s->bits + span_words(s); }
+/* Index in s of the object around p; may be >= nobj for the rest behind the last. */
+static inline size_t span_index(const struct span *s, const void *p)
+{
+    return (size_t)((const char *)p - span_base(s)) * class_info[s->cls].magic >> 32;
+}
+static inline char *span_object(const struct span *s, size_t i) { return span_base(s) + i * span_elem(s); }
+
+/* The span around p, NULL if there is none. */
+struct span *heap_span_of(const void *p);
+/* The object around p, if it is live: its span and index. Any thread; p is the caller's own pointer, so its object cannot go meanwhile. */
+bool heap_find(const void *p, struct span **s, size_t *index);
+/* Takes pages and makes them a span that nobody else knows yet, all its slots free. NULL: out of memory. */
+struct span *span_new(uint32_t shape, unsigned cls, size_t npages);
+/* Gives the pages back. */
+void span_free(struct span *s);
+/* The first span at page >= from, or NULL. In a stop. */
+struct span *span_next(size_t from);
+
+#endif

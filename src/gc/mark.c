@@ -1,0 +1,548 @@
+/* Marking.
+ *
+ * The work is bound by memory latency: every object, and the record of its span, is a cache miss. So nothing is looked at when it is
+ * found; it is prefetched, and looked at some steps later. A word goes this way:
+ *
+ *     word -- in the heap's range? -- pagemap (dense, stays in cache): in a span?
+ *       | prefetch the span's record
+ *     ring A (RING_A entries, first in first out)
+ *       | slot allocated and not yet marked? mark it; done if noscan
+ *     stack (last in first out, so that it stays short)
+ *       | prefetch the object
+ *     ring B (RING_B entries, first in first out)
+ *       | scan its words, each of which goes this way
+ *
+ * An entry of the stack and of ring B says all that scanning needs in one word: offset in the heap, class, shape; the span is not looked
+ * at again.
+ *
+ * Workers share by chunks of the stack. A full chunk goes to the common list when the worker has one more; and when
+ * somebody is idle, a worker gives away the older half of what it has, which is where the large subtrees are. A worker without work
+ * counts itself idle and waits for a chunk; when all are idle the mark is done.
+ *
+ * When there is no memory for a chunk, the entry is dropped: its object is marked but not scanned. That is noted, and after the
+ * workers are through, all marked objects of the heap are scanned again, until nothing has been dropped.
+ *
+ * Everything here that reads the program's memory is hidden from the sanitizers: stacks and data belong to others. */
+#include "gc/mark.h"
+#include <string.h>
+#include "base/syscall.h"
+#include "gc/roots.h"
+#include "gc/special.h"
+#include "gc/type.h"
+#include "gc/verify.h"
+
+#define RING_A 16u
+#define RING_B 16u
+#define CHUNK_ENTRIES 510u
+#define CLASS_PIECE 126u /* a part of a large object, from the offset of the entry on */
+#define PIECE_BYTES ((size_t)128 << 10)
+#define SHARE_EVERY 64u
+#define FREE_CHUNKS_KEPT 16u
+
+/* offset:40 class:7 shape:17 */
+typedef uint64_t entry;
+#define ENTRY(off, cls, shape) ((entry)(off) | (entry)(cls) << 40 | (entry)(shape) << 47)
+#define ENTRY_OFF(e) ((e) & (((entry)1 << 40) - 1))
+#define ENTRY_CLASS(e) ((unsigned)((e) >> 40) & 127u)
+#define ENTRY_SHAPE(e) ((uint32_t)((e) >> 47))
+
+struct chunk {
+    struct chunk *next;
+    uint64_t n;
+    entry e[CHUNK_ENTRIES];
+};
+
+struct candidate { uint64_t off; uint32_t map; }; /* offset in the heap, pagemap entry (0: none) */
+
+struct marker {
+    /* fixed */
+    char *base;
+    uintptr_t limit;
+    const w_u32 *pagemap;
+    struct span *spans;
+    bool alone; /* the only worker: marks need no atomics */
+    /* work */
+    uint32_t a_at, b_at;
+    struct candidate a[RING_A];
+    entry b[RING_B];
+    struct chunk *top;   /* never NULL */
+    struct chunk *spare; /* a full one */
+    uint32_t scans;
+    bool dropped;
+    uint64_t live_bytes, stack_bytes, global_bytes;
+    struct chunk first;
+};
+
+size_t mark_max_chunks = SIZE_MAX;
+
+static struct {
+    struct lock lock;     /* chunks */
+    struct chunk *full;   /* to be taken by anyone */
+    struct chunk *unused;
+    size_t nunused, made;
+    w_u32 nfull;          /* written under lock, read relaxed as a hint */
+    w_u32 idle;           /* the same */
+    w_u32 done;           /* rel: all work is done; acq in wait_for_work */
+    w_u64 next_job;
+    uint64_t njobs;
+    struct pacer_marked sum; /* under lock */
+    bool dropped;            /* under lock */
+} work = { .lock = LOCK_INIT(RANK_LEAF) };
+
+/* ---- chunks -------------------------------------------------------------------------------------------------- */
+
+static struct chunk *chunk_get(void)
+{
+    lock_take(&work.lock);
+    struct chunk *c = work.unused;
+    if (c != NULL) {
+        work.unused = c->next;
+        work.nunused--;
+    } else if (work.made < mark_max_chunks && (c = off_alloc(OFF_GC, sizeof *c)) != NULL)
+        work.made++;
+    lock_drop(&work.lock);
+    if (c != NULL)
+        c->n = 0;
+    return c;
+}
+
+static void chunk_put(struct chunk *c)
+{
+    lock_take(&work.lock);
+    c->next = work.unused;
+    work.unused = c;
+    work.nunused++;
+    lock_drop(&work.lock);
+}
+
+static void chunk_share(struct chunk *c)
+{
+    lock_take(&work.lock);
+    c->next = work.full;
+    work.full = c;
+    store_rlx(&work.nfull, load_rlx(&work.nfull) + 1); /* rlx: under the lock */
+    lock_drop(&work.lock);
+}
+
+static struct chunk *chunk_take_locked(void)
+{
+    struct chunk *c = work.full;
+    if (c != NULL) {
+        work.full = c->next;
+        store_rlx(&work.nfull, load_rlx(&work.nfull) - 1); /* rlx: under the lock */
+    }
+    return c;
+}
+
+/* ---- the stack ------------------------------------------------------------------------------------------------- */
+
+/* Makes top a chunk with room. false: no memory. */
+static w_noinline bool push_chunk(struct marker *m)
+{
+    struct chunk *c = chunk_get();
+    if (c == NULL)
+        return false;
+    if (m->top == &m->first) { /* the embedded one cannot be given away: its entries move */
+        memcpy(c->e, m->first.e, sizeof c->e);
+        c->n = m->first.n;
+        m->first.n = 0;
+    } else {
+        struct chunk *full = m->top;
+        m->top = c;
+        c = full;
+    }
+    if (m->spare != NULL)
+        chunk_share(m->spare);
+    m->spare = c;
+    return true;
+}
+
+static inline void push(struct marker *m, entry e)
+{
+    if (unlikely(m->top->n == CHUNK_ENTRIES) && !push_chunk(m)) {
+        m->dropped = true;
+        return;
+    }
+    m->top->e[m->top->n++] = e;
+}
+
+/* Makes top a chunk with entries, from the worker's own spare one. */
+static w_noinline bool pop_chunk(struct marker *m)
+{
+    struct chunk *c = m->spare;
+    if (c == NULL)
+        return false;
+    m->spare = NULL;
+    if (m->top != &m->first)
+        chunk_put(m->top);
+    m->top = c;
+    return true;
+}
+
+/* Gives the older half away, if it is worth it. */
+static w_noinline void share(struct marker *m)
+{
+    struct chunk *c = m->spare;
+    if (c != NULL) {
+        m->spare = NULL;
+        chunk_share(c);
+        return;
+    }
+    uint64_t half = m->top->n / 2;
+    if (half < 2 || (c = chunk_get()) == NULL)
+        return;
+    memcpy(c->e, m->top->e, half * sizeof(entry));
+    c->n = half;
+    m->top->n -= half;
+    memmove(m->top->e, m->top->e + half, m->top->n * sizeof(entry));
+    chunk_share(c);
+}
+
+/* ---- a word's way ---------------------------------------------------------------------------------------------- */
+
+/* Large objects are scanned in pieces, which different workers may take. */
+static w_noinline void push_large(struct marker *m, size_t off, struct span *s)
+{
+    size_t bytes = span_bytes(s), elem = 8;
+    if (s->shape >= SHAPE_TYPED)
+        elem = (size_t)shape_get(s->shape)->words * 8;
+    size_t piece = w_max(PIECE_BYTES / elem, (size_t)1) * elem;
+    for (size_t at = 0; at < bytes; at += piece)
+        push(m, ENTRY(off + at, CLASS_PIECE, s->shape));
+}
+
+static inline w_no_sanitize void settle(struct marker *m, struct candidate c)
+{
+    size_t first = (c.off >> PAGE_SHIFT) - (c.map >> 8);
+    unsigned cls = c.map & 127;
+    const struct class_info *ci = &class_info[cls];
+    struct span *s = &m->spans[first];
+    size_t i = (c.off - (first << PAGE_SHIFT)) * ci->magic >> 32;
+    if (i >= ci->nobj)
+        return;
+    uint64_t *mark = &s->bits[i / 64], bit = 1ull << i % 64;
+    if ((mark[ci->nwords] & bit) == 0)
+        return;
+    if (m->alone) {
+        if (*mark & bit)
+            return;
+        *mark |= bit;
+    } else {
+        /* rlx: a bit that others set too decides only who scans; the scans' results meet in the end of the workers */
+        if ((__atomic_load_n(mark, __ATOMIC_RELAXED) & bit) || (__atomic_fetch_or(mark, bit, __ATOMIC_RELAXED) & bit))
+            return;
+    }
+    size_t off = (first << PAGE_SHIFT) + i * ci->size;
+    if (unlikely(cls == CLASS_LARGE)) {
+        m->live_bytes += span_bytes(s);
+        if ((c.map & PAGE_NOSCAN) == 0)
+            push_large(m, off, s);
+        return;
+    }
+    m->live_bytes += ci->size;
+    if ((c.map & PAGE_NOSCAN) == 0)
+        push(m, ENTRY(off, cls, s->shape));
+}
+
+static inline w_no_sanitize void visit(struct marker *m, uintptr_t word)
+{
+    uint64_t off = word - (uintptr_t)m->base;
+    if (off >= m->limit)
+        return;
+    uint32_t map = m->pagemap[off >> PAGE_SHIFT].v; /* plain: the world is stopped */
+    if ((map & 127) == 0)
+        return;
+    __builtin_prefetch(&m->spans[(off >> PAGE_SHIFT) - (map >> 8)], 1);
+    struct candidate c = m->a[m->a_at];
+    m->a[m->a_at] = (struct candidate){ off, map };
+    m->a_at = (m->a_at + 1) % RING_A;
+    if (c.map != 0)
+        settle(m, c);
+}
+
+/* Settles the oldest of ring A. false: it is empty. */
+static bool settle_oldest(struct marker *m)
+{
+    for (unsigned k = 0; k < RING_A; k++) {
+        struct candidate c = m->a[m->a_at];
+        m->a[m->a_at].map = 0;
+        m->a_at = (m->a_at + 1) % RING_A;
+        if (c.map != 0) {
+            settle(m, c);
+            return true;
+        }
+    }
+    return false;
+}
+
+static inline w_no_sanitize void scan_words(struct marker *m, const char *p, size_t bytes)
+{
+    const uintptr_t *w = (const uintptr_t *)p, *end = (const uintptr_t *)(p + bytes);
+    for (; w < end; w++)
+        visit(m, *w);
+}
+
+static w_no_sanitize void scan_typed(struct marker *m, const char *p, size_t bytes, uint32_t shape)
+{
+    const struct shape *sh = shape_get(shape);
+    const uint32_t *ptrs = sh->ptrs;
+    size_t elem = (size_t)sh->words * 8;
+    for (const char *end = p + bytes; p + elem <= end; p += elem)
+        for (uint32_t k = 0; k < sh->nptrs; k++)
+            visit(m, ((const uintptr_t *)p)[ptrs[k]]);
+}
+
+/* The piece of a large object that starts at off. */
+static size_t piece_bytes(struct marker *m, size_t off, uint32_t shape)
+{
+    size_t page = off >> PAGE_SHIFT, first = page - (m->pagemap[page].v >> 8);
+    size_t end = (first << PAGE_SHIFT) + span_bytes(&m->spans[first]), elem = 8;
+    if (shape >= SHAPE_TYPED)
+        elem = (size_t)shape_get(shape)->words * 8;
+    return w_min(w_max(PIECE_BYTES / elem, (size_t)1) * elem, end - off);
+}
+
+static inline w_no_sanitize void scan(struct marker *m, entry e)
+{
+    size_t off = ENTRY_OFF(e);
+    uint32_t shape = ENTRY_SHAPE(e);
+    size_t bytes = class_info[ENTRY_CLASS(e)].size;
+    if (unlikely(bytes == 0))
+        bytes = piece_bytes(m, off, shape);
+    if (likely(shape == SHAPE_CONS))
+        scan_words(m, m->base + off, bytes);
+    else
+        scan_typed(m, m->base + off, bytes, shape);
+}
+
+static inline void prefetch_object(struct marker *m, entry e)
+{
+    const char *p = m->base + ENTRY_OFF(e);
+    size_t size = class_info[ENTRY_CLASS(e)].size;
+    __builtin_prefetch(p);
+    if (size > 64) {
+        __builtin_prefetch(p + 64);
+        if (size > 128)
+            __builtin_prefetch(p + 128);
+    } else if (((uintptr_t)p & 63) + size > 64)
+        __builtin_prefetch(p + 64);
+}
+
+/* Until the worker itself has nothing left. */
+static void drain(struct marker *m)
+{
+    for (;;) {
+        entry e;
+        if (m->top->n != 0) {
+            entry top = m->top->e[--m->top->n];
+            prefetch_object(m, top);
+            e = m->b[m->b_at];
+            m->b[m->b_at] = top;
+            m->b_at = (m->b_at + 1) % RING_B;
+            if (e == 0)
+                continue;
+        } else if (settle_oldest(m)) {
+            continue;
+        } else if (pop_chunk(m)) {
+            continue;
+        } else {
+            unsigned k = 0;
+            while (k < RING_B && m->b[m->b_at] == 0) {
+                m->b_at = (m->b_at + 1) % RING_B;
+                k++;
+            }
+            if (k == RING_B)
+                return;
+            e = m->b[m->b_at];
+            m->b[m->b_at] = 0;
+            m->b_at = (m->b_at + 1) % RING_B;
+        }
+        scan(m, e);
+        /* rlx: hints; the list is looked at under its lock */
+        if (unlikely(++m->scans % SHARE_EVERY == 0) && load_rlx(&work.idle) != 0 && load_rlx(&work.nfull) == 0)
+            share(m);
+    }
+}
+
+/* ---- roots --------------------------------------------------------------------------------------------------------- */
+
+/* The second mark (verify.c) goes through the same roots, without a marker. */
+void mark_word(struct marker *m, uintptr_t word)
+{
+    if (m == NULL)
+        verify_word(word);
+    else
+        visit(m, word);
+}
+
+static w_no_sanitize size_t scan_root(struct marker *m, const void *lo, const void *hi)
+{
+    uintptr_t a = w_align_up((uintptr_t)lo, 8), b = w_align_down((uintptr_t)hi, 8);
+    if (a >= b)
+        return 0;
+    scan_words(m, (const char *)a, b - a);
+    if (m->spare != NULL) /* keep it short */
+        drain(m);
+    return b - a;
+}
+
+void mark_range(struct marker *m, const void *lo, const void *hi)
+{
+    if (m == NULL)
+        verify_range(lo, hi);
+    else
+        m->global_bytes += scan_root(m, lo, hi);
+}
+
+static void mark_stack(void *marker, const void *lo, const void *hi)
+{
+    struct marker *m = marker;
+    m->stack_bytes += scan_root(m, lo, hi);
+}
+
+void mark_contents(struct marker *m, struct span *s, size_t index)
+{
+    if (m == NULL) {
+        verify_contents(s, index);
+        return;
+    }
+    size_t off = (size_t)(span_object(s, index) - m->base);
+    if (s->shape == SHAPE_NOSCAN)
+        return;
+    if (s->cls == CLASS_LARGE)
+        push_large(m, off, s);
+    else
+        push(m, ENTRY(off, s->cls, s->shape));
+}
+
+/* ---- workers -------------------------------------------------------------------------------------------------------- */
+
+static void marker_init(struct marker *m, bool alone)
+{
+    memset(m, 0, offsetof(struct marker, first));
+    m->base = heap.base;
+    m->limit = load_rlx(&heap.committed); /* rlx: in a stop */
+    m->pagemap = heap.pagemap;
+    m->spans = heap.spans;
+    m->alone = alone;
+    m->top = &m->first;
+    m->first.n = 0;
+}
+
+static void marker_end(struct marker *m)
+{
+    if (m->top != &m->first)
+        chunk_put(m->top);
+    lock_take(&work.lock);
+    work.sum.live_bytes += m->live_bytes;
+    work.sum.stack_bytes += m->stack_bytes;
+    work.sum.global_bytes += m->global_bytes;
+    work.dropped |= m->dropped;
+    lock_drop(&work.lock);
+}
+
+/* Spins a little, for work comes soon or never; then lets others have the processor. */
+static void wait_a_bit(unsigned round)
+{
+    if (round % 64 != 63)
+        cpu_relax();
+    else
+        sys_call0(SYS_sched_yield);
+}
+
+/* A chunk of somebody else's work becomes the worker's. false: the mark is done. */
+static bool get_work(struct marker *m, unsigned nworkers)
+{
+    bool counted = false;
+    for (unsigned round = 0;; round++) {
+        lock_take(&work.lock);
+        struct chunk *c = chunk_take_locked();
+        uint32_t idle = load_rlx(&work.idle); /* rlx: under the lock */
+        if (c != NULL) {
+            if (counted)
+                store_rlx(&work.idle, idle - 1);
+        } else if (!counted) {
+            counted = true;
+            store_rlx(&work.idle, idle + 1);
+            if (idle + 1 == nworkers)
+                store_rel(&work.done, 1); /* rel: acq below */
+        }
+        lock_drop(&work.lock);
+        if (c != NULL) {
+            if (m->top != &m->first)
+                chunk_put(m->top);
+            m->top = c;
+            return true;
+        }
+        while (load_rlx(&work.nfull) == 0) { /* rlx: a hint */
+            if (load_acq(&work.done)) /* acq: rel above */
+                return false;
+            wait_a_bit(round++);
+        }
+    }
+}
+
+static void worker(void *arg, unsigned i, unsigned n)
+{
+    (void)arg;
+    struct marker m;
+    marker_init(&m, n == 1);
+    for (uint64_t j; (j = add_rlx(&work.next_job, 1)) < work.njobs;) { /* rlx: only a ticket */
+        roots_job_stw(j, &m);
+        drain(&m);
+    }
+    heap.host.scan_stacks(i, n, mark_stack, &m);
+    do
+        drain(&m);
+    while (get_work(&m, n));
+    marker_end(&m);
+}
+
+/* Scans all that is marked, once more. */
+static void rescan(void)
+{
+    struct marker m;
+    work.dropped = false;
+    store_rlx(&work.idle, 0); /* rlx: alone */
+    marker_init(&m, true);
+    for (struct span *s = span_next(0); s != NULL; s = span_next(span_page(s) + s->npages)) {
+        if (s->shape == SHAPE_NOSCAN)
+            continue;
+        for (size_t i = bits_next(span_marks(s), s->nobj, 0); i < s->nobj; i = bits_next(span_marks(s), s->nobj, i + 1)) {
+            mark_contents(&m, s, i);
+            drain(&m);
+        }
+    }
+    marker_end(&m);
+}
+
+void mark_stw(unsigned nworkers, struct pacer_marked *out)
+{
+    memset(&work.sum, 0, sizeof work.sum);
+    work.dropped = false;
+    work.njobs = roots_jobs_stw();
+    store_rlx(&work.next_job, 0); /* rlx: the workers start after */
+    store_rlx(&work.idle, 0);
+    store_rlx(&work.done, 0);
+    heap.host.parallel(nworkers, worker, NULL);
+    while (work.dropped)
+        rescan();
+    *out = work.sum;
+    while (work.nunused > FREE_CHUNKS_KEPT) {
+        struct chunk *c = work.unused;
+        work.unused = c->next;
+        work.nunused--;
+        work.made--;
+        off_free(OFF_GC, c);
+    }
+}
+
+void mark_free_memory(void)
+{
+    for (struct chunk *c = work.unused, *next; c != NULL; c = next) {
+        next = c->next;
+        off_free(OFF_GC, c);
+    }
+    work.unused = NULL;
+    work.nunused = work.made = 0;
+}

@@ -1,0 +1,199 @@
+/* See roots.h. */
+#include "gc/roots.h"
+#include <errno.h>
+#include <string.h>
+#include "gc/special.h"
+#include "os/loader.h"
+
+#define PIECE_BYTES ((uintptr_t)128 << 10)
+#define BLOCK_SLOTS 512u
+
+struct handle_slot {
+    void *p;
+    uint32_t gen;  /* odd: in use */
+    uint32_t next; /* free: index + 1 of the next free one */
+};
+struct handle_block { struct handle_slot slot[BLOCK_SLOTS]; };
+
+static struct {
+    /* under the gc lock and in its stop */
+    struct loader_range *data;
+    size_t ndata, data_cap;
+    /* the rest: under lock, or in a stop */
+    struct lock lock;
+    struct loader_range *user;
+    size_t nuser, user_cap;
+    struct handle_block **block;
+    size_t nblocks, blocks_cap;
+    uint32_t free_handle; /* index + 1; 0: none */
+} roots = { .lock = LOCK_INIT(RANK_ROOTS) };
+
+/* Room for one more element. */
+static bool reserve(void **v, size_t *cap, size_t n, size_t elem)
+{
+    if (n < *cap)
+        return true;
+    size_t c = w_max((size_t)16, 2 * *cap);
+    void *p = off_realloc(OFF_GC, *v, c * elem);
+    if (p == NULL)
+        return false;
+    *v = p;
+    *cap = c;
+    return true;
+}
+
+int roots_start(void)
+{
+    loader_exclude(&heap, sizeof heap); /* its base is the address of an object */
+    loader_exclude(&roots, sizeof roots);
+    return loader_start();
+}
+
+void roots_stop(void)
+{
+    off_free(OFF_GC, roots.data);
+    off_free(OFF_GC, roots.user);
+    for (size_t i = 0; i < roots.nblocks; i++)
+        off_free(OFF_GC, roots.block[i]);
+    off_free(OFF_GC, roots.block);
+    memset(&roots, 0, sizeof roots);
+    lock_init(&roots.lock, RANK_ROOTS);
+    loader_stop();
+}
+
+int roots_prepare(void)
+{
+    int err = loader_refresh();
+    if (err != 0)
+        return err;
+    size_t n;
+    const struct loader_range *r = loader_data(&n);
+    roots.ndata = 0;
+    for (size_t i = 0; i < n; i++)
+        for (uintptr_t lo = r[i].lo; lo < r[i].hi; lo += PIECE_BYTES) {
+            if (!reserve((void **)&roots.data, &roots.data_cap, roots.ndata, sizeof *roots.data))
+                return -ENOMEM;
+            roots.data[roots.ndata++] = (struct loader_range){ lo, w_min(lo + PIECE_BYTES, r[i].hi) };
+        }
+    return 0;
+}
+
+/* ---- jobs --------------------------------------------------------------------------------------------------- */
+
+size_t roots_jobs_stw(void) { return roots.ndata + roots.nuser + roots.nblocks + specials_jobs_stw(); }
+
+void roots_job_stw(size_t i, struct marker *m)
+{
+    if (i < roots.ndata) {
+        mark_range(m, (void *)roots.data[i].lo, (void *)roots.data[i].hi);
+        return;
+    }
+    i -= roots.ndata;
+    if (i < roots.nuser) {
+        mark_range(m, (void *)roots.user[i].lo, (void *)roots.user[i].hi);
+        return;
+    }
+    i -= roots.nuser;
+    if (i < roots.nblocks) {
+        for (unsigned k = 0; k < BLOCK_SLOTS; k++)
+            mark_word(m, (uintptr_t)roots.block[i]->slot[k].p);
+        return;
+    }
+    specials_job_stw(i - roots.nblocks, m);
+}
+
+/* ---- ranges of the program ------------------------------------------------------------------------------------ */
+
+int gc_root_add(void *p, size_t bytes)
+{
+    if (p == NULL || bytes == 0 || (uintptr_t)p + bytes < (uintptr_t)p)
+        return -EINVAL;
+    lock_take(&roots.lock);
+    bool ok = reserve((void **)&roots.user, &roots.user_cap, roots.nuser, sizeof *roots.user);
+    if (ok)
+        roots.user[roots.nuser++] = (struct loader_range){ (uintptr_t)p, (uintptr_t)p + bytes };
+    lock_drop(&roots.lock);
+    return ok ? 0 : -ENOMEM;
+}
+
+int gc_root_remove(void *p)
+{
+    int err = -ENOENT;
+    lock_take(&roots.lock);
+    for (size_t i = roots.nuser; i-- > 0 && err != 0;)
+        if (roots.user[i].lo == (uintptr_t)p) {
+            roots.user[i] = roots.user[--roots.nuser];
+            err = 0;
+        }
+    lock_drop(&roots.lock);
+    return err;
+}
+
+/* ---- handles: generation in the upper half, index + 1 in the lower -------------------------------------------------- */
+
+static bool add_block(void)
+{
+    if (roots.nblocks >= UINT32_MAX / BLOCK_SLOTS - 1 ||
+        !reserve((void **)&roots.block, &roots.blocks_cap, roots.nblocks, sizeof *roots.block))
+        return false;
+    struct handle_block *b = off_zalloc(OFF_GC, sizeof *b);
+    if (b == NULL)
+        return false;
+    uint32_t first = (uint32_t)roots.nblocks * BLOCK_SLOTS;
+    for (unsigned k = BLOCK_SLOTS; k-- > 0;) {
+        b->slot[k].next = roots.free_handle;
+        roots.free_handle = first + k + 1;
+    }
+    roots.block[roots.nblocks++] = b;
+    return true;
+}
+
+static struct handle_slot *slot_at(uint32_t i) { return &roots.block[i / BLOCK_SLOTS]->slot[i % BLOCK_SLOTS]; }
+
+static struct handle_slot *find_locked(weft_handle h)
+{
+    uint32_t i = (uint32_t)h - 1;
+    if ((uint32_t)h == 0 || i >= roots.nblocks * BLOCK_SLOTS)
+        return NULL;
+    struct handle_slot *s = slot_at(i);
+    return s->gen == h >> 32 && s->gen % 2 == 1 ? s : NULL;
+}
+
+weft_handle gc_handle_new(void *p)
+{
+    weft_handle h = 0;
+    lock_take(&roots.lock);
+    if (roots.free_handle != 0 || add_block()) {
+        uint32_t i = roots.free_handle;
+        struct handle_slot *s = slot_at(i - 1);
+        roots.free_handle = s->next;
+        s->p = p;
+        s->gen++;
+        h = (weft_handle)s->gen << 32 | i;
+    }
+    lock_drop(&roots.lock);
+    return h;
+}
+
+void *gc_handle_get(weft_handle h)
+{
+    lock_take(&roots.lock);
+    struct handle_slot *s = find_locked(h);
+    void *p = s != NULL ? s->p : NULL;
+    lock_drop(&roots.lock);
+    return p;
+}
+
+int gc_handle_free(weft_handle h)
+{
+    lock_take(&roots.lock);
+    struct handle_slot *s = find_locked(h);
+    if (s != NULL) {
+        s->p = NULL;
+        s->gen++;
+        s->next = roots.free_handle;
+        roots.free_handle = (uint32_t)h;
+    }
+    lock_drop(&roots.lock);
+    return s != NULL ? 0 : -ENOENT;
+}

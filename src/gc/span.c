@@ -1,0 +1,117 @@
+/* Spans: making, freeing, finding. See heap.h. */
+#include <string.h>
+#include "gc/heap.h"
+#include "gc/pages.h"
+#include "gc/poison.h"
+
+struct heap heap = { .caches_lock = LOCK_INIT(RANK_ROOTS) };
+
+/* rel: publishes the record to heap_span_of (acq) of a thread that got a pointer into the span by whatever way. */
+static void map_pages(struct span *s)
+{
+    size_t first = span_page(s);
+    uint32_t bits = s->cls | (s->shape == SHAPE_NOSCAN ? PAGE_NOSCAN : 0);
+    for (size_t i = 0; i < s->npages; i++)
+        store_rel(&heap.pagemap[first + i], bits | (uint32_t)i << 8);
+}
+
+struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
+{
+    bool needzero;
+    size_t first = pages_alloc(npages, &needzero);
+    if (first == NO_PAGE)
+        return NULL;
+    struct span *s = &heap.spans[first];
+    s->shape = shape;
+    s->cls = (uint8_t)cls;
+    s->state = SPAN_CACHED;
+    s->nobj = s->nfree = class_info[cls].nobj;
+    s->scan = 0;
+    s->next = NULL;
+    s->npages = npages;
+    s->specials = NULL;
+    s->needzero = needzero;
+    memset(s->bits, 0, sizeof s->bits);
+    if (heap.poison)
+        poison_new_span(s);
+    store_rlx(&s->sweepgen, load_rlx(&heap.sweepgen)); /* rlx: moves in a stop only; published by map_pages */
+    map_pages(s);
+    add_rlx(&heap.nspans, 1); /* rlx: counter */
+    return s;
+}
+
+void span_free(struct span *s)
+{
+    size_t first = span_page(s), n = s->npages;
+    w_debug_assert(s->specials == NULL);
+    for (size_t i = 0; i < n; i++)
+        store_rlx(&heap.pagemap[first + i], 0); /* rlx: no pointer into a free span is anybody's */
+    s->state = SPAN_FREE;
+    sub_rlx(&heap.nspans, 1); /* rlx: counter */
+    pages_free(first, n);
+}
+
+struct span *heap_span_of(const void *p)
+{
+    uintptr_t off = (uintptr_t)p - (uintptr_t)heap.base;
+    if (off >= load_rlx(&heap.committed)) /* rlx: see heap.h */
+        return NULL;
+    uint32_t m = load_acq(&heap.pagemap[off >> PAGE_SHIFT]); /* acq: rel in map_pages */
+    return (m & 127) == 0 ? NULL : &heap.spans[(off >> PAGE_SHIFT) - (m >> 8)];
+}
+
+/* [SWEPT] In an unswept span the marks say it, in a swept one the allocation bits; a span that is being swept is waited for. */
+static bool span_object_live(struct span *s, size_t i)
+{
+    uint32_t now = load_rlx(&heap.sweepgen); /* rlx: moves in a stop only */
+    for (uint32_t g; (g = load_acq(&s->sweepgen)) != now; cpu_relax()) { /* acq: rel at the end of span_sweep */
+        if (g != now - SWEEPGEN_STEP)
+            continue;
+        uint64_t w = __atomic_load_n(&span_marks(s)[i / 64], __ATOMIC_ACQUIRE); /* acq: rel in span_sweep, before which */
+        if (load_rlx(&s->sweepgen) == g)                                        /* the generation had moved */
+            return w >> i % 64 & 1;
+    }
+    return __atomic_load_n(&span_allocs(s)[i / 64], __ATOMIC_RELAXED) >> i % 64 & 1; /* rlx: the object is the caller's */
+}
+
+bool heap_find(const void *p, struct span **sp, size_t *index)
+{
+    struct span *s = heap_span_of(p);
+    if (s == NULL)
+        return false;
+    size_t i = span_index(s, p);
+    if (i >= s->nobj || !span_object_live(s, i))
+        return false;
+    *sp = s;
+    *index = i;
+    return true;
+}
+
+struct span *span_next(size_t from)
+{
+    size_t end = load_rlx(&heap.committed) >> PAGE_SHIFT; /* rlx: in a stop */
+    for (size_t i = from; i < end; i++)
+        if ((load_rlx(&heap.pagemap[i]) & 127) != 0) /* rlx: in a stop */
+            return &heap.spans[i];
+    return NULL;
+}
+
+void *gc_object_base(const void *p)
+{
+    struct span *s;
+    size_t i;
+    return heap_find(p, &s, &i) ? span_object(s, i) : NULL;
+}
+
+size_t gc_object_size(const void *p)
+{
+    struct span *s;
+    size_t i;
+    return heap_find(p, &s, &i) ? span_elem(s) : 0;
+}
+
+unsigned gc_object_shape(const void *base)
+{
+    struct span *s = heap_span_of(base);
+    return s != NULL ? s->shape : SHAPE_CONS;
+}

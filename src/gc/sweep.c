@@ -1,0 +1,114 @@
+/* See sweep.h. [SWEPT] is in heap.h. */
+#include "gc/sweep.h"
+#include <string.h>
+#include "base/probe.h"
+#include "gc/central.h"
+#include "gc/poison.h"
+#include "gc/type.h"
+
+static struct {
+    w_u32 in_hand; /* spans being swept: acq_rel around, acq in sweep_finish */
+    w_u64 cursor;  /* shape * GC_CLASSES + class that gc_sweep_some goes on with; rlx: a hint, lists are looked at under their locks */
+    w_u32 pending; /* 0: nothing is left to take. rlx: a hint */
+} sweep;
+
+void sweep_enter(void) { add_acq_rel(&sweep.in_hand, 1); }
+void sweep_leave(void) { sub_acq_rel(&sweep.in_hand, 1); } /* rel: the span is swept; acq in sweep_finish */
+
+static void poison_freed(struct span *s)
+{
+    uint64_t *marks = span_marks(s), *allocs = span_allocs(s);
+    size_t elem = span_elem(s);
+    for (size_t i = 0; i < s->nobj; i++)
+        if (bits_get(allocs, i) && !bits_get(marks, i))
+            poison_fill(span_object(s, i), elem);
+}
+
+static void count_freed(struct span *s, unsigned freed)
+{
+    if (s->cls == CLASS_LARGE) {
+        add_rlx(&heap.large_frees, 1); /* rlx: counters */
+        add_rlx(&heap.large_free_bytes, span_bytes(s));
+    } else
+        add_rlx(&heap.frees[s->cls], freed);
+}
+
+unsigned span_sweep(struct span *s)
+{
+    unsigned n = span_words(s), live = 0, was = 0;
+    uint64_t *marks = span_marks(s), *allocs = span_allocs(s);
+    for (unsigned i = 0; i < n; i++) {
+        live += bits_count(marks[i]);
+        was += bits_count(allocs[i]);
+    }
+    w_debug_assert(live <= was);
+    if (was != live) {
+        if (unlikely(heap.poison))
+            poison_freed(s);
+        count_freed(s, was - live);
+        PROBE(gc_sweep, s->npages, was - live, 0);
+    }
+    store_rlx(&s->sweepgen, load_rlx(&heap.sweepgen) - 1); /* rlx: before the first mark goes, which is rel; see span_object_live */
+    for (unsigned i = 0; i < n; i++) {
+        __atomic_store_n(&allocs[i], marks[i], __ATOMIC_RELAXED);
+        __atomic_store_n(&marks[i], 0, __ATOMIC_RELEASE); /* rel: after the allocation bits */
+    }
+    s->scan = 0;
+    s->nfree = (uint16_t)(s->nobj - live);
+    s->needzero = true;
+    store_rel(&s->sweepgen, load_rlx(&heap.sweepgen)); /* rel: the bits are final; acq in span_object_live. rlx: moves in stops */
+    return s->nfree;
+}
+
+bool sweep_pending(void) { return load_rlx(&sweep.pending) != 0; } /* rlx: a hint */
+
+bool gc_sweep_some(struct gc_cache *c)
+{
+    (void)c;
+    if (!sweep_pending())
+        return false;
+    uint64_t end = (uint64_t)load_acq(&shapes.count) * GC_CLASSES; /* acq: rel in shape_add */
+    uint64_t at = load_rlx(&sweep.cursor);                         /* rlx: a hint */
+    for (unsigned done = 0; at < end; at++) {
+        struct central *ce = &shape_get((uint32_t)(at / GC_CLASSES))->central[at % GC_CLASSES];
+        while (central_sweep_one(ce))
+            if (++done == 32) {
+                store_rlx(&sweep.cursor, at); /* rlx: a hint. It may go back when two race: no harm */
+                return true;
+            }
+    }
+    store_rlx(&sweep.cursor, at);
+    store_rlx(&sweep.pending, 0);
+    return false;
+}
+
+void sweep_finish(void)
+{
+    /* Not by the cursor: it is a hint. */
+    uint32_t n = load_acq(&shapes.count); /* acq: rel in shape_add */
+    for (uint32_t sh = 0; sh < n; sh++)
+        for (unsigned c = 0; c < GC_CLASSES; c++)
+            while (central_sweep_one(&shape_get(sh)->central[c]))
+                ;
+    while (load_acq(&sweep.in_hand) != 0) /* acq: rel in sweep_leave */
+        cpu_relax();
+    store_rlx(&sweep.pending, 0);
+}
+
+void sweep_begin_stw(void)
+{
+    w_assert(load_rlx(&sweep.in_hand) == 0); /* rlx: in a stop */
+    store_rlx(&heap.sweepgen, load_rlx(&heap.sweepgen) + SWEEPGEN_STEP);
+    uint32_t n = load_rlx(&shapes.count);
+    for (uint32_t sh = 0; sh < n; sh++)
+        for (unsigned c = 0; c < GC_CLASSES; c++)
+            central_unsweep_stw(&shape_get(sh)->central[c]);
+    store_rlx(&sweep.cursor, 0);
+    store_rlx(&sweep.pending, 1);
+}
+
+void sweep_reset(void)
+{
+    store_rlx(&sweep.in_hand, 0); /* rlx: alone */
+    store_rlx(&sweep.pending, 0);
+}

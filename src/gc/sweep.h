@@ -1,0 +1,20 @@
+/* Sweeping: what the last mark did not find becomes free. Lazily, by refills and by a fiber in the background, and to the end
+ * before the next mark. Object memory is not touched, except to poison it. */
+#ifndef WEFT_GC_SWEEP_H
+#define WEFT_GC_SWEEP_H
+
+#include "gc/heap.h"
+
+/* s is in the caller's hand and unswept. Returns its free slots; == nobj: it is empty. */
+unsigned span_sweep(struct span *s);
+/* Around having a span in hand: sweep_finish waits for others'. */
+void sweep_enter(void);
+void sweep_leave(void);
+/* Sweeps all that is left, and waits until all others have finished theirs. */
+void sweep_finish(void);
+/* In a stop, after a mark: everything becomes unswept. */
+void sweep_begin_stw(void);
+bool sweep_pending(void);
+void sweep_reset(void); /* for a new start, and in the child of a fork */
+
+#endif

@@ -1,0 +1,222 @@
+/* See loader.h.
+ *
+ * The fingerprint. glibc's list of modules (_r_debug.r_map) changes between r_state leaving RT_CONSISTENT and coming back to it; a
+ * module that is unloaded is unmapped only within. So, when in a stop r_state is RT_CONSISTENT and the walk over the list gives the same hash as
+ * it gave under the loader's lock, every range of the table is mapped. A program without that list (static) has no changes.
+ *
+ * Thread-local storage by glibc's ABI: the thread's DTV has a slot per module with the address of its block. A slot is filled late, by the first
+ * access through it, also for blocks in the static area; therefore that area (sizes from the loader, if it tells) is given whole. A module loaded with
+ * dlmopen in a name space of its own is not seen. */
+#include "os/loader.h"
+#include <dlfcn.h>
+#include <errno.h>
+#include <link.h>
+#include <string.h>
+#include "base/offheap.h"
+
+struct tls_module { size_t bytes; };
+
+static struct loader {
+    struct loader_range *data; /* sorted by nothing */
+    size_t ndata, cap;
+    size_t *tls_bytes;         /* by module id */
+    size_t ntls, tls_cap;
+    uint64_t print;
+    unsigned long long adds, subs;
+    bool known;                /* adds and subs are */
+    bool failed;
+    size_t tls_static_bytes, tcb_bytes; /* 0: unknown */
+    struct loader_range excluded[8];
+    unsigned nexcluded;
+} loader;
+
+/* ---- fingerprint ----------------------------------------------------------------------------------------- */
+
+/* Read while threads may be stopped anywhere: no lock, and no sanitizer. */
+static w_no_sanitize uint64_t fingerprint(void)
+{
+    uint64_t h = 1;
+    for (struct link_map *m = _r_debug.r_map; m != NULL; m = m->l_next)
+        h = (h ^ (uintptr_t)m ^ (uintptr_t)m->l_ld << 17 ^ m->l_addr) * 0x9e3779b97f4a7c15ull + 1;
+    return h;
+}
+
+w_no_sanitize bool loader_current_stw(void)
+{
+    return loader.known && (_r_debug.r_map == NULL || (_r_debug.r_state == RT_CONSISTENT && fingerprint() == loader.print));
+}
+
+/* ---- asking the loader -------------------------------------------------------------------------------------- */
+
+static void add_data(uintptr_t lo, uintptr_t hi)
+{
+    if (lo >= hi)
+        return;
+    if (loader.ndata == loader.cap) {
+        size_t cap = loader.cap != 0 ? 2 * loader.cap : 64;
+        struct loader_range *d = off_realloc(OFF_GC, loader.data, cap * sizeof *d);
+        if (d == NULL) {
+            loader.failed = true;
+            return;
+        }
+        loader.data = d;
+        loader.cap = cap;
+    }
+    loader.data[loader.ndata++] = (struct loader_range){ lo, hi };
+}
+
+/* Adds [lo, hi) without what is excluded, from the i-th on. */
+static void add_included(uintptr_t lo, uintptr_t hi, unsigned i)
+{
+    for (; i < loader.nexcluded; i++) {
+        struct loader_range x = loader.excluded[i];
+        if (x.lo < hi && lo < x.hi) {
+            if (lo < x.lo)
+                add_included(lo, x.lo, i + 1);
+            lo = x.hi;
+            if (lo >= hi)
+                return;
+        }
+    }
+    add_data(lo, hi);
+}
+
+static void add_tls(size_t id, size_t bytes)
+{
+    if (id >= loader.tls_cap) {
+        size_t cap = w_max(id + 1, 2 * loader.tls_cap);
+        size_t *t = off_realloc(OFF_GC, loader.tls_bytes, cap * sizeof *t);
+        if (t == NULL) {
+            loader.failed = true;
+            return;
+        }
+        memset(t + loader.tls_cap, 0, (cap - loader.tls_cap) * sizeof *t);
+        loader.tls_bytes = t;
+        loader.tls_cap = cap;
+    }
+    loader.tls_bytes[id] = bytes;
+    loader.ntls = w_max(loader.ntls, id + 1);
+}
+
+static int visit(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    bool *first = arg;
+    (void)size;
+    if (*first) {
+        if (loader.known && loader.adds == info->dlpi_adds && loader.subs == info->dlpi_subs &&
+            loader.print == fingerprint())
+            return 1;
+        *first = false;
+        loader.ndata = loader.ntls = 0;
+        if (loader.tls_bytes != NULL)
+            memset(loader.tls_bytes, 0, loader.tls_cap * sizeof *loader.tls_bytes);
+        loader.failed = false;
+        loader.known = true;
+        loader.adds = info->dlpi_adds;
+        loader.subs = info->dlpi_subs;
+        loader.print = fingerprint(); /* under the loader's lock: the list stands still */
+    }
+    const ElfW(Phdr) *relro = NULL, *ph = info->dlpi_phdr;
+    for (size_t i = 0; i < info->dlpi_phnum; i++)
+        if (ph[i].p_type == PT_GNU_RELRO)
+            relro = &ph[i];
+    for (size_t i = 0; i < info->dlpi_phnum; i++) {
+        uintptr_t lo = info->dlpi_addr + ph[i].p_vaddr, hi = lo + ph[i].p_memsz;
+        if (ph[i].p_type == PT_TLS && info->dlpi_tls_modid != 0)
+            add_tls(info->dlpi_tls_modid, ph[i].p_memsz);
+        if (ph[i].p_type != PT_LOAD || !(ph[i].p_flags & PF_W))
+            continue;
+        if (relro != NULL && relro->p_vaddr >= ph[i].p_vaddr && relro->p_vaddr < ph[i].p_vaddr + ph[i].p_memsz) {
+            uintptr_t rlo = info->dlpi_addr + relro->p_vaddr, rhi = w_align_down(rlo + relro->p_memsz, 4096);
+            add_included(lo, w_min(rlo, hi), 0);
+            lo = w_max(lo, w_max(rlo, rhi));
+        }
+        add_included(lo, hi, 0);
+    }
+    return 0;
+}
+
+int loader_refresh(void)
+{
+    bool first = true;
+    dl_iterate_phdr(visit, &first);
+    if (loader.failed)
+        loader.known = false; /* ask again next time */
+    return loader.failed ? -ENOMEM : 0;
+}
+
+void loader_exclude(const void *p, size_t bytes)
+{
+    w_assert(loader.nexcluded < w_countof(loader.excluded));
+    loader.excluded[loader.nexcluded++] = (struct loader_range){ (uintptr_t)p, (uintptr_t)p + bytes };
+}
+
+/* Names private to glibc, which its debugger library and the sanitizers use as well. */
+static void ask_sizes(void)
+{
+    union { void *p; void (*fn)(size_t *, size_t *); } info = { dlsym(RTLD_DEFAULT, "_dl_get_tls_static_info") };
+    const uint32_t *tcb = dlsym(RTLD_DEFAULT, "_thread_db_sizeof_pthread");
+    size_t align;
+    if (info.p != NULL && tcb != NULL) {
+        info.fn(&loader.tls_static_bytes, &align);
+        loader.tcb_bytes = *tcb;
+    }
+}
+
+int loader_start(void)
+{
+    loader_exclude(&loader, sizeof loader);
+    ask_sizes();
+    return loader_refresh();
+}
+
+void loader_stop(void)
+{
+    off_free(OFF_GC, loader.data);
+    off_free(OFF_GC, loader.tls_bytes);
+    memset(&loader, 0, sizeof loader);
+}
+
+const struct loader_range *loader_data(size_t *n)
+{
+    *n = loader.ndata;
+    return loader.data;
+}
+
+/* ---- thread-local storage -------------------------------------------------------------------------------------- */
+
+union dtv { size_t counter; struct { void *at, *to_free; } block; };
+#define DTV_UNALLOCATED ((void *)-1l)
+
+#if defined(__x86_64__)
+#define DTV_OFFSET 8 /* blocks below the thread pointer, the thread's control block above it */
+#elif defined(__aarch64__)
+#define DTV_OFFSET 0 /* the control block below, blocks above */
+#endif
+
+static void static_area(uintptr_t tp, loader_range_fn *fn, void *arg)
+{
+    if (loader.tcb_bytes == 0)
+        return;
+#if defined(__x86_64__) /* the size includes the control block */
+    uintptr_t hi = tp + loader.tcb_bytes;
+    fn(arg, (void *)(hi - w_max(loader.tls_static_bytes, loader.tcb_bytes)), (void *)hi);
+#elif defined(__aarch64__)
+    fn(arg, (void *)(tp - loader.tcb_bytes), (void *)tp);
+    fn(arg, (void *)tp, (void *)(tp + loader.tls_static_bytes));
+#endif
+}
+
+w_no_sanitize void loader_tls(uintptr_t tp, loader_range_fn *fn, void *arg)
+{
+    static_area(tp, fn, arg);
+    const union dtv *dtv = *(const union dtv **)(tp + DTV_OFFSET);
+    if (dtv == NULL)
+        return;
+    size_t n = w_min(dtv[-1].counter + 1, loader.ntls);
+    for (size_t id = 1; id < n; id++) {
+        char *at = dtv[id].block.at;
+        if (at != NULL && at != DTV_UNALLOCATED && loader.tls_bytes[id] != 0)
+            fn(arg, at, at + loader.tls_bytes[id]);
+    }
+}

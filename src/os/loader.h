@@ -1,0 +1,29 @@
+/* What the dynamic loader has mapped: the writable data of all modules, and the thread-local storage of a thread.
+ *
+ * [LOADER] Asking the loader takes its lock, which a stopped thread may hold. So it is asked outside of any stop (loader_refresh), and the
+ * answer is kept with a fingerprint of the list of modules. In a stop the list is only looked at, without a lock: if a change
+ * is under way or the fingerprint has moved, the world has to be started again, the table refreshed, and the world stopped anew. */
+#ifndef WEFT_OS_LOADER_H
+#define WEFT_OS_LOADER_H
+
+#include "base/base.h"
+
+struct loader_range { uintptr_t lo, hi; };
+typedef void loader_range_fn(void *arg, const void *lo, const void *hi);
+
+/* [p, p + bytes) is runtime data without a pointer of the program: left out of loader_data. Before loader_start; at most 8, forgotten by loader_stop. */
+void loader_exclude(const void *p, size_t bytes);
+int loader_start(void); /* 0, -ENOMEM */
+void loader_stop(void);
+/* Asks the loader, if anything has changed. Outside of any stop; by one thread at a time. 0; -ENOMEM: the table is not
+ * complete, so nothing may be collected by it. */
+int loader_refresh(void);
+/* In a stop: is the table up to date? */
+bool loader_current_stw(void);
+/* The writable data of all modules, what becomes read-only after relocation left out. Valid until the next refresh. */
+const struct loader_range *loader_data(size_t *n);
+/* In a stop, or for the calling thread: calls fn for the ranges of thread-local storage (also that of pthread_setspecific's first
+ * keys) of the thread whose thread pointer is tp. Ranges may overlap. */
+void loader_tls(uintptr_t tp, loader_range_fn *fn, void *arg);
+
+#endif

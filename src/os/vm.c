@@ -1,0 +1,82 @@
+/* See vm.h. System calls directly: libc's wrappers would write the host's errno. */
+#include "os/vm.h"
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "base/syscall.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#endif
+#ifndef PR_SET_VMA_ANON_NAME
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+size_t os_page_bytes(void)
+{
+    static size_t bytes; /* the same value whoever writes it */
+    size_t b = __atomic_load_n(&bytes, __ATOMIC_RELAXED);
+    if (b == 0) {
+        b = (size_t)sysconf(_SC_PAGESIZE);
+        __atomic_store_n(&bytes, b, __ATOMIC_RELAXED);
+    }
+    return b;
+}
+
+static void *map(size_t bytes)
+{
+    long r = sys_call6(SYS_mmap, 0, (long)bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return r < 0 && r > -4096 ? NULL : (void *)r;
+}
+
+void *os_vm_reserve(size_t bytes, size_t align)
+{
+    if (align < os_page_bytes())
+        align = os_page_bytes();
+    if (bytes > SIZE_MAX - align)
+        return NULL;
+    char *p = map(bytes + align);
+    if (p == NULL)
+        return NULL;
+    char *at = (char *)w_align_up((uintptr_t)p, align), *end = p + bytes + align;
+    if (at > p)
+        os_vm_free(p, (size_t)(at - p));
+    if (at + bytes < end)
+        os_vm_free(at + bytes, (size_t)(end - (at + bytes)));
+    return at;
+}
+
+int os_vm_commit(void *p, size_t bytes) { return (int)sys_call3(SYS_mprotect, p, bytes, PROT_READ | PROT_WRITE); }
+
+int os_vm_release(void *p, size_t bytes, bool now)
+{
+    int r = now ? -EINVAL : (int)sys_call3(SYS_madvise, p, bytes, MADV_FREE);
+    return r == -EINVAL ? (int)sys_call3(SYS_madvise, p, bytes, MADV_DONTNEED) : r;
+}
+
+void os_vm_free(void *p, size_t bytes)
+{
+    if (p != NULL && bytes != 0)
+        sys_call2(SYS_munmap, p, bytes);
+}
+
+void os_vm_huge(void *p, size_t bytes) { sys_call3(SYS_madvise, p, bytes, MADV_HUGEPAGE); }
+void os_vm_collapse(void *p, size_t bytes) { sys_call3(SYS_madvise, p, bytes, MADV_COLLAPSE); }
+
+void os_vm_name(void *p, size_t bytes, const char *name)
+{
+    sys_call6(SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, (long)p, (long)bytes, (long)name, 0);
+}
+
+size_t os_vm_limit_bytes(void)
+{
+    struct rlimit lim = { RLIM_INFINITY, RLIM_INFINITY };
+    if (sys_call4(SYS_prlimit64, 0, RLIMIT_AS, 0, &lim) != 0 || lim.rlim_cur == RLIM_INFINITY)
+        return SIZE_MAX;
+    return lim.rlim_cur;
+}
