@@ -27,7 +27,9 @@ parked          | parked 1000000     | 2 | 5 | go             | kib_each max=4.5
 TABLE
     for threads in 1 2; do
         for size in 16 32 64 128 256 512; do
-            printf '%s|' "alloc-$size-$threads" "alloc $size $threads scan" "$threads" 5 "go boehm malloc jemalloc"
+            objects=$([ $size -lt 128 ] && echo 10000000 || echo 4000000)
+            printf '%s|' "alloc-$size-$threads" "alloc $size $threads scan $objects" "$threads" 5
+            printf '%s|' "go boehm malloc jemalloc"
             echo "ns_per_op go=1.5 boehm=2"
         done
     done
@@ -36,8 +38,8 @@ TABLE
     done
     cat <<'TABLE'
 binary-trees-18 | binary_trees 18    | 2 | 5 | go boehm malloc | wall_s go=1.5 boehm=1; cpu_s go=1.5 boehm=1; peak_kib
-binary-trees-21 | binary_trees 21    | 2 | 5 | go boehm malloc | wall_s go=1.5 boehm=1; cpu_s go=1.5 boehm=1; peak_kib
-live-nodes      | live_nodes 8388608 3 | 2 | 5 | go boehm      | p50_ns go=4; cpu_s; peak_kib
+binary-trees-21 | binary_trees 21    | 2 | 3 | go boehm        | wall_s go=1.5 boehm=1; cpu_s go=1.5 boehm=1; peak_kib
+live-nodes      | live_nodes 8388608 3 | 2 | 3 | go boehm      | p50_ns go=4; cpu_s; peak_kib
 idle            | idle 10            | 2 | 3 | go             | rss_kib max=3072; threads max=4; cpu_percent max=0.2
 skynet          | skynet 1000000     | 2 | 5 | go             | ns_per_op go=5; peak_kib
 prodcons        | prodcons 8 8       | 2 | 5 | go             | ns_per_op go=1
