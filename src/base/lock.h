@@ -18,10 +18,12 @@ enum lock_rank {
     RANK_GC,        /* gc/cycle.c: one collection at a time (held across a stop) */
     RANK_ATTACH,    /* sched/machine.c: list of attached threads */
     RANK_FD,        /* sched/netpoll.c: one descriptor */
+    RANK_USERTIMER, /* sched/usertimer.c: start and stop of one timer */
     RANK_CHAN,      /* sched/chan.c: a channel; several in address order (select) */
     RANK_SEMA,      /* sched/sema.c: a bucket of waiters by address */
     RANK_SYNC,      /* sched/sync.c: cond, waitgroup, rwmutex */
     RANK_TIMER,     /* sched/timer.c: a processor's timer heap; several in address order */
+    RANK_TAKE,      /* sched/world.c, sysmon.c: who may take processors away */
     RANK_SCHED,     /* sched/sched.c: global queue, idle lists */
     RANK_STACK,     /* sched/stack.c: arenas of stacks */
     RANK_FIN,       /* gc/finalize.c: queue of finalizers to run */

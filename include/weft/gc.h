@@ -1,0 +1,116 @@
+/* weft/gc.h - the collected heap.
+ *
+ * Objects never move; interior pointers keep them alive; one past the end does not reach the neighbour. Roots are the
+ * stacks and registers of fibers and attached threads, thread-local variables, the writable data of all loaded modules, handles,
+ * and ranges given by weft_root_add. Memory of the host's malloc is not scanned.
+ * Contracts: Go's runtime (GC, SetFinalizer, KeepAlive) and runtime/debug (SetGCPercent, SetMemoryLimit, FreeOSMemory). */
+#ifndef WEFT_GC_H
+#define WEFT_GC_H
+
+#include <weft/base.h>
+
+WEFT_BEGIN_DECLS
+
+/* ---- allocation -------------------------------------------------------------------------------- */
+
+/* Zeroed memory of at least size bytes, aligned to 16 (8 if the size is not a multiple of 16); size 0 gives a distinct object. NULL when out of
+ * memory, after a collection was tried. May collect; does not move the fiber. */
+WEFT_API void *weft_alloc(size_t size);          /* scanned conservatively: every aligned word may be a pointer */
+WEFT_API void *weft_alloc_noscan(size_t size);   /* never scanned: promise that it holds no pointer into the heap */
+
+/* A type says which words of an object are pointers, so that only those are looked at. */
+typedef struct weft_type weft_type;
+/* n offsets in bytes of the pointers in an object of size bytes, each a multiple of 8 and within. Lives as long as the runtime. Equal layouts
+ * share one type. NULL: misaligned or out-of-range offset, size 0 or above 1 MiB, or no memory. */
+WEFT_API const weft_type *weft_type_make(size_t size, const size_t *offsets, size_t n);
+/* WEFT_TYPE(struct node, left, right): the type of a struct from its pointer fields, made once; a field that is not
+ * pointer-sized does not compile. May be used from any thread. */
+#define WEFT_TYPE(T, ...)                                                                             \
+    WEFT_TYPE_IMPL_(T, WEFT_FOREACH_(WEFT_OFFSET_, T, __VA_ARGS__))
+WEFT_API void *weft_alloc_typed(const weft_type *type);
+/* n elements in a row; NULL also when n * size overflows. */
+WEFT_API void *weft_alloc_array(const weft_type *type, size_t n);
+
+/* A larger or smaller copy of the same kind; p may be NULL (then weft_alloc). p stays valid, nothing is freed by hand. NULL: no memory,
+ * or p is not the start of a heap object. */
+WEFT_API void *weft_realloc(void *p, size_t size);
+WEFT_API char *weft_strdup(const char *s);       /* noscan copy */
+
+/* Start and usable size of the object that p points into; NULL and 0 if p is not in a live heap object. */
+WEFT_API void *weft_object_base(const void *p);
+WEFT_API size_t weft_object_size(const void *p);
+
+/* ---- what the collector must know --------------------------------------------------------------- */
+
+/* The object is reachable at least until here. Costs nothing. */
+static inline void weft_keep_alive(const void *p) { __asm__ volatile("" : : "r"(p) : "memory"); }
+
+/* [p, p+bytes) is scanned conservatively from now on. 0, -EINVAL (NULL, 0), -ENOMEM. Remove takes the same start; -ENOENT otherwise. */
+WEFT_API int weft_root_add(void *p, size_t bytes);
+WEFT_API int weft_root_remove(void *p);
+
+/* A handle is a root named by an integer, for a pointer that travels through foreign code or memory. 0 is never a handle: no memory.
+ * get: NULL for a handle that was freed. free: 0, -ENOENT. */
+typedef uint64_t weft_handle;
+WEFT_API weft_handle weft_handle_new(void *p);
+WEFT_API void *weft_handle_get(weft_handle h);
+WEFT_API int weft_handle_free(weft_handle h);
+
+/* When obj has become unreachable, fn(obj, ctx) runs once, on the runtime's finalizer fiber; obj and all it reaches live until then, and
+ * are freed by a later cycle if still unreachable. Order: if A reaches B, A's runs first. A cycle of objects with finalizers is
+ * never freed. ctx is a root: if it reaches obj, obj is never freed. fn NULL removes. Pending finalizers do not run at exit.
+ * 0, -EINVAL (obj is not the start of a heap object), -EEXIST (has one), -ENOMEM. A pointer outside of the heap is -EINVAL too.
+ * Synchronizes: what happened before the call is seen by fn. */
+typedef void weft_finalizer(void *obj, void *ctx);
+WEFT_API int weft_set_finalizer(void *obj, weft_finalizer *fn, void *ctx);
+
+/* ---- control ------------------------------------------------------------------------------------ */
+
+/* A full collection: finishes one under way, runs one, sweeps it to the end. Blocks the caller only. Finalizers are queued, not awaited. */
+WEFT_API void weft_gc(void);
+/* Collect when the heap has grown by percent of what was live; negative: off. Returns the previous value (-1: off). */
+WEFT_API int weft_set_gc_percent(int percent);
+/* Soft limit of the runtime's memory in bytes; negative only reads. Returns the previous one; default INT64_MAX. */
+WEFT_API int64_t weft_set_memory_limit(int64_t bytes);
+/* Collects and returns all free memory to the operating system. */
+WEFT_API void weft_free_os_memory(void);
+
+/* ---- machinery of WEFT_TYPE ----------------------------------------------------------------------- */
+
+struct weft_type_once { const weft_type *type; uint64_t run; };
+WEFT_API const weft_type *weft_type_once(struct weft_type_once *once, size_t size, const size_t *offsets, size_t n);
+#ifdef __cplusplus
+#define WEFT_ASSERT_ static_assert
+#else
+#define WEFT_ASSERT_ _Static_assert
+#endif
+#define WEFT_TYPE_IMPL_(T, ...)                                                                        \
+    (__extension__({                                                                                   \
+        static struct weft_type_once weft_once_;                                                       \
+        static const size_t weft_offs_[] = { __VA_ARGS__ };                                            \
+        weft_type_once(&weft_once_, sizeof(T), weft_offs_, sizeof weft_offs_ / sizeof weft_offs_[0]);  \
+    }))
+/* The division makes a field that is not pointer-sized a compile-time error. */
+#define WEFT_OFFSET_(T, f) (__builtin_offsetof(T, f) / (sizeof(((T *)0)->f) == sizeof(void *) ? 1 : 0))
+#define WEFT_FOREACH_(m, T, ...) WEFT_FE_PICK_(__VA_ARGS__, WEFT_FE16_, WEFT_FE15_, WEFT_FE14_, WEFT_FE13_, WEFT_FE12_, WEFT_FE11_, \
+    WEFT_FE10_, WEFT_FE9_, WEFT_FE8_, WEFT_FE7_, WEFT_FE6_, WEFT_FE5_, WEFT_FE4_, WEFT_FE3_, WEFT_FE2_, WEFT_FE1_, )(m, T, __VA_ARGS__)
+#define WEFT_FE_PICK_(a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15, a16, f, ...) f
+#define WEFT_FE1_(m, T, a) m(T, a)
+#define WEFT_FE2_(m, T, a, ...) m(T, a), WEFT_FE1_(m, T, __VA_ARGS__)
+#define WEFT_FE3_(m, T, a, ...) m(T, a), WEFT_FE2_(m, T, __VA_ARGS__)
+#define WEFT_FE4_(m, T, a, ...) m(T, a), WEFT_FE3_(m, T, __VA_ARGS__)
+#define WEFT_FE5_(m, T, a, ...) m(T, a), WEFT_FE4_(m, T, __VA_ARGS__)
+#define WEFT_FE6_(m, T, a, ...) m(T, a), WEFT_FE5_(m, T, __VA_ARGS__)
+#define WEFT_FE7_(m, T, a, ...) m(T, a), WEFT_FE6_(m, T, __VA_ARGS__)
+#define WEFT_FE8_(m, T, a, ...) m(T, a), WEFT_FE7_(m, T, __VA_ARGS__)
+#define WEFT_FE9_(m, T, a, ...) m(T, a), WEFT_FE8_(m, T, __VA_ARGS__)
+#define WEFT_FE10_(m, T, a, ...) m(T, a), WEFT_FE9_(m, T, __VA_ARGS__)
+#define WEFT_FE11_(m, T, a, ...) m(T, a), WEFT_FE10_(m, T, __VA_ARGS__)
+#define WEFT_FE12_(m, T, a, ...) m(T, a), WEFT_FE11_(m, T, __VA_ARGS__)
+#define WEFT_FE13_(m, T, a, ...) m(T, a), WEFT_FE12_(m, T, __VA_ARGS__)
+#define WEFT_FE14_(m, T, a, ...) m(T, a), WEFT_FE13_(m, T, __VA_ARGS__)
+#define WEFT_FE15_(m, T, a, ...) m(T, a), WEFT_FE14_(m, T, __VA_ARGS__)
+#define WEFT_FE16_(m, T, a, ...) m(T, a), WEFT_FE15_(m, T, __VA_ARGS__)
+
+WEFT_END_DECLS
+#endif

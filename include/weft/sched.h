@@ -1,0 +1,126 @@
+/* weft/sched.h - starting and stopping the runtime; fibers; threads and processors.
+ *
+ * Contracts: Go's package runtime (Gosched, Goexit, LockOSThread, GOMAXPROCS, NumGoroutine, Stack). */
+#ifndef WEFT_SCHED_H
+#define WEFT_SCHED_H
+
+#include <weft/base.h>
+
+WEFT_BEGIN_DECLS
+
+/* ---- the runtime's life ------------------------------------------------------------------------ */
+
+typedef struct weft_config {
+    size_t size;               /* sizeof(weft_config); WEFT_CONFIG_INIT sets it */
+    int maxprocs;              /* processors; 0: WEFT_MAXPROCS, else affinity and cgroup quota (weft_maxprocs) */
+    int gc_percent;            /* 0: WEFT_GC, else 100; WEFT_GC_OFF: no collection by growth */
+    int64_t memory_limit;      /* bytes, soft; 0: WEFT_MEMLIMIT, else none */
+    size_t stack_size;         /* bytes of address space of a fiber's stack; 0: WEFT_STACK, else 64 KiB; rounded up to a power of two */
+    size_t main_stack_size;    /* the same for the main fiber; 0: 1 MiB */
+    size_t heap_reserve;       /* bytes of address space for the heap; 0: 1 TiB, or what the limits of the process allow */
+    int max_threads;           /* 0: 10000 */
+    int stop_signal;           /* used to stop threads that are in user code; 0: SIGURG. The host's handler, if any, still sees
+                                  the signals that are not ours */
+    const char *debug;         /* keys as in WEFT_DEBUG ("gctrace=1,gcstress=100"); read after the environment and stronger */
+    void (*log)(void *arg, const char *line); /* gets every line the runtime has to say (gctrace, deadlock report, warnings); NULL: stderr.
+                                                 May be called on any thread; must not call weft */
+    void *log_arg;
+    int stop_timeout_ms;       /* how long weft_stop waits for fibers in user code; 0: 1000; negative: for ever */
+} weft_config;
+
+#define WEFT_CONFIG_INIT { sizeof(weft_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_GC_OFF (-1)
+
+/* Starts the runtime, runs main_fn(arg) as the main fiber, first on the calling thread, and stops the runtime when it returns.
+ * Other fibers are not waited for: each ends at its next call into weft, without running its deferred calls (as in Go).
+ * cfg may be NULL. Settings come from cfg, then from the environment (WEFT_MAXPROCS, WEFT_GC, WEFT_MEMLIMIT, WEFT_STACK,
+ * WEFT_DEBUG), read here and never again.
+ *   0          main_fn returned (or called weft_exit and all fibers ended)
+ *   -EDEADLK   all fibers were asleep and nothing could wake them; they are listed to the log
+ *   -EALREADY  the runtime runs already          -EINVAL  bad setting (the log says which)
+ *   -ENOMEM, -EAGAIN  no memory or thread to start with
+ *   -EBUSY     main_fn returned, but fibers in user code did not come back within stop_timeout_ms: their threads go on and
+ *              the runtime's memory stays mapped; the runtime cannot be started again */
+WEFT_API int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg) WEFT_MUST_CHECK;
+
+/* The same for a host that keeps its own main: after weft_start the calling thread is an attached thread.
+ * weft_stop may be called by the thread that started, when no other thread of the host is inside a call; results as above.
+ * With weft_start a deadlock is not reported: a thread of the host may wake any fiber. -EPERM: called from a fiber. */
+WEFT_API int weft_start(const weft_config *cfg) WEFT_MUST_CHECK;
+WEFT_API int weft_stop(void);
+
+/* True between a successful start and the stop. */
+WEFT_API bool weft_running(void);
+
+/* A host thread attaches itself on its first call and detaches when it ends; these do it by hand. Attach twice is fine.
+ * Attached threads are stopped by collections and their stacks and thread-local variables are roots.
+ * weft_attach: 0, -ESRCH (runtime not running), -ENOMEM, -EAGAIN. weft_detach: 0, -EPERM (a thread of the runtime). */
+WEFT_API int weft_attach(void);
+WEFT_API int weft_detach(void);
+
+/* ---- fibers ------------------------------------------------------------------------------------ */
+
+/* Starts a fiber that runs fn(arg). The stack is bound when it first runs. arg is a root from now on.
+ * 0, -ENOMEM, -EINVAL (fn NULL), -ESRCH (runtime not running). Does not block or move. */
+WEFT_API int weft_go(weft_fn *fn, void *arg);
+
+typedef struct weft_go_opts {
+    size_t size;           /* sizeof(weft_go_opts) */
+    const char *name;      /* shown in dumps; must live as long as the fiber; NULL: none */
+    size_t stack_size;     /* bytes of address space; 0: the default; 16 KiB to 1 GiB, rounded up to a power of two */
+    uint64_t *id;          /* out: the fiber's id */
+} weft_go_opts;
+#define WEFT_GO_OPTS_INIT { sizeof(weft_go_opts), 0, 0, 0 }
+WEFT_API int weft_go_opts_run(weft_fn *fn, void *arg, const weft_go_opts *opts);
+
+/* Lets others run; the caller is queued behind them. May move. */
+WEFT_API void weft_yield(void);
+
+/* Runs the deferred calls, then ends the calling fiber. From the main fiber: the others go on, and weft_run returns
+ * 0 when the last has ended. A thread that is not a fiber: fatal. */
+WEFT_API void weft_exit(void) WEFT_NORETURN;
+
+/* Runs fn(arg) when the calling fiber ends, by return or weft_exit; last deferred first. arg is a root.
+ * 0, -ENOMEM, -EPERM (not a fiber). */
+WEFT_API int weft_defer(weft_fn *fn, void *arg);
+
+/* Id of the calling fiber: 1 is the main fiber, numbers are never reused; 0 outside of fibers. */
+WEFT_API uint64_t weft_fiber_id(void);
+/* Name shown in dumps; must live as long as the fiber. */
+WEFT_API void weft_set_name(const char *name);
+/* Fibers that exist (running, waiting or not yet started), without those of the runtime itself; racy, no stop. */
+WEFT_API int64_t weft_num_fibers(void);
+
+/* Announces code that may sleep in the kernel or compute for long: the processor is given away at once instead of after some
+ * milliseconds. Between the two no other call into weft is allowed. Does not nest. */
+WEFT_API void weft_blocking_begin(void);
+WEFT_API void weft_blocking_end(void);
+
+/* ---- threads and processors -------------------------------------------------------------------- */
+
+/* Wires the fiber to its thread: it runs only there, and nothing else does. Counts; unlocking at 0 does nothing.
+ * A fiber that ends while locked takes its thread with it (the main thread is parked for ever instead).
+ * lock: 0, -EOVERFLOW. */
+WEFT_API int weft_lock_os_thread(void);
+WEFT_API void weft_unlock_os_thread(void);
+
+/* Number of processors: how many threads run fibers at once. n < 1 only reads. Returns the previous value. n >= 1 stops the world
+ * shortly and ends automatic updates. Default: WEFT_MAXPROCS, else min(CPUs in the affinity mask, ceil(cgroup quota) but at
+ * least 2). May block. */
+WEFT_API int weft_maxprocs(int n);
+/* CPUs in the affinity mask when the runtime started. */
+WEFT_API int weft_num_cpu(void);
+/* Limit on threads made by the runtime; exceeding it ends the program with a clear line, as in Go. n < 1 only reads. Returns the previous one. */
+WEFT_API int weft_set_max_threads(int n);
+
+/* ---- stacks ------------------------------------------------------------------------------------ */
+
+/* Writes the calling fiber's stack, and if all is true those of all others after it, as text into buf. Returns the size of the
+ * whole text, without the NUL; the text was cut (and still ends in NUL) when that is >= len. No stop of the world.
+ * Format: Go's ("fiber 7 [chan receive, 2 minutes]:", frames, "created by f in fiber 1"), last line "N of N fibers". */
+WEFT_API ssize_t weft_stack(char *buf, size_t len, bool all);
+/* The same, streamed: never cut. 0 or the writer's error. */
+WEFT_API int weft_stack_write(weft_writer *w, void *ctx, bool all);
+
+WEFT_END_DECLS
+#endif

@@ -1,0 +1,120 @@
+/* Stack switching for x86-64, System V ABI: see arch.h. */
+    .text
+
+    .globl weft_arch_switch
+    .hidden weft_arch_switch
+    .type weft_arch_switch, @function
+    .p2align 4
+weft_arch_switch:
+    .cfi_startproc
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    subq $8, %rsp
+    stmxcsr (%rsp)
+    fnstcw 4(%rsp)
+    movl (%rsp), %eax
+    movzwl 4(%rsp), %edx
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    /* Loading the control words is slow and they are nearly always the same. */
+    cmpl (%rsp), %eax
+    jne 1f
+    cmpw 4(%rsp), %dx
+    jne 2f
+3:  addq $8, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    popq %rcx
+    jmp *%rcx           /* not ret: the return stack of the processor belongs to the other fiber */
+1:  ldmxcsr (%rsp)
+2:  fldcw 4(%rsp)
+    jmp 3b
+    .cfi_endproc
+    .size weft_arch_switch, . - weft_arch_switch
+
+    .globl weft_arch_call_saved
+    .hidden weft_arch_call_saved
+    .type weft_arch_call_saved, @function
+    .p2align 4
+weft_arch_call_saved:
+    .cfi_startproc
+    pushq %rbp
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %rbp, 0
+    pushq %rbx
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %rbx, 0
+    pushq %r12
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %r12, 0
+    pushq %r13
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %r13, 0
+    pushq %r14
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %r14, 0
+    pushq %r15
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %r15, 0
+    subq $8, %rsp
+    .cfi_adjust_cfa_offset 8
+    stmxcsr (%rsp)
+    fnstcw 4(%rsp)
+    movq %rsp, (%rdi)
+    movq %rsi, %rax
+    movq %rdx, %rdi
+    call *%rax          /* the stack is aligned: 8 at entry, 56 pushed */
+    addq $8, %rsp
+    .cfi_adjust_cfa_offset -8
+    popq %r15
+    .cfi_adjust_cfa_offset -8
+    popq %r14
+    .cfi_adjust_cfa_offset -8
+    popq %r13
+    .cfi_adjust_cfa_offset -8
+    popq %r12
+    .cfi_adjust_cfa_offset -8
+    popq %rbx
+    .cfi_adjust_cfa_offset -8
+    popq %rbp
+    .cfi_adjust_cfa_offset -8
+    ret
+    .cfi_endproc
+    .size weft_arch_call_saved, . - weft_arch_call_saved
+
+    .globl weft_arch_restart
+    .hidden weft_arch_restart
+    .type weft_arch_restart, @function
+    .p2align 4
+weft_arch_restart:
+    .cfi_startproc
+    .cfi_undefined %rip
+    movq %rdi, %rsp
+    andq $-16, %rsp
+    movq %rsi, %rbx
+    jmp weft_arch_entry
+    .cfi_endproc
+    .size weft_arch_restart, . - weft_arch_restart
+
+    .globl weft_arch_entry
+    .hidden weft_arch_entry
+    .type weft_arch_entry, @function
+    .p2align 4
+weft_arch_entry:
+    .cfi_startproc
+    .cfi_undefined %rip
+    xorl %ebp, %ebp
+    call *%rbx
+    ud2
+    .cfi_endproc
+    .size weft_arch_entry, . - weft_arch_entry
+
+    .section .note.GNU-stack, "", @progbits

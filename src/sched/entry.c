@@ -1,0 +1,190 @@
+/* The doors of the runtime.
+ *
+ * [ENTRY]. A machine in user code keeps its P, but anybody may take it away meanwhile: to stop the world, or because the fiber runs for too long. Calls into weft are frequent
+ * and takings are rare, so the machine pays two plain stores and two plain loads per call, and the taker pays for everything:
+ *
+ *      machine (rt_enter)                    taker (p_take, world_stop)
+ *        in_runtime = 1                        pstate: OWNED -> TAKING   (compare-and-swap)
+ *        compiler barrier                      membarrier(PRIVATE_EXPEDITED)
+ *        look at pstate: OWNED? go on          look at in_runtime:
+ *                        else slow               1: lost; pstate = OWNED
+ *                                                0: won;  pstate = GONE
+ *
+ * membarrier makes each running thread of the process execute a full fence at some point between the taker's store and its load. If the machine's store of
+ * in_runtime comes before that point, the taker sees 1 and loses. If it comes after, the machine's look at pstate comes after it too, and sees TAKING or what
+ * follows; it goes the slow way and waits there for the outcome. So never do both believe that they own the P. Both may give way: the machine sees TAKING,
+ * the taker sees 1; then the taker puts OWNED back, and the machine, spinning, goes on.
+ *
+ * Leaving is the same the other way round: in_runtime = 0, compiler barrier, look at poll. A stopper sets poll, then membarrier, then looks at in_runtime: it sees 0 and
+ * treats the machine as in user code, or the machine sees poll and comes back in to stand still.
+ *
+ * Without membarrier(2) (kernels before 4.14, some sandboxes, emulators) the owner's state is FENCED and not OWNED: each entry takes the slow way, which has the real fence, and each
+ * way out as well (POLL_FENCE).
+ *
+ * Threads of the host own a P only while they are inside: in user code nobody knows how long they stay. */
+#include "sched/machine.h"
+#include "sched/report.h"
+#include "sched/runq.h"
+#include "sched/switch.h"
+#include "sched/world.h"
+#include <errno.h>
+#include <sched.h>
+
+static w_noreturn void not_running(void)
+{
+    w_fatal("a weft function was called while the runtime does not run; start it with weft_run or weft_start first");
+}
+
+/* The calling thread's machine, inside the runtime, in this life of it; NULL: the runtime does not run, or no memory (err). */
+static struct m *machine_here(int *err)
+{
+    struct m *m = m_self();
+    *err = 0;
+    if (likely(m != NULL && m->run == sched.run && load_acq(&sched.running) != 0)) { /* acq: sees what start wrote */
+        store_seq(&m->in_runtime, 1);
+        return m;
+    }
+    if (m != NULL && !m->foreign)
+        return NULL;
+    *err = m_attach(&m);
+    return *err == 0 ? m : NULL;
+}
+
+void rt_own(struct m *m)
+{
+    for (;;) {
+        uint32_t s = load_acq(&m->pstate); /* acq: sees m->p; rel in p_take, m_own */
+        if (s == M_OWNED)
+            return;
+        if (s == M_FENCED) {
+            fence_seq(); /* in_runtime = 1 before this look; the taker's fence is between its two as well */
+            if (load_acq(&m->pstate) == M_FENCED)
+                return;
+            continue;
+        }
+        if (s == M_TAKING) {
+            cpu_relax();
+            continue;
+        }
+        if (unlikely(m->blocking))
+            w_fatal("a weft function was called between weft_blocking_begin and weft_blocking_end");
+        if (load_acq(&sched.stopping) != 0) {
+            world_stop_here(m);
+            continue;
+        }
+        if (load_acq(&sched.ending) != 0 && !m->foreign)
+            runtime_leave_fiber(m);
+        lock_take(&sched.lock);
+        /* A stop that ended just now may have given our P back. */
+        struct p *p = load_acq(&m->pstate) == M_GONE ? p_idle_get() : NULL;
+        if (p != NULL)
+            m_own(m, p);
+        bool again = p == NULL && load_acq(&m->pstate) != M_GONE;
+        bool stopping = load_rlx(&sched.stopping) != 0; /* rlx: under the lock */
+        lock_drop(&sched.lock);
+        if (p == NULL && !stopping && !again)
+            proc_wait_in_place(m);
+    }
+}
+
+struct m *rt_enter_slow(void)
+{
+    int err;
+    struct m *m = machine_here(&err);
+    if (m == NULL) {
+        if (err == -ENOMEM)
+            w_fatal("no memory to attach a thread of the host");
+        not_running();
+    }
+    rt_own(m);
+    return m;
+}
+
+struct m *rt_enter_try(void)
+{
+    int err;
+    struct m *m = machine_here(&err);
+    if (m != NULL)
+        rt_own(m);
+    return m;
+}
+
+/* Between the two calls the thread is in user code, but what it held when it left is all it may use of the heap; so it is scanned as if it were parked where it left. The frame that
+ * weft_arch_call_saved made is overwritten by what the thread calls next, hence the copy. */
+static void blocking_leave(void *arg)
+{
+    struct m *m = arg;
+    struct fiber *f = m->cur;
+    m->block_frame = *(struct arch_frame *)f->sp;
+    m->blocked = f;
+    m->blocking = true;
+    f->why = WAIT_BLOCKING;
+    struct p *p = m_disown(m);
+    store_rel(&f->state, FIBER_WAITING); /* rel: publishes sp and frame */
+    __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE);
+    proc_handoff(p);
+}
+
+void weft_blocking_begin(void)
+{
+    struct m *m = rt_enter();
+    weft_arch_call_saved(&m->cur->sp, blocking_leave, m);
+    store_rel(&m->in_runtime, 0); /* rel: as in rt_leave. Without a P and a current fiber nobody waits for us */
+}
+
+void weft_blocking_end(void)
+{
+    struct m *m = m_self();
+    if (m == NULL || !m->blocking)
+        w_fatal("weft_blocking_end without weft_blocking_begin on this thread");
+    store_seq(&m->in_runtime, 1);
+    struct fiber *f = m->blocked;
+    while (load_acq(&sched.stopping) != 0)
+        world_stop_here(m); /* with no current fiber yet: our stack is scanned as that of a parked one */
+    m->blocking = false;
+    m->cur = f;
+    rt_own(m);
+    store_rlx(&f->state, FIBER_RUNNING); /* rlx: nobody may resume us but we */
+    f->why = WAIT_NONE;
+    rt_leave(m);
+}
+
+void rt_leave_slow(struct m *m)
+{
+    for (;;) {
+        uint32_t poll = load_acq(&m->poll);
+        if (poll & POLL_FENCE)
+            fence_seq(); /* in_runtime = 0 before the look at poll */
+        if ((poll & POLL_END) && !m->foreign) {
+            store_seq(&m->in_runtime, 1);
+            runtime_leave_fiber(m);
+        }
+        if (load_acq(&m->poll) & POLL_STOP) {
+            store_seq(&m->in_runtime, 1);
+            if (load_acq(&sched.stopping) != 0)
+                world_stop_here(m);
+            else
+                cpu_relax(); /* the stop is over, poll is about to be cleared */
+            store_seq(&m->in_runtime, 0);
+            continue;
+        }
+        if ((poll & POLL_FOREIGN) && m_has_p(m)) {
+            store_seq(&m->in_runtime, 1);
+            if (load_acq(&m->pstate) == M_TAKING) {
+                store_seq(&m->in_runtime, 0);
+                cpu_relax();
+                continue;
+            }
+            if (m_has_p(m)) {
+                lock_take(&sched.lock);
+                bool stop = load_rlx(&sched.stopping) != 0; /* rlx: under the lock */
+                lock_drop(&sched.lock);
+                if (!stop)
+                    proc_handoff(m_disown(m));
+            }
+            store_seq(&m->in_runtime, 0);
+            continue;
+        }
+        return;
+    }
+}

@@ -1,0 +1,124 @@
+/* Fibers: what runs, and what is queued.
+ *
+ * A fiber is first a task: a small record in a run queue (what to run, for whom, made where). When a processor takes it up it is bound to a
+ * stack, and its descriptor, struct fiber, is written at the upper end of that stack, in the page of the first frame. So a
+ * queued child holds no stack, and a parked fiber holds one page.
+ *
+ *      slot base                                                      slot end
+ *      | guard | free ... | frames of the fiber (grow down) | struct fiber |
+ *
+ * A run queue therefore holds a `runnable`: a struct task or a struct fiber, told apart by the lowest bit.
+ * A host thread that calls in is a fiber too (FIBER_THREAD): its descriptor is part of its machine, its stack is the thread's.
+ *
+ * State, [PIN]: state is written by the machine that runs the fiber, or under the lock of what it waits on. Whoever wants to look at a parked
+ * fiber's stack without stopping the world pins it: pin = 1, membarrier, then state is read; parked means that the stack stays as it is until pin = 0, since
+ * resuming writes state = RUNNING, a compiler barrier, and waits while pin is set. */
+#ifndef WEFT_SCHED_FIBER_H
+#define WEFT_SCHED_FIBER_H
+
+#include "base/atomic.h"
+#include "base/base.h"
+#include <weft/sched.h>
+
+struct m;
+struct fiber;
+
+/* To add a reason: a line here; the text is what dumps show in brackets (Go's words, where Go has the reason). */
+#define WAIT_REASONS(X)                                  \
+    X(WAIT_NONE, "waiting")                              \
+    X(WAIT_CHAN_SEND, "chan send")                       \
+    X(WAIT_CHAN_RECV, "chan receive")                    \
+    X(WAIT_CHAN_SEND_NIL, "chan send (nil chan)")        \
+    X(WAIT_CHAN_RECV_NIL, "chan receive (nil chan)")     \
+    X(WAIT_SELECT, "select")                             \
+    X(WAIT_SELECT_EMPTY, "select (no cases)")            \
+    X(WAIT_MUTEX, "sync.Mutex.Lock")                     \
+    X(WAIT_RW_RLOCK, "sync.RWMutex.RLock")               \
+    X(WAIT_RW_LOCK, "sync.RWMutex.Lock")                 \
+    X(WAIT_GROUP, "sync.WaitGroup.Wait")                 \
+    X(WAIT_COND, "sync.Cond.Wait")                       \
+    X(WAIT_SEMA, "semacquire")                           \
+    X(WAIT_SLEEP, "sleep")                               \
+    X(WAIT_IO, "IO wait")                                \
+    X(WAIT_FINALIZER, "finalizer wait")                  \
+    X(WAIT_SWEEP, "GC sweep wait")                       \
+    X(WAIT_PROC, "waiting for a processor")              \
+    X(WAIT_BLOCKING, "syscall")                          \
+    X(WAIT_END, "ended")
+
+enum wait_reason {
+#define X(id, text) id,
+    WAIT_REASONS(X)
+#undef X
+    WAIT_REASON_COUNT
+};
+const char *wait_reason_text(enum wait_reason r);
+
+enum fiber_state {
+    FIBER_FREE = 0, /* its slot is unused: a zero page reads as this */
+    FIBER_RUNNABLE, /* in a run queue, or about to be */
+    FIBER_RUNNING,  /* some machine's cur */
+    FIBER_WAITING,  /* parked; why says on what */
+    FIBER_DEAD,
+};
+
+enum {
+    FIBER_THREAD = 1,  /* stands for a host thread; stack and descriptor are not ours */
+    FIBER_SYSTEM = 2,  /* of the runtime itself: not counted, not in deadlocks */
+    FIBER_MAIN = 4,
+};
+
+typedef uintptr_t runnable; /* 0: none */
+
+/* Both kinds begin with this, for lists. */
+struct run_link { runnable next; };
+
+struct task {
+    struct run_link link;
+    weft_fn *fn;
+    void *arg;          /* a root while queued */
+    uint64_t id;
+    uint64_t parent;
+    const void *site;   /* return address of the call that made it */
+    const char *name;
+    void *labels;       /* inherited; for profiles */
+    uint32_t stack_log2;
+    uint32_t flags;
+};
+
+struct deferred { struct deferred *next; weft_fn *fn; void *arg; };
+
+struct fiber {
+    struct run_link link;
+    void *sp;               /* saved context; valid unless running */
+    w_u32 state;            /* enum fiber_state */
+    w_u32 pin;              /* [PIN] */
+    struct m *bound;        /* runs only there: locked to its thread, a host thread, or waiting in place for a processor; NULL: any */
+    int err;                /* errno, while not running */
+    uint8_t why;            /* enum wait_reason, while waiting */
+    uint8_t stack_log2;
+    uint16_t flags;
+    void *wake;             /* passed from waker to woken; meaning is that of the wait */
+    /* fixed while it lives */
+    char *stack_lo, *stack_hi; /* usable: guard excluded, descriptor excluded */
+    uint64_t id, parent;
+    const void *site;
+    weft_fn *fn;
+    void *arg;
+    /* owner only */
+    const char *name;
+    void *labels;
+    struct deferred *defers;
+    uint32_t lock_depth;    /* weft_lock_os_thread */
+    bool main_exits;        /* the main fiber called weft_exit: the others go on */
+    int64_t since_ns;       /* parked at, by the coarse clock; 0: not known */
+    void *asan_fake, *tsan_fiber;
+};
+
+#define RUNNABLE_TASK 1u
+static inline bool run_is_task(runnable r) { return r & RUNNABLE_TASK; }
+static inline struct task *run_task(runnable r) { return (struct task *)(r & ~(uintptr_t)RUNNABLE_TASK); }
+static inline struct fiber *run_fiber(runnable r) { return (struct fiber *)r; }
+static inline struct run_link *run_link(runnable r) { return (struct run_link *)(r & ~(uintptr_t)RUNNABLE_TASK); }
+
+#endif

@@ -1,0 +1,476 @@
+/* Threads and their hold on processors.
+ *
+ * A machine's P changes hands in three ways: the owner gives it up (m_disown), another takes it while the owner is in user code (p_take, [ENTRY]), or a
+ * waker gives one to a sleeping machine (m_own before m_wake, under sched.lock). The last two happen only while no stop is wanted, or by the stopper itself; so after the stopper has held
+ * sched.lock once, no P moves.
+ *
+ * Threads are made by whoever needs one, except by a thread that may be tainted: one that is locked to a fiber, or the host's. These ask sysmon, which is
+ * ours and never runs a fiber, so a new thread inherits nothing that a fiber did to its own.
+ *
+ * struct m is never freed while the runtime runs (others may be looking at it); dead ones are reused. Those of host threads outlive the runtime, as the thread keeps
+ * a pointer to it: a look at m->run tells whether it belongs to this life. */
+#include "sched/machine.h"
+#include "sched/report.h"
+#include "sched/runq.h"
+#include "sched/schedule.h"
+#include "sched/stack.h"
+#include "sched/switch.h"
+#include "sched/sysmon.h"
+#include "sched/world.h"
+#include "sched/sanitize.h"
+#include "os/futex.h"
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+__thread struct m *weft_tls_m;
+
+#define ALTSTACK_BYTES (64u << 10)
+
+/* ---- processors ------------------------------------------------------------------------------------ */
+
+void m_own(struct m *m, struct p *p)
+{
+    m->p = p;
+    store_rlx(&p->owner, m);
+    store_rlx(&p->status, P_RUNNING); /* rlx: with the lock that gave it, or by the owner */
+    store_rel(&m->pstate, sched.fenced ? M_FENCED : M_OWNED); /* rel: publishes m->p; acq in p_take */
+}
+
+struct p *m_disown(struct m *m)
+{
+    struct p *p = m->p;
+    uint32_t old = sched.fenced ? M_FENCED : M_OWNED;
+    while (!cas_acq_rel(&m->pstate, old, M_GONE)) /* a taker looks just now; it will find us inside */
+        cpu_relax();
+    m->p = NULL;
+    store_rlx(&p->owner, NULL); /* rlx: a hint for others */
+    return p;
+}
+
+struct p *p_take(struct m *m)
+{
+    lock_check_held(&sched.take_lock);
+    uint32_t old = sched.fenced ? M_FENCED : M_OWNED;
+    if (!cas_acq_rel(&m->pstate, old, M_TAKING))
+        return NULL;
+    world_fence(); /* from here on the machine sees TAKING when it enters, or we see it inside */
+    if (load_acq(&m->in_runtime) != 0) { /* acq: with rel in rt_leave: what it did to its P */
+        store_rel(&m->pstate, old);
+        return NULL;
+    }
+    struct p *p = m->p;
+    m->p = NULL;
+    store_rlx(&p->owner, NULL); /* rlx: a hint */
+    store_rel(&m->pstate, M_GONE); /* rel: publishes m->p; acq in rt_enter_slow */
+    return p;
+}
+
+struct p *p_idle_get(void)
+{
+    lock_check_held(&sched.lock);
+    if (sched.idle_p == NULL || load_rlx(&sched.stopping) != 0) /* rlx: the stopper takes the lock after setting it */
+        return NULL;
+    struct p *p = sched.idle_p;
+    sched.idle_p = p->idle_next;
+    uint32_t idle = sub_seq(&sched.nidle_p, 1);
+    if (idle == sched.nprocs)
+        sysmon_wake();
+    return p;
+}
+
+void p_idle_put(struct p *p)
+{
+    lock_check_held(&sched.lock);
+    store_rlx(&p->status, P_IDLE); /* rlx: under the lock */
+    p->idle_next = sched.idle_p;
+    sched.idle_p = p;
+    add_seq(&sched.nidle_p, 1); /* seq: before the second look at the queues, see schedule.c */
+}
+
+/* ---- sleeping and waking ----------------------------------------------------------------------------- */
+
+void m_sleep(struct m *m)
+{
+    while (load_acq(&m->sleep) == 1) /* acq: sees the P we were given; rel in m_wake */
+        os_futex_wait(&m->sleep, 1, -1);
+    store_rlx(&m->sleep, 0); /* rlx: ours again */
+}
+
+void m_sleep_inactive(struct m *m)
+{
+    lock_take(&sched.lock);
+    if (--sched.nactive == 0)
+        runtime_idle_locked(); /* drops the lock */
+    else
+        lock_drop(&sched.lock);
+    m_sleep(m);
+}
+
+void m_wake(struct m *m)
+{
+    if (xchg_acq_rel(&m->sleep, 2) == 1) /* rel: publishes the P; acq in m_sleep */
+        os_futex_wake(&m->sleep, 1);
+}
+
+/* Takes an idle machine off the list and counts it active. */
+static struct m *idle_m_get(void)
+{
+    lock_check_held(&sched.lock);
+    struct m *m = sched.idle_m;
+    if (m != NULL) {
+        sched.idle_m = m->idle_next;
+        sched.nidle_m--;
+        sched.nactive++;
+    }
+    return m;
+}
+
+/* p, which nobody owns, gets a machine. Under sched.lock, which it drops. */
+static void p_run_locked(struct p *p, bool spinning)
+{
+    struct m *m = idle_m_get();
+    if (m != NULL) {
+        m_own(m, p);
+        m->spinning = spinning;
+        lock_drop(&sched.lock);
+        m_wake(m);
+        return;
+    }
+    m = m_new();
+    if (m == NULL) {
+        p_idle_put(p);
+        lock_drop(&sched.lock);
+        if (spinning)
+            sub_seq(&sched.nspinning, 1);
+        return;
+    }
+    m_own(m, p);
+    m->spinning = spinning;
+    sched.nactive++;
+    m_publish_locked(m);
+    lock_drop(&sched.lock);
+    struct m *self = m_self();
+    bool tainted = self == NULL || self->foreign || (self->cur != NULL && self->cur->lock_depth != 0);
+    if (tainted)
+        sysmon_start_thread(m);
+    else
+        m_start_or_give_up(m);
+}
+
+void m_start_or_give_up(struct m *m)
+{
+    int err = m_thread_start(m);
+    if (err == 0)
+        return;
+    lock_take(&sched.lock);
+    p_idle_put(m_disown(m));
+    sched.nactive--;
+    store_rlx(&m->dead, 1); /* rlx: under the lock */
+    bool alone = load_rlx(&sched.nthreads) == 0 && sched.main_m == NULL;
+    lock_drop(&sched.lock);
+    if (m->spinning)
+        sub_seq(&sched.nspinning, 1);
+    if (alone)
+        w_fatal("cannot make a thread (error %d): raise the limit of processes (ulimit -u) or of address space", -err);
+}
+
+void proc_wake_slow(void)
+{
+    if (!cas_seq(&sched.nspinning, 0, 1))
+        return;
+    lock_take(&sched.lock);
+    struct p *p = p_idle_get();
+    if (p == NULL) {
+        lock_drop(&sched.lock);
+        sub_seq(&sched.nspinning, 1);
+        return;
+    }
+    p_run_locked(p, true);
+}
+
+void proc_handoff(struct p *p)
+{
+    lock_take(&sched.lock);
+    bool stopping = load_rlx(&sched.stopping) != 0; /* rlx: set before the stopper takes the lock */
+    bool work = !runq_empty(p) || load_rlx(&sched.global_len) != 0 || load_rlx(&p->timers.next_ns) != INT64_MAX; /* rlx: hints, the last one under the lock */
+    /* Nobody would poll or look for work: let it do that. */
+    bool lonely = load_rlx(&sched.nspinning) == 0 && load_rlx(&sched.nidle_p) == 0 && load_rlx(&sched.poll_until_ns) == 0 && netpoll_waiters() != 0;
+    if (!stopping && (work || lonely)) {
+        p_run_locked(p, false);
+        return;
+    }
+    p_idle_put(p);
+    lock_drop(&sched.lock);
+}
+
+/* ---- threads ----------------------------------------------------------------------------------------- */
+
+struct m *m_new(void)
+{
+    lock_check_held(&sched.lock);
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
+        if (load_rlx(&m->dead) != 0 && !m->foreign) { /* rlx: under the lock */
+            struct m *next = m->all_next;
+            memset(m, 0, sizeof *m);
+            m->all_next = next;
+            m->in_list = true;
+            m->id = ++sched.next_m_id;
+            m->run = sched.run;
+            store_rlx(&m->in_runtime, 1);
+            store_rlx(&m->pstate, M_GONE);
+            return m;
+        }
+    struct m *m = off_alloc_aligned(OFF_SCHED, sizeof *m, W_CACHELINE);
+    if (m == NULL)
+        return NULL;
+    m->id = ++sched.next_m_id;
+    m->run = sched.run;
+    store_rlx(&m->in_runtime, 1); /* rlx: not published yet */
+    store_rlx(&m->pstate, M_GONE);
+    return m;
+}
+
+void m_publish_locked(struct m *m)
+{
+    lock_check_held(&sched.lock);
+    if (m->in_list)
+        return;
+    m->in_list = true;
+    m->all_next = load_rlx(&sched.all_m); /* rlx: under the lock */
+    store_rel(&sched.all_m, m); /* rel: publishes *m; acq in readers */
+}
+
+static void m_name_thread(struct m *m)
+{
+    char name[16] = "weft-";
+    unsigned n = m->id, len = 5;
+    char digits[10];
+    unsigned d = 0;
+    do digits[d++] = (char)('0' + n % 10); while ((n /= 10) != 0);
+    while (d > 0)
+        name[len++] = digits[--d];
+    name[len] = 0;
+    pthread_setname_np(pthread_self(), name);
+}
+
+void m_thread_setup(struct m *m)
+{
+    m->thread = pthread_self();
+    m->tid = (int)syscall(SYS_gettid);
+    m->thread_pointer = arch_thread_pointer();
+    m->errno_at = &errno;
+    pthread_attr_t attr;
+    if (m->foreign && pthread_getattr_np(m->thread, &attr) == 0) {
+        void *lo;
+        size_t size;
+        pthread_attr_getstack(&attr, &lo, &size);
+        pthread_attr_destroy(&attr);
+        m->self.stack_lo = lo;
+        m->self.stack_hi = (char *)lo + size;
+    }
+    stack_t old;
+    if (sigaltstack(NULL, &old) == 0 && (old.ss_flags & SS_DISABLE)) {
+        void *mem = mmap(NULL, ALTSTACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (mem != MAP_FAILED) {
+            stack_t ss = { .ss_sp = mem, .ss_size = ALTSTACK_BYTES };
+            sigaltstack(&ss, NULL);
+            m->altstack = mem;
+        }
+    }
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, sched.stop_signal);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    sanitize_thread(m);
+    weft_tls_m = m;
+}
+
+void m_thread_teardown(struct m *m)
+{
+    weft_tls_m = NULL;
+    if (m->altstack != NULL) {
+        stack_t ss = { .ss_flags = SS_DISABLE };
+        sigaltstack(&ss, NULL);
+        munmap(m->altstack, ALTSTACK_BYTES);
+        m->altstack = NULL;
+    }
+}
+
+static void *m_main(void *arg)
+{
+    struct m *m = arg;
+    m_thread_setup(m);
+    m_name_thread(m);
+    PROBE(thread_start, m->id, 0, 0);
+    switch_loop(m);
+    PROBE(thread_end, m->id, 0, 0);
+    m_thread_teardown(m);
+    add_rlx(&sched.threads_ended, 1); /* rlx: counter */
+    lock_take(&sched.lock);
+    if (--sched.nactive == 0 && load_rlx(&sched.ending) == 0) /* rlx: set under the lock */
+        runtime_idle_locked();
+    else
+        lock_drop(&sched.lock);
+    lock_take(&sched.lock);
+    store_rlx(&m->dead, 1); /* rlx: under the lock. Nothing below touches m */
+    if (sub_seq(&sched.nthreads, 1) == 1 || load_rlx(&sched.ending) != 0)
+        os_futex_wake(&sched.nthreads, INT_MAX);
+    lock_drop(&sched.lock);
+    return NULL;
+}
+
+int m_thread_start(struct m *m)
+{
+    uint32_t n = add_seq(&sched.nthreads, 1) + 1;
+    if ((int64_t)n > load_rlx(&sched.max_threads)) /* rlx: a setting */
+        w_fatal("thread limit: %u threads exist or are wanted and the limit is %ld; fibers that stay locked to their threads or block in "
+                "system calls need one each: unlock, or raise it with weft_set_max_threads", n, (long)load_rlx(&sched.max_threads));
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, 256u << 10);
+    /* Signals of the process go to the host's threads; ours take only those that a fiber causes, the stop and the profiler's. */
+    sigset_t all, old;
+    sigfillset(&all);
+    const int keep[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF };
+    for (unsigned i = 0; i < w_countof(keep); i++)
+        sigdelset(&all, keep[i]);
+    sigdelset(&all, sched.stop_signal);
+    int err = pthread_sigmask(SIG_SETMASK, &all, &old);
+    pthread_t t;
+    if (err == 0) {
+        err = pthread_create(&t, &attr, m_main, m);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+    }
+    pthread_attr_destroy(&attr);
+    if (err != 0) {
+        sub_seq(&sched.nthreads, 1);
+        return -err;
+    }
+    add_rlx(&sched.threads_made, 1); /* rlx: counter */
+    return 0;
+}
+
+bool m_exit_locked(struct m *m)
+{
+    m->exiting = false;
+    struct p *p = m_disown(m);
+    if (!m->main) {
+        /* Not counted active from here on: the thread is as good as gone. */
+        proc_handoff(p);
+        return true;
+    }
+    store_rlx(&m->sleep, 1); /* rlx: published by runtime_end's lock */
+    proc_handoff(p);
+    m_sleep_inactive(m);
+    return true; /* the runtime ends */
+}
+
+/* ---- threads of the host ------------------------------------------------------------------------------- */
+
+static pthread_key_t detach_key;
+static pthread_once_t detach_once = PTHREAD_ONCE_INIT;
+
+static void thread_gone(void *arg)
+{
+    struct m *m = arg;
+    if (weft_tls_m == m && m->run == sched.run && load_acq(&sched.running) != 0)
+        m_detach(m);
+    else
+        m_thread_teardown(m);
+}
+
+static void make_detach_key(void) { pthread_key_create(&detach_key, thread_gone); }
+
+int m_attach(struct m **out)
+{
+    if (load_acq(&sched.running) == 0)
+        return -ESRCH;
+    pthread_once(&detach_once, make_detach_key);
+    struct m *m = weft_tls_m; /* of an earlier life of the runtime, perhaps */
+    if (m != NULL)
+        m_thread_teardown(m);
+    lock_take(&sched.lock);
+    m = NULL;
+    for (struct m *o = load_acq(&sched.all_m); o != NULL; o = o->all_next)
+        if (o->foreign && load_rlx(&o->dead) != 0) { /* rlx: under the lock */
+            m = o;
+            break;
+        }
+    if (m == NULL) {
+        m = m_new();
+        if (m != NULL)
+            m->self.id = 0;
+    } else {
+        store_rlx(&m->dead, 0); /* rlx: under the lock */
+    }
+    lock_drop(&sched.lock);
+    if (m == NULL)
+        return -ENOMEM;
+    struct m *next = m->all_next;
+    bool in_list = m->in_list;
+    uint32_t id = m->id;
+    memset((char *)m + offsetof(struct m, in_runtime), 0, offsetof(struct m, all_next));
+    memset(&m->self, 0, sizeof m->self);
+    m->all_next = next;
+    m->in_list = in_list;
+    m->id = id;
+    m->run = sched.run;
+    m->foreign = true;
+    store_rlx(&m->in_runtime, 1);
+    store_rlx(&m->pstate, M_GONE);
+    store_rlx(&m->poll, POLL_FOREIGN); /* rlx: not published yet; so each way out gives the P back */
+    struct fiber *f = &m->self;
+    f->flags = FIBER_THREAD | FIBER_SYSTEM;
+    f->bound = m;
+    store_rlx(&f->state, FIBER_RUNNING);
+    m->cur = f;
+    m_thread_setup(m);
+    pthread_setspecific(detach_key, m);
+    lock_take(&sched.lock);
+    sched.nactive++;
+    m_publish_locked(m);
+    lock_drop(&sched.lock);
+    *out = m;
+    return 0;
+}
+
+void m_detach(struct m *m)
+{
+    struct m *in = rt_enter();
+    if (in != m)
+        w_fatal("weft_detach: the calling thread's record is that of another thread");
+    struct p *p = m_disown(m);
+    store_rel(&m->self.state, FIBER_DEAD); /* rel: a stop that sees it has nothing to scan here */
+    m->cur = NULL;
+    pthread_setspecific(detach_key, NULL);
+    proc_handoff(p);
+    m_thread_teardown(m);
+    lock_take(&sched.lock);
+    store_rlx(&m->dead, 1); /* rlx: under the lock */
+    if (--sched.nactive == 0)
+        runtime_idle_locked();
+    else
+        lock_drop(&sched.lock);
+}
+
+void machines_free(void)
+{
+    struct m *keep = NULL;
+    for (struct m *m = load_acq(&sched.all_m), *next; m != NULL; m = next) {
+        next = m->all_next;
+        if (m->foreign) {
+            store_rlx(&m->dead, 1); /* rlx: nobody else runs */
+            m->all_next = keep;
+            keep = m;
+        } else {
+            off_free(OFF_SCHED, m);
+        }
+    }
+    store_rel(&sched.all_m, keep);
+}

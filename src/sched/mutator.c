@@ -1,0 +1,380 @@
+/* The program's side of the heap.
+ *
+ * An allocation enters the runtime, bumps a pointer in its processor's cache, and leaves. When a cycle is due the slow path says so, and the fiber that
+ * noticed runs it, on its thread's own stack with its registers saved on its own (sched_on_big_stack), so that it is scanned like any parked fiber; the new object is held
+ * by a variable of that frame.
+ *
+ * Two fibers belong to the runtime: one runs finalizers, one sweeps behind a cycle (and collects when two minutes passed without). Both sleep when there is nothing to do. They are made at
+ * the first need, so a program that has no finalizers has no fiber for them. */
+#include "sched/mutator.h"
+#include "sched/machine.h"
+#include "sched/report.h"
+#include "sched/stack.h"
+#include "sched/switch.h"
+#include "sched/world.h"
+#include "os/clock.h"
+#include <errno.h>
+#include <string.h>
+
+/* ---- a fiber of the runtime that sleeps until poked ----------------------------------------------------- */
+
+struct worker {
+    struct lock lock;        /* RANK_LEAF */
+    struct fiber *parked;    /* under lock */
+    bool poked, made;        /* under lock */
+    weft_fn *fn;
+    const char *name;
+    enum wait_reason why;
+};
+
+static void finalizer_fiber(void *arg);
+static void sweep_fiber(void *arg);
+static struct worker finalizers = { .fn = finalizer_fiber, .name = "finalizers", .why = WAIT_FINALIZER };
+static struct worker sweeper = { .fn = sweep_fiber, .name = "sweeper", .why = WAIT_SWEEP };
+static w_u32 forced; /* sysmon wants a collection */
+
+static void worker_init(struct worker *w)
+{
+    lock_init(&w->lock, RANK_LEAF);
+    w->parked = NULL;
+    w->poked = w->made = false;
+}
+
+static void worker_poke(struct worker *w)
+{
+    lock_take(&w->lock);
+    w->poked = true;
+    struct fiber *f = w->parked;
+    w->parked = NULL;
+    bool make = !w->made;
+    w->made = true;
+    lock_drop(&w->lock);
+    if (f != NULL)
+        sched_ready_tail(f);
+    else if (make) {
+        weft_go_opts opts = { .size = sizeof opts, .name = w->name, .stack_size = 256u << 10 };
+        if (sched_spawn(w->fn, w, &opts, (const void *)w->fn, FIBER_SYSTEM) != 0) {
+            lock_take(&w->lock);
+            w->made = false; /* the next poke tries again */
+            lock_drop(&w->lock);
+        }
+    }
+}
+
+/* Waits to be poked. Inside the runtime. */
+static void worker_wait(struct worker *w)
+{
+    lock_take(&w->lock);
+    if (w->poked) {
+        w->poked = false;
+        lock_drop(&w->lock);
+        return;
+    }
+    w->parked = m_self()->cur;
+    sched_park(park_unlock, &w->lock, w->why);
+    lock_take(&w->lock);
+    w->poked = false;
+    lock_drop(&w->lock);
+}
+
+static void finalizer_fiber(void *arg)
+{
+    struct worker *w = arg;
+    for (;;) {
+        struct gc_finalizer_call call;
+        struct m *m = rt_enter();
+        while (!gc_finalizer_take(&call)) {
+            worker_wait(w);
+            m = m_self();
+        }
+        PROBE(finalizer_run, call.obj, 0, 0);
+        m->cur->flags &= (uint16_t)~FIBER_SYSTEM; /* it runs the program's code now: dumps show it */
+        rt_leave(m);
+        call.fn(call.obj, call.ctx);
+        call.obj = call.ctx = NULL;
+        __asm__ volatile("" : : "r"(&call) : "memory"); /* the stores happen: this frame must not keep the object */
+        m = rt_enter();
+        m->cur->flags |= FIBER_SYSTEM;
+        rt_leave(m);
+    }
+}
+
+static void collect(void *why) { gc_collect((enum gc_why)(uintptr_t)why); }
+
+static void collect_here(enum gc_why why)
+{
+    world_helpers_prepare(sched.nprocs);
+    sched_on_big_stack(collect, (void *)(uintptr_t)why);
+}
+
+static void sweep_fiber(void *arg)
+{
+    struct worker *w = arg;
+    for (;;) {
+        struct m *m = rt_enter();
+        if (xchg_acq_rel(&forced, 0) != 0)
+            collect_here(GC_WHY_PERIODIC);
+        m = m_self();
+        if (gc_sweep_some(&m->p->gc))
+            fiber_yield();
+        else
+            worker_wait(w);
+        rt_leave(m_self());
+    }
+}
+
+void mutator_force_gc(void)
+{
+    if (xchg_acq_rel(&forced, 1) == 0)
+        worker_poke(&sweeper);
+}
+
+/* ---- what gc asks of us ------------------------------------------------------------------------------------ */
+
+static void host_stop(int reason) { world_stop(reason, true); }
+static void host_parallel(unsigned want, void (*fn)(void *, unsigned, unsigned), void *arg) { world_parallel(want, fn, arg); }
+static unsigned host_procs(void) { return sched.nprocs; }
+static void host_finalizers(void) { worker_poke(&finalizers); }
+static void host_sweep(void) { worker_poke(&sweeper); }
+
+static void host_scan(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker)
+{
+    world_scan_stacks(worker, nworkers, scan, marker);
+}
+
+int mutator_start(void)
+{
+    static const struct gc_host host = {
+        .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .parallel = host_parallel, .procs = host_procs,
+        .finalizers_ready = host_finalizers, .sweep_ready = host_sweep, .log = sched_log,
+    };
+    const struct config *c = &sched.cfg;
+    struct gc_settings set = {
+        .heap_reserve = (size_t)c->heap_reserve, .gc_percent = (int)c->gc_percent, .memory_limit = c->memory_limit,
+        .stress = (uint64_t)c->gcstress, .poison = c->gcpoison != 0, .verify = c->gcverify != 0, .trace = c->gctrace != 0,
+        .madv_free = c->madvdontneed == 0,
+    };
+    worker_init(&finalizers);
+    worker_init(&sweeper);
+    store_rlx(&forced, 0);
+    return gc_start(&host, &set);
+}
+
+void mutator_end(void) { gc_stop_all(); }
+
+/* ---- allocation ---------------------------------------------------------------------------------------------- */
+
+struct typed { const weft_type *type; size_t n; };
+
+static void *try_slow(struct m *m, size_t bytes, unsigned shape, const struct typed *t, bool *want_gc)
+{
+    return t != NULL ? gc_alloc_typed(&m->p->gc, t->type, t->n, want_gc) : gc_alloc_slow(&m->p->gc, bytes, shape, want_gc);
+}
+
+static w_noinline void *alloc_slow(struct m *m, size_t bytes, unsigned shape, const struct typed *t)
+{
+    bool want_gc = false;
+    void *volatile obj = try_slow(m, bytes, shape, t, &want_gc); /* volatile: on this frame, which a collection scans */
+    if (obj == NULL) {
+        collect_here(GC_WHY_NOMEM);
+        m = m_self();
+        rt_own(m);
+        m = m_self();
+        obj = try_slow(m, bytes, shape, t, &want_gc);
+    }
+    if (want_gc)
+        collect_here(sched.cfg.gcstress != 0 ? GC_WHY_STRESS : GC_WHY_HEAP);
+    return obj;
+}
+
+void *mutator_alloc(struct m *m, size_t bytes, unsigned shape)
+{
+    void *p = gc_alloc_fast(&m->p->gc, bytes, shape);
+    return likely(p != NULL) ? p : alloc_slow(m, bytes, shape, NULL);
+}
+
+void *weft_alloc(size_t size)
+{
+    struct m *m = rt_enter();
+    void *p = gc_alloc_fast(&m->p->gc, size, SHAPE_CONS);
+    if (unlikely(p == NULL)) {
+        p = alloc_slow(m, size, SHAPE_CONS, NULL);
+        m = m_self();
+    }
+    rt_leave(m);
+    return p;
+}
+
+void *weft_alloc_noscan(size_t size)
+{
+    struct m *m = rt_enter();
+    void *p = gc_alloc_fast(&m->p->gc, size, SHAPE_NOSCAN);
+    if (unlikely(p == NULL)) {
+        p = alloc_slow(m, size, SHAPE_NOSCAN, NULL);
+        m = m_self();
+    }
+    rt_leave(m);
+    return p;
+}
+
+static void *alloc_typed(const weft_type *type, size_t n)
+{
+    if (type == NULL)
+        return NULL;
+    struct m *m = rt_enter();
+    bool want_gc = false;
+    void *p = gc_alloc_typed(&m->p->gc, type, n, &want_gc);
+    if (unlikely(p == NULL || want_gc)) {
+        void *volatile keep = p;
+        struct typed t = { type, n };
+        if (p == NULL)
+            p = alloc_slow(m, 0, 0, &t);
+        else
+            collect_here(sched.cfg.gcstress != 0 ? GC_WHY_STRESS : GC_WHY_HEAP);
+        (void)keep;
+        m = m_self();
+    }
+    rt_leave(m);
+    return p;
+}
+
+void *weft_alloc_typed(const weft_type *type) { return alloc_typed(type, 1); }
+void *weft_alloc_array(const weft_type *type, size_t n) { return alloc_typed(type, n); }
+
+void *weft_realloc(void *old, size_t size)
+{
+    if (old == NULL)
+        return weft_alloc(size);
+    struct m *m = rt_enter();
+    void *copy = NULL;
+    size_t have = gc_object_size(old);
+    if (gc_object_base(old) == old) {
+        unsigned shape = gc_object_shape(old);
+        if (shape >= SHAPE_TYPED)
+            shape = SHAPE_CONS; /* what lies behind the last element is not known */
+        copy = gc_alloc_fast(&m->p->gc, size, shape);
+        if (copy == NULL)
+            copy = alloc_slow(m, size, shape, NULL);
+        m = m_self();
+        if (copy != NULL)
+            memcpy(copy, old, w_min(have, size));
+    }
+    rt_leave(m);
+    return copy;
+}
+
+char *weft_strdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    char *copy = weft_alloc_noscan(n);
+    return copy == NULL ? NULL : memcpy(copy, s, n);
+}
+
+/* ---- the rest, through the door --------------------------------------------------------------------------------- */
+
+#define INSIDE(type, expr)              \
+    do {                                \
+        struct m *m_ = rt_enter();      \
+        type r_ = (expr);               \
+        rt_leave(m_);                   \
+        return r_;                      \
+    } while (0)
+
+void *weft_object_base(const void *p) { INSIDE(void *, gc_object_base(p)); }
+size_t weft_object_size(const void *p) { INSIDE(size_t, gc_object_size(p)); }
+int weft_root_add(void *p, size_t bytes) { INSIDE(int, gc_root_add(p, bytes)); }
+int weft_root_remove(void *p) { INSIDE(int, gc_root_remove(p)); }
+weft_handle weft_handle_new(void *p) { INSIDE(weft_handle, gc_handle_new(p)); }
+void *weft_handle_get(weft_handle h) { INSIDE(void *, gc_handle_get(h)); }
+int weft_handle_free(weft_handle h) { INSIDE(int, gc_handle_free(h)); }
+int weft_set_finalizer(void *obj, weft_finalizer *fn, void *ctx) { INSIDE(int, gc_finalizer_set(obj, fn, ctx)); }
+const weft_type *weft_type_make(size_t size, const size_t *offsets, size_t n) { INSIDE(const weft_type *, gc_type_make(size, offsets, n)); }
+
+const weft_type *weft_type_once(struct weft_type_once *once, size_t size, const size_t *offsets, size_t n)
+{
+    /* A later life of the runtime makes its types anew. */
+    uint64_t run = __atomic_load_n(&once->run, __ATOMIC_ACQUIRE); /* acq: sees type; rel below */
+    if (likely(run == sched.run))
+        return __atomic_load_n(&once->type, __ATOMIC_RELAXED);
+    const weft_type *t = weft_type_make(size, offsets, n);
+    if (t != NULL) {
+        __atomic_store_n(&once->type, t, __ATOMIC_RELAXED); /* equal layouts share one type: a second maker writes the same */
+        __atomic_store_n(&once->run, sched.run, __ATOMIC_RELEASE);
+    }
+    return t;
+}
+
+void weft_gc(void)
+{
+    rt_enter();
+    collect_here(GC_WHY_FORCED);
+    rt_leave(m_self());
+}
+
+int weft_set_gc_percent(int percent)
+{
+    struct m *m = rt_enter();
+    int old = gc_set_percent(percent);
+    if (gc_due())
+        collect_here(GC_WHY_HEAP);
+    (void)m;
+    rt_leave(m_self());
+    return old;
+}
+
+int64_t weft_set_memory_limit(int64_t bytes)
+{
+    rt_enter();
+    int64_t old = gc_set_limit(bytes);
+    if (gc_due())
+        collect_here(GC_WHY_HEAP);
+    rt_leave(m_self());
+    return old;
+}
+
+void weft_free_os_memory(void)
+{
+    rt_enter();
+    collect_here(GC_WHY_FORCED);
+    gc_release_free();
+    stack_release_free();
+    off_release();
+    rt_leave(m_self());
+}
+
+static void read_stats(void *arg)
+{
+    weft_mem_stats *out = arg;
+    world_stop(WEFT_STOP_MEM_STATS, false);
+    gc_fill_stats(out);
+    sched_fill_stats(out);
+    world_start();
+}
+
+int weft_read_mem_stats(weft_mem_stats *out)
+{
+    if (out == NULL || out->size != sizeof *out)
+        return -EINVAL;
+    if (rt_enter_try() == NULL)
+        return -ESRCH;
+    memset(out, 0, sizeof *out);
+    out->size = sizeof *out;
+    sched_on_big_stack(read_stats, out);
+    rt_leave(m_self());
+    return 0;
+}
+
+void sched_fill_stats(weft_mem_stats *out)
+{
+    struct off_stats sched_mem, fiber_mem, prof, trace, other;
+    off_stats(OFF_SCHED, &sched_mem);
+    off_stats(OFF_FIBER, &fiber_mem);
+    off_stats(OFF_PROF, &prof);
+    off_stats(OFF_TRACE, &trace);
+    off_stats(OFF_OTHER, &other);
+    out->stack_inuse = stack_bound() * 4096;
+    out->stack_sys = stack_slots() * 4096;
+    out->buck_hash_sys = prof.mapped_bytes;
+    out->other_sys += sched_mem.mapped_bytes + fiber_mem.mapped_bytes + trace.mapped_bytes + other.mapped_bytes;
+    out->sys = out->heap_sys + out->stack_sys + out->mspan_sys + out->mcache_sys + out->buck_hash_sys + out->gc_sys + out->other_sys;
+}

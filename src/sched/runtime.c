@@ -1,0 +1,662 @@
+/* The runtime's life, and the public calls that are one step away from the scheduler.
+ *
+ * Start: settings, memory, processors, collector, monitor; then the calling thread becomes machine 0 (weft_run) or is attached (weft_start). End: `ending` is
+ * set, each machine leaves its fiber at its next step inside weft and its thread returns; the last step unmaps everything. A fiber that stays in user code keeps its thread: it is
+ * waited for as long as stop_timeout_ms says, and then everything stays mapped and the runtime is broken for good. */
+#include "base/fmt.h"
+#include "base/offheap.h"
+#include "os/affinity.h"
+#include "os/cgroup.h"
+#include "os/clock.h"
+#include "os/futex.h"
+#include "os/signal.h"
+#include "sched/machine.h"
+#include "sched/mutator.h"
+#include "sched/report.h"
+#include "sched/runq.h"
+#include "sched/sanitize.h"
+#include "sched/stack.h"
+#include "sched/switch.h"
+#include "sched/sysmon.h"
+#include "sched/world.h"
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <string.h>
+
+#define MAX_PROCS 1024
+
+struct sched sched;
+struct sched_reports sched_reports;
+
+static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER; /* start and stop; never taken by fibers */
+static bool broken; /* a stop timed out; under life */
+
+/* ---- saying things ------------------------------------------------------------------------------------- */
+
+void sched_log(const char *line)
+{
+    if (sched.cfg.log != NULL) {
+        sched.cfg.log(sched.cfg.log_arg, line);
+        return;
+    }
+    char buf[1024];
+    size_t n = w_fmt(buf, sizeof buf, "%s\n", line);
+    w_write_all(2, buf, w_min(n, sizeof buf - 1));
+}
+
+void sched_logf(const char *fmt, ...)
+{
+    char buf[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    w_vfmt(buf, sizeof buf, fmt, ap);
+    va_end(ap);
+    sched_log(buf);
+}
+
+static void say(void *arg, const char *line)
+{
+    const weft_config *cfg = arg;
+    if (cfg != NULL && cfg->size >= offsetof(weft_config, log_arg) + sizeof cfg->log_arg && cfg->log != NULL)
+        cfg->log(cfg->log_arg, line);
+    else {
+        w_write_all(2, line, strlen(line));
+        w_write_all(2, "\n", 1);
+    }
+}
+
+/* ---- processors ------------------------------------------------------------------------------------------ */
+
+static struct p *p_new(uint32_t id)
+{
+    struct p *p = off_alloc_aligned(OFF_SCHED, sizeof *p, W_CACHELINE);
+    if (p == NULL)
+        return NULL;
+    p->id = id;
+    rng_seed(&p->rng, (uint64_t)os_now_ns() + id);
+    lock_init(&p->timers.lock, RANK_TIMER);
+    store_rlx(&p->timers.next_ns, INT64_MAX); /* rlx: not published yet */
+    if (gc_cache_init(&p->gc) != 0) {
+        off_free(OFF_SCHED, p);
+        return NULL;
+    }
+    return p;
+}
+
+static void tasks_free(struct p *p)
+{
+    while (p->free_tasks != NULL) {
+        struct task *t = p->free_tasks;
+        p->free_tasks = (struct task *)t->link.next;
+        off_free(OFF_FIBER, t);
+    }
+    p->nfree_tasks = 0;
+}
+
+static void p_free(struct p *p)
+{
+    if (load_rlx(&p->status) != P_DEAD) /* rlx: nobody runs */
+        gc_cache_fini(&p->gc);
+    tasks_free(p);
+    off_free(OFF_SCHED, p->timers.heap);
+    off_free(OFF_SCHED, p);
+}
+
+/* All that p has goes to others. In a stop, under sched.lock. */
+static void p_empty(struct p *p)
+{
+    runnable r;
+    while ((r = runq_get_next(p)) != 0 || (r = runq_get(p)) != 0)
+        globq_put(r);
+    timers_move(p, sched.allp[0]);
+    gc_cache_fini(&p->gc);
+}
+
+static void idle_remove(struct p *p)
+{
+    for (struct p **at = &sched.idle_p; *at != NULL; at = &(*at)->idle_next)
+        if (*at == p) {
+            *at = p->idle_next;
+            sub_seq(&sched.nidle_p, 1);
+            return;
+        }
+}
+
+/* The machine that has p, running, stopped or to get it back; NULL: none. In a stop. */
+static struct m *p_holder(struct p *p, bool *taken)
+{
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) {
+        if (m->taken == p) {
+            *taken = true;
+            return m;
+        }
+        if (m->p == p && load_rlx(&m->pstate) != M_GONE) { /* rlx: the world stands still */
+            *taken = false;
+            return m;
+        }
+    }
+    return NULL;
+}
+
+static void p_withdraw(struct p *p)
+{
+    bool taken;
+    struct m *m = p_holder(p, &taken);
+    if (m == NULL)
+        idle_remove(p);
+    else if (taken)
+        m->taken = NULL;
+    else
+        m_disown(m);
+}
+
+/* In a stop. 0 or -ENOMEM; n processors afterwards, or as many as before. */
+static int procs_resize(uint32_t n)
+{
+    struct m *self = m_self();
+    uint32_t old = sched.nprocs;
+    for (uint32_t i = old; i < n; i++)
+        if (sched.allp[i] == NULL ? (sched.allp[i] = p_new(i)) == NULL : gc_cache_init(&sched.allp[i]->gc) != 0)
+            return -ENOMEM;
+    lock_take(&sched.lock);
+    if (self->p != NULL && self->p->id >= n) { /* the caller goes on with a processor that stays */
+        p_withdraw(sched.allp[0]);
+        m_disown(self);
+        m_own(self, sched.allp[0]);
+    }
+    for (uint32_t i = n; i < old; i++) {
+        struct p *p = sched.allp[i];
+        p_withdraw(p);
+        p_empty(p);
+        store_rlx(&p->status, P_DEAD); /* rlx: in a stop */
+    }
+    sched.nprocs = n;
+    for (uint32_t i = old; i < n; i++)
+        p_idle_put(sched.allp[i]);
+    lock_drop(&sched.lock);
+    for (uint32_t i = n; i < old; i++)
+        stack_flush(sched.allp[i]);
+    PROBE(proc_resize, old, n, 0);
+    return 0;
+}
+
+static void maxprocs_set(void *arg)
+{
+    uint32_t n = *(uint32_t *)arg;
+    world_stop(WEFT_STOP_MAXPROCS, false);
+    procs_resize(n);
+    world_start();
+}
+
+int weft_maxprocs(int n)
+{
+    rt_enter();
+    int old = (int)sched.nprocs;
+    if (n >= 1 && n != old) {
+        uint32_t want = (uint32_t)w_min(n, MAX_PROCS);
+        sched_on_big_stack(maxprocs_set, &want);
+    }
+    rt_leave(m_self());
+    return old;
+}
+
+int weft_num_cpu(void) { return sched.ncpu != 0 ? (int)sched.ncpu : os_cpu_count(); }
+
+int weft_set_max_threads(int n)
+{
+    rt_enter();
+    int64_t old = load_rlx(&sched.max_threads); /* rlx: a setting */
+    if (n >= 1)
+        store_rlx(&sched.max_threads, n);
+    rt_leave(m_self());
+    return (int)old;
+}
+
+static uint32_t procs_wanted(void)
+{
+    if (sched.cfg.maxprocs > 0)
+        return (uint32_t)w_min(sched.cfg.maxprocs, (int64_t)MAX_PROCS);
+    struct cgroup cg;
+    double limit = 0;
+    if (cgroup_open(&cg, "") == 0) {
+        if (!cgroup_limit(&cg, &limit))
+            limit = 0;
+        cgroup_close(&cg);
+    }
+    return (uint32_t)w_min(procs_default((int)sched.ncpu, limit), MAX_PROCS);
+}
+
+/* ---- overflow of a stack ------------------------------------------------------------------------------------ */
+
+static bool fault(int sig, siginfo_t *info, void *uc)
+{
+    (void)sig;
+    bool guard = false;
+    struct fiber *f = info->si_code > 0 ? stack_find((uintptr_t)info->si_addr, &guard) : NULL;
+    if (f == NULL || !guard)
+        return false;
+    bool same;
+    struct fiber *on = stack_find(arch_uc_sp(uc), &same);
+    char site[160] = "", pc[160] = "";
+    if (on != NULL && on != f)
+        f = on; /* a frame that jumped over the guard of its own stack */
+    if (sched_reports.describe_pc != NULL) {
+        sched_reports.describe_pc(f->site, site, sizeof site);
+        sched_reports.describe_pc((void *)arch_uc_pc(uc), pc, sizeof pc);
+    }
+    w_fatal("stack overflow: fiber %lu%s%s used all of its stack of %lu KiB, at %p %s; it was made at %p %s. Give it more with stack_size (weft_go_opts_run, weft_config)",
+            (unsigned long)f->id, f->name ? " " : "", f->name ? f->name : "", (1ul << f->stack_log2) >> 10, (void *)arch_uc_pc(uc), pc, f->site, site);
+}
+
+/* ---- start ---------------------------------------------------------------------------------------------------- */
+
+static int procs_start(void)
+{
+    uint32_t n = procs_wanted();
+    sched.allp_cap = MAX_PROCS;
+    sched.allp = off_zalloc(OFF_SCHED, MAX_PROCS * sizeof *sched.allp);
+    if (sched.allp == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < n; i++)
+        if ((sched.allp[i] = p_new(i)) == NULL)
+            return -ENOMEM;
+    sched.nprocs = n;
+    lock_take(&sched.lock);
+    for (uint32_t i = n; i-- > 0;)
+        p_idle_put(sched.allp[i]);
+    lock_drop(&sched.lock);
+    return 0;
+}
+
+static void procs_end(void)
+{
+    for (uint32_t i = 0; sched.allp != NULL && i < sched.allp_cap; i++)
+        if (sched.allp[i] != NULL)
+            p_free(sched.allp[i]);
+    off_free(OFF_SCHED, sched.allp);
+    sched.allp = NULL;
+}
+
+static void sched_reset(const struct config *cfg)
+{
+    struct m *kept = load_rlx(&sched.all_m); /* rlx: nobody runs; machines of host threads live on */
+    uint64_t run = sched.run;
+    uint32_t next_m_id = sched.next_m_id;
+    memset(&sched, 0, sizeof sched);
+    store_rlx(&sched.all_m, kept);
+    sched.run = run + 1;
+    sched.next_m_id = next_m_id;
+    sched.cfg = *cfg;
+    lock_init(&sched.lock, RANK_SCHED);
+    lock_init(&sched.take_lock, RANK_TAKE);
+    store_rlx(&sched.max_threads, cfg->max_threads);
+    sched.stop_signal = (int)cfg->stop_signal;
+    sched.stack_log2 = stack_log2((size_t)cfg->stack_size);
+    sched.ncpu = (uint32_t)os_cpu_count();
+    sched.start_ns = os_now_ns();
+    store_rlx(&sched.coarse_ns, sched.start_ns);
+}
+
+static void unhook_faults(void)
+{
+    signal_unhook(SIGSEGV);
+    signal_unhook(SIGBUS);
+}
+
+/* Each step that can fail undoes what came before it. */
+static int runtime_up(const weft_config *cfg)
+{
+    struct config c;
+    int err = config_load(cfg, &c, say, (void *)(uintptr_t)cfg);
+    if (err != 0)
+        return err;
+    if ((err = off_init()) != 0)
+        return err;
+    sched_reset(&c);
+    if ((err = world_start_up()) != 0)
+        return err;
+    if ((err = stack_start()) == 0 && (err = netpoll_start()) == 0) {
+        if ((err = mutator_start()) == 0) {
+            if ((err = procs_start()) == 0 && (err = signal_hook(SIGSEGV, fault)) == 0) {
+                if ((err = signal_hook(SIGBUS, fault)) == 0 && (err = sysmon_start()) == 0) {
+                    store_rel(&sched.running, 1); /* rel: publishes all of it; acq in rt_enter_slow, m_attach */
+                    return 0;
+                }
+                unhook_faults();
+            }
+            procs_end();
+            mutator_end();
+        }
+        netpoll_end();
+    }
+    world_end();
+    return err;
+}
+
+/* ---- end -------------------------------------------------------------------------------------------------------- */
+
+void runtime_end(int result)
+{
+    lock_take(&sched.lock);
+    if (load_rlx(&sched.ending) != 0) { /* rlx: under the lock */
+        lock_drop(&sched.lock);
+        return;
+    }
+    sched.result = result;
+    store_seq(&sched.ending, 1);
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
+        if (!m->foreign) {
+            or_acq_rel(&m->poll, POLL_END);
+            if (load_acq(&m->sleep) == 1)
+                m_wake(m);
+        }
+    lock_drop(&sched.lock);
+    netpoll_break();
+}
+
+void runtime_leave_fiber(struct m *m)
+{
+    struct fiber *f = m->cur;
+    if (f == NULL) { /* parked in place */
+        void *drop;
+        weft_arch_switch(&drop, m->g0_sp);
+        __builtin_unreachable();
+    }
+    m->prev = f;
+    m->prev_to = AFTER_NOTHING;
+    m->cur = NULL;
+    sanitize_switch_to_g0(f, m, false);
+    weft_arch_switch(&f->sp, m->g0_sp);
+    __builtin_unreachable();
+}
+
+void main_fiber_ended(bool by_exit)
+{
+    if (by_exit)
+        return;
+    runtime_end(0);
+    runtime_leave_fiber(m_self());
+}
+
+static int64_t fibers_alive(void)
+{
+    int64_t n = 0;
+    for (uint32_t i = 0; i < sched.allp_cap; i++)
+        if (sched.allp[i] != NULL)
+            n += (int64_t)(load_rlx(&sched.allp[i]->fibers_made) - load_rlx(&sched.allp[i]->fibers_ended)); /* rlx: counters, racy by contract */
+    return n;
+}
+
+void runtime_idle_locked(void)
+{
+    bool work = load_rlx(&sched.global_len) != 0; /* rlx: under the lock */
+    for (uint32_t i = 0; i < sched.nprocs && !work; i++)
+        work = !runq_empty(sched.allp[i]);
+    bool wakeable = sched.host_main || work || load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0 || timers_any() || netpoll_waiters() != 0; /* rlx: set under the lock */
+    lock_drop(&sched.lock);
+    if (!wakeable)
+        runtime_end(fibers_alive() == 0 ? 0 : -EDEADLK);
+}
+
+static void report_deadlock(void)
+{
+    sched_logf("weft: all fibers are asleep - deadlock: %ld wait, no timer or descriptor can wake one", (long)fibers_alive());
+    if (sched_reports.dump_all != NULL)
+        sched_reports.dump_all(sched_log);
+}
+
+static void free_task(struct task *t, void *arg)
+{
+    (void)arg;
+    off_free(OFF_FIBER, t);
+}
+
+static void free_defers(struct fiber *f, void *arg)
+{
+    (void)arg;
+    uint32_t s = load_rlx(&f->state); /* rlx: nobody runs */
+    if (s == FIBER_FREE || s == FIBER_DEAD)
+        return;
+    for (struct deferred *d = f->defers, *next; d != NULL; d = next) {
+        next = d->next;
+        off_free(OFF_FIBER, d);
+    }
+}
+
+static bool threads_ended(void)
+{
+    int64_t limit_ns = sched.cfg.stop_timeout_ms < 0 ? INT64_MAX : os_now_ns() + sched.cfg.stop_timeout_ms * 1000000;
+    uint32_t n;
+    while ((n = load_acq(&sched.nthreads)) != 0) { /* acq: sees what they did */
+        int64_t left = limit_ns == INT64_MAX ? -1 : limit_ns - os_now_ns();
+        if (limit_ns != INT64_MAX && left <= 0)
+            return false;
+        os_futex_wait(&sched.nthreads, n, left);
+    }
+    return true;
+}
+
+/* All machines but the caller's own have been told to end. */
+static int runtime_down(void)
+{
+    int result = sched.result;
+    if (!threads_ended()) {
+        broken = true;
+        store_rel(&sched.running, 0);
+        sched_logf("weft: %u threads are still in fibers that did not call weft within the stop time-out; the runtime stays mapped", load_rlx(&sched.nthreads));
+        return -EBUSY;
+    }
+    sysmon_end();
+    if (result == -EDEADLK)
+        report_deadlock();
+    store_rel(&sched.running, 0);
+    unhook_faults();
+    world_end();
+    tasks_each_stw(free_task, NULL);
+    stack_each(0, 1, free_defers, NULL);
+    netpoll_end();
+    procs_end(); /* caches give their spans back to the heap */
+    mutator_end();
+    stack_end();
+    machines_free();
+    off_release();
+    return result;
+}
+
+/* ---- the public side ------------------------------------------------------------------------------------------------ */
+
+static int run_main(weft_fn *fn, void *arg)
+{
+    lock_take(&sched.lock);
+    struct m *m = m_new();
+    if (m != NULL) {
+        m->main = true;
+        sched.main_m = m;
+        m_publish_locked(m);
+        m_own(m, p_idle_get());
+        sched.nactive = 1;
+    }
+    lock_drop(&sched.lock);
+    if (m == NULL)
+        return -ENOMEM;
+    m_thread_setup(m);
+    weft_go_opts opts = { .size = sizeof opts, .stack_size = (size_t)sched.cfg.main_stack_size };
+    int err = sched_spawn(fn, arg, &opts, __builtin_return_address(0), FIBER_MAIN);
+    if (err == 0)
+        switch_loop(m);
+    else
+        runtime_end(err);
+    if (m_has_p(m))
+        m_disown(m);
+    m_thread_teardown(m);
+    return err;
+}
+
+int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg)
+{
+    if (main_fn == NULL)
+        return -EINVAL;
+    pthread_mutex_lock(&life);
+    int err = broken ? -EBUSY : load_acq(&sched.running) != 0 ? -EALREADY : runtime_up(cfg);
+    pthread_mutex_unlock(&life);
+    if (err != 0)
+        return err;
+    err = run_main(main_fn, arg);
+    pthread_mutex_lock(&life);
+    int end = runtime_down();
+    pthread_mutex_unlock(&life);
+    return err != 0 ? err : end;
+}
+
+int weft_start(const weft_config *cfg)
+{
+    pthread_mutex_lock(&life);
+    int err = broken ? -EBUSY : load_acq(&sched.running) != 0 ? -EALREADY : runtime_up(cfg);
+    struct m *m;
+    if (err == 0) {
+        sched.host_main = true;
+        err = m_attach(&m);
+        if (err == 0)
+            rt_leave(m);
+        else {
+            runtime_end(0);
+            runtime_down();
+        }
+    }
+    pthread_mutex_unlock(&life);
+    return err;
+}
+
+int weft_stop(void)
+{
+    pthread_mutex_lock(&life);
+    int err = -ESRCH;
+    struct m *m = m_self();
+    if (load_acq(&sched.running) != 0) {
+        err = -EPERM;
+        if (sched.host_main && (m == NULL || m->foreign)) {
+            if (m != NULL && m->run == sched.run)
+                m_detach(m);
+            runtime_end(0);
+            err = runtime_down();
+        }
+    }
+    pthread_mutex_unlock(&life);
+    return err;
+}
+
+bool weft_running(void) { return load_acq(&sched.running) != 0; }
+
+int weft_attach(void)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return load_acq(&sched.running) != 0 ? -ENOMEM : -ESRCH;
+    rt_leave(m);
+    return 0;
+}
+
+int weft_detach(void)
+{
+    struct m *m = m_self();
+    if (m == NULL || m->run != sched.run)
+        return 0;
+    if (!m->foreign)
+        return -EPERM;
+    m_detach(m);
+    return 0;
+}
+
+int64_t weft_now(void) { return os_now_ns(); }
+
+static int go(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site)
+{
+    if (fn == NULL || (opts != NULL && opts->size != sizeof *opts))
+        return -EINVAL;
+    struct m *m = m_self();
+    if (unlikely(m == NULL || m->run != sched.run)) {
+        m = rt_enter_try();
+        if (m == NULL)
+            return load_acq(&sched.running) != 0 ? -ENOMEM : -ESRCH;
+    } else {
+        m = rt_enter();
+    }
+    int err = sched_spawn(fn, arg, opts, site, 0);
+    rt_leave(m);
+    return err;
+}
+
+int weft_go(weft_fn *fn, void *arg) { return go(fn, arg, NULL, __builtin_return_address(0)); }
+
+int weft_go_opts_run(weft_fn *fn, void *arg, const weft_go_opts *opts) { return go(fn, arg, opts, __builtin_return_address(0)); }
+
+void weft_yield(void)
+{
+    rt_enter();
+    fiber_yield();
+    rt_leave(m_self());
+}
+
+int weft_defer(weft_fn *fn, void *arg)
+{
+    if (fn == NULL)
+        return -EINVAL;
+    struct m *m = rt_enter();
+    struct fiber *f = m->cur;
+    int err = 0;
+    struct deferred *d = NULL;
+    if (f->flags & FIBER_THREAD)
+        err = -EPERM;
+    else if ((d = off_alloc(OFF_FIBER, sizeof *d)) == NULL)
+        err = -ENOMEM;
+    else {
+        *d = (struct deferred){ f->defers, fn, arg };
+        f->defers = d;
+    }
+    rt_leave(m);
+    return err;
+}
+
+uint64_t weft_fiber_id(void)
+{
+    struct m *m = m_self();
+    return m != NULL && m->run == sched.run && m->cur != NULL ? m->cur->id : 0;
+}
+
+void weft_set_name(const char *name)
+{
+    struct m *m = rt_enter();
+    m->cur->name = name;
+    rt_leave(m);
+}
+
+int64_t weft_num_fibers(void)
+{
+    struct m *m = rt_enter();
+    int64_t n = fibers_alive();
+    rt_leave(m);
+    return n;
+}
+
+int weft_lock_os_thread(void)
+{
+    struct m *m = rt_enter();
+    struct fiber *f = m->cur;
+    int err = 0;
+    if (f->lock_depth == UINT32_MAX)
+        err = -EOVERFLOW;
+    else if (f->lock_depth++ == 0)
+        f->bound = m;
+    rt_leave(m);
+    return err;
+}
+
+void weft_unlock_os_thread(void)
+{
+    struct m *m = rt_enter();
+    struct fiber *f = m->cur;
+    if (f->lock_depth != 0 && --f->lock_depth == 0 && !(f->flags & FIBER_THREAD))
+        f->bound = NULL;
+    rt_leave(m);
+}

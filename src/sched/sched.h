@@ -1,0 +1,287 @@
+/* The scheduler: machines, processors, and the doors in and out of the runtime. Read the essays in entry.c ([ENTRY]), world.c ([STW]), sysmon.c ([HANDOFF]).
+ *
+ *   M  struct m   an OS thread, ours or the host's
+ *   P  struct p   the right to run: run queue, timers, allocation cache. An M runs a fiber's calls into weft only while it holds a P.
+ *
+ * How to write a public call that may block:
+ *
+ *     int weft_thing_wait(weft_thing *t)
+ *     {
+ *         struct m *m = rt_enter();             // from here on no stop and no hand-off can happen to us
+ *         lock_take(&t->lock);
+ *         if (!ready) {
+ *             queue_waiter(t, m->cur);          // a struct on this very stack will do
+ *             sched_park(unlock_it, t, WAIT_THING); // unlock_it(fiber, t) runs once our registers are saved
+ *         } else
+ *             lock_drop(&t->lock);
+ *         rt_leave(m_self());                   // never use the old m after a park: we may be on another thread
+ *     }
+ *
+ * and the waker, also inside: take it off the queue under the lock, then sched_ready(fiber). */
+#ifndef WEFT_SCHED_SCHED_H
+#define WEFT_SCHED_SCHED_H
+
+#include "base/atomic.h"
+#include "base/base.h"
+#include "base/config.h"
+#include "base/lock.h"
+#include "base/offheap.h"
+#include "base/probe.h"
+#include "base/rng.h"
+#include "gc/gc.h"
+#include "os/arch/arch.h"
+#include "sched/fiber.h"
+#include <pthread.h>
+
+/* ---- processors ---------------------------------------------------------------------------------- */
+
+#define RUNQ_SIZE 256
+struct timer;
+
+/* Ring of runnables. Only the owner of the P pushes (tail); the owner and thieves take from head by compare-and-swap. As in Go. */
+struct runq {
+    w_u32 head;
+    w_u32 tail;     /* rel by the owner: publishes slot; acq by thieves */
+    W_PTR(void) next; /* run-next slot: what the running fiber made ready last; may be stolen */
+    w_uptr slot[RUNQ_SIZE];
+};
+
+/* See timer.c. Everything under lock but next_ns. */
+struct timer_heap {
+    struct lock lock;           /* RANK_TIMER */
+    w_i64 next_ns;              /* when of the first; INT64_MAX: empty. Written under lock; read without as a hint, checked again under the lock */
+    struct timer_entry *heap;
+    uintptr_t *timer_of;        /* by slot: the timer, with TIMER_ROOT */
+    uint32_t *pos_of;           /* by slot: place in heap; of a free slot: the next free one */
+    uint32_t len, cap, free_slot, next_seq;
+    struct timer_run *running;  /* callbacks under way, of this heap */
+};
+
+enum p_status { P_IDLE, P_RUNNING, P_STOPPED, P_DEAD };
+
+struct p {
+    uint32_t id;
+    /* owner only */
+    uint32_t tick;          /* fibers resumed; every 61st looks at the global queue first */
+    uint32_t next_streak;   /* resumed from runq.next in a row */
+    struct task *free_tasks;
+    uint32_t nfree_tasks;
+    struct fiber *free_stacks; /* of the default size, warm, linked by link.next */
+    uint32_t nfree_stacks;
+    uint64_t id_next, id_end; /* fiber ids reserved from the global counter */
+    struct rng rng;
+    struct gc_cache gc;
+    bool gc_wanted;
+    w_u64 fibers_made, fibers_ended; /* owner writes, anyone reads relaxed: counters */
+    w_u64 handoffs;
+    /* shared */
+    w_u32 status;           /* enum p_status; under sched.lock or by the owner */
+    W_PTR(struct m) owner;  /* the M that has it; written with m->p. Others: a hint, checked by p_take */
+    struct p *idle_next;    /* sched.lock */
+    w_u64 sys_tick;         /* tick as sysmon last saw it: sysmon only */
+    int64_t sys_when_ns;    /* sysmon only, and the next two */
+    int64_t sys_cpu_ns;
+    uint64_t sys_cpu_tick;
+    struct timer_heap timers;
+    struct runq runq;
+} w_aligned(64);
+
+/* ---- machines ------------------------------------------------------------------------------------ */
+
+/* pstate: who owns m->p. Written by the M in OWNED and FENCED, by the holder of sched.take_lock in TAKING, see entry.c. */
+enum m_pstate {
+    M_OWNED = 0, /* m->p is ours */
+    M_TAKING,    /* someone is finding out whether we are inside */
+    M_GONE,      /* it was taken, or we have none */
+    M_FENCED,    /* ours, but without membarrier(2): entering takes a real fence */
+};
+/* poll: reasons to take the slow way out. */
+enum { POLL_STOP = 1, POLL_FOREIGN = 2, POLL_FENCE = 4, POLL_END = 8 };
+
+typedef void park_commit(struct fiber *f, void *arg);
+
+struct m {
+    /* [ENTRY]; first, so that the fast path touches one line */
+    w_u32 in_runtime;   /* owner writes; takers and the stop handler read */
+    w_u32 pstate;
+    w_u32 poll;         /* set by stoppers (or), cleared under the world lock */
+    uint32_t id;
+    struct p *p;        /* valid in OWNED and FENCED */
+    struct fiber *cur;  /* the fiber that runs here; NULL in the scheduler and while parked in place. Owner writes; read by others in a stop */
+    void *g0_sp;        /* context of the scheduler on the thread's own stack */
+    int *errno_at;
+    /* what the next context must do for the one that was left: see switch.c */
+    struct fiber *prev;
+    park_commit *commit;
+    void *commit_arg;
+    uint8_t prev_to;    /* enum after_switch */
+    bool spinning;
+    bool foreign;       /* the host's thread */
+    bool main;          /* ran weft_run */
+    bool in_list;
+    bool blocking;      /* between weft_blocking_begin and _end */
+    /* parking: see m_sleep */
+    w_u32 sleep;        /* futex: 0 awake, 1 sleeping, 2 token */
+    struct p *nextp;    /* given by the waker before the token */
+    struct m *idle_next; /* sched.lock */
+    /* [STW] */
+    w_u32 stop_ack;     /* = world epoch once stopped with registers published */
+    void *stop_sp;      /* lowest stack address to scan */
+    const void *stop_regs_lo, *stop_regs_hi; /* registers of an interrupted thread; NULL if they lie on the stack */
+    uint32_t stop_sent; /* number of the stop for which the signal was sent; the stopper's */
+    struct p *taken;    /* P seized by the current stop */
+    struct fiber *blocked;         /* between weft_blocking_begin and _end: the fiber, */
+    struct arch_frame block_frame; /* and its registers as of then */
+    /* fixed */
+    pthread_t thread;
+    int tid;
+    uintptr_t thread_pointer; /* for thread-local roots */
+    void *altstack;
+    void *g0_lo;        /* the thread's own stack, for sanitizers only; and the next three */
+    size_t g0_bytes;
+    void *g0_fake, *g0_tsan;
+    struct m *all_next; /* sched.lock to change; the list never shrinks while the runtime runs */
+    w_u32 dead;         /* 1: the thread is gone, struct reusable (sched.lock) */
+    uint64_t run;       /* sched.run this machine belongs to: a thread of the host may come back in a later life of the runtime */
+    /* work for the scheduler's stack, set by the fiber that switches to it */
+    void (*g0_call)(void *arg);
+    void *g0_arg;
+    runnable given;     /* a runnable taken from a queue but not run yet: bound elsewhere */
+    bool exiting;       /* its locked fiber ended: the thread goes too */
+    struct fiber self;  /* foreign: the fiber that stands for the thread */
+} w_aligned(64);
+
+extern __thread struct m *weft_tls_m __attribute__((tls_model("initial-exec"), visibility("hidden")));
+/* The calling thread's machine, read afresh each time; NULL if it is not attached. */
+static inline struct m *m_self(void) { return (struct m *)ARCH_TLS_LOAD(weft_tls_m); }
+
+/* ---- everything there is once --------------------------------------------------------------------- */
+
+struct sched {
+    struct lock lock;        /* RANK_SCHED: the next group */
+    runnable global_head, global_tail;
+    w_u32 global_len;        /* written under lock, read relaxed as a hint */
+    struct p *idle_p;
+    w_u32 nidle_p;
+    struct m *idle_m;
+    uint32_t nidle_m;
+    uint32_t nactive;        /* machines that are awake or will wake by themselves; 0: deadlock unless timers or descriptors wait */
+    /* counters of their own */
+    w_u32 nspinning;
+    w_u32 nthreads;          /* ours, alive */
+    w_u64 threads_made, threads_ended;
+    w_u64 next_fiber_id;
+    w_i64 poll_until_ns;     /* the M in epoll sleeps until then; 0: nobody polls; INT64_MAX: no timer */
+    w_i64 coarse_ns;         /* clock as of sysmon's last look */
+    w_u32 stopping;          /* a stop of the world is wanted or in force */
+    w_u32 ending;            /* the runtime ends */
+    /* fixed while running, but for maxprocs (changed in a stop) */
+    uint32_t nprocs;
+    uint32_t ncpu;
+    struct p **allp;         /* grows in a stop, entries stay */
+    uint32_t allp_cap;
+    struct m *main_m;
+    struct fiber *main_fiber;
+    bool fenced;             /* no membarrier(2) */
+    bool host_main;          /* weft_start: threads of the host may wake anybody */
+    struct config cfg;
+    W_PTR(struct m) all_m;   /* every machine; rel: publishes the new head; acq in readers */
+    uint32_t next_m_id;      /* lock */
+    w_i64 max_threads;
+    int stop_signal;
+    int result;              /* of weft_run, set with ending */
+    unsigned stack_log2;     /* default size of stacks */
+    uint64_t run;            /* lives of the runtime, from 1 */
+    w_u32 running;           /* the runtime is up */
+    struct lock take_lock;   /* who may take Ps from machines */
+    int64_t start_ns;
+};
+extern struct sched sched;
+
+/* ---- in and out (entry.c) -------------------------------------------------------------------------- */
+
+struct m *rt_enter_slow(void);   /* attaches the thread, waits for a processor; ends the program if the runtime does not run */
+void rt_leave_slow(struct m *m);
+
+static inline struct m *rt_enter(void)
+{
+    struct m *m = m_self();
+    if (unlikely(m == NULL))
+        return rt_enter_slow();
+    store_rlx(&m->in_runtime, 1); /* [ENTRY]: before the look at pstate; the taker's membarrier orders it */
+    fence_compiler();
+    if (unlikely(load_rlx(&m->pstate) != M_OWNED))
+        return rt_enter_slow();
+    return m;
+}
+
+static inline void rt_leave(struct m *m)
+{
+    store_rel(&m->in_runtime, 0); /* rel: publishes what we did with our P; acq in p_take. Before the look at poll, as above */
+    fence_compiler();
+    if (unlikely(load_rlx(&m->poll) != 0))
+        rt_leave_slow(m);
+}
+
+/* For calls that can give an error where no runtime runs: NULL. */
+struct m *rt_enter_try(void);
+/* Makes sure of a processor, after something that may have cost it (a stop). Inside the runtime. May wait. */
+void rt_own(struct m *m);
+
+/* ---- parking and waking (switch.c); callers are inside the runtime ------------------------------------ */
+
+/* The calling fiber waits. commit (may be NULL) is called with the fiber after its registers are saved, on another stack, and must not block; after it the
+ * fiber may be resumed at any time. Returns when somebody called sched_ready. m_self() may have changed. */
+void sched_park(park_commit *commit, void *arg, enum wait_reason why);
+/* Commit functions for the common cases: arg is the struct lock to drop; nothing. */
+void park_unlock(struct fiber *f, void *lock);
+/* f becomes runnable, next on this processor. f must be parked or about to be (its commit under way), and readied once per park. Callable by a machine
+ * with or without a P. */
+void sched_ready(struct fiber *f);
+/* The same, at the tail of the queue: for many at once. */
+void sched_ready_tail(struct fiber *f);
+void fiber_yield(void);
+/* Starts a task from inside, or from a thread of the runtime without a machine. site: creation pc. 0, -ENOMEM, -EINVAL (stack size). */
+int sched_spawn(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site, uint32_t flags);
+/* Runs fn(arg) on the thread's own, big stack with the fiber's registers published, as collections need. Does not give up the P. */
+void sched_on_big_stack(void (*fn)(void *arg), void *arg);
+
+/* ---- timers (timer.c) --------------------------------------------------------------------------------- */
+
+/* A timer of the runtime: embedded in its owner, e.g. on the stack of a sleeping fiber. fn(arg, now) runs inside the runtime on some machine that holds a P, under no
+ * lock, must not block; it may start timers, ready fibers and spawn, but not call timer_stop. Zeroed before its first use; the calls about one timer are
+ * ordered by its owner (but timer_again and its own callback). After a callback has begun, timer.c does not touch a timer without period. */
+struct timer {
+    int64_t period_ns;          /* > 0: again each period, without drift; missed ones are skipped */
+    void (*fn)(void *arg, int64_t now_ns);
+    void *arg;
+    bool root;                  /* while it waits, the heap object in which it lies is alive */
+    struct timer_heap *home;    /* where it was started last. timer.c */
+    uint32_t slot;              /* 1 + slot in home; 0: does not wait. Under home's lock. timer.c */
+};
+void timer_start(struct timer *t, int64_t when_ns);  /* t is idle; fn, arg, period_ns, root set by the caller */
+bool timer_stop(struct timer *t);                    /* true: it was waiting and will not run. False: it has run, or is running on another machine right now: timer_stop waits for that to end before it returns */
+bool timer_cancel(struct timer *t);                  /* true: it was waiting and will not run. False: it has run, is running or will be in a moment. Never waits */
+void timer_again(struct timer *t, int64_t when_ns);  /* from t's own callback, at its end: starts it anew */
+static inline int64_t timer_after(int64_t now_ns, int64_t ns) { return ns > INT64_MAX - 1 - now_ns ? INT64_MAX - 1 : now_ns + ns; }
+int64_t timers_run(struct p *p, int64_t now_ns);     /* runs what is due in p's heap, some hundreds at most; returns the next when, INT64_MAX: none. now_ns 0: not known, the clock is read if there is a timer */
+int64_t timers_next(void);                           /* earliest of all processors. Whoever is to sleep till then stores sched.poll_until_ns (seq) and calls this again: [TIMER] */
+bool timers_any(void);                               /* some timer waits that can wake somebody */
+void timers_init(struct timer_heap *h);
+void timers_fini(struct timer_heap *h);              /* its timers are forgotten */
+void timers_move(struct p *from, struct p *to);      /* in a stop, when a processor goes */
+void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker); /* roots held by running timers (arg of weft_timer_func); in a stop */
+
+/* ---- descriptors (netpoll.c) ---------------------------------------------------------------------------- */
+
+int netpoll_start(void);
+void netpoll_end(void);
+/* Waits up to timeout_ns (0: looks only; < 0: for ever) and links the fibers that became ready by link.next into a list, newest last. No P needed. */
+struct fiber *netpoll(int64_t timeout_ns);
+void netpoll_break(void);       /* wakes the machine in netpoll, from any machine */
+uint32_t netpoll_waiters(void); /* fibers that wait for a descriptor */
+
+/* ---- memory statistics of this layer ---------------------------------------------------------------------- */
+void sched_fill_stats(weft_mem_stats *out); /* in a stop */
+
+#endif

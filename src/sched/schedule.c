@@ -1,0 +1,260 @@
+/* Finding work.
+ *
+ * A machine with nothing at hand looks, in this order: stop wanted? timers due? every 61st time the global queue; its own queue; the global queue; the
+ * poller; the queues of others (a machine that searches there is "spinning"). Then it gives its processor to the idle list, looks once more, and
+ * sleeps: in epoll, until the next timer, if nobody else is there; else on a futex.
+ *
+ * No lost wake-up. Whoever makes work: (1) puts it into a queue, (2) looks whether a processor idles and nobody spins. Whoever runs out of work:
+ * (1) makes its processor idle, stops being counted as spinning, (2) looks at all queues. Both steps are ordered by sequentially consistent
+ * operations, so one of the two sees the other. At most half of the busy processors spin, and who finds work while spinning wakes the next searcher: so a burst of work wakes
+ * machines one after the other, and a trickle wakes none in vain. This is Go's scheme (runtime/proc.go, "Worker thread parking/unparking"). */
+#include "sched/schedule.h"
+#include "sched/machine.h"
+#include "sched/runq.h"
+#include "sched/world.h"
+#include "os/clock.h"
+
+static void spinning_begin(struct m *m)
+{
+    m->spinning = true;
+    add_seq(&sched.nspinning, 1);
+}
+
+static void spinning_end(struct m *m)
+{
+    m->spinning = false;
+    sub_seq(&sched.nspinning, 1); /* seq: before the second look at the queues */
+}
+
+/* Found something while spinning: another may be needed. */
+static runnable found(struct m *m, runnable r)
+{
+    if (m->spinning) {
+        spinning_end(m);
+        proc_wake();
+    }
+    return r;
+}
+
+void inject_fibers(struct p *p, struct fiber *list)
+{
+    uint32_t n = 0;
+    while (list != NULL) {
+        struct fiber *f = list;
+        list = run_fiber(f->link.next);
+        store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: the queue publishes it */
+        if (p != NULL) {
+            runq_put(p, (runnable)f);
+        } else {
+            lock_take(&sched.lock);
+            globq_put((runnable)f);
+            lock_drop(&sched.lock);
+        }
+        n++;
+    }
+    fence_seq(); /* before the looks of proc_wake */
+    if (n > (p != NULL ? 1u : 0u))
+        proc_wake();
+}
+
+static runnable take_global(struct m *m, uint32_t max)
+{
+    if (load_rlx(&sched.global_len) == 0) /* rlx: hint */
+        return 0;
+    lock_take(&sched.lock);
+    runnable r = globq_get_batch(m->p, max);
+    lock_drop(&sched.lock);
+    return r;
+}
+
+static runnable take_polled(struct m *m)
+{
+    if (netpoll_waiters() == 0 || load_rlx(&sched.poll_until_ns) != 0) /* rlx: hint: if somebody sleeps there he will tell */
+        return 0;
+    struct fiber *list = netpoll(0);
+    if (list == NULL)
+        return 0;
+    inject_fibers(m->p, list);
+    return runq_get(m->p);
+}
+
+/* A fiber that was just made ready by a running one is left to it for a moment: it is likely to run it itself. */
+static bool next_is_stale(struct p *victim)
+{
+    if (load_rlx(&victim->status) != P_RUNNING) /* rlx: hint */
+        return true;
+    uint32_t tick = __atomic_load_n(&victim->tick, __ATOMIC_RELAXED);
+    for (int i = 0; i < 100; i++)
+        cpu_relax();
+    return tick == __atomic_load_n(&victim->tick, __ATOMIC_RELAXED);
+}
+
+static runnable steal(struct m *m, int64_t *now)
+{
+    struct p *p = m->p;
+    uint32_t n = sched.nprocs;
+    for (int round = 0; round < 4; round++) {
+        uint32_t start = rng_below(&p->rng, n);
+        for (uint32_t k = 0; k < n; k++) {
+            if (load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
+                return 0;
+            struct p *v = sched.allp[(start + k) % n];
+            runnable r = 0;
+            if (v == p)
+                continue;
+            if (round == 3) {
+                int64_t when = load_rlx(&v->timers.next_ns); /* rlx: hint, checked under the lock */
+                if (when != INT64_MAX) {
+                    if (*now == 0)
+                        *now = os_now_ns();
+                    if (when <= *now)
+                        timers_run(v, *now);
+                }
+                r = runq_get_next(p); /* a timer may have readied something here */
+                if (r == 0)
+                    r = runq_get(p);
+                if (r != 0)
+                    return r;
+            }
+            bool take_next = round == 3 && load_rlx(&v->runq.next) != NULL && next_is_stale(v); /* rlx: hint */
+            if (runq_steal(v, p, take_next, &r))
+                return r;
+        }
+    }
+    return 0;
+}
+
+static bool any_queue_filled(void)
+{
+    for (uint32_t i = 0; i < sched.nprocs; i++)
+        if (!runq_empty(sched.allp[i]))
+            return true;
+    return load_rlx(&sched.global_len) != 0; /* rlx: behind the fences of spinning_end, p_idle_put */
+}
+
+static bool get_idle_p(struct m *m)
+{
+    lock_take(&sched.lock);
+    struct p *p = p_idle_get();
+    if (p != NULL)
+        m_own(m, p);
+    lock_drop(&sched.lock);
+    return p != NULL;
+}
+
+/* Sleeps in epoll if that is free and something can happen there. True: look for work again (with a P). */
+static bool poll_asleep(struct m *m)
+{
+    if (netpoll_waiters() == 0 && timers_next() == INT64_MAX)
+        return false;
+    if (!cas_seq(&sched.poll_until_ns, 0, INT64_MAX)) /* seq: claimed before the look at the timers; timer_start puts its timer before it looks at poll_until */
+        return false;
+    int64_t when = timers_next(), delay = -1;
+    if (when != INT64_MAX) {
+        store_seq(&sched.poll_until_ns, w_max(when, (int64_t)1)); /* seq: as above */
+        when = w_min(when, timers_next());
+        delay = w_max(when - os_now_ns(), (int64_t)0);
+    }
+    if (load_seq(&sched.ending) != 0 || load_seq(&sched.stopping) != 0)
+        delay = 0;
+    struct fiber *list = netpoll(delay);
+    store_seq(&sched.poll_until_ns, 0);
+    if (load_seq(&sched.stopping) == 0 && get_idle_p(m)) {
+        if (list != NULL)
+            inject_fibers(m->p, list);
+        spinning_begin(m); /* timers on other processors are found by stealing */
+        return true;
+    }
+    if (list != NULL)
+        inject_fibers(NULL, list);
+    return false;
+}
+
+/* Sleeps until somebody has work. The machine has no P; afterwards it has, or the runtime ends. */
+static void sleep_idle(struct m *m)
+{
+    lock_take(&sched.lock);
+    store_rlx(&m->sleep, 1); /* rlx: published by the lock */
+    m->idle_next = sched.idle_m;
+    sched.idle_m = m;
+    sched.nidle_m++;
+    lock_drop(&sched.lock);
+    m_sleep_inactive(m);
+}
+
+/* Gives up the P; false: there is something after all, and we still (or again) have one. */
+static bool go_idle(struct m *m)
+{
+    lock_take(&sched.lock);
+    if (load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0 || load_rlx(&sched.global_len) != 0) { /* rlx: set or written under this lock, or found by the next look */
+        lock_drop(&sched.lock);
+        return false;
+    }
+    p_idle_put(m_disown(m)); /* a seq add inside: before the second look */
+    lock_drop(&sched.lock);
+    bool was_spinning = m->spinning;
+    if (was_spinning) {
+        spinning_end(m);
+        if (any_queue_filled() && get_idle_p(m)) {
+            spinning_begin(m);
+            return false;
+        }
+    }
+    return true;
+}
+
+runnable schedule_next(struct m *m)
+{
+    for (;;) {
+        if (load_acq(&sched.ending) != 0)
+            return 0;
+        if (!m_has_p(m)) {
+            if (!get_idle_p(m)) {
+                if (load_acq(&sched.stopping) != 0)
+                    world_stop_here(m);
+                else if (!poll_asleep(m))
+                    sleep_idle(m);
+            }
+            continue;
+        }
+        if (load_acq(&sched.stopping) != 0) {
+            if (m->spinning)
+                spinning_end(m);
+            world_stop_here(m);
+            continue;
+        }
+        if (m->given != 0) {
+            runnable r = m->given;
+            m->given = 0;
+            return found(m, r);
+        }
+        struct p *p = m->p;
+        int64_t now = 0;
+        if (load_rlx(&p->timers.next_ns) != INT64_MAX) { /* rlx: hint, checked under the lock */
+            now = os_now_ns();
+            timers_run(p, now);
+        }
+        runnable r = 0;
+        if (++p->tick % 61 == 0)
+            r = take_global(m, 1);
+        p->next_streak = 0;
+        if (r == 0)
+            r = runq_get_next(p);
+        if (r == 0)
+            r = runq_get(p);
+        if (r == 0)
+            r = take_global(m, RUNQ_SIZE / 2);
+        if (r == 0)
+            r = take_polled(m);
+        if (r == 0 && sched.nprocs > 1 &&
+            (m->spinning || 2 * load_rlx(&sched.nspinning) < sched.nprocs - load_rlx(&sched.nidle_p))) { /* rlx: heuristics */
+            if (!m->spinning)
+                spinning_begin(m);
+            r = steal(m, &now);
+        }
+        if (r != 0)
+            return found(m, r);
+        if (go_idle(m) && !poll_asleep(m))
+            sleep_idle(m);
+    }
+}

@@ -1,0 +1,283 @@
+/* Stacks.
+ *
+ * Address space comes in arenas of slots of one size (a power of two). A slot is, from below: a guard, the stack, the fiber's descriptor. Nothing of it is resident
+ * until touched, and a parked fiber with shallow frames touches one page: descriptor and first frames share it. The descriptor's
+ * place within that page varies with the slot (colour), since otherwise those of all fibers would fall into one set of the first-level cache.
+ *
+ * The guard is installed with MADV_GUARD_INSTALL where the kernel has it: no mapping of its own, so a million stacks lie in some
+ * twenty mappings. Elsewhere with mprotect, which costs a mapping per stack and ends at vm.max_map_count.
+ *
+ * Slots are handed out in order and never unmapped before stack_end, so a pointer to a descriptor may be read at any time; a slot that was released to the system
+ * reads as zeroes, state FIBER_FREE. Free slots: a cache per processor (default size only, last in first out, warm), then a list per size under `lock`.
+ *
+ * Pages are small ones on purpose (MADV_NOHUGEPAGE): a huge page would make every parked fiber cost what its neighbours could use. */
+#include "sched/stack.h"
+#include "os/vm.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+#define GUARD_BYTES 4096u
+#define ARENA_BYTES (64u << 20)
+#define MAX_ARENAS 65536u
+#define CACHE_MAX 64u
+#define COLOURS 16u
+#define COLOUR_BYTES 128u
+
+struct arena {
+    char *base;
+    uint32_t log2, nslots;
+    w_u32 used;          /* slots handed out at least once; grows under lock, rel; acq in stack_each */
+};
+
+static struct {
+    struct lock lock;    /* RANK_STACK: all but arenas' contents */
+    struct arena *arenas[MAX_ARENAS];
+    w_u32 narenas;       /* rel: publishes arenas[i]; acq in stack_each */
+    struct arena *fresh[STACK_MAX_LOG2 + 1]; /* arena with unused slots, by size */
+    struct fiber *free[STACK_MAX_LOG2 + 1];
+    uint64_t nfree, nslots;
+    bool guard_by_mprotect;
+    size_t page;
+} stacks;
+
+unsigned stack_log2(size_t bytes)
+{
+    unsigned l = STACK_MIN_LOG2;
+    while (l <= STACK_MAX_LOG2 && ((size_t)1 << l) < bytes)
+        l++;
+    return l <= STACK_MAX_LOG2 ? l : 0;
+}
+
+int stack_start(void)
+{
+    memset(stacks.free, 0, sizeof stacks.free);
+    memset(stacks.fresh, 0, sizeof stacks.fresh);
+    stacks.nfree = stacks.nslots = 0;
+    store_rlx(&stacks.narenas, 0); /* rlx: nobody else runs yet */
+    stacks.page = (size_t)sysconf(_SC_PAGESIZE);
+    lock_init(&stacks.lock, RANK_STACK);
+    return 0;
+}
+
+void stack_end(void)
+{
+    uint32_t n = load_acq(&stacks.narenas);
+    for (uint32_t i = 0; i < n; i++) {
+        struct arena *a = stacks.arenas[i];
+        munmap(a->base, (size_t)a->nslots << a->log2);
+        off_free(OFF_SCHED, a);
+        stacks.arenas[i] = NULL;
+    }
+    store_rlx(&stacks.narenas, 0); /* rlx: nobody else runs any more */
+}
+
+static struct arena *arena_new(unsigned log2)
+{
+    uint32_t n = load_rlx(&stacks.narenas); /* rlx: only grows under the lock, which we hold */
+    if (n == MAX_ARENAS)
+        return NULL;
+    struct arena *a = off_zalloc(OFF_SCHED, sizeof *a);
+    if (a == NULL)
+        return NULL;
+    size_t slot = (size_t)1 << log2, bytes = w_max(slot, (size_t)ARENA_BYTES);
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (base == MAP_FAILED) {
+        bytes = slot;
+        base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    }
+    if (base == MAP_FAILED) {
+        off_free(OFF_SCHED, a);
+        return NULL;
+    }
+    madvise(base, bytes, MADV_NOHUGEPAGE);
+    a->base = base;
+    a->log2 = log2;
+    a->nslots = (uint32_t)(bytes >> log2);
+    stacks.arenas[n] = a;
+    store_rel(&stacks.narenas, n + 1); /* rel: publishes arenas[n] */
+    return a;
+}
+
+static struct fiber *slot_fiber(const struct arena *a, uint32_t i)
+{
+    char *end = a->base + ((size_t)(i + 1) << a->log2);
+    end -= (i * 5 % COLOURS) * COLOUR_BYTES;
+    return (struct fiber *)w_align_down((uintptr_t)(end - sizeof(struct fiber)), W_CACHELINE);
+}
+
+static int guard_install(char *slot)
+{
+    size_t bytes = w_max((size_t)GUARD_BYTES, stacks.page);
+    if (!stacks.guard_by_mprotect) {
+        if (madvise(slot, bytes, MADV_GUARD_INSTALL) == 0)
+            return 0;
+        if (errno != EINVAL)
+            return -errno;
+        stacks.guard_by_mprotect = true;
+    }
+    return mprotect(slot, bytes, PROT_NONE) == 0 ? 0 : -errno;
+}
+
+/* A slot that was never used. Under the lock. */
+static struct fiber *slot_fresh(unsigned log2)
+{
+    struct arena *a = stacks.fresh[log2];
+    if (a == NULL || load_rlx(&a->used) == a->nslots) { /* rlx: changes under the lock only */
+        a = arena_new(log2);
+        if (a == NULL)
+            return NULL;
+        stacks.fresh[log2] = a;
+    }
+    uint32_t i = load_rlx(&a->used); /* rlx: as above */
+    char *slot = a->base + ((size_t)i << log2);
+    if (guard_install(slot) != 0)
+        return NULL;
+    struct fiber *f = slot_fiber(a, i);
+    f->stack_lo = slot + w_max((size_t)GUARD_BYTES, stacks.page);
+    f->stack_hi = (char *)f;
+    f->stack_log2 = (uint8_t)log2;
+    store_rel(&a->used, i + 1); /* rel: publishes the descriptor; acq in stack_each */
+    stacks.nslots++;
+    return f;
+}
+
+static struct fiber *slot_reused(unsigned log2)
+{
+    struct fiber *f = stacks.free[log2];
+    if (f != NULL) {
+        stacks.free[log2] = run_fiber(f->link.next);
+        stacks.nfree--;
+    }
+    return f;
+}
+
+struct fiber *stack_get(struct p *p, unsigned log2)
+{
+    struct fiber *f;
+    if (p != NULL && p->free_stacks != NULL && p->free_stacks->stack_log2 == log2) {
+        f = p->free_stacks;
+        p->free_stacks = run_fiber(f->link.next);
+        p->nfree_stacks--;
+    } else {
+        int err = errno;
+        lock_take(&stacks.lock);
+        f = slot_reused(log2);
+        if (f == NULL)
+            f = slot_fresh(log2);
+        lock_drop(&stacks.lock);
+        errno = err;
+        if (f == NULL)
+            return NULL;
+    }
+    return f;
+}
+
+static void list_put(struct fiber *f)
+{
+    f->link.next = (runnable)stacks.free[f->stack_log2];
+    stacks.free[f->stack_log2] = f;
+    stacks.nfree++;
+}
+
+void stack_put(struct p *p, struct fiber *f)
+{
+    store_rlx(&f->state, FIBER_DEAD); /* rlx: a reader of a stale state pins first, and then reads again */
+    if (p != NULL && f->stack_log2 == sched.stack_log2 && p->nfree_stacks < CACHE_MAX) {
+        f->link.next = (runnable)p->free_stacks;
+        p->free_stacks = f;
+        p->nfree_stacks++;
+        return;
+    }
+    lock_take(&stacks.lock);
+    list_put(f);
+    /* Half of the cache goes too, so that a processor where fibers end does not come here each time. */
+    if (p != NULL && p->nfree_stacks == CACHE_MAX)
+        for (unsigned i = 0; i < CACHE_MAX / 2; i++) {
+            struct fiber *g = p->free_stacks;
+            p->free_stacks = run_fiber(g->link.next);
+            p->nfree_stacks--;
+            list_put(g);
+        }
+    lock_drop(&stacks.lock);
+}
+
+void stack_flush(struct p *p)
+{
+    lock_take(&stacks.lock);
+    while (p->free_stacks != NULL) {
+        struct fiber *g = p->free_stacks;
+        p->free_stacks = run_fiber(g->link.next);
+        list_put(g);
+    }
+    p->nfree_stacks = 0;
+    lock_drop(&stacks.lock);
+}
+
+void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void *arg), void *arg)
+{
+    uint32_t n = load_acq(&stacks.narenas); /* acq: sees arenas[i]; rel in arena_new */
+    for (uint32_t i = 0; i < n; i++) {
+        struct arena *a = stacks.arenas[i];
+        uint32_t used = load_acq(&a->used); /* acq: sees descriptors; rel in slot_fresh */
+        uint32_t from = (uint32_t)((uint64_t)used * part / nparts), to = (uint32_t)((uint64_t)used * (part + 1) / nparts);
+        for (uint32_t s = from; s < to; s++) {
+            if (s + 4 < to)
+                __builtin_prefetch(slot_fiber(a, s + 4));
+            fn(slot_fiber(a, s), arg);
+        }
+    }
+}
+
+struct fiber *stack_find(uintptr_t addr, bool *guard)
+{
+    uint32_t n = load_acq(&stacks.narenas); /* acq: as in stack_each */
+    for (uint32_t i = 0; i < n; i++) {
+        struct arena *a = stacks.arenas[i];
+        uintptr_t base = (uintptr_t)a->base;
+        if (addr < base || addr >= base + ((uintptr_t)a->nslots << a->log2))
+            continue;
+        uint32_t s = (uint32_t)((addr - base) >> a->log2);
+        if (s >= load_acq(&a->used))
+            return NULL;
+        struct fiber *f = slot_fiber(a, s);
+        *guard = addr < (uintptr_t)f->stack_lo;
+        return f;
+    }
+    return NULL;
+}
+
+void stack_release_free(void)
+{
+    lock_take(&stacks.lock);
+    for (unsigned l = STACK_MIN_LOG2; l <= STACK_MAX_LOG2; l++)
+        for (struct fiber *f = stacks.free[l]; f != NULL; f = run_fiber(f->link.next)) {
+            /* The descriptor's page stays: it is the list. */
+            uintptr_t lo = (uintptr_t)f->stack_lo, hi = w_align_down((uintptr_t)f, stacks.page);
+            if (hi > lo)
+                madvise((void *)lo, hi - lo, MADV_DONTNEED);
+        }
+    lock_drop(&stacks.lock);
+}
+
+uint64_t stack_slots(void)
+{
+    lock_take(&stacks.lock);
+    uint64_t n = stacks.nslots;
+    lock_drop(&stacks.lock);
+    return n;
+}
+
+uint64_t stack_bound(void)
+{
+    lock_take(&stacks.lock);
+    uint64_t n = stacks.nslots - stacks.nfree;
+    lock_drop(&stacks.lock);
+    return n;
+}

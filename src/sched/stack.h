@@ -1,0 +1,31 @@
+/* Stacks of fibers: address space cut into slots, each ending in its fiber's descriptor. See the essay in stack.c. */
+#ifndef WEFT_SCHED_STACK_H
+#define WEFT_SCHED_STACK_H
+
+#include "sched/sched.h"
+
+#define STACK_MIN_LOG2 14
+#define STACK_MAX_LOG2 30
+
+int stack_start(void);
+void stack_end(void);                 /* unmaps all; nothing may run on them any more */
+unsigned stack_log2(size_t bytes);    /* of the smallest slot of at least bytes; 0: out of range */
+
+/* A slot's descriptor with stack_lo, stack_hi and stack_log2 set and all else zero, state FIBER_DEAD. NULL: no memory. p is the caller's, may be NULL. */
+struct fiber *stack_get(struct p *p, unsigned log2);
+/* Gives it back; the caller runs on another stack. */
+void stack_put(struct p *p, struct fiber *f);
+void stack_flush(struct p *p);        /* the processor's cache goes to the shared list */
+
+/* Every descriptor that was ever bound, free ones included (look at state). Memory stays mapped, so it may be called at any time; who needs the stack itself to stand still
+ * stops the world or pins. part of nparts: for several threads at once. */
+void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void *arg), void *arg);
+
+/* The fiber whose slot holds addr; *guard tells whether it is in the guard. NULL: not a stack of ours. Async-signal-safe. */
+struct fiber *stack_find(uintptr_t addr, bool *guard);
+
+void stack_release_free(void);        /* pages of free stacks go back to the system */
+uint64_t stack_bound(void);           /* slots in use, counted under the lock: those in caches of processors included */
+uint64_t stack_slots(void);
+
+#endif

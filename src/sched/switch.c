@@ -1,0 +1,659 @@
+/* Between fibers.
+ *
+ * A fiber that waits or yields goes straight to the next one of its processor, without passing the scheduler's stack; only when
+ * nothing is at hand locally, or something else is due (a stop, timers, the global queue's turn), it goes to g0, the loop of the thread's own stack.
+ *
+ *      fiber A --park--> fiber B --end--> task C (on B's stack, if of the same size) --park--> g0 --> ...
+ *
+ * Whoever is left cannot finish leaving by himself: his registers are saved only when he no longer runs. So he leaves word (m->prev, prev_to,
+ * commit), and the context that comes next on this machine acts on it first thing: switch_finish. That is where the state becomes
+ * WAITING, the lock of the wait queue is dropped, a yielding fiber is queued, a dead one's stack is given back. From then on another machine may
+ * run it; that is why after a switch no machine read before it may be used.
+ *
+ * A fiber that is bound to its thread (locked, a host thread, or one that waits for a processor) parks in place instead: the thread sleeps with it, its
+ * processor goes elsewhere. Who takes such a fiber from a queue gives its own processor to the sleeping thread and looks for another.
+ *
+ * The end of a fiber does not switch at all if a task of the same stack size is next: it starts on the same stack.
+ *
+ * errno belongs to the fiber: saved and restored here. */
+#include "sched/switch.h"
+#include "sched/machine.h"
+#include "sched/report.h"
+#include "sched/runq.h"
+#include "sched/schedule.h"
+#include "sched/stack.h"
+#include "sched/world.h"
+#include "os/clock.h"
+#include "sched/sanitize.h"
+#include <errno.h>
+#include <string.h>
+
+#define NEXT_STREAK_MAX 64 /* run-next hand-overs in a row before the queue gets its turn */
+#define TASKS_KEPT 256
+
+const char *wait_reason_text(enum wait_reason r)
+{
+    static const char *const text[] = {
+#define X(id, text) text,
+        WAIT_REASONS(X)
+#undef X
+    };
+    return (unsigned)r < WAIT_REASON_COUNT ? text[r] : "?";
+}
+
+/* ---- [PIN] ---------------------------------------------------------------------------------------- */
+
+static w_cold void pin_wait(struct fiber *f)
+{
+    while (load_acq(&f->pin) != 0) /* acq: the looker is done with the stack; rel in fiber_unpin */
+        cpu_relax();
+}
+
+bool fiber_pin(struct fiber *f)
+{
+    store_seq(&f->pin, 1); /* seq: before the look at state; resuming stores state before it looks at pin; membarrier makes that hold there */
+    world_fence();
+    uint32_t s = load_acq(&f->state); /* acq: sees the saved registers; rel in switch_finish */
+    if ((s == FIBER_WAITING || s == FIBER_RUNNABLE) && f->sp != NULL)
+        return true;
+    fiber_unpin(f);
+    return false;
+}
+
+void fiber_unpin(struct fiber *f)
+{
+    store_rel(&f->pin, 0); /* rel: we are done with the stack; acq in pin_wait */
+}
+
+/* ---- coming and going ------------------------------------------------------------------------------- */
+
+/* What the fiber that was left here before could not do itself. */
+static inline void switch_finish(struct m *m)
+{
+    struct fiber *f = m->prev;
+    switch (m->prev_to) {
+    case AFTER_PARK:
+        store_rel(&f->state, FIBER_WAITING); /* rel: publishes f->sp and the stack; acq in fiber_pin */
+        if (m->commit != NULL)
+            m->commit(f, m->commit_arg);
+        break;
+    case AFTER_YIELD:
+        store_rel(&f->state, FIBER_RUNNABLE); /* rel: as above */
+        runq_put(m->p, (runnable)f);
+        break;
+    case AFTER_DEAD:
+        sanitize_fiber_free(f);
+        stack_put(m->p, f);
+        break;
+    case AFTER_NOTHING:
+        break;
+    }
+}
+
+/* f runs on m from here on, though we are not on its stack yet. */
+static inline void fiber_take(struct m *m, struct fiber *f)
+{
+    m->cur = f;
+    store_rlx(&f->state, FIBER_RUNNING); /* rlx: ordered before the look at pin by the barrier, [PIN] */
+    fence_compiler();
+    if (unlikely(sched.fenced))
+        fence_seq();
+    if (unlikely(load_rlx(&f->pin) != 0))
+        pin_wait(f);
+    *m->errno_at = f->err;
+}
+
+static inline void fiber_leave(struct m *m, struct fiber *f, enum after_switch to)
+{
+    f->err = *m->errno_at;
+    m->prev = f;
+    m->prev_to = (uint8_t)to;
+}
+
+/* Runs next, or the scheduler if NULL. Returns when f is resumed. */
+static void switch_away(struct m *m, struct fiber *f, struct fiber *next, enum after_switch to)
+{
+    fiber_leave(m, f, to);
+    if (next != NULL) {
+        fiber_take(m, next);
+        sanitize_switch_begin(f, next, to == AFTER_DEAD);
+        weft_arch_switch(&f->sp, next->sp);
+    } else {
+        m->cur = NULL;
+        sanitize_switch_to_g0(f, m, to == AFTER_DEAD);
+        weft_arch_switch(&f->sp, m->g0_sp);
+    }
+    sanitize_switch_end(f);
+    switch_finish(m_self());
+}
+
+/* ---- tasks ------------------------------------------------------------------------------------------ */
+
+static void fiber_start(void) w_noreturn;
+
+static struct task *task_new(struct p *p)
+{
+    if (p != NULL && p->free_tasks != NULL) {
+        struct task *t = p->free_tasks;
+        p->free_tasks = (struct task *)t->link.next;
+        p->nfree_tasks--;
+        return t;
+    }
+    return off_alloc(OFF_FIBER, sizeof(struct task));
+}
+
+static void task_free(struct p *p, struct task *t)
+{
+    if (p->nfree_tasks >= TASKS_KEPT) {
+        off_free(OFF_FIBER, t);
+        return;
+    }
+    t->link.next = (runnable)p->free_tasks;
+    p->free_tasks = t;
+    p->nfree_tasks++;
+}
+
+static uint64_t fiber_id_new(struct p *p)
+{
+    if (p == NULL)
+        return add_rlx(&sched.next_fiber_id, 1) + 1; /* rlx: only uniqueness matters */
+    if (p->id_next == p->id_end) {
+        p->id_next = add_rlx(&sched.next_fiber_id, 16) + 1; /* rlx: as above */
+        p->id_end = p->id_next + 16;
+    }
+    return p->id_next++;
+}
+
+int sched_spawn(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site, uint32_t flags)
+{
+    struct m *m = m_self();
+    struct p *p = m != NULL ? m->p : NULL;
+    unsigned log2 = sched.stack_log2;
+    if (opts != NULL && opts->stack_size != 0) {
+        log2 = stack_log2(opts->stack_size);
+        if (log2 == 0)
+            return -EINVAL;
+    }
+    struct task *t = task_new(p);
+    if (t == NULL)
+        return -ENOMEM;
+    struct fiber *me = m != NULL ? m->cur : NULL;
+    *t = (struct task){ .fn = fn, .arg = arg, .id = fiber_id_new(p), .site = site, .flags = flags, .stack_log2 = log2 };
+    if (me != NULL) {
+        t->parent = me->id;
+        t->labels = me->labels;
+    }
+    if (opts != NULL) {
+        t->name = opts->name;
+        if (opts->id != NULL)
+            *opts->id = t->id;
+    }
+    if (!(flags & FIBER_SYSTEM))
+        store_rlx(&p->fibers_made, load_rlx(&p->fibers_made) + 1); /* rlx: counter, only writer */
+    PROBE(fiber_create, t->id, t->parent, site);
+    if (likely(p != NULL)) {
+        runq_put_next(p, (runnable)t | RUNNABLE_TASK);
+    } else { /* only the runtime's own fibers are started like this */
+        lock_take(&sched.lock);
+        globq_put((runnable)t | RUNNABLE_TASK);
+        lock_drop(&sched.lock);
+        fence_seq(); /* before the looks of proc_wake */
+    }
+    proc_wake();
+    return 0;
+}
+
+/* The descriptor f takes the place of t; its stack is fresh. */
+static void fiber_init(struct p *p, struct fiber *f, struct task *t)
+{
+    f->fn = t->fn;
+    f->arg = t->arg;
+    f->id = t->id;
+    f->parent = t->parent;
+    f->site = t->site;
+    f->name = t->name;
+    f->labels = t->labels;
+    f->flags = (uint16_t)t->flags;
+    f->bound = NULL;
+    f->defers = NULL;
+    f->lock_depth = 0;
+    f->err = 0;
+    task_free(p, t);
+}
+
+/* A fiber ready to be switched to. */
+static struct fiber *fiber_bind(struct p *p, struct task *t)
+{
+    struct fiber *f = stack_get(p, t->stack_log2);
+    if (f == NULL)
+        w_fatal("no memory for the stack of fiber %lu (%lu stacks of fibers exist); raise vm.max_map_count or the limit of address space, "
+                "or start fewer fibers at a time", (unsigned long)t->id, (unsigned long)stack_slots());
+    fiber_init(p, f, t);
+    f->sp = arch_stack_init((void *)w_align_down((uintptr_t)f->stack_hi, 16), fiber_start);
+    sanitize_fiber_new(f);
+    PROBE(fiber_start, f->id, p->id, 0);
+    return f;
+}
+
+/* ---- what comes next, locally ------------------------------------------------------------------------- */
+
+/* Something other than the local queue is due: the scheduler's loop must look. */
+static inline bool scheduler_due(struct m *m, struct p *p)
+{
+    if (unlikely(load_rlx(&m->poll) & (POLL_STOP | POLL_END))) /* rlx: a late look is caught by the next one */
+        return true;
+    uint32_t tick = ++p->tick;
+    if (unlikely(tick % 61 == 0) && load_rlx(&sched.global_len) != 0) /* rlx: hint */
+        return true;
+    if (unlikely(tick % 16 == 0) && load_rlx(&p->timers.next_ns) != INT64_MAX) /* rlx: hint */
+        return true;
+    return false;
+}
+
+static inline runnable local_next(struct p *p)
+{
+    if (likely(p->next_streak < NEXT_STREAK_MAX)) {
+        runnable r = runq_get_next(p);
+        if (r != 0) {
+            p->next_streak++;
+            return r;
+        }
+    }
+    p->next_streak = 0;
+    runnable r = runq_get(p);
+    return r != 0 ? r : runq_get_next(p);
+}
+
+/* The next fiber to switch to directly; NULL: go to the scheduler (which may find something in m->given). */
+static inline struct fiber *local_fiber(struct m *m)
+{
+    struct p *p = m->p;
+    if (scheduler_due(m, p))
+        return NULL;
+    runnable r = local_next(p);
+    if (r == 0)
+        return NULL;
+    if (run_is_task(r))
+        return fiber_bind(p, run_task(r));
+    if (unlikely(run_fiber(r)->bound != NULL)) {
+        m->given = r;
+        return NULL;
+    }
+    return run_fiber(r);
+}
+
+/* ---- parking ------------------------------------------------------------------------------------------ */
+
+void park_unlock(struct fiber *f, void *lock)
+{
+    (void)f;
+    lock_drop(lock);
+}
+
+void sched_park(park_commit *commit, void *arg, enum wait_reason why)
+{
+    struct m *m = m_self();
+    struct fiber *f = m->cur;
+    PROBE(fiber_block, f->id, why, 0);
+    if (unlikely(f->bound != NULL)) {
+        park_in_place(m, commit, arg, why);
+        return;
+    }
+    f->why = (uint8_t)why;
+    f->since_ns = load_rlx(&sched.coarse_ns); /* rlx: for show */
+    m->commit = commit;
+    m->commit_arg = arg;
+    switch_away(m, f, local_fiber(m), AFTER_PARK);
+}
+
+void sched_ready(struct fiber *f)
+{
+    struct m *m = m_self();
+    PROBE(fiber_ready, f->id, m != NULL && m->cur != NULL ? m->cur->id : 0, 0);
+    store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: f->sp was published with WAITING, and parked it stays */
+    struct p *p = m != NULL ? m->p : NULL;
+    if (likely(p != NULL)) {
+        runq_put_next(p, (runnable)f);
+    } else {
+        lock_take(&sched.lock);
+        globq_put((runnable)f);
+        lock_drop(&sched.lock);
+        fence_seq(); /* before the looks of proc_wake */
+    }
+    proc_wake();
+}
+
+void sched_ready_tail(struct fiber *f)
+{
+    struct m *m = m_self();
+    PROBE(fiber_ready, f->id, m != NULL && m->cur != NULL ? m->cur->id : 0, 0);
+    store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: as in sched_ready */
+    struct p *p = m != NULL ? m->p : NULL;
+    if (likely(p != NULL)) {
+        runq_put(p, (runnable)f);
+    } else {
+        lock_take(&sched.lock);
+        globq_put((runnable)f);
+        lock_drop(&sched.lock);
+    }
+    fence_seq(); /* the store of tail or list before the looks of proc_wake */
+    proc_wake();
+}
+
+static void yield_bound(struct fiber *f, void *arg)
+{
+    (void)arg;
+    store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: the queue's lock publishes it */
+    lock_take(&sched.lock);
+    globq_put((runnable)f);
+    lock_drop(&sched.lock);
+}
+
+void fiber_yield(void)
+{
+    struct m *m = m_self();
+    struct fiber *f = m->cur;
+    if (unlikely(f->bound != NULL)) {
+        if (!runq_empty(m->p) || load_rlx(&sched.global_len) != 0) /* rlx: hint */
+            park_in_place(m, yield_bound, NULL, WAIT_PROC);
+        return;
+    }
+    struct p *p = m->p;
+    if (!scheduler_due(m, p)) {
+        if (runq_empty(p))
+            return; /* nobody else: go on */
+        runnable r = local_next(p);
+        if (r != 0) {
+            struct fiber *next;
+            if (run_is_task(r))
+                next = fiber_bind(p, run_task(r));
+            else if (unlikely(run_fiber(r)->bound != NULL)) {
+                m->given = r;
+                next = NULL;
+            } else
+                next = run_fiber(r);
+            switch_away(m, f, next, AFTER_YIELD);
+            return;
+        }
+    }
+    switch_away(m, f, NULL, AFTER_YIELD);
+}
+
+/* ---- parking in place ----------------------------------------------------------------------------------- */
+
+struct in_place { struct m *m; park_commit *commit; void *arg; };
+
+/* Below the saved registers of the fiber, on its own stack. */
+static void in_place_sleep(void *arg)
+{
+    struct in_place *ip = arg;
+    struct m *m = ip->m;
+    struct fiber *f = m->cur;
+    struct p *p = m_has_p(m) ? m_disown(m) : NULL;
+    store_rlx(&m->sleep, 1); /* rlx: published by whatever makes f findable */
+    m->cur = NULL;
+    store_rel(&f->state, FIBER_WAITING); /* rel: publishes f->sp; acq in fiber_pin */
+    if (ip->commit != NULL)
+        ip->commit(f, ip->arg);
+    if (p != NULL)
+        proc_handoff(p);
+    m_sleep_inactive(m);
+    if (unlikely(load_acq(&sched.ending) != 0) && !m->foreign)
+        runtime_leave_fiber(m);
+    fiber_take(m, f);
+}
+
+void park_in_place(struct m *m, park_commit *commit, void *arg, enum wait_reason why)
+{
+    struct fiber *f = m->cur;
+    f->why = (uint8_t)why;
+    f->since_ns = load_rlx(&sched.coarse_ns); /* rlx: for show */
+    f->err = *m->errno_at;
+    struct in_place ip = { m, commit, arg };
+    weft_arch_call_saved(&f->sp, in_place_sleep, &ip);
+}
+
+/* Queues itself, unless a stop or a free processor came in between: then it is woken at once. */
+static void queue_for_proc(struct fiber *f, void *arg)
+{
+    (void)arg;
+    store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: the queue's lock publishes it */
+    lock_take(&sched.lock);
+    globq_put((runnable)f);
+    lock_drop(&sched.lock);
+    fence_seq(); /* before the looks of proc_wake */
+    proc_wake();
+}
+
+void proc_wait_in_place(struct m *m)
+{
+    struct fiber *f = m->cur;
+    bool was_bound = f->bound != NULL;
+    f->bound = m;
+    park_in_place(m, queue_for_proc, NULL, WAIT_PROC);
+    if (!was_bound)
+        f->bound = NULL;
+}
+
+/* ---- the big stack ---------------------------------------------------------------------------------------- */
+
+struct big { struct m *m; struct fiber *f; void (*fn)(void *); void *arg; };
+
+/* A host thread's own stack is big: the call stays on it, below the saved registers. */
+static void big_call(void *arg)
+{
+    struct big *b = arg;
+    store_rel(&b->f->state, FIBER_WAITING); /* rel: publishes f->sp */
+    b->fn(b->arg);
+    fiber_take(b->m, b->f);
+}
+
+void sched_on_big_stack(void (*fn)(void *arg), void *arg)
+{
+    struct m *m = m_self();
+    struct fiber *f = m->cur;
+    if (m->foreign) {
+        struct big b = { m, f, fn, arg };
+        f->why = WAIT_NONE;
+        weft_arch_call_saved(&f->sp, big_call, &b);
+        return;
+    }
+    f->why = WAIT_NONE;
+    m->g0_call = fn;
+    m->g0_arg = arg;
+    fiber_leave(m, f, AFTER_NOTHING);
+    sanitize_switch_to_g0(f, m, false);
+    weft_arch_switch(&f->sp, m->g0_sp);
+    sanitize_switch_end(f);
+}
+
+
+/* ---- the end of a fiber ------------------------------------------------------------------------------------- */
+
+static void run_defers(void)
+{
+    for (;;) {
+        struct m *m = rt_enter();
+        struct fiber *f = m->cur;
+        struct deferred *d = f->defers;
+        if (d == NULL) {
+            rt_leave(m);
+            return;
+        }
+        weft_fn *fn = d->fn;
+        void *arg = d->arg;
+        f->defers = d->next;
+        off_free(OFF_FIBER, d);
+        rt_leave(m);
+        fn(arg);
+    }
+}
+
+/* Starts t on the stack of f, which has just ended there. */
+static void fiber_reuse(struct m *m, struct fiber *f, struct task *t) w_noreturn;
+static void fiber_reuse(struct m *m, struct fiber *f, struct task *t)
+{
+    struct p *p = m->p;
+    fiber_init(p, f, t);
+    *m->errno_at = 0;
+    PROBE(fiber_start, f->id, p->id, 0);
+    m->prev_to = AFTER_NOTHING;
+    weft_arch_restart((void *)w_align_down((uintptr_t)f->stack_hi, 16), fiber_start);
+}
+
+/* On the fiber's stack, inside the runtime. */
+static void fiber_end(void) w_noreturn;
+static void fiber_end(void)
+{
+    struct m *m = m_self();
+    struct fiber *f = m->cur;
+    struct p *p = m->p;
+    PROBE(fiber_end, f->id, 0, 0);
+    if (!(f->flags & FIBER_SYSTEM))
+        store_rlx(&p->fibers_ended, load_rlx(&p->fibers_ended) + 1); /* rlx: counter, only writer */
+    if (f->lock_depth != 0) {
+        m->exiting = true;
+        f->bound = NULL;
+        f->lock_depth = 0;
+        switch_away(m, f, NULL, AFTER_DEAD);
+        __builtin_unreachable();
+    }
+    struct fiber *next = NULL;
+    if (!scheduler_due(m, p)) {
+        runnable r = local_next(p);
+        if (!SANITIZE_STACKS && run_is_task(r) && run_task(r)->stack_log2 == f->stack_log2)
+            fiber_reuse(m, f, run_task(r));
+        if (run_is_task(r))
+            next = fiber_bind(p, run_task(r));
+        else if (r != 0 && run_fiber(r)->bound != NULL)
+            m->given = r;
+        else
+            next = run_fiber(r);
+    }
+    switch_away(m, f, next, AFTER_DEAD);
+    __builtin_unreachable();
+}
+
+/* The first thing on a fiber's stack. */
+static void fiber_start(void)
+{
+    struct m *m = m_self();
+    struct fiber *f = m->cur;
+    sanitize_switch_end(f);
+    switch_finish(m);
+    weft_fn *fn = f->fn;
+    void *arg = f->arg;
+    f->arg = NULL; /* the fiber's frames keep it alive from here on, or do not */
+    rt_leave(m);
+    fn(arg);
+    weft_exit_from(__builtin_frame_address(0));
+}
+
+/* Ends the calling fiber; frame is not used but keeps the compiler from turning the caller's frame into ours. */
+void weft_exit_from(void *frame)
+{
+    (void)frame;
+    run_defers();
+    struct m *m = rt_enter();
+    struct fiber *f = m->cur;
+    if (f->flags & FIBER_THREAD)
+        w_fatal("weft_exit called on a thread of the host; only fibers end that way");
+    if (f->flags & FIBER_MAIN)
+        main_fiber_ended(f->main_exits);
+    fiber_end();
+}
+
+void weft_exit(void)
+{
+    struct m *m = rt_enter();
+    if (m->cur->flags & FIBER_MAIN)
+        m->cur->main_exits = true;
+    rt_leave(m);
+    weft_exit_from(__builtin_frame_address(0));
+}
+
+/* ---- the scheduler's stack ------------------------------------------------------------------------------------ */
+
+/* f is bound to another machine: that one gets our processor. */
+static void give_to_bound(struct m *m, struct fiber *f)
+{
+    struct m *to = f->bound;
+    lock_take(&sched.lock);
+    if (load_rlx(&sched.stopping) != 0) { /* rlx: set before the stopper took this lock */
+        m->given = (runnable)f;
+        lock_drop(&sched.lock);
+        return; /* the loop stops, and comes here again */
+    }
+    struct p *p = m_disown(m);
+    m_own(to, p);
+    sched.nactive++;
+    lock_drop(&sched.lock);
+    m_wake(to);
+}
+
+static void g0_work(struct m *m)
+{
+    void (*fn)(void *) = m->g0_call;
+    struct fiber *f = m->cur;
+    m->g0_call = NULL;
+    store_rel(&f->state, FIBER_WAITING); /* rel: publishes f->sp; so the collector scans it as a parked one */
+    fn(m->g0_arg);
+    fiber_take(m, f);
+    m->prev_to = AFTER_NOTHING;
+    sanitize_switch_from_g0(m, f);
+    weft_arch_switch(&m->g0_sp, f->sp);
+    sanitize_switch_end_g0(m);
+}
+
+void switch_loop(struct m *m)
+{
+    for (;;) {
+        struct fiber *f;
+        if (m->exiting && m_exit_locked(m))
+            return;
+        runnable r = schedule_next(m); /* blocks */
+        if (r == 0)
+            return; /* the runtime ends */
+        if (run_is_task(r))
+            f = fiber_bind(m->p, run_task(r));
+        else
+            f = run_fiber(r);
+        if (unlikely(f->bound != NULL)) {
+            give_to_bound(m, f);
+            continue;
+        }
+        fiber_take(m, f);
+        m->prev_to = AFTER_NOTHING;
+        sanitize_switch_from_g0(m, f);
+        weft_arch_switch(&m->g0_sp, f->sp);
+        sanitize_switch_end_g0(m);
+        while (m->g0_call != NULL)
+            g0_work(m);
+        switch_finish(m);
+        m->prev_to = AFTER_NOTHING;
+    }
+}
+
+/* ---- for dumps and roots ---------------------------------------------------------------------------------------- */
+
+static void task_visit(runnable r, void (*fn)(struct task *, void *), void *arg)
+{
+    if (r != 0 && run_is_task(r))
+        fn(run_task(r), arg);
+}
+
+void tasks_each_stw(void (*fn)(struct task *t, void *arg), void *arg)
+{
+    for (uint32_t i = 0; i < sched.allp_cap; i++) {
+        struct p *p = sched.allp[i];
+        if (p == NULL)
+            continue;
+        task_visit((runnable)load_rlx(&p->runq.next), fn, arg); /* rlx: the world stands still */
+        for (uint32_t h = load_rlx(&p->runq.head); h != load_rlx(&p->runq.tail); h++) /* rlx: as above */
+            task_visit(load_rlx(&p->runq.slot[h % RUNQ_SIZE]), fn, arg);
+    }
+    for (runnable r = sched.global_head; r != 0; r = run_link(r)->next)
+        task_visit(r, fn, arg);
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
+        task_visit(m->given, fn, arg);
+}

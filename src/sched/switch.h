@@ -1,0 +1,26 @@
+/* Between fibers: see the essay in switch.c. */
+#ifndef WEFT_SCHED_SWITCH_H
+#define WEFT_SCHED_SWITCH_H
+
+#include "sched/sched.h"
+
+/* What is due for the fiber that was left. */
+enum after_switch { AFTER_NOTHING, AFTER_PARK, AFTER_YIELD, AFTER_DEAD };
+
+/* The loop of a machine's own stack: runs fibers until the thread is to end. */
+void switch_loop(struct m *m);
+/* Parks the fiber where it is: its thread sleeps with it. For fibers that are bound to their thread. The P is handed on. On return the machine has a P. */
+void park_in_place(struct m *m, park_commit *commit, void *arg, enum wait_reason why);
+/* Waits in place for a processor. */
+void proc_wait_in_place(struct m *m);
+
+/* [PIN]: true: f is parked and its stack stands still until fiber_unpin. Inside the runtime, not for the calling fiber, and for a few microseconds only. */
+bool fiber_pin(struct fiber *f);
+void fiber_unpin(struct fiber *f);
+
+/* Every task that waits in a queue, while the world is stopped. */
+void tasks_each_stw(void (*fn)(struct task *t, void *arg), void *arg);
+
+/* Ends the calling fiber, in user code: deferred calls, then away. */
+void weft_exit_from(void *frame) w_noreturn;
+#endif

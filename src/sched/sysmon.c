@@ -1,0 +1,209 @@
+/* The monitor: a thread that holds no P, runs no fiber, and looks after those that do.
+ *
+ * [HANDOFF]. A fiber in user code cannot be preempted: it may be anywhere, inside malloc for instance. But its processor can be taken away ([ENTRY]) and given to
+ * another machine; the fiber goes on where it was, on its own thread, scheduled by the kernel, and queues for a processor at its next call into weft. The monitor does that to a machine
+ * whose processor has made no scheduling step
+ *      for 10 ms; or
+ *      between two looks of the monitor, if the thread has used no CPU time between them: it sleeps in the kernel (a blocking read, a foreign mutex).
+ * Only where somebody gains: the queue of that processor, or the global one, has work, or no other processor is idle or searching to serve timers and
+ * descriptors.
+ *
+ * It also: polls descriptors that nobody polled for 10 ms; wakes a machine for timers that are overdue because all were busy; starts threads for tainted threads; forces
+ * a collection after two minutes without; keeps the coarse clock.
+ *
+ * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. While all processors idle
+ * it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. */
+#include "sched/sysmon.h"
+#include "sched/machine.h"
+#include "sched/mutator.h"
+#include "sched/runq.h"
+#include "sched/world.h"
+#include "os/clock.h"
+#include "os/futex.h"
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+
+#define SLICE_NS 10000000
+#define FORCE_GC_NS INT64_C(120000000000)
+
+static struct {
+    pthread_t thread;
+    w_u32 word;        /* futex: 1 asked to look */
+    w_u32 asleep;      /* sleeps without a time-out */
+    struct lock lock;  /* RANK_LEAF: asked */
+    struct m *asked;   /* threads to start, linked by idle_next */
+    w_u32 nasked;      /* under lock; read relaxed as a hint */
+} sysmon;
+
+void sysmon_wake(void)
+{
+    if (load_seq(&sysmon.asleep) == 0)
+        return;
+    store_seq(&sysmon.word, 1);
+    os_futex_wake(&sysmon.word, 1);
+}
+
+static void sysmon_poke(void)
+{
+    store_seq(&sysmon.word, 1);
+    os_futex_wake(&sysmon.word, 1);
+}
+
+void sysmon_start_thread(struct m *m)
+{
+    lock_take(&sysmon.lock);
+    m->idle_next = sysmon.asked;
+    sysmon.asked = m;
+    store_seq(&sysmon.nasked, load_rlx(&sysmon.nasked) + 1); /* rlx: under the lock */
+    lock_drop(&sysmon.lock);
+    sysmon_poke();
+}
+
+static bool start_asked(void)
+{
+    if (load_rlx(&sysmon.nasked) == 0) /* rlx: hint; who asks pokes us */
+        return false;
+    lock_take(&sysmon.lock);
+    struct m *m = sysmon.asked;
+    sysmon.asked = NULL;
+    store_rlx(&sysmon.nasked, 0); /* rlx: under the lock */
+    lock_drop(&sysmon.lock);
+    while (m != NULL) {
+        struct m *next = m->idle_next;
+        m_start_or_give_up(m);
+        m = next;
+    }
+    return true;
+}
+
+/* Would anybody gain if p moved? */
+static bool wanted(struct p *p)
+{
+    if (!runq_empty(p) || load_rlx(&sched.global_len) != 0) /* rlx: hints */
+        return true;
+    bool idle_hands = load_rlx(&sched.nidle_p) != 0 || load_rlx(&sched.nspinning) != 0; /* rlx: hints */
+    return !idle_hands && (load_rlx(&sched.poll_until_ns) == 0 && (netpoll_waiters() != 0 || timers_next() != INT64_MAX)); /* rlx: hint */
+}
+
+/* The thread has slept in the kernel since the last look. */
+static bool sleeps(struct p *p, struct m *m, uint64_t tick)
+{
+    int64_t cpu = os_thread_cpu_ns(m->tid);
+    bool same = p->sys_cpu_tick == tick && p->sys_cpu_ns == cpu && cpu > 0;
+    p->sys_cpu_ns = cpu;
+    p->sys_cpu_tick = tick;
+    return same;
+}
+
+static bool retake(struct p *p, int64_t now)
+{
+    uint64_t tick = __atomic_load_n(&p->tick, __ATOMIC_RELAXED); /* a hint; torn values cannot occur */
+    if (load_rlx(&p->sys_tick) != tick) { /* rlx: only we write it */
+        store_rlx(&p->sys_tick, tick);
+        p->sys_when_ns = now;
+        return false;
+    }
+    struct m *m = load_rlx(&p->owner); /* rlx: machines are never freed while we run */
+    if (m == NULL || m->foreign || load_rlx(&m->in_runtime) != 0 || !wanted(p)) /* rlx: p_take looks again */
+        return false;
+    int64_t ran = now - p->sys_when_ns;
+    if (ran < SLICE_NS && !sleeps(p, m, tick))
+        return false;
+    lock_take(&sched.take_lock);
+    struct p *taken = load_rlx(&sched.stopping) == 0 && load_rlx(&p->owner) == m ? p_take(m) : NULL; /* rlx: a stopper holds take_lock while it takes */
+    lock_drop(&sched.take_lock);
+    if (taken == NULL)
+        return false;
+    add_rlx(&taken->handoffs, 1); /* rlx: counter */
+    PROBE(proc_handoff, taken->id, m->id, ran);
+    proc_handoff(taken);
+    return true;
+}
+
+static bool look(int64_t now, int64_t *polled)
+{
+    bool did = start_asked();
+    store_rlx(&sched.coarse_ns, now); /* rlx: for show */
+    if (load_rlx(&sched.poll_until_ns) != 0) /* rlx: hint */
+        *polled = now;
+    if (netpoll_waiters() != 0 && now - *polled > SLICE_NS) {
+        *polled = now;
+        struct fiber *list = netpoll(0);
+        if (list != NULL) {
+            inject_fibers(NULL, list);
+            proc_wake();
+            did = true;
+        }
+    }
+    if (timers_next() < now - SLICE_NS / 10 && load_rlx(&sched.nidle_p) != 0) { /* rlx: hint */
+        proc_wake_slow();
+        did = true;
+    }
+    for (uint32_t i = 0; i < sched.nprocs; i++) {
+        struct p *p = sched.allp[i];
+        if (load_rlx(&p->status) == P_RUNNING && retake(p, now)) /* rlx: hint */
+            did = true;
+    }
+    int64_t last = gc_last_end_ns();
+    if (last != 0 && now - last > FORCE_GC_NS)
+        mutator_force_gc();
+    return did;
+}
+
+/* Nothing runs and nothing will by itself: no need to look. */
+static bool all_idle(void)
+{
+    return load_seq(&sched.nidle_p) == sched.nprocs && load_rlx(&sysmon.nasked) == 0 && load_seq(&sched.ending) == 0; /* rlx: who asks pokes us */
+}
+
+static void *sysmon_main(void *arg)
+{
+    (void)arg;
+    pthread_setname_np(pthread_self(), "weft-sysmon");
+    int64_t delay = 20000, polled = 0;
+    unsigned quiet = 0;
+    while (load_acq(&sched.ending) == 0) {
+        store_seq(&sysmon.word, 0);
+        if (all_idle()) {
+            store_seq(&sysmon.asleep, 1); /* seq: before the second look; sysmon_wake's caller changes nidle_p before it looks at asleep */
+            while (all_idle() && load_seq(&sysmon.word) == 0)
+                os_futex_wait(&sysmon.word, 0, FORCE_GC_NS / 2);
+            store_seq(&sysmon.asleep, 0);
+            quiet = 0;
+            delay = 20000;
+        } else {
+            os_futex_wait(&sysmon.word, 0, delay);
+        }
+        if (look(os_now_ns(), &polled)) {
+            quiet = 0;
+            delay = 20000;
+        } else if (++quiet > 50) {
+            delay = w_min(delay * 2, (int64_t)10000000);
+        }
+    }
+    start_asked();
+    return NULL;
+}
+
+int sysmon_start(void)
+{
+    memset(&sysmon, 0, sizeof sysmon);
+    lock_init(&sysmon.lock, RANK_LEAF);
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 256u << 10);
+    int err = pthread_create(&sysmon.thread, &attr, sysmon_main, NULL);
+    pthread_attr_destroy(&attr);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return -err;
+}
+
+void sysmon_end(void)
+{
+    sysmon_poke();
+    pthread_join(sysmon.thread, NULL);
+}

@@ -1,0 +1,12 @@
+/* The monitor thread: see the essay in sysmon.c. */
+#ifndef WEFT_SCHED_SYSMON_H
+#define WEFT_SCHED_SYSMON_H
+
+#include "sched/sched.h"
+
+int sysmon_start(void);              /* 0 or negative errno */
+void sysmon_end(void);               /* joins it */
+void sysmon_wake(void);              /* processors are busy again, or there is something to do */
+void sysmon_start_thread(struct m *m); /* makes m's thread for a caller whose own thread may be tainted */
+
+#endif

@@ -1,0 +1,437 @@
+/* Stopping the world.
+ *
+ * [STW]. Two things can be stopped: the processors, that is everything that happens inside weft, and the threads, that is every store the program may do. Statistics need the first,
+ * collections both.
+ *
+ *   1. One stopper at a time: `owner`. Who wants to stop while another does stands still for that one first.
+ *   2. stopping = 1; POLL_STOP in every machine's poll; then sched.lock once, after which no P changes hands (see machine.c); then a membarrier.
+ *   3. Idle Ps are stopped by being idle: nobody gets one. Each machine with a P is either
+ *        in user code: its P is taken (p_take) and kept in m->taken; or
+ *        inside: it stands still by itself when it leaves, parks, or looks for work (world_stop_here), with its P in hand. It is waited for.
+ *   4. If threads are to stop: each machine with a current fiber that is in user code gets the stop signal. The handler, on the alternate stack, publishes the
+ *      interrupted registers and stack pointer, acknowledges, and sleeps. A handler that finds its machine inside the runtime does nothing: the machine will stand
+ *      still when it leaves, since poll is set. Machines without a P that come in wait in rt_enter_slow, and acknowledge there.
+ *   5. start: taken Ps are given back where they came from (their machines need not even notice), poll is cleared, stopping = 0, gate is opened.
+ *
+ * An acknowledgement carries the number of the stop, so that a late one does not count for the next. Threads asleep between weft_blocking_begin and _end, parked in place, or idle have no
+ * current fiber and are not disturbed.
+ *
+ * While threads are stopped nothing here may take a lock of libc or the loader, since a stopped thread may hold it: no malloc, stdio, dlopen,
+ * pthread_create. So the helpers of parallel marking are started before the stop.
+ *
+ * The whole argument rests on the same pairs as [ENTRY]: (in_runtime = 0; look at poll) against (poll |= STOP; membarrier; look at in_runtime). */
+#include "sched/world.h"
+#include "sched/machine.h"
+#include "sched/report.h"
+#include "sched/stack.h"
+#include "sched/switch.h"
+#include "os/clock.h"
+#include "os/futex.h"
+#include "os/loader.h"
+#include "os/signal.h"
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define LATE_NS 10000000
+
+struct helper {
+    pthread_t thread;
+    w_u32 word;   /* futex: 0 idle, 1 work, 2 end */
+    unsigned index;
+};
+
+static struct {
+    w_u32 owner;       /* futex: 1 while somebody stops the world */
+    w_u32 gate;        /* futex: number of the stop that is open or past; grows by one at each start */
+    w_u32 event;       /* futex: bumped at each acknowledgement */
+    /* the owner's */
+    bool threads;
+    int reason;
+    int64_t decided_ns;
+    struct m *late;    /* the first one that was waited for too long */
+    bool late_inside;
+    weft_stop_stats stats[WEFT_STOP_REASONS]; /* written by the owner; read racily, each word by itself */
+    struct helper helpers[64];
+    unsigned nhelpers;
+    /* work of the helpers */
+    void (*fn)(void *arg, unsigned i, unsigned n);
+    void *arg;
+    unsigned nwork;
+    w_u32 left;        /* futex: helpers still at work */
+} world;
+
+static const char *const reason_text[WEFT_STOP_REASONS] = { "GC", "read mem stats", "GOMAXPROCS", "all stacks", "fork", "end" };
+
+/* ---- the expensive half of [ENTRY] -------------------------------------------------------------------- */
+
+void world_fence(void)
+{
+    if (sched.fenced) {
+        fence_seq();
+        return;
+    }
+    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+}
+
+static bool membarrier_ready(void)
+{
+    int err = errno;
+    bool ok = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+    errno = err;
+    return ok;
+}
+
+/* ---- standing still ------------------------------------------------------------------------------------- */
+
+static void acknowledge(struct m *m, uint32_t stop)
+{
+    store_rel(&m->stop_ack, stop); /* rel: publishes stop_sp and all that we did; acq in acked */
+    add_seq(&world.event, 1);
+    os_futex_wake(&world.event, 1);
+}
+
+static void stand_still(void *arg)
+{
+    struct m *m = arg;
+    while (load_acq(&sched.stopping) != 0) {
+        uint32_t stop = load_acq(&world.gate);
+        if (load_acq(&sched.stopping) == 0)
+            return;
+        acknowledge(m, stop);
+        while (load_acq(&world.gate) == stop) /* acq: sees what the stopper did; rel in world_start */
+            os_futex_wait(&world.gate, stop, -1);
+    }
+}
+
+void world_stop_here(struct m *m)
+{
+    m->stop_regs_lo = m->stop_regs_hi = NULL;
+    weft_arch_call_saved(&m->stop_sp, stand_still, m);
+}
+
+/* On the alternate stack, of a thread that the stop signal interrupted. Not ours: the host's handler gets it. */
+static bool stop_signal(int sig, siginfo_t *info, void *ctx)
+{
+    (void)sig;
+    struct m *m = m_self();
+    if (m == NULL || info->si_code != SI_TKILL || info->si_pid != getpid())
+        return false;
+    if (load_rlx(&m->in_runtime) != 0 || load_acq(&sched.stopping) == 0) /* rlx: our own thread's store */
+        return true;
+    ucontext_t *uc = ctx;
+    m->stop_sp = (void *)(arch_uc_sp(uc) - ARCH_RED_ZONE);
+    m->stop_regs_lo = uc;
+    m->stop_regs_hi = arch_uc_end(uc);
+    stand_still(m);
+    return true;
+}
+
+/* ---- stopping --------------------------------------------------------------------------------------------- */
+
+static bool acked(struct m *m) { return load_acq(&m->stop_ack) == load_rlx(&world.gate); } /* rlx: only we open the gate */
+
+static void take_ownership(struct m *m)
+{
+    while (!cas_acq_rel(&world.owner, 0, 1)) { /* acq: sees the last stop's end; rel in world_start */
+        if (load_acq(&sched.stopping) != 0)
+            world_stop_here(m);
+        else
+            cpu_relax();
+    }
+}
+
+/* P of m is not running any more, or is taken now. */
+static bool p_stopped(struct m *m)
+{
+    uint32_t s = load_acq(&m->pstate); /* acq: with m_own, m_disown */
+    if (s == M_GONE || acked(m))
+        return true;
+    struct p *p = p_take(m);
+    if (p == NULL)
+        return false;
+    m->taken = p;
+    return true;
+}
+
+static void send_stop(struct m *m)
+{
+    m->stop_sent = load_rlx(&world.gate); /* rlx: only we open the gate */
+    int err = errno;
+    if (syscall(SYS_tgkill, getpid(), m->tid, sched.stop_signal) != 0 && errno == ESRCH)
+        store_seq(&m->dead, 1); /* a thread of the host that ended without a word */
+    errno = err;
+}
+
+/* The thread of m cannot touch the heap any more; asks it to stop, once, if it is in user code. */
+static bool thread_stopped(struct m *m)
+{
+    if (load_acq(&m->dead) != 0 || __atomic_load_n(&m->cur, __ATOMIC_ACQUIRE) == NULL || acked(m))
+        return true;
+    if (load_acq(&m->in_runtime) == 0 && m->stop_sent != load_rlx(&world.gate)) /* rlx: only we open the gate */
+        send_stop(m);
+    return false;
+}
+
+static void wait_for(struct m *m, bool (*done)(struct m *))
+{
+    for (unsigned spins = 0;; spins++) {
+        uint32_t e = load_acq(&world.event);
+        if (done(m))
+            return;
+        if (spins < 200) {
+            cpu_relax();
+            continue;
+        }
+        os_futex_wait(&world.event, e, 1000000);
+        if (world.late == NULL && os_now_ns() - world.decided_ns > LATE_NS) {
+            world.late = m; /* said after the start: nothing may be logged while threads are stopped */
+            world.late_inside = load_acq(&m->in_runtime) != 0;
+        }
+    }
+}
+
+static void count(uint64_t *total, uint64_t *max, uint64_t *buckets, int64_t ns)
+{
+    uint64_t v = ns > 0 ? (uint64_t)ns : 0;
+    *total += v;
+    *max = w_max(*max, v);
+    unsigned b = v < 2 ? 0 : 63u - (unsigned)__builtin_clzll(v);
+    buckets[w_min(b, (unsigned)WEFT_STOP_BUCKETS - 1)]++;
+}
+
+void world_stop(int reason, bool threads)
+{
+    struct m *self = m_self();
+    int64_t decided = os_now_ns();
+    take_ownership(self);
+    world.threads = threads;
+    world.reason = reason;
+    world.decided_ns = decided;
+    world.late = NULL;
+    PROBE(world_stop, reason, 0, 0);
+    store_seq(&sched.stopping, 1);
+    lock_take(&sched.lock); /* from here on no P changes hands */
+    struct m *all = load_acq(&sched.all_m);
+    lock_drop(&sched.lock);
+    for (struct m *m = all; m != NULL; m = m->all_next)
+        or_acq_rel(&m->poll, POLL_STOP);
+    world_fence();
+    lock_take(&sched.take_lock);
+    for (struct m *m = all; m != NULL; m = m->all_next)
+        if (m != self && load_acq(&m->dead) == 0)
+            wait_for(m, p_stopped);
+    lock_drop(&sched.take_lock);
+    if (threads)
+        /* Those attached since then wait for a P with nothing of the heap in hand. */
+        for (struct m *m = all; m != NULL; m = m->all_next)
+            if (m != self)
+                thread_stopped(m);
+    if (threads)
+        for (struct m *m = all; m != NULL; m = m->all_next)
+            if (m != self)
+                wait_for(m, thread_stopped);
+    int64_t took = os_now_ns() - decided;
+    weft_stop_stats *st = &world.stats[reason];
+    st->count++;
+    count(&st->stopping_total_ns, &st->stopping_max_ns, st->stopping, took);
+    PROBE(world_stopped, reason, took, 0);
+}
+
+int64_t world_start(void)
+{
+    struct m *self = m_self();
+    int64_t took = os_now_ns() - world.decided_ns;
+    weft_stop_stats *st = &world.stats[world.reason];
+    count(&st->stopped_total_ns, &st->stopped_max_ns, st->stopped, took);
+    PROBE(world_start, world.reason, took, 0);
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) {
+        struct p *p = m->taken;
+        m->taken = NULL;
+        if (p != NULL && m->foreign) { /* in user code it has no use for it */
+            lock_take(&sched.lock);
+            p_idle_put(p);
+            lock_drop(&sched.lock);
+        } else if (p != NULL) {
+            m_own(m, p);
+        }
+        and_acq_rel(&m->poll, ~(uint32_t)POLL_STOP);
+    }
+    struct m *slow = world.late;
+    bool inside = world.late_inside;
+    int reason = world.reason;
+    store_seq(&sched.stopping, 0);
+    add_seq(&world.gate, 1); /* rel: publishes what was done in the stop; acq in stand_still */
+    os_futex_wake(&world.gate, INT_MAX);
+    store_rel(&world.owner, 0); /* rel: acq in take_ownership */
+    if (slow != NULL)
+        sched_logf("weft: stop of the world (%s) took %ld us; thread %d%s was %s", reason_text[reason], (long)(took / 1000), slow->tid,
+                   slow->foreign ? " of the host" : "",
+                   inside ? "inside the runtime" : "in user code, not scheduled or with the stop signal blocked");
+    if (self == NULL || load_rlx(&sched.global_len) != 0) /* rlx: hint */
+        proc_wake_slow();
+    else
+        proc_wake();
+    return took;
+}
+
+/* ---- what a collection scans --------------------------------------------------------------------------------- */
+
+struct scan { void (*range)(void *, const void *, const void *); void *marker; };
+
+static void scan_defers(const struct scan *s, struct fiber *f)
+{
+    for (struct deferred *d = f->defers; d != NULL; d = d->next)
+        s->range(s->marker, d, d + 1);
+}
+
+/* Stack from sp to the descriptor, and that too: it holds the argument. */
+static void scan_stack_from(const struct scan *s, struct fiber *f, const void *sp)
+{
+    bool outside = (const char *)sp < f->stack_lo || (const char *)sp > f->stack_hi;
+    const void *lo = outside ? f->stack_lo : sp; /* outside: a signal handler of the host, on its alternate stack */
+    s->range(s->marker, lo, f->stack_hi);
+    s->range(s->marker, f, f + 1);
+    scan_defers(s, f);
+}
+
+static void scan_fiber(struct fiber *f, void *arg)
+{
+    uint32_t state = load_rlx(&f->state); /* rlx: the world stands still */
+    if (state == FIBER_WAITING || state == FIBER_RUNNABLE)
+        scan_stack_from(arg, f, f->sp);
+}
+
+static void scan_task(struct task *t, void *arg)
+{
+    const struct scan *s = arg;
+    s->range(s->marker, &t->arg, &t->arg + 1);
+}
+
+static void scan_machine(const struct scan *s, struct m *m)
+{
+    if (load_rlx(&m->dead) != 0) /* rlx: the world stands still */
+        return;
+    struct fiber *f = m->cur;
+    if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && m->stop_sp != NULL) { /* rlx: as above */
+        scan_stack_from(s, f, m->stop_sp);
+        if (m->stop_regs_lo != NULL)
+            s->range(s->marker, m->stop_regs_lo, m->stop_regs_hi);
+    }
+    if (m->foreign)
+        scan_fiber(&m->self, (void *)s);
+    if (m->blocking)
+        s->range(s->marker, &m->block_frame, &m->block_frame + 1);
+    if (m->thread_pointer != 0)
+        loader_tls(m->thread_pointer, s->range, s->marker);
+}
+
+void world_scan_stacks(unsigned worker, unsigned nworkers, void (*range)(void *, const void *, const void *), void *marker)
+{
+    struct scan s = { range, marker };
+    unsigned i = 0;
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
+        if (i++ % nworkers == worker)
+            scan_machine(&s, m);
+    stack_each(worker, nworkers, scan_fiber, &s);
+    if (worker == 0) {
+        tasks_each_stw(scan_task, &s);
+        timers_scan(range, marker);
+    }
+}
+
+/* ---- helpers of a stop ----------------------------------------------------------------------------------------- */
+
+static void *helper_main(void *arg)
+{
+    struct helper *h = arg;
+    pthread_setname_np(pthread_self(), "weft-gc");
+    for (;;) {
+        uint32_t w;
+        while ((w = load_acq(&h->word)) == 0) /* acq: sees the work; rel in world_parallel */
+            os_futex_wait(&h->word, 0, -1);
+        if (w == 2)
+            return NULL;
+        store_rlx(&h->word, 0); /* rlx: the next one comes after left is 0 */
+        world.fn(world.arg, h->index, world.nwork);
+        if (sub_acq_rel(&world.left, 1) == 1) /* rel: our work is done; acq in world_parallel */
+            os_futex_wake(&world.left, 1);
+    }
+}
+
+void world_helpers_prepare(unsigned want)
+{
+    want = w_min(want, (unsigned)w_countof(world.helpers));
+    while (world.nhelpers + 1 < want) {
+        struct helper *h = &world.helpers[world.nhelpers];
+        store_rlx(&h->word, 0); /* rlx: pthread_create publishes */
+        h->index = world.nhelpers + 1;
+        sigset_t all, old;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &old);
+        int err = pthread_create(&h->thread, NULL, helper_main, h);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+        if (err != 0)
+            return; /* fewer will do */
+        world.nhelpers++;
+    }
+}
+
+void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg)
+{
+    unsigned n = w_min(want, world.nhelpers + 1);
+    world.fn = fn;
+    world.arg = arg;
+    world.nwork = n;
+    store_rlx(&world.left, n - 1); /* rlx: published by the words */
+    for (unsigned i = 0; i + 1 < n; i++) {
+        store_rel(&world.helpers[i].word, 1); /* rel: publishes the work; acq in helper_main */
+        os_futex_wake(&world.helpers[i].word, 1);
+    }
+    fn(arg, 0, n);
+    uint32_t left;
+    unsigned spins = 0;
+    while ((left = load_acq(&world.left)) != 0) { /* acq: sees the helpers' work */
+        if (++spins < 2000)
+            cpu_relax();
+        else
+            os_futex_wait(&world.left, left, -1);
+    }
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------------- */
+
+int world_start_up(void)
+{
+    sched.fenced = !membarrier_ready();
+    memset(world.stats, 0, sizeof world.stats);
+    for (int i = 0; i < WEFT_STOP_REASONS; i++)
+        world.stats[i].reason = reason_text[i];
+    return signal_hook(sched.stop_signal, stop_signal);
+}
+
+void world_end(void)
+{
+    for (unsigned i = 0; i < world.nhelpers; i++) {
+        store_rel(&world.helpers[i].word, 2);
+        os_futex_wake(&world.helpers[i].word, 1);
+    }
+    for (unsigned i = 0; i < world.nhelpers; i++)
+        pthread_join(world.helpers[i].thread, NULL);
+    world.nhelpers = 0;
+    signal_unhook(sched.stop_signal);
+}
+
+int weft_read_stop_stats(int reason, weft_stop_stats *out)
+{
+    if (reason < 0 || reason >= WEFT_STOP_REASONS || out == NULL)
+        return -EINVAL;
+    *out = world.stats[reason];
+    if (out->reason == NULL)
+        out->reason = reason_text[reason];
+    return 0;
+}

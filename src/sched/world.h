@@ -1,0 +1,24 @@
+/* Stopping the world: see the essay in world.c. */
+#ifndef WEFT_SCHED_WORLD_H
+#define WEFT_SCHED_WORLD_H
+
+#include "sched/sched.h"
+
+int world_start_up(void);   /* signal handlers; 0 or negative errno */
+void world_end(void);
+
+/* One stop at a time. The caller is inside the runtime, with or without a P, and if it is a fiber, has published its registers (sched_on_big_stack).
+ * threads: also stop threads in user code, not only what they do inside weft. */
+void world_stop(int reason, bool threads);
+int64_t world_start(void);  /* ns since the stop was decided */
+/* A stop is wanted: stand still till it is over. Inside the runtime. Afterwards the processor may be gone if maxprocs was lowered (m_has_p). */
+void world_stop_here(struct m *m);
+
+void world_scan_stacks(unsigned worker, unsigned nworkers, void (*scan)(void *marker, const void *lo, const void *hi), void *marker);
+void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg);
+/* Makes sure that world_parallel has threads; outside of a stop. */
+void world_helpers_prepare(unsigned want);
+/* The expensive half of [ENTRY]: each running thread of the process has executed a fence when it returns. */
+void world_fence(void);
+
+#endif
