@@ -78,29 +78,43 @@ static uint64_t stop_percentile_us(const weft_stop_stats *s, uint64_t percent)
     return 0;
 }
 
+static void line(struct text *t, const char *name, uint64_t v)
+{
+    text_add(t, "%s:%llu\r\n", name, (unsigned long long)v);
+}
+
+static uint64_t counter(const uint64_t *c) { return __atomic_load_n(c, __ATOMIC_RELAXED); }
+
 static void info_server(struct text *t, const weft_mem_stats *m, int64_t now_ms)
 {
     (void)m;
-    text_add(t, "# Server\r\nserver_name:weft-kv\r\nweft_version:%s\r\nprocess_id:%d\r\ntcp_port:%d\r\nuptime_in_seconds:%lld\r\n"
-             "processors:%d\r\nfibers:%lld\r\nthreads:%lu\r\n",
-             weft_version(), (int)getpid(), server.port, (long long)(now_ms - server.start_ms) / 1000, weft_maxprocs(0),
-             (long long)weft_num_fibers(), proc_status("Threads"));
+    text_add(t, "# Server\r\nserver_name:weft-kv\r\nweft_version:%s\r\n", weft_version());
+    line(t, "process_id", (uint64_t)getpid());
+    line(t, "tcp_port", (uint64_t)server.port);
+    line(t, "uptime_in_seconds", (uint64_t)(now_ms - server.start_ms) / 1000);
+    line(t, "processors", (uint64_t)weft_maxprocs(0));
+    line(t, "fibers", (uint64_t)weft_num_fibers());
+    line(t, "threads", proc_status("Threads"));
 }
 
 static void info_clients(struct text *t, const weft_mem_stats *m, int64_t now_ms)
 {
     (void)m, (void)now_ms;
-    text_add(t, "# Clients\r\nconnected_clients:%zu\r\nmaxclients:%d\r\n", server.n_clients, server.options.max_clients);
+    text_add(t, "# Clients\r\n");
+    line(t, "connected_clients", server.n_clients);
+    line(t, "maxclients", (uint64_t)server.options.max_clients);
 }
 
 static void info_memory(struct text *t, const weft_mem_stats *m, int64_t now_ms)
 {
     (void)now_ms;
     int64_t limit = weft_set_memory_limit(-1);
-    text_add(t, "# Memory\r\nused_memory:%llu\r\nused_memory_rss:%llu\r\nused_memory_peak_rss:%llu\r\nruntime_memory:%llu\r\n"
-             "maxmemory:%lld\r\n",
-             (unsigned long long)m->heap_alloc, proc_status("VmRSS") * 1024ull, proc_status("VmHWM") * 1024ull,
-             (unsigned long long)(m->sys - m->heap_released), limit == INT64_MAX ? 0 : (long long)limit);
+    text_add(t, "# Memory\r\n");
+    line(t, "used_memory", m->heap_alloc);
+    line(t, "used_memory_rss", proc_status("VmRSS") * 1024ull);
+    line(t, "used_memory_peak_rss", proc_status("VmHWM") * 1024ull);
+    line(t, "runtime_memory", m->sys - m->heap_released);
+    line(t, "maxmemory", limit == INT64_MAX ? 0 : (uint64_t)limit);
 }
 
 static void info_stats(struct text *t, const weft_mem_stats *m, int64_t now_ms)
@@ -108,13 +122,14 @@ static void info_stats(struct text *t, const weft_mem_stats *m, int64_t now_ms)
     (void)m, (void)now_ms;
     struct db_stats d;
     db_stats_read(&d);
-    text_add(t, "# Stats\r\ntotal_connections_received:%llu\r\nrejected_connections:%llu\r\ntotal_commands_processed:%llu\r\n"
-             "protocol_errors:%llu\r\nkeyspace_hits:%llu\r\nkeyspace_misses:%llu\r\nexpired_keys:%llu\r\n",
-             (unsigned long long)__atomic_load_n(&server.accepted, __ATOMIC_RELAXED),
-             (unsigned long long)__atomic_load_n(&server.rejected, __ATOMIC_RELAXED),
-             (unsigned long long)__atomic_load_n(&server.commands, __ATOMIC_RELAXED),
-             (unsigned long long)__atomic_load_n(&server.protocol_errors, __ATOMIC_RELAXED), (unsigned long long)d.hits,
-             (unsigned long long)d.misses, (unsigned long long)d.expired);
+    text_add(t, "# Stats\r\n");
+    line(t, "total_connections_received", counter(&server.accepted));
+    line(t, "rejected_connections", counter(&server.rejected));
+    line(t, "total_commands_processed", counter(&server.commands));
+    line(t, "protocol_errors", counter(&server.protocol_errors));
+    line(t, "keyspace_hits", d.hits);
+    line(t, "keyspace_misses", d.misses);
+    line(t, "expired_keys", d.expired);
 }
 
 static void info_collector(struct text *t, const weft_mem_stats *m, int64_t now_ms)
@@ -122,13 +137,19 @@ static void info_collector(struct text *t, const weft_mem_stats *m, int64_t now_
     (void)now_ms;
     weft_stop_stats s = { 0 };
     (void)weft_read_stop_stats(WEFT_STOP_GC, &s);
-    text_add(t, "# Collector\r\ngc_cycles:%u\r\ngc_forced:%u\r\ngc_stops:%llu\r\ngc_stop_total_us:%llu\r\ngc_stop_p50_us:%llu\r\n"
-             "gc_stop_p99_us:%llu\r\ngc_stop_max_us:%llu\r\ngc_cpu_percent:%.2f\r\nheap_objects:%llu\r\nheap_goal:%llu\r\n"
-             "allocated_objects:%llu\r\nallocated_bytes:%llu\r\n",
-             m->num_gc, m->num_forced_gc, (unsigned long long)s.count, (unsigned long long)s.stopped_total_ns / 1000,
-             (unsigned long long)stop_percentile_us(&s, 50), (unsigned long long)stop_percentile_us(&s, 99),
-             (unsigned long long)s.stopped_max_ns / 1000, m->gc_cpu_fraction * 100, (unsigned long long)m->heap_objects,
-             (unsigned long long)m->next_gc, (unsigned long long)m->mallocs, (unsigned long long)m->total_alloc);
+    text_add(t, "# Collector\r\n");
+    line(t, "gc_cycles", m->num_gc);
+    line(t, "gc_forced", m->num_forced_gc);
+    line(t, "gc_stops", s.count);
+    line(t, "gc_stop_total_us", s.stopped_total_ns / 1000);
+    line(t, "gc_stop_p50_us", stop_percentile_us(&s, 50));
+    line(t, "gc_stop_p99_us", stop_percentile_us(&s, 99));
+    line(t, "gc_stop_max_us", s.stopped_max_ns / 1000);
+    text_add(t, "gc_cpu_percent:%.2f\r\n", m->gc_cpu_fraction * 100);
+    line(t, "heap_objects", m->heap_objects);
+    line(t, "heap_goal", m->next_gc);
+    line(t, "allocated_objects", m->mallocs);
+    line(t, "allocated_bytes", m->total_alloc);
 }
 
 static void info_keyspace(struct text *t, const weft_mem_stats *m, int64_t now_ms)
@@ -252,8 +273,8 @@ void cmd_config(struct client *c, struct slice *argv, uint32_t argc)
 
 static void client_line(struct text *t, const struct client *c, int64_t now_ms)
 {
-    text_add(t, "id=%llu addr=%s fd=%d name=%s age=%lld db=0\n", (unsigned long long)c->id, c->peer, weft_fd_number(c->fd), c->name,
-             (long long)(now_ms - c->since_ms) / 1000);
+    text_add(t, "id=%llu addr=%s fd=%d name=%s age=%lld db=0\n", (unsigned long long)c->id, c->peer,
+             weft_fd_number(c->fd), c->name, (long long)(now_ms - c->since_ms) / 1000);
 }
 
 static void client_list(struct client *c, bool all)
@@ -278,8 +299,7 @@ static void client_setname(struct client *c, struct slice name)
     for (uint32_t i = 0; i < name.n && plain; i++)
         plain = name.p[i] > ' ' && name.p[i] <= '~';
     if (!plain) {
-        resp_error(&c->out, "ERR Client names cannot contain spaces, newlines or special characters, or be longer than %zu.",
-                   sizeof c->name - 1);
+        resp_error(&c->out, "ERR Client names cannot contain spaces, newlines or special characters.");
         return;
     }
     weft_mutex_lock(&server.clients_lock);

@@ -1,7 +1,8 @@
 /* cmd.c - the commands on data. To add a command: a line in cmd_table, and a function that replies once.
  *
- * The dispatcher knows from the table which words are keys. It hashes them and locks their shards before the function runs, so a
- * function never locks, and is atomic. Replies go to a buffer and never wait for the client: nobody sends under a lock.
+ * The dispatcher knows from the table which words are keys. It hashes them and locks their shards before the function
+ * runs, so a function never locks, and is atomic. Replies go to a buffer and never wait for the client: nobody sends
+ * under a lock.
  *
  * What is stored is allocated; what is replaced or removed is just no longer pointed to. */
 #include "cmd.h"
@@ -584,17 +585,18 @@ const struct cmd *cmd_find(struct slice name)
     }
 }
 
+static int at_most(size_t n, size_t max) { return (int)(n < max ? n : max); }
+
 static void reply_unknown(struct client *c, const struct slice *argv, uint32_t argc)
 {
     char words[160];
     size_t n = 0;
     for (uint32_t i = 1; i < argc && n < 128; i++) {
-        int room = (int)(128 - n);
-        n += (size_t)snprintf(words + n, sizeof words - n, "'%.*s' ", (int)argv[i].n < room ? (int)argv[i].n : room, argv[i].p);
+        n += (size_t)snprintf(words + n, sizeof words - n, "'%.*s' ", at_most(argv[i].n, 128 - n), argv[i].p);
     }
     words[n] = 0;
-    resp_error(&c->out, "ERR unknown command '%.*s', with args beginning with: %s", argv[0].n < 128 ? (int)argv[0].n : 128,
-               argv[0].p, words);
+    resp_error(&c->out, "ERR unknown command '%.*s', with args beginning with: %s", at_most(argv[0].n, 128), argv[0].p,
+               words);
 }
 
 /* Hashes the keys and tells which shards they are in. */

@@ -115,7 +115,8 @@ void db_stats_reset(void)
 
 enum { SWEEP_ENTRIES = 20, SWEEP_BUCKETS = 400, SWEEP_PERIOD_MS = 100 };
 
-/* Looks at some entries that expire. True if more than a quarter of them had: the shard is worth another look at once. */
+/* Looks at some entries that expire. True if more than a quarter of them had: the shard is worth another look at
+ * once. */
 static bool sweep_some(struct shard *s, int64_t now_ms)
 {
     size_t seen = 0, dead = 0;

@@ -1,7 +1,7 @@
 /* db.h - the data: 64 shards, each a lock and a table; lists; expiry.
  *
- * A command locks the shards of its keys before it starts, in ascending order, and so is atomic. All functions that take a key expect
- * its shard to be locked. */
+ * A command locks the shards of its keys before it starts, in ascending order, and so is atomic. All functions that
+ * take a key expect its shard to be locked. */
 #ifndef KV_DB_H
 #define KV_DB_H
 

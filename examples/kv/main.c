@@ -1,8 +1,9 @@
-/* kv - a key-value server that speaks the Redis protocol, written on weft: a fiber per connection, all data in the collected heap,
- * nothing freed by hand. Try it:   kv --port 6379 &   redis-cli set greeting hello   redis-benchmark -t set,get -P 16
+/* kv - a key-value server that speaks the Redis protocol, written on weft: a fiber per connection, all data in the
+ * collected heap, nothing freed by hand. Try it:   kv --port 6379 &   redis-cli set greeting hello   redis-benchmark
+ * -t set,get -P 16
  *
- * Where things are: resp.c the protocol, table.c strings and hash tables, db.c shards, expiry and lists, cmd.c and admin.c the
- * commands, server.c connections and the clean end. It keeps nothing on disk. */
+ * Where things are: resp.c the protocol, table.c strings and hash tables, db.c shards, expiry and lists, cmd.c and
+ * admin.c the commands, server.c connections and the clean end. It keeps nothing on disk. */
 #include "cmd.h"
 
 #include <getopt.h>
@@ -42,9 +43,10 @@ static long long number(const char *text, long long max)
 static void parse_options(struct program *p, int argc, char **argv)
 {
     static const struct option options[] = {
-        { "bind", 1, NULL, 'b' },     { "port", 1, NULL, 'p' },         { "unix", 1, NULL, 'u' },  { "maxclients", 1, NULL, 'c' },
-        { "max-bulk", 1, NULL, 'B' }, { "memory-limit", 1, NULL, 'm' }, { "procs", 1, NULL, 'P' }, { "grace", 1, NULL, 'g' },
-        { "help", 0, NULL, 'h' },     { NULL, 0, NULL, 0 },
+        { "bind", 1, NULL, 'b' },         { "port", 1, NULL, 'p' },     { "unix", 1, NULL, 'u' },
+        { "maxclients", 1, NULL, 'c' },   { "max-bulk", 1, NULL, 'B' }, { "procs", 1, NULL, 'P' },
+        { "memory-limit", 1, NULL, 'm' }, { "grace", 1, NULL, 'g' },    { "help", 0, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
     };
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;)
         switch (o) {

@@ -154,7 +154,8 @@ static size_t unescape(const char *p, const char *end, char *out)
     return 2;
 }
 
-/* Splits a line into words; "double" quotes know escapes, 'single' ones only \'. Unquoted in place, which only shortens. */
+/* Splits a line into words; "double" quotes know escapes, 'single' ones only \'. Unquoted in place, which only
+ * shortens. */
 static int in_split(struct resp_in *in, char *p, char *end, const char **error)
 {
     for (;;) {

@@ -1,8 +1,8 @@
 /* resp.h - the Redis protocol, RESP2: requests in, replies out.
  *
- * A request is an array of strings, either "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n" or a line of words ("inline"). The parser copies
- * nothing: the arguments are slices of the read buffer, and it goes on where it stopped when the rest of a request arrives,
- * so input that trickles in byte by byte costs no more than input in one piece.
+ * A request is an array of strings, either "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n" or a line of words ("inline"). The parser
+ * copies nothing: the arguments are slices of the read buffer, and it goes on where it stopped when the rest of a
+ * request arrives, so input that trickles in byte by byte costs no more than input in one piece.
  *
  *      buf          head            pos                tail            cap
  *       | done       | request, args  | not yet parsed   | free          |
@@ -50,8 +50,8 @@ struct resp_in {
 char *resp_in_room(struct resp_in *in, size_t *room);
 static inline void resp_in_filled(struct resp_in *in, size_t n) { in->tail += n; }
 
-/* 1: a request lies in args, argc, until the next call of any function here. 0: more bytes are needed. -1: *error says what
- * is wrong with the input (in Redis's words); nothing after it can be understood. */
+/* 1: a request lies in args, argc, until the next call of any function here. 0: more bytes are needed. -1: *error
+ * says what is wrong with the input (in Redis's words); nothing after it can be understood. */
 int resp_in_next(struct resp_in *in, const char **error);
 
 /* ---- replies ------------------------------------------------------------------------------------- */

@@ -1,12 +1,12 @@
 /* server.c - listeners, connections, the end.
  *
- * A fiber per listener accepts; a fiber per connection reads, runs every request that has arrived, and sends their replies in one
- * write. A client that does not read its replies holds up its own fiber in that write, and so nobody else; what it may
- * pile up is bounded by its read buffer and FLUSH_BYTES.
+ * A fiber per listener accepts; a fiber per connection reads, runs every request that has arrived, and sends their
+ * replies in one write. A client that does not read its replies holds up its own fiber in that write, and so nobody
+ * else; what it may pile up is bounded by its read buffer and FLUSH_BYTES.
  *
  * The end: SIGTERM arrives on a signalfd, which is a descriptor like any other. The listeners are closed, and every
- * connection's socket is shut down for reading: its fiber still gets what the kernel has received, answers it, finds the end of the
- * stream, and leaves. The main fiber waits for the last of them, at most grace_ms. */
+ * connection's socket is shut down for reading: its fiber still gets what the kernel has received, answers it, finds
+ * the end of the stream, and leaves. The main fiber waits for the last of them, at most grace_ms. */
 #include "server.h"
 #include "cmd.h"
 
@@ -83,8 +83,8 @@ static bool answer(struct client *c)
     return resp_flush(&c->out, c->fd) == 0 && !c->closing;
 }
 
-/* Closing a socket with unread input resets the connection, and the client may never see our last reply. So say that we are done, and
- * let it finish its sentence. */
+/* Closing a socket with unread input resets the connection, and the client may never see our last reply. So say that
+ * we are done, and let it finish its sentence. */
 static void linger(struct client *c)
 {
     size_t room, total = 0;
@@ -131,10 +131,12 @@ static void describe_peer(struct client *c, const struct sockaddr_storage *a)
     const struct sockaddr_in *v4 = (const void *)a;
     const struct sockaddr_in6 *v6 = (const void *)a;
     c->over_tcp = a->ss_family == AF_INET || a->ss_family == AF_INET6;
+    if (c->over_tcp)
+        inet_ntop(a->ss_family, a->ss_family == AF_INET ? (const void *)&v4->sin_addr : &v6->sin6_addr, ip, sizeof ip);
     if (a->ss_family == AF_INET)
-        snprintf(c->peer, sizeof c->peer, "%s:%d", inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip), ntohs(v4->sin_port));
+        snprintf(c->peer, sizeof c->peer, "%s:%d", ip, ntohs(v4->sin_port));
     else if (a->ss_family == AF_INET6)
-        snprintf(c->peer, sizeof c->peer, "[%s]:%d", inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip), ntohs(v6->sin6_port));
+        snprintf(c->peer, sizeof c->peer, "[%s]:%d", ip, ntohs(v6->sin6_port));
     else
         snprintf(c->peer, sizeof c->peer, "unix:0");
 }
@@ -244,7 +246,7 @@ static void wait_for_signal(weft_fd *signals)
 {
     struct signalfd_siginfo info;
     if (weft_read_full(signals, &info, sizeof info) == sizeof info)
-        printf("kv: %s: finishing %zu connections\n", info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT", server.n_clients);
+        printf("kv: signal %u: finishing %zu connections\n", info.ssi_signo, server.n_clients);
     fflush(stdout);
 }
 

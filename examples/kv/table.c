@@ -5,8 +5,8 @@
 
 enum {
     TABLE_MIN_BUCKETS = 8,
-    TABLE_STEP = 4,          /* buckets moved per operation: at least 2, so that it ends before the next resize is due */
-    ENTRY_STEP_BYTES = 16,   /* sizes of entries that have a type of their own */
+    TABLE_STEP = 4,        /* buckets moved per operation: enough to end before the next resize is due */
+    ENTRY_STEP_BYTES = 16, /* sizes of entries that have a type of their own */
     ENTRY_TYPES = 33,
 };
 

@@ -2,8 +2,9 @@
  *
  * Everything here is collected: to remove an entry is to unlink it, to drop a table is to forget it.
  *
- * Rehash is incremental: a table that is to grow or shrink gets a second slot array, and every later operation moves a few
- * buckets over, so that no request pays for all. While that goes on an entry is in the old array or in the new one. */
+ * Rehash is incremental: a table that is to grow or shrink gets a second slot array, and every later operation moves
+ * a few buckets over, so that no request pays for all. While that goes on an entry is in the old array or in the new
+ * one. */
 #ifndef KV_TABLE_H
 #define KV_TABLE_H
 
@@ -15,8 +16,8 @@ struct str {
     char b[];
 };
 struct str *str_make(const char *p, size_t n); /* NULL: no memory */
-/* s and then p: s itself where there is room behind it, so that n appends copy O(n) bytes. Whoever still sends the old s is not
- * disturbed: its bytes stay. */
+/* s and then p: s itself where there is room behind it, so that n appends copy O(n) bytes. Whoever still sends the
+ * old s is not disturbed: its bytes stay. */
 struct str *str_append(struct str *s, const char *p, size_t n);
 
 enum kind { KIND_STRING, KIND_LIST, KIND_HASH };
@@ -45,8 +46,8 @@ const weft_type *table_type(void); /* of a table that is a heap object */
 uint32_t table_hash(const char *p, size_t n);
 void table_hash_seed(const uint64_t seed[2]);
 
-/* key.hash must be set. find: NULL if there is none. put: the entry, new with a NULL value if there was none; NULL: no memory.
- * remove: the entry that was unlinked, or NULL. */
+/* key.hash must be set. find: NULL if there is none. put: the entry, new with a NULL value if there was none; NULL:
+ * no memory. remove: the entry that was unlinked, or NULL. */
 struct entry *table_find(struct table *t, struct slice key);
 struct entry *table_put(struct table *t, struct slice key);
 struct entry *table_remove(struct table *t, struct slice key);

@@ -1,0 +1,108 @@
+/* Bug 03: weft_lock_os_thread without unlock.
+ *
+ * What the call promises: the fiber is wired to its thread, and the thread to the fiber, until it is unlocked. A
+ *                         fiber that ends while locked takes its thread with it: nobody knows what state it left
+ *                         there.
+ * What the bug assumes:   that the lock ends with the section that needs it.
+ * What goes wrong:        every call costs a thread: while the fiber waits for something else its thread waits with
+ *                         it, and when it ends the thread ends, so the next call has a new one made. Many at a time,
+ *                         and the process meets its limit of threads.
+ * Instead:                unlock where the section ends; where the section may end the fiber (weft_exit), weft_defer
+ *                         the unlock. */
+#include "bug.h"
+
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+enum { ROUNDS = 8, CALLS = 64 };
+
+static weft_mutex lock;
+static pid_t seen[ROUNDS * CALLS];
+static int n_seen;
+static long peak;
+
+/* Threads that ever carried a call, and how many there are now. */
+static void note_thread(void)
+{
+    pid_t tid = (pid_t)syscall(SYS_gettid);
+    long threads = bug_threads();
+    weft_mutex_lock(&lock);
+    int i = 0;
+    while (i < n_seen && seen[i] != tid)
+        i++;
+    if (i == n_seen)
+        seen[n_seen++] = tid;
+    if (threads > peak)
+        peak = threads;
+    weft_mutex_unlock(&lock);
+}
+
+/* Something that belongs to the thread: a name here; a GL context, a namespace, a locale elsewhere. */
+static void set_thread_state(void)
+{
+    char old[16];
+    prctl(PR_GET_NAME, old);
+    prctl(PR_SET_NAME, "special");
+    note_thread();
+    prctl(PR_SET_NAME, old);
+}
+
+static void call_buggy(void *arg)
+{
+    (void)arg;
+    weft_lock_os_thread();
+    set_thread_state();
+    weft_sleep(5 * WEFT_MILLISECOND); /* the rest of the call: waits for a reply */
+}
+
+static void call_fixed(void *arg)
+{
+    (void)arg;
+    weft_lock_os_thread();
+    set_thread_state();
+    weft_unlock_os_thread();
+    weft_sleep(5 * WEFT_MILLISECOND);
+}
+
+static void measure(weft_fn *call)
+{
+    long before = bug_threads();
+    for (int i = 0; i < ROUNDS; i++) {
+        weft_waitgroup wg = { 0 };
+        for (int j = 0; j < CALLS; j++)
+            weft_waitgroup_go(&wg, call, NULL);
+        weft_waitgroup_wait(&wg);
+    }
+    bug_value("threads", n_seen);
+    bug_value("peak", (double)peak);
+    bug_say("%d calls, %d at a time, on %d threads (%.2f per call); %ld threads at the start, %ld at the peak",
+            ROUNDS * CALLS, CALLS, n_seen, (double)n_seen / (ROUNDS * CALLS), before, peak);
+    bug_cell("%.2f threads per call, peak %ld", (double)n_seen / (ROUNDS * CALLS), peak);
+}
+
+static void buggy(void *arg) { (void)arg, measure(call_buggy); }
+static void fixed(void *arg) { (void)arg, measure(call_fixed); }
+
+static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+{
+    if (bug_get(b, "threads") < ROUNDS * CALLS * 0.9)
+        return "threads were used again although their fibers ended locked";
+    if (bug_get(b, "peak") < CALLS)
+        return "waiting locked fibers did not hold a thread each";
+    if (bug_get(f, "threads") > ROUNDS * CALLS * 0.1 || bug_get(f, "peak") > CALLS / 2)
+        return "threads grow with the calls although they are unlocked";
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct bug bug = {
+        .number = "03",
+        .title = "lock_os_thread without unlock",
+        .buggy = buggy,
+        .fixed = fixed,
+        .instead = "weft_lock_os_thread(); section(); weft_unlock_os_thread();   /* or defer the unlock */",
+        .verdict = verdict,
+    };
+    return bug_main(argc, argv, &bug);
+}

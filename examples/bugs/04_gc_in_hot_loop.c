@@ -1,0 +1,96 @@
+/* Bug 04: weft_gc in a hot loop, to keep memory low.
+ *
+ * What the call promises: a full collection, done when the call returns.
+ * What the bug assumes:   that more collections cost a little and save a lot.
+ * What goes wrong:        each one marks all that is live, whatever little garbage there is: the cost grows with the
+ *                         heap and the rate of the calls. Throughput falls, and fibers that have nothing to do with
+ *                         it are held up at every stop.
+ * Instead:                let the pacer decide when it pays, and say what you want: a limit on memory. */
+#include "bug.h"
+
+enum { LIVE_NODES = 400000, WORK_BYTES = 4096, RUN_MS = 1200 };
+
+struct node {
+    struct node *left, *right;
+    char payload[48];
+};
+
+static struct node *grow(int n)
+{
+    if (n == 0)
+        return NULL;
+    struct node *node = weft_alloc_typed(WEFT_TYPE(struct node, left, right));
+    node->left = grow((n - 1) / 2);
+    node->right = grow(n - 1 - (n - 1) / 2);
+    return node;
+}
+
+static struct node *live; /* what the program keeps: some 25 MiB */
+static struct bug_bystander bystander;
+
+static void request(void)
+{
+    char *text = weft_alloc_noscan(WORK_BYTES);
+    for (volatile int i = 0; i < 20000; i++)
+        text[i % WORK_BYTES] = (char)i;
+}
+
+static void measure(bool buggy)
+{
+    live = grow(LIVE_NODES);
+    weft_gc();
+    weft_mem_stats *m = weft_alloc_noscan(sizeof *m);
+    m->size = sizeof *m;
+    weft_read_mem_stats(m);
+    uint32_t cycles = m->num_gc;
+    if (!buggy)
+        weft_set_memory_limit((int64_t)(m->sys - m->heap_released) + (64 << 20));
+    bug_bystander_start(&bystander);
+    int64_t start = weft_now(), end = start + RUN_MS * WEFT_MILLISECOND;
+    long requests = 0;
+    for (; weft_now() < end; requests++) {
+        request();
+        if (buggy)
+            weft_gc(); /* here it happens */
+    }
+    double rate = (double)requests * 1e9 / (double)(weft_now() - start);
+    double p99 = bug_bystander_stop(&bystander, 99);
+    weft_read_mem_stats(m);
+    cycles = m->num_gc - cycles;
+    bug_value("rate", rate);
+    bug_value("p99", p99);
+    bug_value("per_request", (double)cycles / (double)requests);
+    bug_say("%.0f requests/s with %u collections; an unrelated fiber's p99 is %.0f us; peak memory %.0f MiB", rate,
+            cycles, p99, bug_peak_mib());
+    bug_cell("%.0f requests/s, p99 %.0f us", rate, p99);
+}
+
+static void buggy(void *arg) { (void)arg, measure(true); }
+static void fixed(void *arg) { (void)arg, measure(false); }
+
+static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+{
+    if (bug_get(b, "per_request") < 0.5)
+        return "the calls did not collect";
+    if (bug_get(f, "per_request") > 0.05)
+        return "the pacer collects as often as the loop did";
+    if (bug_get(f, "rate") < 3 * bug_get(b, "rate"))
+        return "throughput without the calls is not three times as high";
+    if (bug_get(b, "p99") < 1.5 * bug_get(f, "p99"))
+        return "the unrelated fiber is not held up more";
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct bug bug = {
+        .number = "04",
+        .title = "weft_gc in a hot loop",
+        .buggy = buggy,
+        .fixed = fixed,
+        .instead = "weft_set_memory_limit(512 << 20);   /* once, at the start; no weft_gc */",
+        .attempts = 3,
+        .verdict = verdict,
+    };
+    return bug_main(argc, argv, &bug);
+}

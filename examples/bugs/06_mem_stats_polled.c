@@ -1,0 +1,103 @@
+/* Bug 06: memory statistics that stop the world, read at every turn.
+ *
+ * What the call promises: figures that are exact as of the call. For that it stops the world while it sums them.
+ * What the bug assumes:   that reading a counter is free, so every request may carry the heap's size in its log line.
+ * What goes wrong:        all fibers on all processors stop at every call, thousands of times a second.
+ * Instead:                one fiber reads them now and then, and everyone reads what it has noted. */
+#include "bug.h"
+
+enum { RUN_MS = 1000, WORKERS = 2, POLL_MS = 250 };
+
+static struct bug_bystander bystander;
+static bool stop;
+static uint64_t noted_heap_bytes;
+static long requests;
+
+static uint64_t heap_bytes_buggy(void)
+{
+    weft_mem_stats *m = weft_alloc_noscan(sizeof *m);
+    m->size = sizeof *m;
+    weft_read_mem_stats(m); /* here it happens */
+    return m->heap_alloc;
+}
+
+static uint64_t heap_bytes_fixed(void) { return __atomic_load_n(&noted_heap_bytes, __ATOMIC_RELAXED); }
+
+static void poller(void *arg)
+{
+    (void)arg;
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+        __atomic_store_n(&noted_heap_bytes, heap_bytes_buggy(), __ATOMIC_RELAXED);
+        weft_sleep(POLL_MS * WEFT_MILLISECOND);
+    }
+}
+
+static void worker(void *arg)
+{
+    uint64_t (*heap_bytes)(void) = (uint64_t (*)(void))arg;
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+        char *line = weft_alloc_noscan(128);
+        for (volatile int i = 0; i < 5000; i++) /* the request */
+            ;
+        snprintf(line, 128, "request done, heap %llu bytes", (unsigned long long)heap_bytes());
+        __atomic_fetch_add(&requests, 1, __ATOMIC_RELAXED);
+        weft_yield();
+    }
+}
+
+static void measure(uint64_t (*heap_bytes)(void))
+{
+    weft_waitgroup wg = { 0 };
+    weft_stop_stats before, after;
+    weft_read_stop_stats(WEFT_STOP_MEM_STATS, &before);
+    int64_t start = weft_now();
+    bug_bystander_start(&bystander);
+    if (heap_bytes == heap_bytes_fixed)
+        weft_waitgroup_go(&wg, poller, NULL);
+    for (int i = 0; i < WORKERS; i++)
+        weft_waitgroup_go(&wg, worker, (void *)heap_bytes);
+    weft_sleep(RUN_MS * WEFT_MILLISECOND);
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    double p99 = bug_bystander_stop(&bystander, 99);
+    weft_waitgroup_wait(&wg);
+    double seconds = (double)(weft_now() - start) / 1e9;
+    weft_read_stop_stats(WEFT_STOP_MEM_STATS, &after);
+    double stops = (double)(after.count - before.count) / seconds, rate = (double)requests / seconds;
+    double stopped = (double)(after.stopped_total_ns - before.stopped_total_ns) / 1e7 / seconds;
+    bug_value("stops", stops);
+    bug_value("p99", p99);
+    bug_value("rate", rate);
+    bug_say("%.0f stops of the world per second, %.1f %% of the time; an unrelated fiber's p99 is %.0f us; %.0f requests/s",
+            stops, stopped, p99, rate);
+    bug_cell("%.0f stops/s, p99 %.0f us", stops, p99);
+}
+
+static void buggy(void *arg) { (void)arg, measure(heap_bytes_buggy); }
+static void fixed(void *arg) { (void)arg, measure(heap_bytes_fixed); }
+
+static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+{
+    if (bug_get(b, "stops") < 200)
+        return "reading the statistics did not stop the world";
+    if (bug_get(f, "stops") > 20)
+        return "the world is stopped often with one poller";
+    if (bug_get(f, "rate") < 1.5 * bug_get(b, "rate"))
+        return "requests are not slowed by the stops";
+    if (bug_get(b, "p99") < 1.2 * bug_get(f, "p99"))
+        return "the unrelated fiber is not held up more";
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct bug bug = {
+        .number = "06",
+        .title = "stop-the-world statistics polled",
+        .buggy = buggy,
+        .fixed = fixed,
+        .instead = "heap = atomic_load(&noted);   /* one fiber reads the statistics now and then, and notes it */",
+        .attempts = 3,
+        .verdict = verdict,
+    };
+    return bug_main(argc, argv, &bug);
+}
