@@ -62,6 +62,9 @@ bool fd_late(struct weft_fd *f, enum fd_dir dir);
 /* Waits, having the turn, until the direction may be ready: 0, -ETIMEDOUT, -ECANCELED, or an error of epoll. */
 int fd_wait(struct weft_fd *f, enum fd_dir dir);
 
+/* From user code: connects a socket that is not registered yet, and registers it. 0, or a negative errno as of weft_connect. */
+int fd_connect_new(struct weft_fd *f, const struct sockaddr *to, socklen_t tolen);
+
 static inline int fd_begin(struct weft_fd *f, enum fd_dir dir)
 {
     uint64_t w = load_rlx(&f->word); /* rlx: checked by the exchange */

@@ -383,6 +383,11 @@ static int connect_result(struct weft_fd *f)
     return r == -ENOTCONN ? -EAGAIN : (int)r; /* a wake-up too many */
 }
 
+static bool is_under_way(int r)
+{
+    return r == -EINPROGRESS || r == -EINTR || r == -EALREADY;
+}
+
 static ssize_t try_connect(struct weft_fd *f, void *arg)
 {
     struct connect_op *op = arg;
@@ -391,11 +396,24 @@ static ssize_t try_connect(struct weft_fd *f, void *arg)
     store_rlx(&f->poll.seen, 0); /* rlx: a socket without a peer counts as hung up; one event of that too late costs a read call now and then */
     int r = connect_when_room(f, op);
     op->started = true;
-    return r == -EINPROGRESS || r == -EINTR || r == -EALREADY ? -EAGAIN : r;
+    return is_under_way(r) ? -EAGAIN : r;
 }
 
 int weft_connect(weft_fd *f, const struct sockaddr *to, socklen_t tolen)
 {
     struct connect_op op = { to, tolen, false };
+    return (int)io_do(f, FD_WRITE, try_connect, &op);
+}
+
+/* In this order, because epoll would report a socket without a peer as hung up. */
+int fd_connect_new(struct weft_fd *f, const struct sockaddr *to, socklen_t tolen)
+{
+    struct connect_op op = { to, tolen, true };
+    int r = connect_when_room(f, &op);
+    if (r < 0 && !is_under_way(r))
+        return r;
+    int err = netpoll_add(&f->poll, f->fd, r < 0);
+    if (err < 0 || r == 0)
+        return err;
     return (int)io_do(f, FD_WRITE, try_connect, &op);
 }
