@@ -37,6 +37,7 @@ ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 B ?= build/$(if $(CROSS),$(ARCH)-)$(notdir $(firstword $(CC)))-$(BUILD)$(if $(SAN),-$(SAN))
 B := $(abspath $(B))
 Q := $(if $(V),,@)
+comma := ,
 say = $(if $(V),,@printf '  %-8s%s\n' $(1) '$(patsubst $(B)/%,%,$(2))')
 
 VERSION := $(shell sed -n 's/^.define WEFT_VERSION "\(.*\)"/\1/p' include/weft/base.h)
@@ -47,7 +48,6 @@ SONAME := libweft.so.$(firstword $(subst ., ,$(VERSION)))
 WARN := -Wall -Wextra $(if $(filter true,$(CI))$(WERROR),-Werror)
 MODE := $(if $(filter debug,$(BUILD)),-O1 -DWEFT_CHECKS,-O2)
 SANITIZE := $(if $(SAN),-fsanitize=$(if $(filter address,$(SAN)),address$(comma)undefined,$(SAN)) -fno-sanitize-recover=undefined)
-comma := ,
 COMMON := -D_GNU_SOURCE -g $(MODE) $(SANITIZE) $(WARN) -pthread -Iinclude -MMD -MP $(EXTRA_CFLAGS)
 LIB_CFLAGS := -std=gnu11 $(COMMON) -Isrc -fPIC -fvisibility=hidden -fno-omit-frame-pointer \
     -fasynchronous-unwind-tables -fno-strict-aliasing
@@ -61,7 +61,8 @@ SRC := $(foreach l,$(LAYERS),$(wildcard src/$l/*.c)) $(wildcard src/os/arch/$(AR
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(SRC)))
 JEMALLOC = $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
-JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round
+JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
+    $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
 
 .PHONY: all lib deps have-deps demo test run-tests tests check bench examples install uninstall clean
 .SECONDARY:
@@ -77,13 +78,15 @@ $(B)/%.o: %.S
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LIB_CFLAGS) $(CFLAGS) -c $< -o $@
 
-# jemalloc's members we need, public names prefixed; what it should not call is diverted to base/offheap.c.
+# jemalloc's members we need, public names prefixed, its 2 MiB of .bss between two symbols for gc/roots.c (no roots there); what it should not call is diverted to base/offheap.c.
 $(B)/jemalloc.o: Makefile
 	$(call say,JEM,$@)
 	@mkdir -p $(@D)
 	$(Q)$(LD) -r $(addprefix -u ,$(JEM_API)) -o $@.tmp $(JEMALLOC)
 	$(Q)$(CROSS)nm -g --defined-only $@.tmp | awk '$$3 !~ /^je_/ { print $$3, "jem_" $$3 }' > $@.names
-	$(Q)$(OBJCOPY) --redefine-syms=$@.names $(foreach f,$(JEM_DIVERT),--redefine-sym $f=off_no_$f) $@.tmp $@
+	$(Q)$(OBJCOPY) --redefine-syms=$@.names $(foreach f,$(JEM_DIVERT),--redefine-sym $f=off_no_$f) \
+	    --add-symbol off_jem_bss=.bss:0,global --add-symbol \
+	    off_jem_bss_end=.bss:$$($(CROSS)size -A $@.tmp | awk '$$1 == ".bss" { print $$2 }'),global $@.tmp $@
 	@rm -f $@.tmp $@.names
 
 # all.o is for tests, which look inside; weft.o is the library.
@@ -123,6 +126,9 @@ uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/include/weft
 
 # ---- tests --------------------------------------------------------------------------------------------------
+# Criterion cannot run under TSan or emulation: there, tests/mini stands in.
+MINI ?= $(if $(CROSS)$(filter thread,$(SAN)),1)
+TEST_DEFS += $(if $(MINI),-Itests/mini)
 SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%.o,$(wildcard tests/support/*.c))
 TEST_NAMES := $(basename $(notdir $(wildcard tests/*.c tests/*.cc)))
 ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(wildcard tests/*.sh)
@@ -141,9 +147,9 @@ $(B)/tests/%.o: tests/%.cc
 	$(Q)$(CXX) -std=gnu++17 $(COMMON) $(TEST_DEFS) $(CXXFLAGS) -c $< -o $@
 $(B)/tests/support.a: $(SUPPORT)
 	$(Q)$(AR) rcs $@ $^
-$(B)/tests/%: $(B)/tests/%.o $(B)/tests/support.a $(B)/all.o
+$(B)/tests/%: $(B)/tests/%.o $(B)/tests/support.a $(B)/all.o $(if $(MINI),$(B)/tests/mini/mini.o)
 	$(call say,LINK,$@)
-	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ $(LDFLAGS_ALL) -lcriterion -ldl $(SYSLIBS)
+	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) -ldl $(SYSLIBS)
 $(B)/tests/prog/%: tests/prog/%.c $(B)/libweft.a
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)

@@ -86,10 +86,12 @@ Test(config, environment_then_struct)
 Test(config, sizes_with_units)
 {
     static const struct { const char *text; int64_t bytes; } ok[] = {
-        { "123", 123 }, { "123B", 123 }, { "2KiB", 2048 }, { "3MiB", 3 << 20 }, { "4GiB", 4ll << 30 }, { "1TiB", 1ll << 40 },
+        { "123", 123 },          { "123B", 123 },         { "2KiB", 2048 },  { "3MiB", 3 << 20 },
+        { "4GiB", 4ll << 30 }, { "1TiB", 1ll << 40 },
         { "0", 0 }, { "off", INT64_MAX }, { "", INT64_MAX }, { "9223372036854775807", INT64_MAX },
     };
-    static const char *const bad[] = { "1kb", "1 KiB", "KiB", "-1", "1.5GiB", "0x10", "8388608TiB", "9223372036854775808", "1MiBx", "Off" };
+    static const char *const bad[] = { "1kb", "1 KiB", "KiB", "-1", "1.5GiB", "0x10", "8388608TiB",
+                                      "9223372036854775808", "1MiBx", "Off" };
     struct config c;
     for (size_t i = 0; i < sizeof ok / sizeof ok[0]; i++) {
         setenv("WEFT_MEMLIMIT", ok[i].text, 1);

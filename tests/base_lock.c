@@ -68,7 +68,8 @@ Test(lock, every_sleeper_is_woken)
 /* ---- order (BUILD=debug) ------------------------------------------------------------------------------ */
 
 #ifdef WEFT_CHECKS
-static struct lock low = LOCK_INIT(RANK_GC), high = LOCK_INIT(RANK_HEAP), chans[2] = { LOCK_INIT(RANK_CHAN), LOCK_INIT(RANK_CHAN) };
+static struct lock low = LOCK_INIT(RANK_GC), high = LOCK_INIT(RANK_HEAP);
+static struct lock chans[2] = { LOCK_INIT(RANK_CHAN), LOCK_INIT(RANK_CHAN) };
 
 static void wrong_order(void *arg) { (void)arg, lock_take(&high), lock_take(&low); }
 static void twice(void *arg) { (void)arg, lock_take(&low), lock_check_take(&low); }
@@ -96,8 +97,11 @@ Test(lock, order_is_checked)
 {
     static struct test_output o;
     static const struct { void (*fn)(void *); const char *says; } wrong[] = {
-        { wrong_order, "weft: fatal: lock order: rank 2" }, { twice, "taken twice" },         { not_held, "should be held" },
-        { drop_free, "does not hold" },                     { wrong_address, "lock order: rank" },
+        { wrong_order, "weft: fatal: lock order: rank 2" },
+        { twice, "taken twice" },
+        { not_held, "should be held" },
+        { drop_free, "does not hold" },
+        { wrong_address, "lock order: rank" },
     };
     for (size_t i = 0; i < w_countof(wrong); i++) {
         test_fork(&o, wrong[i].fn, NULL);

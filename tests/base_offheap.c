@@ -52,7 +52,9 @@ Test(offheap, contents_alignment_zeroes)
         } else {
             off_free(OFF_GC, b[k].p);
             size_t align = 8u << rng_below(&r, 10);
-            b[k].p = how == 1 ? off_alloc(OFF_GC, n) : how == 2 ? off_zalloc(OFF_GC, n) : off_alloc_aligned(OFF_GC, n, align);
+            b[k].p = how == 1   ? off_alloc(OFF_GC, n)
+                     : how == 2 ? off_zalloc(OFF_GC, n)
+                                : off_alloc_aligned(OFF_GC, n, align);
             if (how == 3)
                 cr_assert_eq((uintptr_t)b[k].p % align, 0u);
             if (how > 1)

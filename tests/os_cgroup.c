@@ -47,7 +47,9 @@ static void put(const char *path, const char *text)
 
 #define V1_MOUNT "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
 #define V2_MOUNT "31 25 0:27 / /sys/fs/cgroup rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate\n"
-#define OTHERS "25 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n29 25 0:25 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+#define OTHERS \
+    "25 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n" \
+    "29 25 0:25 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
 
 static void v2(const char *max)
 {
@@ -84,7 +86,8 @@ Test(cgroup, v2_quota)
 {
     static const struct { const char *text; double cpus; } cases[] = {
         { "150000 100000\n", 1.5 }, { "max 100000\n", -1 }, { "200001 100000", 2.00001 }, { "50000 100000\n", 0.5 },
-        { "", -1 }, { "100000\n", -1 }, { "x 100000\n", -1 }, { "100000 0\n", -1 }, { "100000 x\n", -1 }, { "-1 100000\n", -1 },
+        { "", -1 }, { "100000\n", -1 }, { "x 100000\n", -1 },
+        { "100000 0\n", -1 }, { "100000 x\n", -1 }, { "-1 100000\n", -1 },
         { "99999999999999999999 100000\n", -1 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -120,7 +123,8 @@ Test(cgroup, path_under_a_mounted_part)
 {
     put("/proc/self/cgroup", "4:cpu,cpuacct:/docker/abc\n");
     put("/proc/self/mountinfo", "30 25 0:26 /docker/other /elsewhere rw - cgroup cgroup rw,cpu,cpuacct\n"
-                                "31 25 0:26 /docker/abc /sys/fs/cgroup/my\\040cpu ro master:9 shared:3 - cgroup cgroup rw,cpu,cpuacct\n");
+                                "31 25 0:26 /docker/abc /sys/fs/cgroup/my\\040cpu ro master:9 shared:3 "
+                                "- cgroup cgroup rw,cpu,cpuacct\n");
     put("/sys/fs/cgroup/my cpu/cpu.cfs_quota_us", "400000\n");
     put("/sys/fs/cgroup/my cpu/cpu.cfs_period_us", "100000\n");
     cr_expect_float_eq(limit(), 4, 1e-9);
@@ -178,7 +182,8 @@ Test(procs, default_is_cpus_within_the_limit_but_two)
         { 8, 100, 8 }, { 1, 0.5, 1 }, { 1, 3, 1 }, { 2, 1, 2 }, { 8, 1e18, 8 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        cr_expect_eq(procs_default(cases[i].cpus, cases[i].limit), cases[i].procs, "%d CPUs, limit %f", cases[i].cpus, cases[i].limit);
+        cr_expect_eq(procs_default(cases[i].cpus, cases[i].limit), cases[i].procs, "%d CPUs, limit %f",
+                     cases[i].cpus, cases[i].limit);
 }
 
 Test(procs, cpus_are_those_of_the_affinity_mask)

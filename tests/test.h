@@ -1,5 +1,6 @@
-/* What tests share. A test file tests/<part>_<what>.c is a Criterion program of its own, linked with the library before its
- * internal names are hidden, so a test may look inside (#include "sched/..."). Each Test() runs in a process of its own.
+/* What tests share. A test file tests/<part>_<what>.c is a Criterion program of its own, linked with the library
+ * before its internal names are hidden, so a test may look inside (#include "sched/..."). Each Test() runs in a
+ * process of its own.
  *
  * Programs for tests lie in tests/prog/ (linked with libweft.a, so as a user would), shared modules in tests/mod/. */
 #ifndef WEFT_TEST_H
@@ -15,7 +16,8 @@
 #define TEST_PROG(name) TEST_BUILD "/tests/prog/" name
 #define TEST_MOD(name) TEST_BUILD "/tests/mod/" name ".so"
 
-/* Runs fn(arg) under weft_run and fails the test unless that returns 0. The config is one with n processors (0: the default), or cfg. */
+/* Runs fn(arg) under weft_run and fails the test unless that returns 0. The config is one with n processors (0: the
+ * default), or cfg. */
 void test_run(weft_fn *fn, void *arg);
 void test_run_procs(int n, weft_fn *fn, void *arg);
 void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg);
@@ -40,8 +42,8 @@ struct test_output {
     size_t len;      /* of text */
     char text[65536]; /* stdout and stderr, in order, NUL at the end; what is more is dropped */
 };
-/* Runs argv[0] with the arguments up to a NULL; env: "NAME=value" to add, up to a NULL, or NULL. Killed after 30 s. The test fails if it cannot be
- * started. Returns exit_code. */
+/* Runs argv[0] with the arguments up to a NULL; env: "NAME=value" to add, up to a NULL, or NULL. Killed after 30 s.
+ * The test fails if it cannot be started. Returns exit_code. */
 int test_child(struct test_output *out, const char *const argv[], const char *const env[]);
 /* The same with sh -c. */
 int test_shell(struct test_output *out, const char *command);

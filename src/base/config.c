@@ -1,13 +1,15 @@
 /* Settings. Two tables, SETTINGS and DEBUG_KEYS; their rules:
  *
- *  - A setting has a field in struct config, and a field in weft_config, an environment variable, or both. The value is that of
- *    weft_config if it is not 0, else that of the variable if it is set and not empty, else the default.
- *  - Values are kept as int64_t, in the unit of the field. `kind` says how text is read: a NUMBER; BYTES (digits with B, KiB, MiB, GiB,
- *    TiB or nothing, or `off`); a PERCENT (digits or `off`). Range and `off` value are columns. Numbers of weft_config pass the same range.
- *  - A debug key is `key=value` in WEFT_DEBUG or weft_config.debug, separated by commas; the latter is read last and so wins. A
- *    SWITCH is 0 or 1, a WORD one of a list; a key without value is reported.
- *  - What cannot be understood is reported, all of it in one go, and the start fails: a runtime that ignores `gcstres=1` wastes an afternoon.
- *    A variable whose name is only close to one of ours (WEFT_MAXPROC) may be the host's own: it is reported and nothing more.
+ *  - A setting has a field in struct config, and a field in weft_config, an environment variable, or both. The value
+ *    is that of weft_config if it is not 0, else that of the variable if it is set and not empty, else the default.
+ *  - Values are kept as int64_t, in the unit of the field. `kind` says how text is read: a NUMBER; BYTES (digits with
+ *    B, KiB, MiB, GiB, TiB or nothing, or `off`); a PERCENT (digits or `off`). Range and `off` value are columns.
+ *    Numbers of weft_config pass the same range.
+ *  - A debug key is `key=value` in WEFT_DEBUG or weft_config.debug, separated by commas; the latter is read last and
+ *    so wins. A SWITCH is 0 or 1, a WORD one of a list; a key without value is reported.
+ *  - What cannot be understood is reported, all of it in one go, and the start fails: a runtime that ignores
+ *    `gcstres=1` wastes an afternoon. A variable whose name is only close to one of ours (WEFT_MAXPROC) may be the
+ *    host's own: it is reported and nothing more.
  *
  * To add a setting: a line in SETTINGS, a field in struct config. To add a debug key: a line in DEBUG_KEYS, a field. */
 #include "base/config.h"
@@ -252,8 +254,8 @@ static void load_setting(struct load *l, const struct setting *s, const weft_con
         else if ((s->kind == BYTES ? read_bytes : read_number)(text, end, &given) && given >= s->min && given <= s->max)
             v = given;
         else
-            complain(l, "%s=%s cannot be used: it must be %s in %lld..%lld%s", s->env, text, formats[s->kind], (long long)s->min,
-                     (long long)s->max, s->off != NO_OFF ? ", or off" : "");
+            complain(l, "%s=%s cannot be used: it must be %s in %lld..%lld%s", s->env, text, formats[s->kind],
+                     (long long)s->min, (long long)s->max, s->off != NO_OFF ? ", or off" : "");
     }
     *slot(l->out, s->to) = v;
 }
@@ -303,7 +305,8 @@ static void load_debug(struct load *l, const char *where, const char *text)
     }
 }
 
-/* Copies what the caller's version of the struct has; a later version's fields must be zero, since we cannot honour them. */
+/* Copies what the caller's version of the struct has; a later version's fields must be zero, since we cannot honour
+ * them. */
 static void copy_config(struct load *l, const weft_config *cfg, weft_config *to)
 {
     *to = (weft_config)WEFT_CONFIG_INIT;
@@ -316,7 +319,8 @@ static void copy_config(struct load *l, const weft_config *cfg, weft_config *to)
     memcpy(to, cfg, w_min(cfg->size, sizeof *to));
     for (size_t i = sizeof *to; i < cfg->size; i++) {
         if (((const char *)cfg)[i] != 0) {
-            complain(l, "weft_config has a field set that this library (%s) does not know: link a newer one", WEFT_VERSION);
+            complain(l, "weft_config has a field set that this library (%s) does not know: link a newer one",
+                     WEFT_VERSION);
             return;
         }
     }
@@ -336,9 +340,10 @@ int config_load(const weft_config *cfg, struct config *out, void (*say)(void *ar
         load_setting(&l, &settings[i], &c, trusted && settings[i].env != NULL ? getenv(settings[i].env) : NULL);
     out->stack_size = (int64_t)bits_pow2_up((uint64_t)out->stack_size);
     out->main_stack_size = (int64_t)bits_pow2_up((uint64_t)out->main_stack_size);
-    if (out->stop_signal == SIGKILL || out->stop_signal == SIGSTOP || out->stop_signal == SIGSEGV || out->stop_signal == SIGBUS)
+    int64_t sig = out->stop_signal;
+    if (sig == SIGKILL || sig == SIGSTOP || sig == SIGSEGV || sig == SIGBUS)
         complain(&l, "weft_config.stop_signal is %lld: this signal cannot be used, SIGURG or a real-time signal can",
-                 (long long)out->stop_signal);
+                 (long long)sig);
     out->log = c.log;
     out->log_arg = c.log_arg;
 

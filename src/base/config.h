@@ -30,8 +30,9 @@ struct config {
 
 enum { CONFIG_GC_STW = 0 };
 
-/* Reads all settings. cfg may be NULL. 0; or -EINVAL after say() has got a line for each setting that is wrong (its name, its
- * value, what is allowed, and for an unknown key the nearest one). say gets no newline. *out is filled in either case. */
+/* Reads all settings. cfg may be NULL. 0; or -EINVAL after say() has got a line for each setting that is wrong (its
+ * name, its value, what is allowed, and for an unknown key the nearest one). say gets no newline. *out is filled in
+ * either case. */
 int config_load(const weft_config *cfg, struct config *out, void (*say)(void *arg, const char *line), void *arg);
 
 #endif

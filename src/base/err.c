@@ -1,37 +1,64 @@
 /* Texts of errors. One table: every errno that weft returns has a line that says what it means here and what to do.
- * To add one: a line in ERRORS. Numbers that are not in it come from a system call and get libc's static description. */
+ * To add one: a line in ERRORS. Numbers that are not in it come from a system call and get libc's static
+ * description. */
 #include <errno.h>
 #include <string.h>
 #include <weft/base.h>
 #include "base/base.h"
 
-#define ERRORS(X)                                                                                                               \
-    X(EINVAL, "invalid argument: check the value against the function's comment in its header, and that the size field is set") \
-    X(ENOMEM, "out of memory: free or drop memory, or raise the limit (ulimit -v, the cgroup's memory.max) and try again")      \
-    X(EPIPE, "the channel or the connection is closed: do not send on it any more")                                            \
-    X(ETIMEDOUT, "the deadline passed before it happened: try again with a later one, or give up")                             \
-    X(EAGAIN, "cannot be done right now: try again later, use the form that waits, or raise the limit on threads (ulimit -u)")  \
-    X(EDEADLK, "all fibers are asleep and nothing can wake them: look at the list in the log for who waits for what")          \
-    X(EALREADY, "already running: stop it first, and start it only once")                                                      \
-    X(ESRCH, "the runtime is not running, or there is no such thing: call this between weft_start and weft_stop, or in weft_run") \
-    X(EBUSY, "in use: wait until those who use it are done, then try again")                                                   \
-    X(EPERM, "not allowed from here: see in the header who may call this (a fiber, or a thread of the host)")                  \
-    X(EEXIST, "exists already: remove the old one first")                                                                      \
-    X(ENOENT, "no such file or object: check the name or the pointer")                                                         \
-    X(EOVERFLOW, "the number does not fit: a count or size would overflow; nothing was changed")                               \
-    X(ERANGE, "out of range: the result would leave the allowed range; nothing was changed")                                   \
-    X(ECANCELED, "closed or cancelled while waiting: the object is gone, do not use it again")                                 \
-    X(ENOSPC, "no room: a table or the device is full; remove something first")                                                \
-    X(ENOSYS, "the kernel does not have this call: see the list of platforms in README.md")                                    \
-    X(ENOTSUP, "not supported on this platform or for this object: see the function's comment in its header")                  \
-    X(EMFILE, "too many open descriptors in this process: close some, or raise the limit (ulimit -n)")                         \
-    X(ENFILE, "too many open descriptors in the system: close some, or raise fs.file-max")                                     \
-    X(EBADF, "not an open descriptor: it was closed, or never opened")                                                         \
-    X(EINTR, "interrupted by a signal: try again")                                                                             \
-    X(EFAULT, "bad address: the memory passed is not mapped")                                                                  \
-    X(EADDRINUSE, "the address is in use: choose another port or end the program that listens there")                          \
-    X(ECONNREFUSED, "nobody listens at that address: start the server or check the port")                                      \
-    X(ECONNRESET, "the other side ended the connection: connect again if you need it")
+#define ERRORS(X)                                                                                                      \
+    X(EINVAL,                                                                                                          \
+      "invalid argument: compare with the function's comment in its header; is the size field set?")                   \
+    X(ENOMEM,                                                                                                          \
+      "out of memory: free or drop memory, or raise the limit (ulimit -v, the cgroup's memory.max) and try again")     \
+    X(EPIPE,                                                                                                           \
+      "the channel or the connection is closed: do not send on it any more")                                           \
+    X(ETIMEDOUT,                                                                                                       \
+      "the deadline passed before it happened: try again with a later one, or give up")                                \
+    X(EAGAIN,                                                                                                          \
+      "cannot be done right now: try again later, use the form that waits, or raise the limit on threads (ulimit -u)") \
+    X(EDEADLK,                                                                                                         \
+      "all fibers are asleep and nothing can wake them: look at the list in the log for who waits for what")           \
+    X(EALREADY,                                                                                                        \
+      "already running: stop it first, and start it only once")                                                        \
+    X(ESRCH,                                                                                                           \
+      "the runtime is not running, or there is no such thing: call this inside weft_run, or before weft_stop")         \
+    X(EBUSY,                                                                                                           \
+      "in use: wait until those who use it are done, then try again")                                                  \
+    X(EPERM,                                                                                                           \
+      "not allowed from here: see in the header who may call this (a fiber, or a thread of the host)")                 \
+    X(EEXIST,                                                                                                          \
+      "exists already: remove the old one first")                                                                      \
+    X(ENOENT,                                                                                                          \
+      "no such file or object: check the name or the pointer")                                                         \
+    X(EOVERFLOW,                                                                                                       \
+      "the number does not fit: a count or size would overflow; nothing was changed")                                  \
+    X(ERANGE,                                                                                                          \
+      "out of range: the result would leave the allowed range; nothing was changed")                                   \
+    X(ECANCELED,                                                                                                       \
+      "closed or cancelled while waiting: the object is gone, do not use it again")                                    \
+    X(ENOSPC,                                                                                                          \
+      "no room: a table or the device is full; remove something first")                                                \
+    X(ENOSYS,                                                                                                          \
+      "the kernel does not have this call: see the list of platforms in README.md")                                    \
+    X(ENOTSUP,                                                                                                         \
+      "not supported on this platform or for this object: see the function's comment in its header")                   \
+    X(EMFILE,                                                                                                          \
+      "too many open descriptors in this process: close some, or raise the limit (ulimit -n)")                         \
+    X(ENFILE,                                                                                                          \
+      "too many open descriptors in the system: close some, or raise fs.file-max")                                     \
+    X(EBADF,                                                                                                           \
+      "not an open descriptor: it was closed, or never opened")                                                        \
+    X(EINTR,                                                                                                           \
+      "interrupted by a signal: try again")                                                                            \
+    X(EFAULT,                                                                                                          \
+      "bad address: the memory passed is not mapped")                                                                  \
+    X(EADDRINUSE,                                                                                                      \
+      "the address is in use: choose another port or end the program that listens there")                              \
+    X(ECONNREFUSED,                                                                                                    \
+      "nobody listens at that address: start the server or check the port")                                            \
+    X(ECONNRESET,                                                                                                      \
+      "the other side ended the connection: connect again if you need it")
 
 static const struct { int err; const char *text; } table[] = {
 #define X(e, text) { e, text },

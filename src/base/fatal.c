@@ -1,4 +1,5 @@
-/* The end of the program on a broken invariant: one line, then abort(), so that the host's core dump or SIGABRT handler sees it. */
+/* The end of the program on a broken invariant: one line, then abort(), so that the host's core dump or SIGABRT
+ * handler sees it. */
 #include <stdlib.h>
 #include "base/base.h"
 #include "base/fmt.h"

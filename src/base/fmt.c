@@ -31,7 +31,8 @@ static void put_padded(struct out *o, const char *s, size_t n, const struct spec
         put(o, ' ');
 }
 
-static void put_number(struct out *o, uint64_t v, unsigned base, bool negative, const char *prefix, const struct spec *sp)
+static void put_number(struct out *o, uint64_t v, unsigned base, bool negative, const char *prefix,
+                       const struct spec *sp)
 {
     char digits[32], *p = digits + sizeof digits;
     do {
@@ -45,10 +46,18 @@ static void put_number(struct out *o, uint64_t v, unsigned base, bool negative, 
     put_padded(o, p, (size_t)(digits + sizeof digits - p), sp, true);
 }
 
-static int64_t take_signed(va_list *ap, bool wide) { return wide ? va_arg(*ap, long) : va_arg(*ap, int); }
-static uint64_t take_unsigned(va_list *ap, bool wide) { return wide ? va_arg(*ap, unsigned long) : va_arg(*ap, unsigned); }
+/* One wide length for l, ll, z, j and t. */
+_Static_assert(sizeof(long) == sizeof(long long) && sizeof(long) == sizeof(size_t), "LP64");
 
-_Static_assert(sizeof(long) == sizeof(long long) && sizeof(long) == sizeof(size_t), "one wide length for l, ll, z, j and t");
+static int64_t take_signed(va_list *ap, bool wide)
+{
+    return wide ? va_arg(*ap, long) : va_arg(*ap, int);
+}
+
+static uint64_t take_unsigned(va_list *ap, bool wide)
+{
+    return wide ? va_arg(*ap, unsigned long) : va_arg(*ap, unsigned);
+}
 
 size_t w_vfmt(char *buf, size_t n, const char *fmt, va_list args)
 {

@@ -1,6 +1,7 @@
 /* An intrusive list, doubly linked, circular with its head: adding and removing are O(1) and need no case for the ends.
  *
- * A node that is in no list points at itself (after list_init or list_del), so list_linked() tells. No locking of its own. */
+ * A node that is in no list points at itself (after list_init or list_del), so list_linked() tells. No locking of its
+ * own. */
 #ifndef WEFT_BASE_LIST_H
 #define WEFT_BASE_LIST_H
 

@@ -1,8 +1,8 @@
 /* The slow half of lock.h, and the order of locks in BUILD=debug.
  *
- * [LOCK] Word 0: free; 1: held, nobody sleeps; 2: held, somebody may sleep. Who cannot take it at once spins a little (a holder
- * needs well under a microsecond), then writes 2 and sleeps as long as it reads 2. Having slept, it takes the lock as 2, for it cannot know
- * whether others still sleep. Who frees a 2 wakes one. */
+ * [LOCK] Word 0: free; 1: held, nobody sleeps; 2: held, somebody may sleep. Who cannot take it at once spins a little
+ * (a holder needs well under a microsecond), then writes 2 and sleeps as long as it reads 2. Having slept, it takes
+ * the lock as 2, for it cannot know whether others still sleep. Who frees a 2 wakes one. */
 #include "base/lock.h"
 #include <errno.h>
 #include <linux/futex.h>
@@ -53,12 +53,11 @@ void lock_check_take(struct lock *l)
         if (h == l)
             w_fatal("lock %p of rank %u is taken twice by one thread", (void *)l, l->rank);
         if (h->rank > l->rank || (h->rank == l->rank && !(rank_is_many(l->rank) && h < l)))
-            w_fatal("lock order: rank %u (%p) is taken while rank %u (%p) is held", l->rank, (void *)l, h->rank, (void *)h);
+            w_fatal("lock order: rank %u (%p) is taken while rank %u (%p) is held", l->rank, (void *)l, h->rank,
+                    (void *)h);
     }
-    if (held.n == MAX_HELD) { /* a select over very many channels: those beyond are not checked */
-        return;
-    }
-    held.lock[held.n++] = l;
+    if (held.n < MAX_HELD) /* a select over very many channels: those beyond are not checked */
+        held.lock[held.n++] = l;
 }
 
 void lock_check_drop(struct lock *l)

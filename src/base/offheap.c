@@ -1,31 +1,23 @@
 /* Off-heap memory on a private jemalloc; see offheap.h.
  *
- * [PRIVATE] The Makefile links the members of libjemalloc_pic.a into the library with their public names prefixed (jem_mallocx) and
- * then makes them local, so neither the host's malloc nor a jemalloc of the host's meets this one. Settings that users make for
- * *their* jemalloc are not meant for ours: it reads no environment and no /etc/malloc.conf (these calls are diverted to functions
- * below) and takes its options from jem_malloc_conf_2_conf_harder, the strongest source it knows.
+ * [PRIVATE] The Makefile links the members of libjemalloc_pic.a into the library with their public names prefixed
+ * (jem_mallocx) and then makes them local, so neither the host's malloc nor a jemalloc of the host's meets this one.
+ * Settings that users make for *their* jemalloc are not meant for ours: it reads no environment and no
+ * /etc/malloc.conf (these calls are diverted to functions below) and takes its options from
+ * jem_malloc_conf_2_conf_harder, the strongest source it knows.
  *
- * One arena per purpose, made at first use, so that blocks of different purposes never share a page. Its extent
- * hooks are the default ones with a count around them. We bypass the thread caches (they would hold blocks of threads
- * that have gone idle); what must be faster keeps its own list of free blocks, per processor, as sched does with fiber records. */
+ * One arena per purpose, made at first use, so that blocks of different purposes never share a page. Its extent hooks
+ * are the default ones with a count around them. We bypass the thread caches (they would hold blocks of threads that
+ * have gone idle); what must be faster keeps its own list of free blocks, per processor, as sched does with fiber
+ * records. */
 #include "base/offheap.h"
 #include <errno.h>
 #include <jemalloc/jemalloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/types.h>
 #include "base/atomic.h"
 #include "base/fmt.h"
-
-#ifdef W_TSAN
-/* TSan does not see jemalloc's atomics: a block's way from off_free to the next off_alloc is told to it. */
-void __tsan_acquire(void *);
-void __tsan_release(void *);
-#define TSAN_ACQUIRE(p) __tsan_acquire(p)
-#define TSAN_RELEASE(p) __tsan_release(p)
-#else
-#define TSAN_ACQUIRE(p) ((void)0)
-#define TSAN_RELEASE(p) ((void)0)
-#endif
 
 void *jem_mallocx(size_t size, int flags);
 void *jem_rallocx(void *p, size_t size, int flags);
@@ -33,15 +25,16 @@ void jem_dallocx(void *p, int flags);
 size_t jem_sallocx(const void *p, int flags);
 int jem_mallctl(const char *name, void *old, size_t *oldlen, void *new, size_t newlen);
 
-/* A small, quiet allocator: no thread of its own, no huge pages behind our back; freed pages go back to the kernel within a second of
- * activity. Thread caches are bypassed, not off, since off takes jemalloc's slow path on every call (80 against 130 ns for a pair). */
+/* A small, quiet allocator: no thread of its own, no huge pages behind our back; freed pages go back to the kernel
+ * within a second of activity. Thread caches are bypassed, not off, since off takes jemalloc's slow path on every
+ * call (80 against 130 ns for a pair). */
 const char *jem_malloc_conf_2_conf_harder =
-    "abort:false,abort_conf:false,narenas:1,tcache:true,tcache_max:8,background_thread:false,percpu_arena:disabled,dss:disabled,"
-    "thp:never,metadata_thp:disabled,dirty_decay_ms:1000,muzzy_decay_ms:0,stats_print:false,prof:false,junk:false,"
-    "zero:false";
+    "abort:false,abort_conf:false,narenas:1,tcache:true,tcache_max:8,background_thread:false,percpu_arena:disabled,"
+    "dss:disabled,thp:never,metadata_thp:disabled,dirty_decay_ms:1000,muzzy_decay_ms:0,stats_print:false,prof:false,"
+    "junk:false,zero:false";
 
-/* What jemalloc gets instead of the functions it should not call (JEM_DIVERT in the Makefile). From dlsym on they serve options that
- * we do not switch on; without them the library needs no libm (300 KiB resident). */
+/* What jemalloc gets instead of the functions it should not call (JEM_DIVERT in the Makefile). From dlsym on they
+ * serve options that we do not switch on; without them the library needs no libm (300 KiB resident). */
 char *off_no_secure_getenv(const char *name);
 ssize_t off_no_readlink(const char *path, char *buf, size_t n);
 void *off_no_sbrk(intptr_t by);
@@ -61,6 +54,42 @@ uintptr_t off_no__Unwind_GetIP(void *ctx) { return (void)ctx, 0; }
 double off_no_exp(double x) { return x; }
 double off_no_log(double x) { return x; }
 double off_no_round(double x) { return x; }
+
+#ifdef W_TSAN
+/* jemalloc is not instrumented, and TSan loses count of its mutexes. Locks of ours in their place show it all the
+ * order there is. One is written into the first word of the mutex. */
+int off_no_pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *attr);
+int off_no_pthread_mutex_lock(pthread_mutex_t *m);
+int off_no_pthread_mutex_trylock(pthread_mutex_t *m);
+int off_no_pthread_mutex_unlock(pthread_mutex_t *m);
+
+static w_u32 *mutex_word(pthread_mutex_t *m) { return (w_u32 *)(void *)m; }
+
+int off_no_pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *attr)
+{
+    (void)attr;
+    store_rlx(mutex_word(m), 0); /* rlx: nobody knows it yet */
+    return 0;
+}
+
+int off_no_pthread_mutex_trylock(pthread_mutex_t *m)
+{
+    return cas_acq(mutex_word(m), 0, 1) ? 0 : EBUSY; /* acq: what the last holder wrote; rel in unlock */
+}
+
+int off_no_pthread_mutex_lock(pthread_mutex_t *m)
+{
+    while (off_no_pthread_mutex_trylock(m) != 0)
+        sched_yield();
+    return 0;
+}
+
+int off_no_pthread_mutex_unlock(pthread_mutex_t *m)
+{
+    store_rel(mutex_word(m), 0); /* rel: publishes what was written under it; acq in trylock */
+    return 0;
+}
+#endif
 
 #define ARENA_NONE 0u /* else: index + 1 */
 
@@ -105,7 +134,8 @@ static void hook_destroy(extent_hooks_t *h, void *p, size_t n, bool committed, u
     sub_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
 }
 
-static void read_default_hooks(void)
+/* When the library is loaded, as jemalloc starts itself: no thread races for it, and no fork comes in the middle. */
+__attribute__((constructor)) static void read_default_hooks(void)
 {
     extent_hooks_t *def;
     size_t len = sizeof def;
@@ -127,12 +157,10 @@ static void arena_control(uint32_t arena, const char *what)
     jem_mallctl(name, NULL, NULL, NULL, 0);
 }
 
-/* Makes the arena. Threads that race for it each make one and all but the first drop theirs: so nobody waits for anybody, also not in a child
- * forked in the middle. ARENA_NONE: no memory. */
+/* Makes the arena. Threads that race for it each make one and all but the first drop theirs: so nobody waits for
+ * anybody, also not in a child forked in the middle. ARENA_NONE: no memory. */
 static w_cold uint32_t arena_make(struct purpose *pu)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, read_default_hooks);
     extent_hooks_t *mine = &pu->hooks;
     unsigned index;
     size_t len = sizeof index;
@@ -163,10 +191,8 @@ int off_init(void)
 
 static inline void *count_in(enum off_purpose why, void *p)
 {
-    if (p != NULL) {
-        TSAN_ACQUIRE(&purposes[why]);
+    if (p != NULL)
         add_rlx(&purposes[why].in_use_bytes, jem_sallocx(p, 0)); /* rlx: a counter */
-    }
     return p;
 }
 
@@ -196,7 +222,6 @@ void *off_realloc(enum off_purpose why, void *p, size_t bytes)
     if (p == NULL)
         return off_alloc(why, bytes);
     size_t before = jem_sallocx(p, 0);
-    TSAN_RELEASE(&purposes[why]);
     void *q = jem_rallocx(p, bytes != 0 ? bytes : 1, flags_of(why));
     if (q != NULL) {
         sub_rlx(&purposes[why].in_use_bytes, before); /* rlx: a counter */
@@ -209,7 +234,6 @@ void off_free(enum off_purpose why, void *p)
 {
     if (p == NULL)
         return;
-    TSAN_RELEASE(&purposes[why]);
     sub_rlx(&purposes[why].in_use_bytes, jem_sallocx(p, 0)); /* rlx: a counter */
     jem_dallocx(p, MALLOCX_TCACHE_NONE);
 }

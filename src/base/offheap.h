@@ -1,9 +1,9 @@
 /* Off-heap memory: everything the runtime needs for itself, from a private jemalloc, one arena per purpose,
  * so that every byte shows in the statistics under its name.
  *
- * jemalloc is linked into the library with its symbols hidden; the host's malloc stays the host's. No
- * thread is ever stopped while it holds a lock of this jemalloc (it is inside the runtime then, [ENTRY]), so these calls are
- * allowed while the world is stopped. They are not allowed in a signal handler. */
+ * jemalloc is linked into the library with its symbols hidden; the host's malloc stays the host's. No thread is ever
+ * stopped while it holds a lock of this jemalloc (it is inside the runtime then, [ENTRY]), so these calls are allowed
+ * while the world is stopped. They are not allowed in a signal handler. */
 #ifndef WEFT_BASE_OFFHEAP_H
 #define WEFT_BASE_OFFHEAP_H
 

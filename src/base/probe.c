@@ -1,9 +1,10 @@
 /* Listeners of probe points; see probe.h.
  *
- * Actors: any thread emits; any thread listens or unlistens, one at a time under `lock`. What is shared: eight slots, each { mask, fn, arg,
- * users }. An emitter enters a slot by counting itself in `users` and then reading the mask; unlisten clears the mask and then waits until
- * users is zero. Of the two pairs (count, then read mask | clear mask, then read count) at least one side sees the other: that is why
- * both are seq. So after unlisten nobody is in fn or will enter it, and the slot may be filled anew. */
+ * Actors: any thread emits; any thread listens or unlistens, one at a time under `lock`. What is shared: eight slots,
+ * each { mask, fn, arg, users }. An emitter enters a slot by counting itself in `users` and then reading the mask;
+ * unlisten clears the mask and then waits until users is zero. Of the two pairs (count, then read mask | clear mask,
+ * then read count) at least one side sees the other: that is why both are seq. So after unlisten nobody is in fn or
+ * will enter it, and the slot may be filled anew. */
 #include "base/probe.h"
 #include <errno.h>
 #include "base/lock.h"

@@ -1,7 +1,8 @@
 /* System calls that return -errno and leave errno alone.
  *
- * libc's wrappers write errno through a thread-local address, which belongs to the host and, on a fiber that may change thread, must not be
- * cached. These do neither, are cheap, and may be used in a stop and in a signal handler. They are not cancellation points. */
+ * libc's wrappers write errno through a thread-local address, which belongs to the host and, on a fiber that may
+ * change thread, must not be cached. These do neither, are cheap, and may be used in a stop and in a signal handler.
+ * They are not cancellation points. */
 #ifndef WEFT_BASE_SYSCALL_H
 #define WEFT_BASE_SYSCALL_H
 

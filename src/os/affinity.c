@@ -4,8 +4,8 @@
 #include "base/bits.h"
 #include "base/syscall.h"
 
-/* The kernel refuses a mask that is shorter than its own (-EINVAL) and returns the bytes it wrote. 65536 CPUs are eight times what Linux can be
- * built for, so a mask on the stack does. */
+/* The kernel refuses a mask that is shorter than its own (-EINVAL) and returns the bytes it wrote. 65536 CPUs are
+ * eight times what Linux can be built for, so a mask on the stack does. */
 int os_cpu_count(void)
 {
     uint64_t mask[1024];

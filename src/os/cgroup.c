@@ -3,8 +3,8 @@
  *     4:cpu,cpuacct:/app        v1: the hierarchy whose controllers include cpu; wins, if there is one
  *     0::/app                   v2
  *
- * /proc/self/mountinfo says where that hierarchy is mounted and which part of it is visible there (the 4th field; in a container the
- * group's path may start with it, and is then relative to the mount point):
+ * /proc/self/mountinfo says where that hierarchy is mounted and which part of it is visible there (the 4th field; in
+ * a container the group's path may start with it, and is then relative to the mount point):
  *
  *     36 25 0:31 /app /sys/fs/cgroup/cpu rw,... - cgroup cgroup rw,cpu,cpuacct */
 #include "os/cgroup.h"
@@ -39,8 +39,8 @@ static int next_byte(struct reader *r)
     return (unsigned char)r->buf[r->at++];
 }
 
-/* A line without its newline; what does not fit is cut (a mount with many overlay layers: the fields we need come first or the line is not
- * ours). False: end of file. */
+/* A line without its newline; what does not fit is cut (a mount with many overlay layers: the fields we need come
+ * first or the line is not ours). False: end of file. */
 static bool next_line(struct reader *r, char *line, size_t size)
 {
     size_t n = 0;
@@ -135,7 +135,8 @@ static bool directory_in(char *line, int version, const char *path, char dir[2 *
     tail += 2;
     char *type = field(&tail);
     field(&tail); /* source */
-    if (version == 2 ? strcmp(type, "cgroup2") != 0 : strcmp(type, "cgroup") != 0 || tail == NULL || !list_has(tail, "cpu"))
+    bool right = version == 2 ? strcmp(type, "cgroup2") == 0 : strcmp(type, "cgroup") == 0 && list_has(tail, "cpu");
+    if (!right)
         return false;
     unescape(shown);
     unescape(point);
@@ -196,7 +197,8 @@ static bool read_small(int fd, char *buf, size_t size)
     return true;
 }
 
-/* Digits up to a blank, a newline or the end; *s is left behind them. False: something else, or nothing, or too many. */
+/* Digits up to a blank, a newline or the end; *s is left behind them. False: something else, or nothing,
+ * or too many. */
 static bool read_digits(const char **s, int64_t *v)
 {
     const char *start = *s;

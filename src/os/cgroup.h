@@ -1,7 +1,7 @@
 /* The CPU limit of the process's own control group, v1 or v2, for the default number of processors.
  *
- * The group is looked up once, at start; its files stay open and are read again each time. Limits of parent groups are not looked at,
- * and a later move to another group is not noticed (both as in Go). */
+ * The group is looked up once, at start; its files stay open and are read again each time. Limits of parent groups
+ * are not looked at, and a later move to another group is not noticed (both as in Go). */
 #ifndef WEFT_OS_CGROUP_H
 #define WEFT_OS_CGROUP_H
 
@@ -12,16 +12,18 @@ struct cgroup {
     int period_fd; /* v1: cpu.cfs_period_us; v2: -1 */
 };
 
-/* root is put before every path ("" in earnest; tests have a tree of their own). 0; or a negative errno, and then there is no limit:
- * -ENOENT (no group with a CPU controller, or its files are not there), -ENOMEM (a path too long). Blocks on files and
- * needs 40 KiB of stack: at start only. */
+/* root is put before every path ("" in earnest; tests have a tree of their own). 0; or a negative errno, and then
+ * there is no limit: -ENOENT (no group with a CPU controller, or its files are not there), -ENOMEM (a path too long).
+ * Blocks on files and needs 40 KiB of stack: at start only. */
 int cgroup_open(struct cgroup *cg, const char *root);
 void cgroup_close(struct cgroup *cg);
 
-/* True if there is a limit now; *cpus is quota / period. Unreadable or malformed files: no limit. May be called by any thread. */
+/* True if there is a limit now; *cpus is quota / period. Unreadable or malformed files: no limit. May be called by
+ * any thread. */
 bool cgroup_limit(const struct cgroup *cg, double *cpus);
 
-/* Default of weft_maxprocs: the CPUs, but no more than the limit, rounded up, and that not below 2. limit <= 0: none. */
+/* Default of weft_maxprocs: the CPUs, but no more than the limit, rounded up, and that not below 2. limit <= 0:
+ * none. */
 int procs_default(int ncpu, double limit);
 
 #endif

@@ -1,5 +1,5 @@
-/* Sleeping on a word and waking its sleepers: the kernel's futex, private to the process. Does not touch errno; may be used in a
- * stop and in a signal handler. */
+/* Sleeping on a word and waking its sleepers: the kernel's futex, private to the process. Does not touch errno; may
+ * be used in a stop and in a signal handler. */
 #ifndef WEFT_OS_FUTEX_H
 #define WEFT_OS_FUTEX_H
 
