@@ -9,6 +9,7 @@
 #include "os/cgroup.h"
 #include "os/clock.h"
 #include "os/futex.h"
+#include "os/procself.h"
 #include "os/signal.h"
 #include "sched/machine.h"
 #include "sched/mutator.h"
@@ -75,8 +76,7 @@ static struct p *p_new(uint32_t id)
         return NULL;
     p->id = id;
     rng_seed(&p->rng, (uint64_t)os_now_ns() + id);
-    lock_init(&p->timers.lock, RANK_TIMER);
-    store_rlx(&p->timers.next_ns, INT64_MAX); /* rlx: not published yet */
+    timers_init(&p->timers);
     if (gc_cache_init(&p->gc) != 0) {
         off_free(OFF_SCHED, p);
         return NULL;
@@ -99,7 +99,7 @@ static void p_free(struct p *p)
     if (load_rlx(&p->status) != P_DEAD) /* rlx: nobody runs */
         gc_cache_fini(&p->gc);
     tasks_free(p);
-    off_free(OFF_SCHED, p->timers.heap);
+    timers_fini(&p->timers);
     off_free(OFF_SCHED, p);
 }
 
@@ -388,14 +388,34 @@ static int64_t fibers_alive(void)
     return n;
 }
 
+/* Threads that we know of: any other one may be about to call in and wake somebody. */
+static bool strangers(void)
+{
+    int known = (int)load_acq(&sched.nthreads) + 2 + (int)world_helpers(); /* the main thread, the monitor */
+#ifdef W_TSAN
+    known++; /* its own */
+#endif
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
+        known += m->foreign && load_acq(&m->dead) == 0;
+    return os_thread_count() != known;
+}
+
+/* Nothing of ours will ever wake anybody: no work, no timer, no descriptor. Under sched.lock. */
+static bool asleep_for_ever(void)
+{
+    if (sched.host_main || sched.nactive != 0 || load_rlx(&sched.global_len) != 0) /* rlx: under the lock */
+        return false;
+    for (uint32_t i = 0; i < sched.nprocs; i++)
+        if (!runq_empty(sched.allp[i]))
+            return false;
+    return load_rlx(&sched.stopping) == 0 && load_rlx(&sched.ending) == 0 && !timers_any() && netpoll_waiters() == 0; /* rlx: set under the lock */
+}
+
 void runtime_idle_locked(void)
 {
-    bool work = load_rlx(&sched.global_len) != 0; /* rlx: under the lock */
-    for (uint32_t i = 0; i < sched.nprocs && !work; i++)
-        work = !runq_empty(sched.allp[i]);
-    bool wakeable = sched.host_main || work || load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0 || timers_any() || netpoll_waiters() != 0; /* rlx: set under the lock */
+    bool dead = asleep_for_ever();
     lock_drop(&sched.lock);
-    if (!wakeable)
+    if (dead && !strangers())
         runtime_end(fibers_alive() == 0 ? 0 : -EDEADLK);
 }
 

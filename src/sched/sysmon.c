@@ -20,11 +20,13 @@
 #include "sched/world.h"
 #include "os/clock.h"
 #include "os/futex.h"
+#include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <string.h>
 
 #define SLICE_NS 10000000
+#define ASLEEP_NS 100000000
 #define FORCE_GC_NS INT64_C(120000000000)
 
 static struct {
@@ -157,6 +159,26 @@ static bool all_idle(void)
     return load_seq(&sched.nidle_p) == sched.nprocs && load_rlx(&sysmon.nasked) == 0 && load_seq(&sched.ending) == 0; /* rlx: who asks pokes us */
 }
 
+static bool all_asleep(void)
+{
+    lock_take(&sched.lock);
+    bool asleep = sched.nactive == 0;
+    lock_drop(&sched.lock);
+    return asleep;
+}
+
+/* When the last machine fell asleep there may have been a thread of the host that has ended since: look again for the deadlock. */
+static void idle_look(int waited)
+{
+    if (waited != -ETIMEDOUT)
+        return;
+    lock_take(&sched.lock);
+    if (sched.nactive == 0)
+        runtime_idle_locked();
+    else
+        lock_drop(&sched.lock);
+}
+
 static void *sysmon_main(void *arg)
 {
     (void)arg;
@@ -168,7 +190,7 @@ static void *sysmon_main(void *arg)
         if (all_idle()) {
             store_seq(&sysmon.asleep, 1); /* seq: before the second look; sysmon_wake's caller changes nidle_p before it looks at asleep */
             while (all_idle() && load_seq(&sysmon.word) == 0)
-                os_futex_wait(&sysmon.word, 0, FORCE_GC_NS / 2);
+                idle_look(os_futex_wait(&sysmon.word, 0, all_asleep() ? ASLEEP_NS : FORCE_GC_NS / 2));
             store_seq(&sysmon.asleep, 0);
             quiet = 0;
             delay = 20000;

@@ -381,6 +381,8 @@ void world_helpers_prepare(unsigned want)
     }
 }
 
+unsigned world_helpers(void) { return world.nhelpers; }
+
 void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg)
 {
     unsigned n = w_min(want, world.nhelpers + 1);

@@ -18,6 +18,7 @@ void world_scan_stacks(unsigned worker, unsigned nworkers, void (*scan)(void *ma
 void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg);
 /* Makes sure that world_parallel has threads; outside of a stop. */
 void world_helpers_prepare(unsigned want);
+unsigned world_helpers(void); /* threads that exist for that */
 /* The expensive half of [ENTRY]: each running thread of the process has executed a fence when it returns. */
 void world_fence(void);
 

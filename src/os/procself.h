@@ -1,0 +1,8 @@
+/* What the kernel says of this process. */
+#ifndef WEFT_OS_PROCSELF_H
+#define WEFT_OS_PROCSELF_H
+
+/* Threads of the process, at least 1; negative errno if it cannot be found out. Opens a file; errno is left alone. */
+int os_thread_count(void);
+
+#endif
