@@ -84,6 +84,7 @@ struct task {
     void *labels;       /* inherited; for profiles */
     uint32_t stack_log2;
     uint32_t flags;
+    void *group;        /* wait group to tell at the end, or NULL; a root */
 };
 
 struct deferred { struct deferred *next; weft_fn *fn; void *arg; };
@@ -109,6 +110,7 @@ struct fiber {
     const char *name;
     void *labels;
     struct deferred *defers;
+    void *group;            /* as in struct task; kept alive by the first frame */
     uint32_t lock_depth;    /* weft_lock_os_thread */
     bool main_exits;        /* the main fiber called weft_exit: the others go on */
     int64_t since_ns;       /* parked at, by the coarse clock; 0: not known */

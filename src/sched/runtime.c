@@ -14,6 +14,7 @@
 #include "sched/machine.h"
 #include "sched/mutator.h"
 #include "sched/report.h"
+#include "sched/lot.h"
 #include "sched/runq.h"
 #include "sched/sanitize.h"
 #include "sched/stack.h"
@@ -478,6 +479,7 @@ static int runtime_down(void)
     netpoll_end();
     procs_end(); /* caches give their spans back to the heap */
     mutator_end();
+    lot_reset(); /* those who still waited lie on the stacks */
     stack_end();
     machines_free();
     off_release();

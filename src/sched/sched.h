@@ -242,7 +242,11 @@ void sched_ready(struct fiber *f);
 void sched_ready_tail(struct fiber *f);
 void fiber_yield(void);
 /* Starts a task from inside, or from a thread of the runtime without a machine. site: creation pc. 0, -ENOMEM, -EINVAL (stack size). */
-int sched_spawn(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site, uint32_t flags);
+int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site, uint32_t flags, void *group);
+static inline int sched_spawn(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site, uint32_t flags)
+{
+    return sched_spawn_group(fn, arg, opts, site, flags, NULL);
+}
 /* Runs fn(arg) on the thread's own, big stack with the fiber's registers published, as collections need. Does not give up the P. */
 void sched_on_big_stack(void (*fn)(void *arg), void *arg);
 

@@ -22,6 +22,7 @@
 #include "sched/runq.h"
 #include "sched/schedule.h"
 #include "sched/stack.h"
+#include "sched/waitgroup.h"
 #include "sched/world.h"
 #include "os/clock.h"
 #include "sched/sanitize.h"
@@ -164,7 +165,7 @@ static uint64_t fiber_id_new(struct p *p)
     return p->id_next++;
 }
 
-int sched_spawn(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site, uint32_t flags)
+int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site, uint32_t flags, void *group)
 {
     struct m *m = m_self();
     struct p *p = m != NULL ? m->p : NULL;
@@ -178,7 +179,7 @@ int sched_spawn(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *si
     if (t == NULL)
         return -ENOMEM;
     struct fiber *me = m != NULL ? m->cur : NULL;
-    *t = (struct task){ .fn = fn, .arg = arg, .id = fiber_id_new(p), .site = site, .flags = flags, .stack_log2 = log2 };
+    *t = (struct task){ .fn = fn, .arg = arg, .id = fiber_id_new(p), .site = site, .flags = flags, .stack_log2 = log2, .group = group };
     if (me != NULL) {
         t->parent = me->id;
         t->labels = me->labels;
@@ -216,6 +217,7 @@ static void fiber_init(struct p *p, struct fiber *f, struct task *t)
     f->flags = (uint16_t)t->flags;
     f->bound = NULL;
     f->defers = NULL;
+    f->group = t->group;
     f->lock_depth = 0;
     f->err = 0;
     task_free(p, t);
@@ -511,6 +513,8 @@ static void fiber_end(void)
     PROBE(fiber_end, f->id, 0, 0);
     if (!(f->flags & FIBER_SYSTEM))
         store_rlx(&p->fibers_ended, load_rlx(&p->fibers_ended) + 1); /* rlx: counter, only writer */
+    if (f->group != NULL)
+        waitgroup_add_inside(f->group, -1); /* fails only if others have counted it down too far */
     if (f->lock_depth != 0) {
         m->exiting = true;
         f->bound = NULL;
@@ -543,9 +547,11 @@ static void fiber_start(void)
     switch_finish(m);
     weft_fn *fn = f->fn;
     void *arg = f->arg;
+    void *group = f->group; /* this frame keeps it alive */
     f->arg = NULL; /* the fiber's frames keep it alive from here on, or do not */
     rt_leave(m);
     fn(arg);
+    weft_keep_alive(group);
     weft_exit_from(__builtin_frame_address(0));
 }
 

@@ -115,6 +115,29 @@ int weft_waitgroup_done(weft_waitgroup *wg)
     return weft_waitgroup_add(wg, -1);
 }
 
+/* The group goes with the task into the fiber, which counts down at its very end (fiber_end in switch.c): no wrapper, no allocation. */
+int weft_waitgroup_go(weft_waitgroup *wg, weft_fn *fn, void *arg)
+{
+    if (fn == NULL)
+        return -EINVAL;
+    struct m *m = m_self();
+    if (unlikely(m == NULL)) {
+        m = rt_enter_try();
+        if (m == NULL)
+            return -ESRCH;
+    } else {
+        m = rt_enter();
+    }
+    int r = waitgroup_add_inside(wg, 1);
+    if (r == 0) {
+        r = sched_spawn_group(fn, arg, NULL, __builtin_return_address(0), 0, wg);
+        if (r != 0)
+            waitgroup_add_inside(wg, -1);
+    }
+    rt_leave(m);
+    return r;
+}
+
 /* ---- waiting --------------------------------------------------------------------------------------------------- */
 
 static inline bool is_zero(weft_waitgroup *wg)

@@ -310,6 +310,7 @@ static void scan_task(struct task *t, void *arg)
 {
     const struct scan *s = arg;
     s->range(s->marker, &t->arg, &t->arg + 1);
+    s->range(s->marker, &t->group, &t->group + 1);
 }
 
 static void scan_machine(const struct scan *s, struct m *m)
