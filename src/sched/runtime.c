@@ -19,6 +19,7 @@
 #include "sched/sanitize.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
+#include "sched/task.h"
 #include "sched/sysmon.h"
 #include "sched/world.h"
 #include <errno.h>
@@ -85,21 +86,10 @@ static struct p *p_new(uint32_t id)
     return p;
 }
 
-static void tasks_free(struct p *p)
-{
-    while (p->free_tasks != NULL) {
-        struct task *t = p->free_tasks;
-        p->free_tasks = (struct task *)t->link.next;
-        off_free(OFF_FIBER, t);
-    }
-    p->nfree_tasks = 0;
-}
-
 static void p_free(struct p *p)
 {
     if (load_rlx(&p->status) != P_DEAD) /* rlx: nobody runs */
         gc_cache_fini(&p->gc);
-    tasks_free(p);
     timers_fini(&p->timers);
     off_free(OFF_SCHED, p);
 }
@@ -112,6 +102,7 @@ static void p_empty(struct p *p)
         globq_put(r);
     timers_move(p, sched.allp[0]);
     gc_cache_fini(&p->gc);
+    task_flush(p);
 }
 
 static void idle_remove(struct p *p)
@@ -317,7 +308,7 @@ static int runtime_up(const weft_config *cfg)
     sched_reset(&c);
     if ((err = world_start_up()) != 0)
         return err;
-    if ((err = stack_start()) == 0 && (err = netpoll_start()) == 0) {
+    if ((err = stack_start()) == 0 && (err = task_start()) == 0 && (err = netpoll_start()) == 0) {
         if ((err = mutator_start()) == 0) {
             if ((err = procs_start()) == 0 && (err = signal_hook(SIGSEGV, fault)) == 0) {
                 if ((err = signal_hook(SIGBUS, fault)) == 0 && (err = sysmon_start()) == 0) {
@@ -330,6 +321,7 @@ static int runtime_up(const weft_config *cfg)
             mutator_end();
         }
         netpoll_end();
+        task_end();
     }
     world_end();
     return err;
@@ -427,12 +419,6 @@ static void report_deadlock(void)
         sched_reports.dump_all(sched_log);
 }
 
-static void free_task(struct task *t, void *arg)
-{
-    (void)arg;
-    off_free(OFF_FIBER, t);
-}
-
 static void free_defers(struct fiber *f, void *arg)
 {
     (void)arg;
@@ -471,10 +457,11 @@ static int runtime_down(void)
     sysmon_end();
     if (result == -EDEADLK)
         report_deadlock();
+    if (sched_reports.end != NULL)
+        sched_reports.end();
     store_rel(&sched.running, 0);
     unhook_faults();
     world_end();
-    tasks_each_stw(free_task, NULL);
     stack_each(0, 1, free_defers, NULL);
     netpoll_end();
     procs_end(); /* caches give their spans back to the heap */

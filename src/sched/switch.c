@@ -22,6 +22,7 @@
 #include "sched/runq.h"
 #include "sched/schedule.h"
 #include "sched/stack.h"
+#include "sched/task.h"
 #include "sched/waitgroup.h"
 #include "sched/world.h"
 #include "os/clock.h"
@@ -30,7 +31,6 @@
 #include <string.h>
 
 #define NEXT_STREAK_MAX 64 /* run-next hand-overs in a row before the queue gets its turn */
-#define TASKS_KEPT 256
 
 const char *wait_reason_text(enum wait_reason r)
 {
@@ -132,28 +132,6 @@ static void switch_away(struct m *m, struct fiber *f, struct fiber *next, enum a
 
 static void fiber_start(void) w_noreturn;
 
-static struct task *task_new(struct p *p)
-{
-    if (p != NULL && p->free_tasks != NULL) {
-        struct task *t = p->free_tasks;
-        p->free_tasks = (struct task *)t->link.next;
-        p->nfree_tasks--;
-        return t;
-    }
-    return off_alloc(OFF_FIBER, sizeof(struct task));
-}
-
-static void task_free(struct p *p, struct task *t)
-{
-    if (p->nfree_tasks >= TASKS_KEPT) {
-        off_free(OFF_FIBER, t);
-        return;
-    }
-    t->link.next = (runnable)p->free_tasks;
-    p->free_tasks = t;
-    p->nfree_tasks++;
-}
-
 static uint64_t fiber_id_new(struct p *p)
 {
     if (p == NULL)
@@ -179,7 +157,8 @@ int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const vo
     if (t == NULL)
         return -ENOMEM;
     struct fiber *me = m != NULL ? m->cur : NULL;
-    *t = (struct task){ .fn = fn, .arg = arg, .id = fiber_id_new(p), .site = site, .flags = flags, .stack_log2 = log2, .group = group };
+    uint64_t id = fiber_id_new(p);
+    *t = (struct task){ .fn = fn, .arg = arg, .site = site, .flags = flags, .stack_log2 = log2, .group = group };
     if (me != NULL) {
         t->parent = me->id;
         t->labels = me->labels;
@@ -187,11 +166,12 @@ int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const vo
     if (opts != NULL) {
         t->name = opts->name;
         if (opts->id != NULL)
-            *opts->id = t->id;
+            *opts->id = id;
     }
+    task_publish(t, id);
     if (!(flags & FIBER_SYSTEM))
         store_rlx(&p->fibers_made, load_rlx(&p->fibers_made) + 1); /* rlx: counter, only writer */
-    PROBE(fiber_create, t->id, t->parent, site);
+    PROBE(fiber_create, id, t->parent, site);
     if (likely(p != NULL)) {
         runq_put_next(p, (runnable)t | RUNNABLE_TASK);
     } else { /* only the runtime's own fibers are started like this */
@@ -205,7 +185,7 @@ int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const vo
 }
 
 /* The descriptor f takes the place of t; its stack is fresh. */
-static void fiber_init(struct p *p, struct fiber *f, struct task *t)
+static void fiber_init(struct fiber *f, struct task *t)
 {
     f->fn = t->fn;
     f->arg = t->arg;
@@ -220,7 +200,6 @@ static void fiber_init(struct p *p, struct fiber *f, struct task *t)
     f->group = t->group;
     f->lock_depth = 0;
     f->err = 0;
-    task_free(p, t);
 }
 
 /* A fiber ready to be switched to. */
@@ -230,8 +209,10 @@ static struct fiber *fiber_bind(struct p *p, struct task *t)
     if (f == NULL)
         w_fatal("no memory for the stack of fiber %lu (%lu stacks of fibers exist); raise vm.max_map_count or the limit of address space, "
                 "or start fewer fibers at a time", (unsigned long)t->id, (unsigned long)stack_slots());
-    fiber_init(p, f, t);
+    fiber_init(f, t);
     f->sp = arch_stack_init((void *)w_align_down((uintptr_t)f->stack_hi, 16), fiber_start);
+    store_rel(&f->state, FIBER_RUNNABLE); /* rel: publishes the fiber to dumps, before its task goes: one of the two is always there; acq in fiber_pin */
+    task_free(p, t);
     sanitize_fiber_new(f);
     PROBE(fiber_start, f->id, p->id, 0);
     return f;
@@ -496,7 +477,8 @@ static void fiber_reuse(struct m *m, struct fiber *f, struct task *t) w_noreturn
 static void fiber_reuse(struct m *m, struct fiber *f, struct task *t)
 {
     struct p *p = m->p;
-    fiber_init(p, f, t);
+    fiber_init(f, t);
+    task_free(p, t);
     *m->errno_at = 0;
     PROBE(fiber_start, f->id, p->id, 0);
     m->prev_to = AFTER_NOTHING;

@@ -166,11 +166,11 @@ static w_no_sanitize bool task_copy(struct task *t, struct task *copy)
     return __atomic_load_n(&t->id, __ATOMIC_RELAXED) == id; /* rlx: after the fields by the fence */
 }
 
-void tasks_each(void (*fn)(const struct task *copy, void *arg), void *arg)
+void tasks_each(void (*fn)(const struct task *copy, const struct task *at, void *arg), void *arg)
 {
     struct task copy;
     for (struct slab *s = load_acq(&tasks.all); s != NULL; s = s->next) /* acq: sees the slab; rel in slab_new */
         for (uint32_t i = 0; i < SLAB_TASKS; i++)
             if (task_copy(&s->task[i], &copy))
-                fn(&copy, arg);
+                fn(&copy, &s->task[i], arg);
 }

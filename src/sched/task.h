@@ -17,7 +17,8 @@ void task_free(struct p *p, struct task *t);
 void task_flush(struct p *p);   /* the processor's cache goes to the shared lists */
 
 /* A copy of every task that is queued, at any time and from any thread, with no stop. One that is queued during the whole call is seen
- * once; one that starts or is made meanwhile may be seen. The name's text may be gone, see dump.c. */
-void tasks_each(void (*fn)(const struct task *copy, void *arg), void *arg);
+ * once; one that starts or is made meanwhile may be seen. The text of its name may be gone by then;
+ * at->id still equal to copy->id says that it was there so far. */
+void tasks_each(void (*fn)(const struct task *copy, const struct task *at, void *arg), void *arg);
 
 #endif

@@ -121,6 +121,8 @@ static bool stop_signal(int sig, siginfo_t *info, void *ctx)
     struct m *m = m_self();
     if (m == NULL || info->si_code != SI_TKILL || info->si_pid != getpid())
         return false;
+    if (sched_reports.interrupted != NULL)
+        sched_reports.interrupted(m, ctx);
     if (load_rlx(&m->in_runtime) != 0 || load_acq(&sched.stopping) == 0) /* rlx: our own thread's store */
         return true;
     ucontext_t *uc = ctx;
@@ -129,6 +131,14 @@ static bool stop_signal(int sig, siginfo_t *info, void *ctx)
     m->stop_regs_hi = arch_uc_end(uc);
     stand_still(m);
     return true;
+}
+
+int world_interrupt(struct m *m)
+{
+    int err = errno;
+    int r = syscall(SYS_tgkill, getpid(), m->tid, sched.stop_signal) == 0 ? 0 : -errno;
+    errno = err;
+    return r;
 }
 
 /* ---- stopping --------------------------------------------------------------------------------------------- */

@@ -19,6 +19,8 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
 /* Makes sure that world_parallel has threads; outside of a stop. */
 void world_helpers_prepare(unsigned want);
 unsigned world_helpers(void); /* threads that exist for that */
+/* Sends m's thread the stop signal, though nobody stops the world: sched_reports.interrupted is called on it. 0, or negative errno. Any thread. */
+int world_interrupt(struct m *m);
 /* The expensive half of [ENTRY]: each running thread of the process has executed a fence when it returns. */
 void world_fence(void);
 

@@ -1,0 +1,262 @@
+/* Code addresses to functions, files and lines, by elfutils' libdw.
+ *
+ * A module's file is opened when the first address in it is asked for, and stays open as long as the module stays loaded: each has
+ * a Dwfl of its own, hung on its entry of the table of modules. Is the file on disk no longer the one that was loaded (another build id), then nothing of
+ * it is believed. Debug information in a separate file is found by build id below /usr/lib/debug; nothing is ever fetched from a network.
+ *
+ * What we look for, until something is found: the unit of the address in the DWARF data, by its table of ranges or (clang writes none) unit by
+ * unit; in it the function and the functions inlined there, by walking down the entries that hold the address. Then the
+ * ELF symbol tables. Then module and offset. */
+#include "prof/symbols.h"
+#include <dwarf.h>
+#include <elfutils/libdwfl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct text { struct text *next; char s[]; };
+
+/* maps_module.user */
+struct sym_module {
+    Dwfl *dwfl;
+    Dwfl_Module *mod;   /* NULL: no file, or not the right one */
+    struct text *texts; /* paths that were put together */
+};
+
+/* ---- modules ----------------------------------------------------------------------------------------- */
+
+/* Build ids only: the standard search may ask servers. */
+static int find_debuginfo(Dwfl_Module *mod, void **user, const char *name, GElf_Addr base, const char *file, const char *link,
+                          GElf_Word crc, char **found)
+{
+    (void)file, (void)link, (void)crc;
+    return dwfl_build_id_find_debuginfo(mod, user, name, base, NULL, NULL, 0, found);
+}
+
+static char *debuginfo_path = (char *)":/usr/lib/debug";
+static const Dwfl_Callbacks callbacks = {
+    .find_elf = dwfl_build_id_find_elf,
+    .find_debuginfo = find_debuginfo,
+    .section_address = dwfl_offline_section_address,
+    .debuginfo_path = &debuginfo_path,
+};
+
+static bool right_file(Dwfl_Module *mod, const struct maps_module *m)
+{
+    const unsigned char *bits;
+    GElf_Addr at;
+    int n = dwfl_module_build_id(mod, &bits, &at);
+    return n <= 0 || m->build_id_bytes == 0 || ((unsigned)n == m->build_id_bytes && memcmp(bits, m->build_id, (size_t)n) == 0);
+}
+
+static void module_open(struct sym_module *s, const struct maps_module *m)
+{
+    int fd = open(m->open_path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    s->dwfl = dwfl_begin(&callbacks);
+    if (s->dwfl == NULL) {
+        close(fd);
+        return;
+    }
+    dwfl_report_begin(s->dwfl);
+    s->mod = dwfl_report_elf(s->dwfl, m->path, m->path, fd, m->bias, true);
+    if (s->mod == NULL)
+        close(fd);
+    dwfl_report_end(s->dwfl, NULL, NULL);
+    if (s->mod != NULL && !right_file(s->mod, m))
+        s->mod = NULL;
+}
+
+/* NULL: no memory. */
+static struct sym_module *module_get(struct maps_module *m)
+{
+    if (m->user == NULL) {
+        struct sym_module *s = calloc(1, sizeof *s);
+        if (s != NULL)
+            module_open(s, m);
+        m->user = s;
+    }
+    return m->user;
+}
+
+void symbols_gone(struct maps_module *m)
+{
+    struct sym_module *s = m->user;
+    m->user = NULL;
+    if (s == NULL)
+        return;
+    if (s->dwfl != NULL)
+        dwfl_end(s->dwfl);
+    for (struct text *t = s->texts, *next; t != NULL; t = next) {
+        next = t->next;
+        free(t);
+    }
+    free(s);
+}
+
+/* ---- texts --------------------------------------------------------------------------------------------- */
+
+static const char *path_join(struct sym_module *s, const char *dir, const char *file)
+{
+    if (file == NULL || file[0] == '/' || dir == NULL)
+        return file;
+    size_t nd = strlen(dir), nf = strlen(file);
+    for (struct text *t = s->texts; t != NULL; t = t->next)
+        if (strncmp(t->s, dir, nd) == 0 && t->s[nd] == '/' && strcmp(t->s + nd + 1, file) == 0)
+            return t->s;
+    struct text *t = malloc(sizeof *t + nd + nf + 2);
+    if (t == NULL)
+        return file;
+    memcpy(t->s, dir, nd);
+    t->s[nd] = '/';
+    memcpy(t->s + nd + 1, file, nf + 1);
+    t->next = s->texts;
+    s->texts = t;
+    return t->s;
+}
+
+static const char *unit_dir(Dwarf_Die *cu)
+{
+    Dwarf_Attribute at;
+    return dwarf_formstring(dwarf_attr(cu, DW_AT_comp_dir, &at));
+}
+
+/* As it is written; of C++ and the like as the linker knows it, since the written one is not complete. */
+static const char *function_name(Dwarf_Die *die)
+{
+    Dwarf_Attribute at;
+    const char *s = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_linkage_name, &at));
+    const char *name = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_name, &at));
+    bool mangled = s != NULL && (strncmp(s, "_Z", 2) == 0 || strncmp(s, "_R", 2) == 0);
+    return mangled || name == NULL ? s : name;
+}
+
+/* ---- DWARF ----------------------------------------------------------------------------------------------- */
+
+#define DEPTH_MAX 64
+
+struct chain { Dwarf_Die die[DEPTH_MAX]; unsigned n; }; /* function, then what is inlined in it at the address, outermost first */
+
+static bool is_function(int tag) { return tag == DW_TAG_subprogram || tag == DW_TAG_inlined_subroutine; }
+
+/* Goes down from die's children along those that hold pc. */
+static void chain_find(Dwarf_Die *parent, Dwarf_Addr pc, struct chain *c, unsigned depth)
+{
+    Dwarf_Die die;
+    if (depth == DEPTH_MAX || dwarf_child(parent, &die) != 0)
+        return;
+    do {
+        int tag = dwarf_tag(&die);
+        bool scope = tag == DW_TAG_namespace || tag == DW_TAG_module;
+        if (!scope && !is_function(tag) && tag != DW_TAG_lexical_block)
+            continue;
+        if (!scope && dwarf_haspc(&die, pc) <= 0)
+            continue;
+        if (is_function(tag) && c->n < DEPTH_MAX)
+            c->die[c->n++] = die;
+        unsigned before = c->n;
+        chain_find(&die, pc, c, depth + 1);
+        if (!scope || c->n > before)
+            return;
+    } while (dwarf_siblingof(&die, &die) == 0);
+}
+
+/* The unit that holds the address; *bias is what the addresses of the module differ by. */
+static Dwarf_Die *unit_find(Dwfl_Module *mod, Dwarf_Addr addr, Dwarf_Addr *bias)
+{
+    Dwarf_Die *cu = dwfl_module_addrdie(mod, addr, bias);
+    if (cu != NULL)
+        return cu;
+    while ((cu = dwfl_module_nextcu(mod, cu, bias)) != NULL)
+        if (dwarf_haspc(cu, addr - *bias) > 0)
+            return cu;
+    return NULL;
+}
+
+/* Where the code of an inlined function was called from. */
+static void call_site(struct sym_module *s, Dwarf_Die *cu, Dwarf_Die *die, struct symbol *to)
+{
+    Dwarf_Attribute at;
+    Dwarf_Word file = 0, line = 0;
+    Dwarf_Files *files;
+    to->file = NULL;
+    to->line = 0;
+    if (dwarf_formudata(dwarf_attr(die, DW_AT_call_line, &at), &line) == 0)
+        to->line = (uint32_t)line;
+    if (dwarf_formudata(dwarf_attr(die, DW_AT_call_file, &at), &file) == 0 && dwarf_getsrcfiles(cu, &files, NULL) == 0)
+        to->file = path_join(s, unit_dir(cu), dwarf_filesrc(files, file, NULL, NULL));
+}
+
+static unsigned dwarf_symbols(struct sym_module *s, Dwarf_Addr addr, struct symbol *out)
+{
+    Dwarf_Addr bias = 0;
+    Dwarf_Die *cu = unit_find(s->mod, addr, &bias);
+    if (cu == NULL)
+        return 0;
+    struct chain c = { .n = 0 };
+    chain_find(cu, addr - bias, &c, 0);
+    if (c.n == 0)
+        return 0;
+    struct symbol at = { 0 };
+    Dwarf_Line *line = dwarf_getsrc_die(cu, addr - bias);
+    int no = 0;
+    if (line != NULL) {
+        at.file = path_join(s, unit_dir(cu), dwarf_linesrc(line, NULL, NULL));
+        if (dwarf_lineno(line, &no) == 0)
+            at.line = (uint32_t)no;
+    }
+    unsigned n = 0;
+    for (unsigned i = c.n; i-- > 0;) {
+        Dwarf_Die *die = &c.die[i];
+        at.func = function_name(die);
+        at.inlined = dwarf_tag(die) == DW_TAG_inlined_subroutine;
+        Dwarf_Addr entry;
+        at.offset = !at.inlined && dwarf_entrypc(die, &entry) == 0 ? addr + 1 - bias - entry : 0;
+        if (n == SYMBOLS_INLINED_MAX) /* too many: the innermost ones go */
+            memmove(out, out + 1, --n * sizeof *out);
+        out[n++] = at;
+        if (!at.inlined)
+            break;
+        call_site(s, cu, die, &at);
+    }
+    out[n - 1].inlined = false;
+    return n;
+}
+
+/* ---- all of it --------------------------------------------------------------------------------------------- */
+
+unsigned symbols_at(const struct maps *t, uintptr_t return_pc, struct symbol *out)
+{
+    uintptr_t addr = return_pc - 1; /* in the call, not behind it */
+    struct maps_module *m = maps_find(t, addr);
+    *out = (struct symbol){ 0 };
+    if (m == NULL)
+        return 1;
+    int err = errno;
+    struct sym_module *s = module_get(m);
+    unsigned n = 0;
+    if (s != NULL && s->mod != NULL) {
+        n = dwarf_symbols(s, addr, out);
+        if (n == 0 || out[n - 1].func == NULL) {
+            GElf_Off off;
+            GElf_Sym sym;
+            const char *name = dwfl_module_addrinfo(s->mod, addr, &off, &sym, NULL, NULL, NULL);
+            if (name != NULL) {
+                n = w_max(n, 1u);
+                out[n - 1].func = name;
+                out[n - 1].offset = off + 1;
+            }
+        }
+    }
+    errno = err;
+    if (n > 0 && out[n - 1].func != NULL) {
+        if (out[n - 1].file == NULL)
+            out[n - 1].file = m->path;
+        return n;
+    }
+    *out = (struct symbol){ .file = m->path, .offset = return_pc - m->bias };
+    return 1;
+}
