@@ -4,6 +4,7 @@
 #define WEFT_GC_HOST_H
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdio.h>

@@ -34,6 +34,7 @@
 enum phase { PHASE_SWEEP_TERM, PHASE_MARK, PHASE_MARK_TERM, PHASE_SWEEP };
 
 #define LOADER_TRIES 1000u
+#define WORKER_BYTES (1u << 20) /* half the heap and roots: so much is worth a further worker */
 
 static struct {
     struct lock lock;   /* RANK_GC */
@@ -166,6 +167,14 @@ static bool stop_with_roots(void)
     return false;
 }
 
+/* A small mark is over before helpers would have woken. */
+static unsigned workers(unsigned procs)
+{
+    const struct pacer_marked *last = &pacer.last; /* plain: written by cycles only */
+    uint64_t work = load_rlx(&heap.live) / 2 + last->stack_bytes + last->global_bytes; /* rlx: in a stop */
+    return (unsigned)w_min((uint64_t)procs, work / WORKER_BYTES + 1);
+}
+
 static void mark(struct cycle *c)
 {
     c->procs = heap.host.procs();
@@ -177,7 +186,7 @@ static void mark(struct cycle *c)
     PROBE(gc_begin, c->number, c->why, c->before_bytes);
     PROBE(gc_phase, c->number, PHASE_MARK, 0);
     c->mark_ns = os_now_ns();
-    mark_stw(c->procs, &c->marked);
+    mark_stw(workers(c->procs), &c->marked);
     c->marked_ns = os_now_ns();
     PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
     c->marked.live_bytes += specials_dead_stw();

@@ -42,8 +42,12 @@ static bool reserve(void **v, size_t *cap, size_t n, size_t elem)
     return true;
 }
 
+/* The zero data of the private jemalloc, 2 MiB of tables; the symbols are the Makefile's. */
+extern char off_jem_bss[], off_jem_bss_end[];
+
 int roots_start(void)
 {
+    loader_exclude(off_jem_bss, (size_t)(off_jem_bss_end - off_jem_bss));
     loader_exclude(&heap, sizeof heap); /* its base is the address of an object */
     loader_exclude(&roots, sizeof roots);
     return loader_start();

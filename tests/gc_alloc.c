@@ -1,0 +1,200 @@
+/* Allocation and what can be asked of an object; a world of one thread. */
+#include "gc_host.h"
+#include "gc/pages.h"
+
+#define BEGIN() th_begin(th_settings(), __builtin_frame_address(0))
+
+static bool all_zero(const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (p[i] != 0)
+            return false;
+    return true;
+}
+
+Test(gc_alloc, zeroed_aligned_distinct)
+{
+    BEGIN();
+    char *last = NULL;
+    for (size_t n = 0; n < 70000; n += n < 600 ? 1 : 777) {
+        char *p = th_alloc(n, n % 2 ? SHAPE_CONS : SHAPE_NOSCAN);
+        cr_assert_not_null(p);
+        cr_assert_neq(p, last);
+        cr_assert((uintptr_t)p % (n % 16 == 0 && n != 0 ? 16 : 8) == 0, "%zu bytes at %p", n, (void *)p);
+        cr_assert(gc_object_size(p) >= n);
+        cr_assert(all_zero(p, gc_object_size(p)));
+        memset(p, 0xee, n);
+        last = p;
+    }
+    th_end();
+}
+
+Test(gc_alloc, memory_that_was_used_comes_back_zeroed)
+{
+    BEGIN();
+    gc_set_percent(-1);
+    for (int round = 0; round < 4; round++) {
+        for (size_t n = 8; n < 100000; n = n * 5 / 4 + 8)
+            for (int i = 0; i < 40; i++) {
+                char *p = th_alloc(n, SHAPE_NOSCAN);
+                cr_assert(all_zero(p, n), "%zu bytes in round %d", n, round);
+                memset(p, 0xee, gc_object_size(p));
+            }
+        th_clear_stack();
+        th_collect(GC_WHY_FORCED);
+    }
+    th_end();
+}
+
+Test(gc_alloc, base_and_size_of_interior_pointers)
+{
+    BEGIN();
+    for (size_t n = 1; n < 200000; n = n * 3 / 2 + 1) {
+        char *p = th_alloc(n, SHAPE_CONS);
+        size_t size = gc_object_size(p);
+        for (size_t at = 0; at < size; at += size / 7 + 1)
+            cr_assert_eq(gc_object_base(p + at), p);
+        cr_assert_eq(gc_object_base(p + size - 1), p);
+        cr_assert_neq(gc_object_base(p + size), p);
+    }
+    int local;
+    cr_assert_null(gc_object_base(&local));
+    cr_assert_null(gc_object_base(NULL));
+    cr_assert_null(gc_object_base(heap.base + heap.reserved - 1));
+    cr_assert_eq(gc_object_size(&local), 0);
+    th_end();
+}
+
+Test(gc_alloc, too_large_is_null_and_the_heap_lives_on)
+{
+    struct gc_settings set = th_settings();
+    set.heap_reserve = 64u << 20;
+    th_begin(set, __builtin_frame_address(0));
+    cr_assert_null(th_alloc(SIZE_MAX, SHAPE_CONS));
+    cr_assert_null(th_alloc((size_t)1 << 46, SHAPE_CONS));
+    cr_assert_null(th_alloc(65u << 20, SHAPE_NOSCAN));
+    gc_set_percent(-1);
+    void **volatile list = NULL; /* fill it to the brim with live objects */
+    int n = 0;
+    for (void **p; (p = th_alloc(100000, SHAPE_CONS)) != NULL; n++) {
+        *p = list;
+        list = p;
+    }
+    cr_assert(n > 500 && n < 700, "%d", n);
+    while (th_alloc(16, SHAPE_NOSCAN) != NULL)
+        ;
+    list = NULL;
+    th_clear_stack();
+    th_collect(GC_WHY_NOMEM);
+    cr_assert_not_null(th_alloc(100000, SHAPE_CONS));
+    cr_assert_not_null(th_alloc(16, SHAPE_NOSCAN));
+    cr_assert_not_null(th_alloc(20u << 20, SHAPE_NOSCAN));
+    th_end();
+}
+
+/* The page allocator against a model: runs never overlap, everything comes back, released pages read as zero. */
+Test(gc_alloc, pages_against_a_model)
+{
+    struct gc_settings set = th_settings();
+    set.heap_reserve = 256u << 20;
+    th_begin(set, __builtin_frame_address(0));
+    enum { MAX = 32768 };
+    static uint8_t owner[MAX];
+    struct { size_t first, n; } run[256];
+    unsigned nruns = 0;
+    uint64_t r = 12345;
+    for (int step = 0; step < 60000; step++) {
+        r = r * 6364136223846793005ull + 1442695040888963407ull;
+        size_t n = r >> 60 < 12 ? 1 + (r >> 40) % 12 : 1 + (r >> 40) % 1500;
+        if (nruns < 256 && r >> 33 & 1) {
+            bool dirty;
+            size_t first = pages_alloc(n, &dirty);
+            if (first == NO_PAGE)
+                continue;
+            for (size_t i = first; i < first + n; i++) {
+                cr_assert(i < MAX && owner[i] == 0, "page %zu is in use", i);
+                owner[i] = 1;
+                uint64_t *mem = (uint64_t *)(heap.base + i * HEAP_PAGE);
+                cr_assert(dirty || (mem[0] == 0 && mem[1023] == 0));
+                mem[0] = mem[1023] = step + 1;
+            }
+            run[nruns].first = first;
+            run[nruns++].n = n;
+        } else if (nruns != 0) {
+            unsigned k = (unsigned)(r >> 35) % nruns;
+            memset(owner + run[k].first, 0, run[k].n);
+            pages_free(run[k].first, run[k].n);
+            run[k] = run[--nruns];
+        }
+        if (step % 1000 == 999) {
+            struct pages_stats st;
+            pages_stats(&st);
+            size_t used = 0;
+            for (size_t i = 0; i < MAX; i++)
+                used += owner[i];
+            cr_assert_eq(st.sys_bytes - st.free_bytes, used * HEAP_PAGE);
+            cr_assert(st.released_bytes <= st.free_bytes);
+            if (step % 3000 == 2999) {
+                pages_release(SIZE_MAX);
+                pages_stats(&st);
+                cr_assert_eq(st.released_bytes, st.free_bytes);
+            }
+        }
+    }
+    while (nruns != 0) {
+        nruns--;
+        pages_free(run[nruns].first, run[nruns].n);
+    }
+    bool dirty;
+    cr_assert_eq(pages_alloc(MAX, &dirty), 0, "all free pages are one run again");
+    pages_free(0, MAX);
+    th_end();
+}
+
+Test(gc_alloc, types_are_shared_and_checked)
+{
+    BEGIN();
+    size_t a[] = { 0, 16 }, b[] = { 16, 0, 16 }, all[] = { 0, 8, 16 }, bad[] = { 4 }, out[] = { 24 };
+    const weft_type *t = gc_type_make(24, a, 2);
+    cr_assert_not_null(t);
+    cr_assert_eq(gc_type_make(24, b, 3), t);
+    cr_assert_neq(gc_type_make(32, a, 2), t);
+    cr_assert_null(gc_type_make(24, bad, 1));
+    cr_assert_null(gc_type_make(24, out, 1));
+    cr_assert_null(gc_type_make(0, NULL, 0));
+    cr_assert_null(gc_type_make((1u << 20) + 1, NULL, 0));
+    cr_assert_eq(gc_object_shape(th_typed(gc_type_make(24, all, 3), 1)), SHAPE_CONS);
+    cr_assert_eq(gc_object_shape(th_typed(gc_type_make(24, NULL, 0), 1)), SHAPE_NOSCAN);
+    cr_assert(gc_object_shape(th_typed(t, 1)) >= SHAPE_TYPED);
+    cr_assert_null(th_typed(t, SIZE_MAX / 8));
+    char *p = th_typed(t, 100000);
+    cr_assert(gc_object_size(p) >= 2400000);
+    th_end();
+    BEGIN(); /* a type of an earlier run is still good */
+    cr_assert(gc_object_shape(th_typed(t, 3)) >= SHAPE_TYPED);
+    th_end();
+}
+
+Test(gc_alloc, start_and_stop_leave_nothing)
+{
+    int before = 0;
+    for (int i = 0; i < 300; i++) {
+        BEGIN();
+        void *volatile keep = th_alloc(100, SHAPE_CONS);
+        gc_finalizer_set(keep, (weft_finalizer *)th_fin, NULL);
+        gc_handle_new(keep);
+        gc_root_add((void *)&keep, 8);
+        th_alloc(5u << 20, SHAPE_CONS);
+        th_collect(GC_WHY_FORCED);
+        th_end();
+        int lines = 0;
+        FILE *f = fopen("/proc/self/maps", "r");
+        for (int c; (c = getc(f)) != EOF;)
+            lines += c == '\n';
+        fclose(f);
+        if (i == 20)
+            before = lines;
+        if (i > 20)
+            cr_assert(lines <= before, "round %d: %d mappings, were %d", i, lines, before);
+    }
+}
