@@ -174,6 +174,10 @@ static bool poll_asleep(struct m *m)
 static void sleep_idle(struct m *m)
 {
     lock_take(&sched.lock);
+    if (load_rlx(&sched.ending) != 0) { /* rlx: set under this lock; then all who sleep were woken, and we would come too late */
+        lock_drop(&sched.lock);
+        return;
+    }
     store_rlx(&m->sleep, 1); /* rlx: published by the lock */
     m->idle_next = sched.idle_m;
     sched.idle_m = m;
