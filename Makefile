@@ -11,7 +11,7 @@
 #   src/*/*.c, src/os/arch/<arch>*.S   the library
 #   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each
 #   tests/prog/*.c   programs, tests/mod/*.c  shared modules, that tests run and load
-#   examples/*.c, examples/bugs/*.c, bench/*.c  a program each;  examples/<dir>/*.c  one program <dir>
+#   examples/*.c, examples/bugs/[0-9]*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
 #
 # How the library is made: all objects and the parts of jemalloc's static archive that we use become one object
 # (ld -r), in which everything but weft_* is made local. So neither libweft.a nor libweft.so defines a malloc, or anything else
@@ -45,15 +45,16 @@ SONAME := libweft.so.$(firstword $(subst ., ,$(VERSION)))
 
 # ---- flags ----------------------------------------------------------------------------------------------
 # Frame pointers and unwind tables stay: profilers walk them. No strict aliasing: the collector reads every object as words.
+# No sibling calls: the public function that a fiber waits in is to be found on its stack.
 WARN := -Wall -Wextra $(if $(filter true,$(CI))$(WERROR),-Werror)
 MODE := $(if $(filter debug,$(BUILD)),-O1 -DWEFT_CHECKS,-O2)
 SANITIZE := $(if $(SAN),-fsanitize=$(if $(filter address,$(SAN)),address$(comma)undefined,$(SAN)) -fno-sanitize-recover=undefined)
 COMMON := -D_GNU_SOURCE -g $(MODE) $(SANITIZE) $(WARN) -pthread -Iinclude -MMD -MP $(EXTRA_CFLAGS)
 LIB_CFLAGS := -std=gnu11 $(COMMON) -Isrc -fPIC -fvisibility=hidden -fno-omit-frame-pointer \
-    -fasynchronous-unwind-tables -fno-strict-aliasing
+    -fasynchronous-unwind-tables -fno-strict-aliasing -fno-optimize-sibling-calls
 PROG_CFLAGS := -std=gnu11 $(COMMON) -fno-omit-frame-pointer
 TEST_DEFS := -Isrc -Itests -DTEST_BUILD='"$(B)"' -DTEST_SRC='"$(CURDIR)"'
-SYSLIBS := -lunwind -ldw -lm -pthread
+SYSLIBS := -ldw -lm -pthread
 LDFLAGS_ALL := $(SANITIZE) -Wl,--as-needed $(LDFLAGS)
 
 # ---- the library ------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ deps:
 	@tools/deps.sh install build $(if $(CI),check)
 have-deps:
 	@tools/deps.sh ensure build
-tests: $(filter $(B)/%,$(TESTS)) $(TEST_EXTRA) lib
+tests: $(filter $(B)/%,$(TESTS)) $(TEST_EXTRA) $(if $(T),,examples) lib
 run-tests: tests
 	@B='$(B)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE)' tools/run-tests.sh $(TESTS)
 test: have-deps
@@ -174,8 +175,7 @@ check: have-deps
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))
 EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c examples/bugs/[0-9]*.c)) \
     $(foreach d,$(sort $(EXAMPLE_DIRS)),$(B)/examples/$d/$d)
-BENCHES := $(patsubst bench/%.c,$(B)/bench/%,$(wildcard bench/*.c))
-PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(filter %.c,$^) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -ldl $(SYSLIBS)
+PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(filter %.c,$^) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -lm -ldl $(SYSLIBS)
 
 examples: $(EXAMPLES)
 define DIR_PROGRAM
@@ -194,20 +194,15 @@ $(B)/examples/%: examples/%.c $(B)/libweft.a
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
 	$(PROG_LINK)
-$(B)/bench/%: bench/%.c $(B)/libweft.a
-	$(call say,PROG,$@)
-	@mkdir -p $(@D)
-	$(PROG_LINK)
 
-benches: $(BENCHES)
 demo: have-deps
 	@$(MAKE) --no-print-directory lib examples
 	@B='$(B)' examples/demo.sh
 bench: have-deps
-	@$(MAKE) --no-print-directory lib benches
+	@$(MAKE) --no-print-directory lib
 	@B='$(B)' MAKE='$(MAKE)' bench/run.sh
 
 clean:
 	rm -rf build $(B)
 
--include $(OBJ:.o=.d) $(ALL_TESTS:=.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d) $(BENCHES:=.d)
+-include $(OBJ:.o=.d) $(ALL_TESTS:=.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)

@@ -28,7 +28,7 @@ void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg);
         int64_t until_ = weft_now() + 10 * WEFT_SECOND;                        \
         while (!(cond)) {                                                      \
             if (weft_now() > until_)                                           \
-                cr_fatal("%s:%d: not within 10 s: %s", __FILE__, __LINE__, #cond); \
+                cr_assert_fail("%s:%d: not within 10 s: %s", __FILE__, __LINE__, #cond);    \
             test_pause();                                                      \
         }                                                                      \
     } while (0)

@@ -5,6 +5,7 @@
 #ifndef WEFT_OS_ARCH_H
 #define WEFT_OS_ARCH_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <ucontext.h>
 

@@ -1,0 +1,50 @@
+#!/bin/sh
+# The README's program, compiled against an installed copy with nothing but pkg-config, as C and as C++, shared and static.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+CC=${CC:-gcc} CXX=${CXX:-g++} MAKE=${MAKE:-make}
+sanitize=${SAN:+-fsanitize=$SAN}
+make_b="$MAKE -s --no-print-directory B=$B CC=$CC SAN=${SAN:-}"
+
+# check NAME COMMAND: a shell command; its output is kept in $tmp/out
+check()
+{
+    if sh -c "$2" >"$tmp/out" 2>&1; then
+        echo "ok $1"
+    else
+        echo "not ok $1: $2"
+        head -30 "$tmp/out"
+    fi
+}
+
+# ---- as packagers do it: DESTDIR, and nothing left after uninstall
+check "install with DESTDIR" "$make_b install PREFIX=/usr LIBDIR=/usr/lib/x DESTDIR=$tmp/dest"
+check "what is installed" "cd $tmp/dest/usr && test -f include/weft.h -a -f include/weft/gc.h -a -f lib/x/libweft.a \
+    -a -f lib/x/pkgconfig/weft.pc && test -L lib/x/libweft.so && test -f lib/x/libweft.so"
+check "DESTDIR is not in weft.pc" "! grep -q $tmp $tmp/dest/usr/lib/x/pkgconfig/weft.pc"
+check "uninstall" "$make_b uninstall PREFIX=/usr LIBDIR=/usr/lib/x DESTDIR=$tmp/dest"
+check "uninstall leaves nothing" "test -z \"\$(find $tmp/dest ! -type d)\""
+
+# ---- as users do it
+check "install with PREFIX" "$make_b install PREFIX=$tmp/usr"
+export PKG_CONFIG_PATH="$tmp/usr/lib/pkgconfig"
+export LD_LIBRARY_PATH="$tmp/usr/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+check "version in weft.pc" "pkg-config --modversion weft | grep -qx \"\$(sed -n 's/.*WEFT_VERSION \"\(.*\)\"/\1/p' include/weft/base.h)\""
+
+sed -n '/^```c$/,/^```$/p' README.md | sed -e 1d -e '/^```$/,$d' >"$tmp/prog.c"
+check "README.md has a program" "grep -q weft_run $tmp/prog.c"
+[ -s "$tmp/prog.c" ] || cp examples/hello.c "$tmp/prog.c"
+cp "$tmp/prog.c" "$tmp/prog.cc"
+flags='$(pkg-config --cflags --libs weft)'
+static='$(pkg-config --cflags --libs --static weft)'
+
+check "C, shared" "$CC $sanitize -Wall -Wextra -Werror $tmp/prog.c $flags -o $tmp/c && $tmp/c >$tmp/said"
+check "C, shared: prints something" "test -s $tmp/said"
+check "C++, shared" "$CXX $sanitize -Wall -Wextra -Werror $tmp/prog.cc $flags -o $tmp/cc && $tmp/cc"
+check "shared means shared" "readelf -d $tmp/c | grep -q 'NEEDED.*libweft.so'"
+rm -f "$tmp"/usr/lib/libweft.so*
+check "C, static" "$CC $sanitize $tmp/prog.c $static -o $tmp/c && $tmp/c"
+check "C++, static" "$CXX $sanitize $tmp/prog.cc $static -o $tmp/cc && $tmp/cc"
+check "static means static" "! readelf -d $tmp/c | grep -q 'NEEDED.*libweft'"

@@ -1,0 +1,35 @@
+#!/bin/sh
+# What the libraries define: only weft_*, and in libweft.so exactly what the public headers declare.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+expect_empty()
+{
+    if [ -z "$2" ]; then
+        echo "ok $1"
+    else
+        echo "not ok $1:"
+        echo "$2"
+    fi
+}
+
+# Sanitizers and the unwinder add symbols of their own; they start with __.
+nm -D --defined-only "$B/libweft.so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort -u >"$tmp/so"
+nm -g --defined-only "$B/libweft.a" 2>/dev/null | awk 'NF == 3 && $3 !~ /^(__|_?DW\.ref)/ { print $3 }' | sort -u >"$tmp/a"
+${CC:-gcc} -E -Iinclude include/weft.h | grep -o '\bweft_[a-z0-9_]*(' | tr -d '(' | sort -u >"$tmp/called"
+${CC:-gcc} -E -DWEFT_TEST -Iinclude include/weft.h | tr '\n' ' ' | sed 's/;/;\n/g' |
+    grep 'visibility("default")' | grep -o '\bweft_[a-z0-9_]* *(' | tr -d ' (' | sort -u >"$tmp/declared"
+
+expect_empty "libweft.so exports only weft_*" "$(grep -v '^weft_' "$tmp/so")"
+expect_empty "libweft.a defines only weft_*" "$(grep -v '^weft_' "$tmp/a")"
+expect_empty "every exported function is declared in a public header" "$(comm -23 "$tmp/so" "$tmp/called")"
+expect_empty "every declared function is exported" "$(comm -13 "$tmp/so" "$tmp/declared")"
+expect_empty "libweft.so has a SONAME" "$(readelf -d "$B/libweft.so" | grep -q 'SONAME.*libweft\.so\.[0-9]' || echo missing)"
+expect_empty "no executable stack" "$(readelf -lW "$B/libweft.so" | grep GNU_STACK | grep E)"
+# Memory of our own comes from base/offheap.h.
+for f in $(find "$B/src" -name '*.o'); do
+    nm -u "$f" | awk -v f="${f#"$B/"}" '$2 ~ /^(malloc|calloc|realloc|strdup|aligned_alloc|posix_memalign)$/ { print f, $2 }'
+done >"$tmp/malloc"
+expect_empty "the library does not call the host's malloc" "$(cat "$tmp/malloc")"

@@ -1,0 +1,107 @@
+#!/bin/sh
+# make check: every test in every configuration, a line of result each.  check.sh [NAME...] runs only those.
+#
+# To add a configuration: a line in the table. Fields: name; what it needs (a command; - for none); make arguments;
+# environment of the tests; T, the tests it runs (empty: all). Logs are kept in build/check/. With CI=true a missing Go is a failure.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+MAKE=${MAKE:-make}
+OUT=$PWD/build/check
+mkdir -p "$OUT"
+
+# gcstress and gcverify run on the release build; so do the processor counts.
+table()
+{
+    cat <<TABLE
+release     | -       | BUILD=release        |                                             |
+debug       | -       | BUILD=debug          |                                             |
+procs-1     | -       | BUILD=release        | WEFT_MAXPROCS=1                             |
+procs-2     | -       | BUILD=release        | WEFT_MAXPROCS=2                             |
+procs-8     | -       | BUILD=release        | WEFT_MAXPROCS=8                             |
+gcstress    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=200 WEFT_TEST_SLOW=1    |
+gcpoison    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=500,gcpoison=1 WEFT_TEST_SLOW=1 |
+gcverify    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=500,gcverify=1 WEFT_TEST_SLOW=1 |
+asan-ubsan  | -       | SAN=address          |                                             |
+tsan        | -       | SAN=thread           |                                             |
+clang       | clang   | CC=clang WERROR=1    |                                             |
+clang-asan  | clang   | CC=clang SAN=address |                                             |
+aarch64     | aarch64 | CROSS=aarch64-linux-gnu- | WEFT_TEST_SLOW=1                        |
+TABLE
+}
+
+failures=0 skipped=0
+
+line() { printf '%-8s %-11s %s\n' "$1" "$2" "$3"; }
+
+skip()
+{
+    line SKIP "$1" "$2"
+    skipped=$((skipped + 1))
+}
+
+# What is missing for a configuration; empty: nothing.
+missing()
+{
+    case $1 in
+    -) ;;
+    aarch64) tools/aarch64.sh missing ;;
+    *) command -v "$1" >/dev/null 2>&1 || echo "$1 is not installed (apt-get install $1)" ;;
+    esac
+}
+
+run()
+{
+    name=$1 needs=$2 args=$3 env=$4 only=$5
+    why=$(missing "$needs")
+    if [ -n "$why" ]; then
+        skip "$name" "$why"
+        return
+    fi
+    start=$(date +%s)
+    [ "$needs" != aarch64 ] || args="$args $(tools/aarch64.sh make-args)"
+    # shellcheck disable=SC2086
+    if env $env TEST_TIMEOUT=900 TEST_CASE_TIMEOUT=300 "$MAKE" --no-print-directory $args ${only:+T="$only"} run-tests >"$OUT/$name.log" 2>&1; then
+        result=ok
+    else
+        result=FAIL
+        failures=$((failures + 1))
+    fi
+    line $result "$name" "$(tail -n 30 "$OUT/$name.log" | grep -o '^[0-9]* passed, [0-9]* failed.*' | tail -1) $(($(date +%s) - start)) s"
+    [ $result = ok ] || grep -A30 -E '^FAIL|[Ee]rror' "$OUT/$name.log" | head -80 | sed 's/^/    /'
+}
+
+# command NAME NEEDS COMMAND...
+command_line()
+{
+    name=$1 needs=$2
+    shift 2
+    why=$(missing "$needs")
+    if [ -n "$why" ]; then
+        skip "$name" "$why"
+        [ "$needs" != go ] || [ "${CI:-}" != true ] || failures=$((failures + 1))
+        return
+    fi
+    start=$(date +%s)
+    if "$@" >"$OUT/$name.log" 2>&1; then
+        line ok "$name" "$(($(date +%s) - start)) s"
+    else
+        line FAIL "$name" "$(($(date +%s) - start)) s"
+        tail -n 40 "$OUT/$name.log" | sed 's/^/    /'
+        failures=$((failures + 1))
+    fi
+}
+
+wanted() { [ -z "$names" ] || case " $names " in *" $1 "*) ;; *) return 1 ;; esac; }
+
+names=$*
+table >"$OUT/table"
+while IFS='|' read -r name needs args env only; do
+    name=$(echo $name) # trims
+    wanted "$name" || continue
+    run "$name" "$(echo $needs)" "$(echo $args)" "$(echo $env)" "$(echo $only)" </dev/null
+done <"$OUT/table"
+wanted demo && command_line demo - "$MAKE" --no-print-directory demo
+wanted go-twins && command_line go-twins go sh -c 'cd bench/go && go vet ./...'
+
+echo "check: $failures failed, $skipped skipped; logs in build/check/"
+[ "$failures" = 0 ]
