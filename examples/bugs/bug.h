@@ -86,9 +86,10 @@ static inline double bug_peak_mib(void) { return (double)bug_proc("/proc/self/st
 
 /* ---- an unrelated fiber: how long it is kept from running ------------------------------------------ */
 
-/* It computes for a moment, sleeps a moment, and notes by how much each round took longer than the quickest. */
-enum { BUG_SAMPLES = 100000 };
+/* It computes for a moment, sleeps a moment, and notes how long each round took. */
+enum { BUG_SAMPLES = 100000, BUG_SPINS = 20000 };
 struct bug_bystander {
+    int spins; /* the moment it computes; 0: BUG_SPINS */
     int64_t ns[BUG_SAMPLES];
     int n;
     bool stop;
@@ -100,7 +101,7 @@ static inline void bug_bystander_run_(void *arg)
     struct bug_bystander *b = arg;
     while (!__atomic_load_n(&b->stop, __ATOMIC_RELAXED) && b->n < BUG_SAMPLES) {
         int64_t start = weft_now();
-        for (volatile int i = 0; i < 20000; i++)
+        for (volatile int i = 0; i < (b->spins ? b->spins : BUG_SPINS); i++)
             ;
         weft_sleep(200 * WEFT_MICROSECOND);
         b->ns[b->n++] = weft_now() - start;
@@ -115,14 +116,18 @@ static inline int bug_compare_(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Ends it; the time in microseconds below which `percent` of its rounds stayed. */
-static inline double bug_bystander_stop(struct bug_bystander *b, double percent)
+static inline void bug_bystander_stop(struct bug_bystander *b)
 {
     __atomic_store_n(&b->stop, true, __ATOMIC_RELAXED);
     weft_waitgroup_wait(&b->done);
+    qsort(b->ns, (size_t)b->n, sizeof b->ns[0], bug_compare_);
+}
+
+/* After the stop: the time in microseconds below which `percent` of its rounds stayed. */
+static inline double bug_bystander_us(const struct bug_bystander *b, double percent)
+{
     if (b->n == 0)
         return 0;
-    qsort(b->ns, (size_t)b->n, sizeof b->ns[0], bug_compare_);
     int i = (int)(b->n * percent / 100);
     return (double)b->ns[i < b->n ? i : b->n - 1] / 1000;
 }
