@@ -47,7 +47,7 @@ struct helper {
 
 static struct {
     w_u32 owner;       /* futex: 1 while somebody stops the world */
-    w_u32 gate;        /* futex: number of the stop that is open or past; grows by one at each start */
+    w_u32 gate;        /* futex: number of the stop that is wanted or comes next; grows at each start and is never 0, which machines start with */
     w_u32 event;       /* futex: bumped at each acknowledgement */
     /* the owner's */
     bool threads;
@@ -275,7 +275,8 @@ int64_t world_start(void)
     bool inside = world.late_inside;
     int reason = world.reason;
     store_seq(&sched.stopping, 0);
-    add_seq(&world.gate, 1); /* rel: publishes what was done in the stop; acq in stand_still */
+    uint32_t next = load_rlx(&world.gate) + 1; /* rlx: only the owner writes it */
+    store_seq(&world.gate, next != 0 ? next : 1); /* rel: publishes what was done in the stop; acq in stand_still */
     os_futex_wake(&world.gate, INT_MAX);
     store_rel(&world.owner, 0); /* rel: acq in take_ownership */
     if (slow != NULL)
@@ -421,6 +422,8 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
 int world_start_up(void)
 {
     sched.fenced = !membarrier_ready();
+    if (load_rlx(&world.gate) == 0) /* rlx: nobody runs yet */
+        store_rlx(&world.gate, 1);
     memset(world.stats, 0, sizeof world.stats);
     for (int i = 0; i < WEFT_STOP_REASONS; i++)
         world.stats[i].reason = reason_text[i];
