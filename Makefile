@@ -54,7 +54,7 @@ LIB_CFLAGS := -std=gnu11 $(COMMON) -Isrc -fPIC -fvisibility=hidden -fno-omit-fra
     -fasynchronous-unwind-tables -fno-strict-aliasing -fno-optimize-sibling-calls
 PROG_CFLAGS := -std=gnu11 $(COMMON) -fno-omit-frame-pointer
 TEST_DEFS := -Isrc -Itests -DTEST_BUILD='"$(B)"' -DTEST_SRC='"$(CURDIR)"'
-SYSLIBS := -ldw -lm -pthread
+SYSLIBS := -ldw -lelf -lm -pthread
 LDFLAGS_ALL := $(SANITIZE) -Wl,--as-needed $(LDFLAGS)
 
 # ---- the library ------------------------------------------------------------------------------------------

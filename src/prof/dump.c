@@ -17,6 +17,7 @@
 #include "prof/dump.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -28,6 +29,7 @@
 #include <unistd.h>
 #include "base/fmt.h"
 #include "base/offheap.h"
+#include "base/syscall.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "prof/symbols.h"
@@ -765,18 +767,36 @@ static void work(struct dump *d)
     off_free(OFF_PROF, d->copy);
 }
 
+/* [FILES] The helper has a table of descriptors of its own, in which nothing of the host's is open. So what libdw and libunwind open never shows
+ * in the host, does not count against its limit, and a host that has none left gets its dump. What libdw keeps from one dump to the next is in memory by
+ * then (see symbols.c); only to close it another helper is needed. Where the kernel cannot do that (before 5.9), they share the host's. */
+static w_u32 files_shared;  /* once known; the same in all helpers */
+static w_u32 symbols_kept;
+
+static void own_files(void)
+{
+    if (load_rlx(&files_shared) == 0 && sys_call3(SYS_close_range, 3, ~0u, CLOSE_RANGE_UNSHARE) != 0) /* rlx: a flag */
+        store_rlx(&files_shared, 1);
+}
+
+struct job { void (*fn)(struct dump *); struct dump *d; };
+
 static void *helper_main(void *arg)
 {
-    work(arg);
+    struct job *j = arg;
+    own_files();
+    store_rlx(&symbols_kept, 1); /* rlx: joined before it is read */
+    j->fn(j->d);
     return NULL;
 }
 
-/* Its stack is ours, since libc keeps the stacks it made. */
-static int helper_run(struct dump *d)
+/* fn(d) on a thread of its own, whose stack is ours, since libc keeps the stacks that it makes. */
+static int helper_run(void (*fn)(struct dump *), struct dump *d)
 {
     void *stack = mmap(NULL, HELPER_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
     if (stack == MAP_FAILED)
         return -ENOMEM;
+    struct job j = { fn, d };
     pthread_attr_t attr;
     pthread_t t;
     sigset_t all, old;
@@ -785,14 +805,20 @@ static int helper_run(struct dump *d)
     int err = pthread_attr_setstack(&attr, stack, HELPER_STACK_BYTES);
     if (err == 0) {
         pthread_sigmask(SIG_SETMASK, &all, &old);
-        err = pthread_create(&t, &attr, helper_main, d);
+        err = pthread_create(&t, &attr, helper_main, &j);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     }
     pthread_attr_destroy(&attr);
     if (err == 0)
         pthread_join(t, NULL);
     munmap(stack, HELPER_STACK_BYTES);
-    return err == 0 ? d->err : -err;
+    return -err;
+}
+
+static int dump_collect(struct dump *d)
+{
+    int err = helper_run(work, d);
+    return err != 0 ? err : d->err;
 }
 
 /* Below the saved registers of the caller. */
@@ -800,7 +826,7 @@ static void helper_wait(void *arg)
 {
     struct dump *d = arg;
     weft_blocking_begin();
-    d->err = helper_run(d);
+    d->err = dump_collect(d);
     weft_blocking_end();
 }
 
@@ -886,7 +912,7 @@ void dump_all_lines(void (*line)(const char *text))
     d->all = true;
     d->w = into_lines;
     d->ctx = &l;
-    if (helper_run(d) == 0)
+    if (dump_collect(d) == 0)
         dump_write(d, 0);
     dump_free(d);
 }
@@ -944,7 +970,18 @@ bool dump_describe_pc(const void *pc, char *buf, size_t n)
     return len > 0;
 }
 
-static void dump_end(void) { maps_close(symbols_gone); }
+static void forget(struct dump *d)
+{
+    (void)d;
+    maps_close(symbols_gone);
+}
+
+/* Nobody makes dumps any more. */
+static void dump_end(void)
+{
+    if (xchg_acq(&symbols_kept, 0) != 0)
+        helper_run(forget, NULL); /* no thread to be had: it is kept */
+}
 
 static void __attribute__((constructor)) dump_init(void)
 {

@@ -7,7 +7,7 @@
 /* A line at a time, without its end. For when no fiber can run: the caller is any thread, inside the runtime or not. */
 void dump_all_lines(void (*line)(const char *text));
 
-/* Function and position of a code address ("worker at server.c:120"), found by a child process, since in the state that ours is in any lock
+/* Function and position of a return address ("worker at server.c:120"), found by a child process, since in the state that ours is in any lock
  * may be held. Async-signal-safe; takes two seconds at most. False: nothing is known. */
 bool dump_describe_pc(const void *pc, char *buf, size_t n);
 

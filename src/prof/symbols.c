@@ -1,6 +1,6 @@
 /* Code addresses to functions, files and lines, by elfutils' libdw.
  *
- * A module's file is opened when the first address in it is asked for, and stays open as long as the module stays loaded: each has
+ * A module's file is read when the first address in it is asked for, and kept as long as the module stays loaded: each has
  * a Dwfl of its own, hung on its entry of the table of modules. Is the file on disk no longer the one that was loaded (another build id), then nothing of
  * it is believed. Debug information in a separate file is found by build id below /usr/lib/debug; nothing is ever fetched from a network.
  *
@@ -51,6 +51,26 @@ static bool right_file(Dwfl_Module *mod, const struct maps_module *m)
     return n <= 0 || m->build_id_bytes == 0 || ((unsigned)n == m->build_id_bytes && memcmp(bits, m->build_id, (size_t)n) == 0);
 }
 
+/* From here on the file is in memory, and its descriptor is not used any more: the next dump has other ones, [FILES] in dump.c. */
+static void read_all(Elf *elf)
+{
+    if (elf != NULL)
+        elf_cntl(elf, ELF_C_FDREAD);
+}
+
+static void module_read(Dwfl_Module *mod)
+{
+    GElf_Addr bias;
+    read_all(dwfl_module_getelf(mod, &bias));
+    Dwarf *dw = dwfl_module_getdwarf(mod, &bias);
+    if (dw == NULL)
+        return;
+    read_all(dwarf_getelf(dw));
+    Dwarf *alt = dwarf_getalt(dw);
+    if (alt != NULL)
+        read_all(dwarf_getelf(alt));
+}
+
 static void module_open(struct sym_module *s, const struct maps_module *m)
 {
     int fd = open(m->open_path, O_RDONLY | O_CLOEXEC);
@@ -68,6 +88,8 @@ static void module_open(struct sym_module *s, const struct maps_module *m)
     dwfl_report_end(s->dwfl, NULL, NULL);
     if (s->mod != NULL && !right_file(s->mod, m))
         s->mod = NULL;
+    if (s->mod != NULL)
+        module_read(s->mod);
 }
 
 /* NULL: no memory. */
