@@ -235,7 +235,7 @@ static bool fault(int sig, siginfo_t *info, void *uc)
         f = on; /* a frame that jumped over the guard of its own stack */
     if (sched_reports.describe_pc != NULL) {
         sched_reports.describe_pc(f->site, site, sizeof site);
-        sched_reports.describe_pc((void *)arch_uc_pc(uc), pc, sizeof pc);
+        sched_reports.describe_pc((void *)(arch_uc_pc(uc) + 1), pc, sizeof pc); /* it has not returned */
     }
     w_fatal("stack overflow: fiber %lu%s%s used all of its stack of %lu KiB, at %p %s; it was made at %p %s. Give it more with stack_size (weft_go_opts_run, weft_config)",
             (unsigned long)f->id, f->name ? " " : "", f->name ? f->name : "", (1ul << f->stack_log2) >> 10, (void *)arch_uc_pc(uc), pc, f->site, site);
