@@ -55,7 +55,7 @@ static void measure(bool buggy)
     }
     double rate = (double)requests * 1e9 / (double)(weft_now() - start);
     bug_bystander_stop(&bystander);
-    double p99 = bug_bystander_us(&bystander, 99);
+    double p99 = bug_bystander_p99_us(&bystander);
     weft_keep_alive(live); /* a variable nobody reads would be optimised away, and its tree collected */
     weft_read_mem_stats(m);
     cycles = m->num_gc - cycles;
