@@ -43,24 +43,31 @@ say = $(if $(V),,@printf '  %-8s%s\n' $(1) '$(patsubst $(B)/%,%,$(2))')
 VERSION := $(shell sed -n 's/^.define WEFT_VERSION "\(.*\)"/\1/p' include/weft/base.h)
 SONAME := libweft.so.$(firstword $(subst ., ,$(VERSION)))
 
+# Libraries of another architecture that lie in a tree of their own (tools/aarch64.sh), and what runs its programs.
+SYSROOT ?=
+EMULATOR ?=
+SYSROOT_CFLAGS := $(if $(SYSROOT),-isystem $(SYSROOT)/usr/include -isystem $(SYSROOT)/usr/include/$(ARCH)-linux-gnu)
+SYSROOT_LIBS := $(if $(SYSROOT),-L$(SYSROOT)/usr/lib/$(ARCH)-linux-gnu -Wl$(comma)-rpath-link$(comma)$(SYSROOT)/usr/lib/$(ARCH)-linux-gnu \
+    -Wl$(comma)-rpath-link$(comma)$(SYSROOT)/lib/$(ARCH)-linux-gnu)
+
 # ---- flags ----------------------------------------------------------------------------------------------
 # Frame pointers and unwind tables stay: profilers walk them. No strict aliasing: the collector reads every object as words.
 # No sibling calls: the public function that a fiber waits in is to be found on its stack.
 WARN := -Wall -Wextra $(if $(filter true,$(CI))$(WERROR),-Werror)
 MODE := $(if $(filter debug,$(BUILD)),-O1 -DWEFT_CHECKS,-O2)
 SANITIZE := $(if $(SAN),-fsanitize=$(if $(filter address,$(SAN)),address$(comma)undefined,$(SAN)) -fno-sanitize-recover=undefined)
-COMMON := -D_GNU_SOURCE -g $(MODE) $(SANITIZE) $(WARN) -pthread -Iinclude -MMD -MP $(EXTRA_CFLAGS)
+COMMON := -D_GNU_SOURCE -g $(MODE) $(SANITIZE) $(WARN) -pthread -Iinclude $(SYSROOT_CFLAGS) -MMD -MP $(EXTRA_CFLAGS)
 LIB_CFLAGS := -std=gnu11 $(COMMON) -Isrc -fPIC -fvisibility=hidden -fno-omit-frame-pointer \
     -fasynchronous-unwind-tables -fno-strict-aliasing -fno-optimize-sibling-calls
 PROG_CFLAGS := -std=gnu11 $(COMMON) -fno-omit-frame-pointer
 TEST_DEFS := -Isrc -Itests -DTEST_BUILD='"$(B)"' -DTEST_SRC='"$(CURDIR)"'
 SYSLIBS := -ldw -lelf -lm -pthread
-LDFLAGS_ALL := $(SANITIZE) -Wl,--as-needed $(LDFLAGS)
+LDFLAGS_ALL := $(SANITIZE) $(SYSROOT_LIBS) -Wl,--as-needed $(LDFLAGS)
 
 # ---- the library ------------------------------------------------------------------------------------------
 SRC := $(foreach l,$(LAYERS),$(wildcard src/$l/*.c)) $(wildcard src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(SRC)))
-JEMALLOC = $(shell $(CC) -print-file-name=libjemalloc_pic.a)
+JEMALLOC ?= $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
 JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
     $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
@@ -132,7 +139,7 @@ MINI ?= $(if $(CROSS)$(filter thread,$(SAN)),1)
 TEST_DEFS += $(if $(MINI),-Itests/mini)
 SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%.o,$(wildcard tests/support/*.c))
 TEST_NAMES := $(basename $(notdir $(wildcard tests/*.c tests/*.cc)))
-ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(wildcard tests/*.sh)
+ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(if $(EMULATOR),,$(wildcard tests/*.sh))
 pick = $(if $(T),$(foreach t,$(1),$(if $(strip $(foreach w,$(T),$(findstring $(w),$(notdir $(t))))),$(t))),$(1))
 TESTS = $(call pick,$(ALL_TESTS))
 TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) \
@@ -165,7 +172,8 @@ have-deps:
 	@tools/deps.sh ensure build
 tests: $(filter $(B)/%,$(TESTS)) $(TEST_EXTRA) $(if $(T),,examples) lib
 run-tests: tests
-	@B='$(B)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE)' tools/run-tests.sh $(TESTS)
+	@B='$(B)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE)' \
+	    TEST_WRAP='$(if $(EMULATOR),$(EMULATOR) -L $(SYSROOT))' tools/run-tests.sh $(TESTS)
 test: have-deps
 	@$(MAKE) --no-print-directory run-tests
 check: have-deps

@@ -40,11 +40,11 @@ cp "$tmp/prog.c" "$tmp/prog.cc"
 flags='$(pkg-config --cflags --libs weft)'
 static='$(pkg-config --cflags --libs --static weft)'
 
-check "C, shared" "$CC $sanitize -Wall -Wextra -Werror $tmp/prog.c $flags -o $tmp/c && $tmp/c >$tmp/said"
+check "C, shared" "$CC $sanitize -Wall -Wextra -Werror $tmp/prog.c $flags -o $tmp/c && timeout 60 $tmp/c >$tmp/said"
 check "C, shared: prints something" "test -s $tmp/said"
-check "C++, shared" "$CXX $sanitize -Wall -Wextra -Werror $tmp/prog.cc $flags -o $tmp/cc && $tmp/cc"
+check "C++, shared" "$CXX $sanitize -Wall -Wextra -Werror $tmp/prog.cc $flags -o $tmp/cc && timeout 60 $tmp/cc"
 check "shared means shared" "readelf -d $tmp/c | grep -q 'NEEDED.*libweft.so'"
 rm -f "$tmp"/usr/lib/libweft.so*
-check "C, static" "$CC $sanitize $tmp/prog.c $static -o $tmp/c && $tmp/c"
-check "C++, static" "$CXX $sanitize $tmp/prog.cc $static -o $tmp/cc && $tmp/cc"
+check "C, static" "$CC $sanitize $tmp/prog.c $static -o $tmp/c && timeout 60 $tmp/c"
+check "C++, static" "$CXX $sanitize $tmp/prog.cc $static -o $tmp/cc && timeout 60 $tmp/cc"
 check "static means static" "! readelf -d $tmp/c | grep -q 'NEEDED.*libweft'"

@@ -67,6 +67,22 @@ static pid_t start(int *fd)
     return pid;
 }
 
+/* TEST_WRAP: the emulator and its arguments, for programs of ours. */
+static void exec_wrapped(const char *const argv[])
+{
+    enum { MAX = 64 };
+    const char *list[MAX + 1];
+    int n = 0;
+    char *wrap = getenv("TEST_WRAP");
+    if (wrap != NULL && strncmp(argv[0], TEST_BUILD, strlen(TEST_BUILD)) == 0)
+        for (char *w = strtok(strdup(wrap), " "); w != NULL && n < MAX; w = strtok(NULL, " "))
+            list[n++] = w;
+    while (*argv != NULL && n < MAX)
+        list[n++] = *argv++;
+    list[n] = NULL;
+    execvp(list[0], (char *const *)(uintptr_t)list);
+}
+
 int test_child(struct test_output *out, const char *const argv[], const char *const env[])
 {
     int fd;
@@ -74,7 +90,7 @@ int test_child(struct test_output *out, const char *const argv[], const char *co
     if (pid == 0) {
         for (; env != NULL && *env != NULL; env++)
             putenv((char *)(uintptr_t)*env);
-        execvp(argv[0], (char *const *)(uintptr_t)argv);
+        exec_wrapped(argv);
         fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
         _exit(127);
     }
