@@ -262,11 +262,11 @@ static int set_option(int fd, int level, int name, int value)
     return (int)sys_call6(SYS_setsockopt, fd, level, name, (long)&value, sizeof value, 0);
 }
 
-/* A weft_fd with a socket that epoll does not know yet. */
-static int socket_new(int family, struct weft_fd **out)
+/* One with a socket that epoll does not know yet. */
+static int socket_new(int family, struct fd **out)
 {
     rt_enter();
-    struct weft_fd *f = fd_new();
+    struct fd *f = fd_new();
     rt_leave(m_self());
     if (f == NULL)
         return -ENOMEM;
@@ -279,10 +279,10 @@ static int socket_new(int family, struct weft_fd **out)
     return r < 0 ? r : 0;
 }
 
-static int give(struct weft_fd *f, int r, weft_fd **out)
+static int give(struct fd *f, int r, weft_fd **out)
 {
     if (r == 0)
-        *out = f;
+        *out = fd_handle(f);
     else if (f != NULL) {
         rt_enter();
         fd_discard(f);
@@ -293,7 +293,7 @@ static int give(struct weft_fd *f, int r, weft_fd **out)
 
 static int listen_at(const union address *a, socklen_t len, int backlog, weft_fd **out)
 {
-    struct weft_fd *f = NULL;
+    struct fd *f = NULL;
     int family = a->sa.sa_family;
     int r = socket_new(family, &f);
     if (r == 0 && family != AF_UNIX)
@@ -305,7 +305,7 @@ static int listen_at(const union address *a, socklen_t len, int backlog, weft_fd
     if (r == 0)
         r = (int)sys_call2(SYS_listen, f->fd, backlog > 0 ? backlog : SOMAXCONN);
     if (r == 0)
-        r = netpoll_add(&f->poll, f->fd, false);
+        r = netpoll_add(&f->poll, f->fd, false, fd_tag(f));
     return give(f, r, out);
 }
 
@@ -324,7 +324,7 @@ int weft_listen(const char *address, int backlog, weft_fd **out)
 }
 
 /* A port of our own that was free and happened to be the one we dial is connected with itself. */
-static bool is_itself(struct weft_fd *f)
+static bool is_itself(struct fd *f)
 {
     union address me, peer;
     socklen_t len = sizeof me, peer_len = sizeof peer;
@@ -334,7 +334,7 @@ static bool is_itself(struct weft_fd *f)
 
 static int dial_at(const union address *a, socklen_t len, int64_t deadline, weft_fd **out)
 {
-    struct weft_fd *f = NULL;
+    struct fd *f = NULL;
     int r = socket_new(a->sa.sa_family, &f);
     if (r == 0) {
         store_rlx(&f->side[FD_WRITE].deadline_ns, deadline); /* rlx: nobody else knows f */
@@ -362,13 +362,13 @@ int weft_dial(const char *address, int64_t deadline, weft_fd **out)
     return r != 0 ? r : first_error != 0 ? first_error : -ENOENT;
 }
 
-int weft_fd_port(const weft_fd *cf)
+int weft_fd_port(const weft_fd *h)
 {
-    struct weft_fd *f = (struct weft_fd *)(uintptr_t)cf;
+    struct fd *f = fd_at(h);
     union address a;
     socklen_t len = sizeof a;
     rt_enter();
-    int r = fd_hold(f);
+    int r = fd_hold(h);
     if (r == 0) {
         r = (int)sys_call3(SYS_getsockname, f->fd, &a, &len);
         if (r == 0)

@@ -5,8 +5,11 @@
  * first in the queue: BUSY stays set, so nobody can come between. CLOSED is set once. It keeps new callers out; the closer wakes who waits for his
  * turn and who waits for the descriptor, and all of them leave with -ECANCELED. The reference that goes last, with CLOSED set, closes the
  * descriptor: so its number is not used anew while another thread is between reading it and its system call.
- * What is freed goes to a pool, not to the allocator, see [POLL]; CLOSED stays set there, so that a second close is told so until the
- * memory is used again.
+ *
+ * A weft_fd * is not the address of the struct fd but its tag: the address with a generation, which the word holds too, so that taking a turn
+ * compares both at once. What is freed goes to a pool, not to the allocator (see [POLL]), with CLOSED set; when it is used anew the generation goes up. So a call with a
+ * weft_fd that was closed before, as it cannot be avoided if one fiber closes what another reads, gets -ECANCELED and never meets another descriptor;
+ * unless the same memory was used anew a multiple of four million times in between.
  *
  * Deadlines. Servers set a new deadline for each request, so that must be cheap, and it is a store, unless somebody waits. The timer is only looked after by who is
  * about to wait: if it runs and would end no later than the deadline, it is left alone. Its callback compares the deadline with the clock: past: the
@@ -25,13 +28,13 @@
 
 static struct {
     struct lock lock;
-    struct weft_fd *free;
-    struct weft_fd *made; /* all of them */
+    struct fd *free;
+    struct fd *made; /* all of them */
 } pool;
 
 static void deadline_passed(void *arg, int64_t now_ns);
 
-static void fd_init(struct weft_fd *f)
+static void fd_init(struct fd *f)
 {
     f->fd = -1;
     f->flags = 0;
@@ -39,13 +42,14 @@ static void fd_init(struct weft_fd *f)
         struct fd_side *s = &f->side[d];
         *s = (struct fd_side){ .fd = f, .timer = { .fn = deadline_passed, .arg = s } };
     }
-    store_rlx(&f->word, 0); /* rlx: whoever gets to know f is told by the caller */
+    uint64_t generation = (load_rlx(&f->word) >> 32) + 1; /* rlx: nobody else writes, and whoever gets to know f is told by the caller */
+    store_rlx(&f->word, generation % TAG_GENERATIONS << 32);
 }
 
-struct weft_fd *fd_new(void)
+struct fd *fd_new(void)
 {
     lock_take(&pool.lock);
-    struct weft_fd *f = pool.free;
+    struct fd *f = pool.free;
     if (f != NULL)
         pool.free = f->next_free;
     lock_drop(&pool.lock);
@@ -63,7 +67,7 @@ struct weft_fd *fd_new(void)
     return f;
 }
 
-static void fd_put(struct weft_fd *f)
+static void fd_put(struct fd *f)
 {
     lock_take(&pool.lock);
     f->next_free = pool.free;
@@ -79,7 +83,7 @@ void fd_pool_init(void)
 
 void fd_pool_end(void)
 {
-    for (struct weft_fd *f = pool.made, *next; f != NULL; f = next) {
+    for (struct fd *f = pool.made, *next; f != NULL; f = next) {
         next = f->next_made;
         if (f->fd >= 0)
             sys_call1(SYS_close, f->fd);
@@ -92,7 +96,7 @@ void fd_pool_end(void)
 
 /* Nobody else knows f. The descriptor is closed outside of the runtime, for close(2) may take its time (SO_LINGER); a fiber that is ended there, as the runtime
  * ends, has left its number to fd_pool_end. */
-static void fd_destroy(struct weft_fd *f)
+static void fd_destroy(struct fd *f)
 {
     for (int d = 0; d < 2; d++)
         timer_stop(&f->side[d].timer);
@@ -106,38 +110,46 @@ static void fd_destroy(struct weft_fd *f)
     fd_put(f);
 }
 
-void fd_discard(struct weft_fd *f)
+void fd_discard(struct fd *f)
 {
-    store_rlx(&f->word, FD_CLOSED); /* rlx: nobody else knows f */
+    or_rlx(&f->word, FD_CLOSED); /* rlx: nobody else knows f */
     fd_destroy(f);
 }
 
-int fd_hold(struct weft_fd *f)
+/* True of the word w of what h names: it is open, and still the same. */
+static inline bool is_open(uint64_t w, const weft_fd *h)
 {
+    return ((w ^ fd_generation(h)) & (FD_GENERATION | FD_CLOSED)) == 0;
+}
+
+int fd_hold(const weft_fd *h)
+{
+    struct fd *f = fd_at(h);
     for (;;) {
         uint64_t w = load_rlx(&f->word); /* rlx: checked by the exchange */
-        if (w & FD_CLOSED)
+        if (!is_open(w, h))
             return -ECANCELED;
         if (cas_rlx(&f->word, w, w + FD_REF)) /* rlx: a reference guards no data of its own */
             return 0;
     }
 }
 
-void fd_drop(struct weft_fd *f)
+void fd_drop(struct fd *f)
 {
     uint64_t w = sub_acq_rel(&f->word, FD_REF) - FD_REF; /* rel: our use of f; acq: that of the others, if we are the last */
-    if (w < FD_REF && (w & FD_CLOSED))
+    if ((w & FD_REFS) == 0 && (w & FD_CLOSED))
         fd_destroy(f);
 }
 
-int fd_begin_slow(struct weft_fd *f, enum fd_dir dir)
+int fd_begin_slow(weft_fd *h, enum fd_dir dir)
 {
+    struct fd *f = fd_at(h);
     struct fd_side *s = &f->side[dir];
     struct fd_waiter me = { .fiber = m_self()->cur };
     lock_take(&f->lock);
     for (;;) {
         uint64_t w = load_rlx(&f->word); /* rlx: checked by the exchange */
-        if (w & FD_CLOSED) {
+        if (!is_open(w, h)) {
             lock_drop(&f->lock);
             return -ECANCELED;
         }
@@ -160,7 +172,7 @@ int fd_begin_slow(struct weft_fd *f, enum fd_dir dir)
     return me.result;
 }
 
-void fd_end_slow(struct weft_fd *f, enum fd_dir dir)
+void fd_end_slow(struct fd *f, enum fd_dir dir)
 {
     struct fd_side *s = &f->side[dir];
     lock_take(&f->lock);
@@ -196,7 +208,7 @@ static void arm_locked(struct fd_side *s, int64_t deadline_ns)
 static void deadline_passed(void *arg, int64_t now_ns)
 {
     struct fd_side *s = arg;
-    struct weft_fd *f = s->fd;
+    struct fd *f = s->fd;
     enum fd_dir dir = s == &f->side[FD_READ] ? FD_READ : FD_WRITE;
     struct fiber *waiter = NULL;
     lock_take(&f->lock);
@@ -212,13 +224,13 @@ static void deadline_passed(void *arg, int64_t now_ns)
         sched_ready_tail(waiter);
 }
 
-bool fd_late(struct weft_fd *f, enum fd_dir dir)
+bool fd_late(struct fd *f, enum fd_dir dir)
 {
     int64_t deadline_ns = load_rlx(&f->side[dir].deadline_ns); /* rlx: a value of its own */
     return unlikely(deadline_ns != 0) && os_now_ns() >= deadline_ns;
 }
 
-int fd_wait(struct weft_fd *f, enum fd_dir dir)
+int fd_wait(struct fd *f, enum fd_dir dir)
 {
     struct fd_side *s = &f->side[dir];
     s->drained = false;
@@ -244,7 +256,7 @@ int fd_wait(struct weft_fd *f, enum fd_dir dir)
 }
 
 /* Under the lock. Who waits is unblocked if it is too late already. */
-static struct fiber *set_deadline_locked(struct weft_fd *f, enum fd_dir dir, int64_t deadline_ns)
+static struct fiber *set_deadline_locked(struct fd *f, enum fd_dir dir, int64_t deadline_ns)
 {
     struct fd_side *s = &f->side[dir];
     store_rlx(&s->deadline_ns, deadline_ns); /* rlx: a value of its own; waiters look under the lock */
@@ -256,10 +268,11 @@ static struct fiber *set_deadline_locked(struct weft_fd *f, enum fd_dir dir, int
     return NULL;
 }
 
-int weft_fd_set_deadline(weft_fd *f, int64_t read_deadline, int64_t write_deadline)
+int weft_fd_set_deadline(weft_fd *h, int64_t read_deadline, int64_t write_deadline)
 {
+    struct fd *f = fd_at(h);
     rt_enter();
-    int r = fd_hold(f);
+    int r = fd_hold(h);
     if (r == 0) {
         lock_take(&f->lock);
         struct fiber *reader = set_deadline_locked(f, FD_READ, read_deadline);
@@ -298,19 +311,19 @@ int weft_fd_open(int fd, weft_fd **out)
         rt_leave(m);
         return (int)had;
     }
-    struct weft_fd *f = fd_new();
+    struct fd *f = fd_new();
     int r = f == NULL ? -ENOMEM : 0;
     if (r == 0 && !(had & O_NONBLOCK))
         r = (int)sys_call3(SYS_fcntl, fd, F_SETFL, had | O_NONBLOCK);
     if (r == 0) {
         f->flags = flags_of(fd);
-        r = netpoll_add(&f->poll, fd, false);
+        r = netpoll_add(&f->poll, fd, false, fd_tag(f));
         if (r < 0 && !(had & O_NONBLOCK))
             sys_call3(SYS_fcntl, fd, F_SETFL, had);
     }
     if (r == 0) {
         f->fd = fd;
-        *out = f;
+        *out = fd_handle(f);
     } else if (f != NULL)
         fd_discard(f);
     rt_leave(m_self());
@@ -326,12 +339,13 @@ static void cancel_all(struct fd_waiter *w)
     }
 }
 
-int weft_fd_close(weft_fd *f)
+int weft_fd_close(weft_fd *h)
 {
+    struct fd *f = fd_at(h);
     rt_enter();
     for (;;) {
         uint64_t w = load_rlx(&f->word); /* rlx: checked by the exchange */
-        if (w & FD_CLOSED) {
+        if (!is_open(w, h)) {
             rt_leave(m_self());
             return -ECANCELED;
         }
@@ -358,7 +372,7 @@ int weft_fd_close(weft_fd *f)
     return 0;
 }
 
-int weft_fd_number(const weft_fd *f)
+int weft_fd_number(const weft_fd *h)
 {
-    return load_rlx(&f->word) & FD_CLOSED ? -1 : f->fd; /* rlx: a value of its own */
+    return is_open(load_rlx(&fd_at(h)->word), h) ? fd_at(h)->fd : -1; /* rlx: a value of its own */
 }

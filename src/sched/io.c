@@ -22,7 +22,7 @@
 #include <weft/sync.h>
 
 /* One attempt, outside of the runtime: a result, or -EAGAIN to be called again when the direction is ready. */
-typedef ssize_t attempt(struct weft_fd *f, void *arg);
+typedef ssize_t attempt(struct fd *f, void *arg);
 
 static int kept_error(struct fd_side *s)
 {
@@ -32,17 +32,18 @@ static int kept_error(struct fd_side *s)
 }
 
 /* Before each system call: what it will find out need not be told. */
-static inline void forget(struct weft_fd *f, enum fd_dir dir)
+static inline void forget(struct fd *f, enum fd_dir dir)
 {
     if (netpoll_forget(&f->poll, dir))
         f->side[dir].drained = false;
 }
 
-static ssize_t io_do(struct weft_fd *f, enum fd_dir dir, attempt *try, void *arg)
+static ssize_t io_do(weft_fd *h, enum fd_dir dir, attempt *try, void *arg)
 {
+    struct fd *f = fd_at(h);
     struct fd_side *s = &f->side[dir];
     rt_enter();
-    ssize_t r = fd_begin(f, dir);
+    ssize_t r = fd_begin(h, dir);
     if (unlikely(r < 0)) {
         rt_leave(m_self());
         return r;
@@ -83,7 +84,7 @@ static ssize_t or_done(ssize_t r, size_t done)
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
-static ssize_t sys_recvmsg(struct weft_fd *f, const struct iovec *iov, int n)
+static ssize_t sys_recvmsg(struct fd *f, const struct iovec *iov, int n)
 {
     ssize_t r;
     struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n };
@@ -93,7 +94,7 @@ static ssize_t sys_recvmsg(struct weft_fd *f, const struct iovec *iov, int n)
     return r;
 }
 
-static ssize_t sys_recv(struct weft_fd *f, void *buf, size_t n)
+static ssize_t sys_recv(struct fd *f, void *buf, size_t n)
 {
     ssize_t r;
     do {
@@ -104,7 +105,7 @@ static ssize_t sys_recv(struct weft_fd *f, void *buf, size_t n)
 }
 
 /* See "What a read costs". */
-static bool surely_empty(struct weft_fd *f)
+static bool surely_empty(struct fd *f)
 {
     struct fd_side *s = &f->side[FD_READ];
     if (!s->drained)
@@ -113,14 +114,14 @@ static bool surely_empty(struct weft_fd *f)
     return s->drained && netpoll_quiet(&f->poll, FD_READ);
 }
 
-static inline void note_short(struct weft_fd *f, ssize_t got, size_t wanted)
+static inline void note_short(struct fd *f, ssize_t got, size_t wanted)
 {
     f->side[FD_READ].drained = (f->flags & FD_IS_TCP) && got > 0 && (size_t)got < wanted;
 }
 
 struct read_op { char *buf; size_t n, done; bool full; };
 
-static ssize_t try_read(struct weft_fd *f, void *arg)
+static ssize_t try_read(struct fd *f, void *arg)
 {
     struct read_op *op = arg;
     do {
@@ -148,12 +149,13 @@ ssize_t weft_read(weft_fd *f, void *buf, size_t n)
 ssize_t weft_read_full(weft_fd *f, void *buf, size_t n)
 {
     struct read_op op = { buf, n, 0, true };
-    return or_done(io_do(f, FD_READ, try_read, &op), op.done);
+    ssize_t r = io_do(f, FD_READ, try_read, &op);
+    return or_done(r, op.done);
 }
 
 struct readv_op { const struct iovec *iov; int n; size_t bytes; };
 
-static ssize_t try_readv(struct weft_fd *f, void *arg)
+static ssize_t try_readv(struct fd *f, void *arg)
 {
     struct readv_op *op = arg;
     if (surely_empty(f))
@@ -175,7 +177,7 @@ ssize_t weft_readv(weft_fd *f, const struct iovec *iov, int n)
 
 struct recvfrom_op { void *buf; size_t n; int flags; struct sockaddr *from; socklen_t *fromlen; };
 
-static ssize_t try_recvfrom(struct weft_fd *f, void *arg)
+static ssize_t try_recvfrom(struct fd *f, void *arg)
 {
     struct recvfrom_op *op = arg;
     ssize_t r;
@@ -193,7 +195,7 @@ ssize_t weft_recvfrom(weft_fd *f, void *buf, size_t n, int flags, struct sockadd
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-static ssize_t sys_send(struct weft_fd *f, const void *buf, size_t n)
+static ssize_t sys_send(struct fd *f, const void *buf, size_t n)
 {
     ssize_t r;
     do {
@@ -203,7 +205,7 @@ static ssize_t sys_send(struct weft_fd *f, const void *buf, size_t n)
     return r;
 }
 
-static ssize_t sys_sendmsg(struct weft_fd *f, const struct iovec *iov, int n)
+static ssize_t sys_sendmsg(struct fd *f, const struct iovec *iov, int n)
 {
     ssize_t r;
     struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n };
@@ -216,7 +218,7 @@ static ssize_t sys_sendmsg(struct weft_fd *f, const struct iovec *iov, int n)
 struct write_op { const char *buf; size_t n, done; };
 
 /* At least one call, also for no bytes: an empty datagram is one. */
-static ssize_t try_write(struct weft_fd *f, void *arg)
+static ssize_t try_write(struct fd *f, void *arg)
 {
     struct write_op *op = arg;
     do {
@@ -233,7 +235,8 @@ static ssize_t try_write(struct weft_fd *f, void *arg)
 ssize_t weft_write(weft_fd *f, const void *buf, size_t n)
 {
     struct write_op op = { buf, n, 0 };
-    return or_done(io_do(f, FD_WRITE, try_write, &op), op.done);
+    ssize_t r = io_do(f, FD_WRITE, try_write, &op);
+    return or_done(r, op.done);
 }
 
 struct writev_op { const struct iovec *iov; int n; size_t skip /* bytes of iov[0] */, done; };
@@ -241,7 +244,7 @@ struct writev_op { const struct iovec *iov; int n; size_t skip /* bytes of iov[0
 #define PART 16
 
 /* What is left, from where the last call stopped: iov itself or the beginning of a copy. */
-static ssize_t writev_once(struct weft_fd *f, struct writev_op *op)
+static ssize_t writev_once(struct fd *f, struct writev_op *op)
 {
     if (op->skip == 0)
         return sys_sendmsg(f, op->iov, w_min(op->n, IOV_MAX));
@@ -264,7 +267,7 @@ static void writev_advance(struct writev_op *op, size_t bytes)
     }
 }
 
-static ssize_t try_writev(struct weft_fd *f, void *arg)
+static ssize_t try_writev(struct fd *f, void *arg)
 {
     struct writev_op *op = arg;
     while (op->n > 0) {
@@ -284,12 +287,13 @@ ssize_t weft_writev(weft_fd *f, const struct iovec *iov, int n)
     if (n < 0)
         return -EINVAL;
     struct writev_op op = { iov, n, 0, 0 };
-    return or_done(io_do(f, FD_WRITE, try_writev, &op), op.done);
+    ssize_t r = io_do(f, FD_WRITE, try_writev, &op);
+    return or_done(r, op.done);
 }
 
 struct sendto_op { const void *buf; size_t n; int flags; const struct sockaddr *to; socklen_t tolen; };
 
-static ssize_t try_sendto(struct weft_fd *f, void *arg)
+static ssize_t try_sendto(struct fd *f, void *arg)
 {
     struct sendto_op *op = arg;
     ssize_t r;
@@ -307,7 +311,7 @@ ssize_t weft_sendto(weft_fd *f, const void *buf, size_t n, int flags, const stru
 
 /* ---- accepting, connecting ------------------------------------------------------------------------------------------ */
 
-struct accept_op { struct weft_fd *to; struct sockaddr *peer; socklen_t *peerlen; };
+struct accept_op { struct fd *to; struct sockaddr *peer; socklen_t *peerlen; };
 
 /* Errors of the connection that was about to be accepted, not of the listener: the next one may be good. */
 static bool is_of_the_peer(ssize_t err)
@@ -316,7 +320,7 @@ static bool is_of_the_peer(ssize_t err)
            err == -EHOSTUNREACH || err == -ENONET;
 }
 
-static ssize_t try_accept(struct weft_fd *f, void *arg)
+static ssize_t try_accept(struct fd *f, void *arg)
 {
     struct accept_op *op = arg;
     ssize_t r;
@@ -327,17 +331,17 @@ static ssize_t try_accept(struct weft_fd *f, void *arg)
         return r;
     op->to->fd = (int)r;
     op->to->flags = f->flags; /* TCP_NODELAY is inherited too */
-    return netpoll_add(&op->to->poll, op->to->fd, false);
+    return netpoll_add(&op->to->poll, op->to->fd, false, fd_tag(op->to));
 }
 
-static void discard(struct weft_fd *f)
+static void discard(struct fd *f)
 {
     rt_enter();
     fd_discard(f);
     rt_leave(m_self());
 }
 
-/* The weft_fd is made first, so that a connection once accepted is not lost for want of memory. */
+/* The struct fd is made first, so that a connection once accepted is not lost for want of memory. */
 int weft_accept(weft_fd *listener, weft_fd **out, struct sockaddr *peer, socklen_t *peerlen)
 {
     rt_enter();
@@ -349,14 +353,14 @@ int weft_accept(weft_fd *listener, weft_fd **out, struct sockaddr *peer, socklen
     if (r < 0)
         discard(op.to);
     else
-        *out = op.to;
+        *out = fd_handle(op.to);
     return r;
 }
 
 struct connect_op { const struct sockaddr *to; socklen_t tolen; bool started; };
 
 /* Nothing tells when there is room in the queue of a unix listener. Between attempts the fiber sleeps. */
-static int connect_when_room(struct weft_fd *f, struct connect_op *op)
+static int connect_when_room(struct fd *f, struct connect_op *op)
 {
     for (int64_t pause_ns = WEFT_MILLISECOND;; pause_ns = w_min(2 * pause_ns, 16 * WEFT_MILLISECOND)) {
         int r = (int)sys_call3(SYS_connect, f->fd, op->to, op->tolen);
@@ -370,7 +374,7 @@ static int connect_when_room(struct weft_fd *f, struct connect_op *op)
     }
 }
 
-static int connect_result(struct weft_fd *f)
+static int connect_result(struct fd *f)
 {
     int err = 0;
     socklen_t len = sizeof err;
@@ -388,7 +392,7 @@ static bool is_under_way(int r)
     return r == -EINPROGRESS || r == -EINTR || r == -EALREADY;
 }
 
-static ssize_t try_connect(struct weft_fd *f, void *arg)
+static ssize_t try_connect(struct fd *f, void *arg)
 {
     struct connect_op *op = arg;
     if (op->started)
@@ -406,14 +410,14 @@ int weft_connect(weft_fd *f, const struct sockaddr *to, socklen_t tolen)
 }
 
 /* In this order, because epoll would report a socket without a peer as hung up. */
-int fd_connect_new(struct weft_fd *f, const struct sockaddr *to, socklen_t tolen)
+int fd_connect_new(struct fd *f, const struct sockaddr *to, socklen_t tolen)
 {
     struct connect_op op = { to, tolen, true };
     int r = connect_when_room(f, &op);
     if (r < 0 && !is_under_way(r))
         return r;
-    int err = netpoll_add(&f->poll, f->fd, r < 0);
+    int err = netpoll_add(&f->poll, f->fd, r < 0, fd_tag(f));
     if (err < 0 || r == 0)
         return err;
-    return (int)io_do(f, FD_WRITE, try_connect, &op);
+    return (int)io_do(fd_handle(f), FD_WRITE, try_connect, &op);
 }

@@ -19,9 +19,9 @@
  * `prepare` (which then does not wait), or before the commit (which then fails), or after it (and finds the fiber). A wake-up too many is possible - an
  * event that was on its way when the call was made, or one of the last owner of this memory - and harmless: every waiter tries again and waits again.
  *
- * Late events. An event may be taken from epoll by one machine, and be delivered after another has closed the descriptor and used its weft_fd anew. So the
- * memory of a weft_fd stays one until the runtime ends, and an event carries the generation of the registration; of the tiny rest, between the look at the
- * generation and the change of the slot, comes a wake-up too many.
+ * Late events. An event may be taken from epoll by one machine, and be delivered after another has closed the descriptor and used its struct fd anew. So the
+ * memory of a struct fd stays one until the runtime ends, and an event carries a tag with the generation of the registration; of the tiny rest, between the look at the
+ * tag and the change of the slot, comes a wake-up too many.
  *
  * After a short read. When a TCP socket had less than was asked for, the next call would only return EAGAIN: so the reader waits at once, as long
  * as netpoll_quiet() holds: no event since the `forget` before that read, and never one of the lasting kind. The end of the stream and errors come as events of
@@ -30,6 +30,7 @@
 #include "sched/netpoll.h"
 #include "os/poller.h"
 #include "sched/fd.h"
+#include "sched/machine.h"
 #include <errno.h>
 
 #define EVENTS 128 /* in one call */
@@ -64,26 +65,21 @@ void netpoll_break(void)
 
 /* ---- registration -------------------------------------------------------------------------------------------- */
 
-/* Addresses of user space have 48 bits at most. */
-static uint64_t tag_of(struct pollable *po)
-{
-    return (uint64_t)load_rlx(&po->generation) << 48 | (uintptr_t)po; /* rlx: only changed by netpoll_remove, when nobody else uses po */
-}
-
-int netpoll_add(struct pollable *po, int fd, bool write)
+int netpoll_add(struct pollable *po, int fd, bool write, uint64_t tag)
 {
     store_rlx(&po->slot[FD_READ], SLOT_NIL); /* rlx: a late event may turn it to READY: harmless */
     store_rlx(&po->slot[FD_WRITE], SLOT_NIL);
     store_rlx(&po->seen, 0);
+    store_rlx(&po->tag, tag); /* rlx: the system call orders it before its events */
     po->write_watched = write;
-    return poller_add(&net.poller, fd, tag_of(po), write);
+    return poller_add(&net.poller, fd, tag, write);
 }
 
 int netpoll_watch_write(struct pollable *po, int fd)
 {
     if (likely(po->write_watched))
         return 0;
-    int r = poller_add_write(&net.poller, fd, tag_of(po)); /* if it can be written just now, there will be an event */
+    int r = poller_add_write(&net.poller, fd, load_rlx(&po->tag)); /* rlx: we hold a reference; if it can be written just now, there will be an event */
     po->write_watched = r == 0;
     return r;
 }
@@ -91,7 +87,7 @@ int netpoll_watch_write(struct pollable *po, int fd)
 void netpoll_remove(struct pollable *po, int fd)
 {
     poller_remove(&net.poller, fd);
-    add_rlx(&po->generation, 1); /* rlx: an event that sees the old one is one too many, which is harmless */
+    store_rlx(&po->tag, 0); /* rlx: an event that still sees the old one is one too many, which is harmless */
 }
 
 /* ---- waiting --------------------------------------------------------------------------------------------------- */
@@ -105,10 +101,14 @@ bool netpoll_prepare(struct pollable *po, enum fd_dir dir)
     return false;
 }
 
+/* A machine that parks a fiber comes to the scheduler, and polls there if it finds nothing else; but one that parks in place sleeps with it, without a processor. If nobody
+ * polls then, somebody has to. seq: counted before the look; who goes idle becomes the poller or not, and then looks at the count. */
 static void park_in_slot(struct fiber *f, void *arg)
 {
     w_uptr *slot = arg;
-    add_seq(&net.waiters, 1); /* seq: see netpoll_waiters */
+    add_seq(&net.waiters, 1);
+    if (unlikely(m_self()->p == NULL) && load_seq(&sched.poll_until_ns) == 0)
+        proc_wake();
     if (!cas_acq_rel(slot, SLOT_WAIT, (uintptr_t)f)) { /* rel: publishes the parked fiber; acq in take_waiter */
         sub_seq(&net.waiters, 1);
         sched_ready(f);
@@ -161,9 +161,9 @@ static void deliver_dir(struct pollable *po, enum fd_dir dir, struct fiber_list 
 
 static void deliver(const struct epoll_event *ev, struct fiber_list *list)
 {
-    struct pollable *po = (struct pollable *)(uintptr_t)(ev->data.u64 & ((UINT64_C(1) << 48) - 1));
+    struct pollable *po = tag_address(ev->data.u64);
     uint32_t events = ev->events, lasting = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI);
-    if (ev->data.u64 != tag_of(po))
+    if (ev->data.u64 != load_rlx(&po->tag)) /* rlx: if it is just changing, see netpoll_remove */
         return;
     if (lasting != 0)
         or_rlx(&po->seen, lasting); /* rlx: published by the change of the slot that follows, for these events concern reading too */

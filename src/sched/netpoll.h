@@ -6,16 +6,25 @@
 
 enum fd_dir { FD_READ, FD_WRITE };
 
-/* Part of a weft_fd. Its memory stays a pollable till the runtime ends, aligned to 64, since events may come late. */
+/* The beginning of a struct fd. Its memory stays a pollable till the runtime ends, aligned to 64, since events may come late. */
 struct pollable {
     w_uptr slot[2];      /* by direction, [POLL] */
+    w_u64 tag;           /* of the registration: comes with each event. 0: none */
     w_u32 seen;          /* events of the lasting kind that were seen: the end, errors, urgent data */
-    w_u32 generation;    /* registrations so far: told with each event */
     bool write_watched;  /* holder of FD_WRITE */
 };
 
-/* Registers fd; 0 or negative errno. */
-int netpoll_add(struct pollable *po, int fd, bool write);
+/* An address and its generation in one word, for those who may come late: user addresses leave 16 bits above, the alignment 6 below. */
+#define TAG_GENERATIONS (1u << 22)
+static inline uint64_t tag_make(const void *at, uint32_t generation)
+{
+    return (uint64_t)(generation >> 6) << 48 | (uintptr_t)at | (generation & 63);
+}
+static inline void *tag_address(uint64_t tag) { return (void *)(uintptr_t)(tag & ((UINT64_C(1) << 48) - 64)); }
+static inline uint32_t tag_generation(uint64_t tag) { return (uint32_t)(tag >> 48) << 6 | (uint32_t)(tag & 63); }
+
+/* Registers fd; 0 or negative errno. tag is made of po. */
+int netpoll_add(struct pollable *po, int fd, bool write, uint64_t tag);
 /* The caller is about to wait for writing: watches that from now on. */
 int netpoll_watch_write(struct pollable *po, int fd);
 void netpoll_remove(struct pollable *po, int fd);

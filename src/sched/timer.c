@@ -15,7 +15,7 @@
  * Waking the poller. One machine may sleep in epoll until sched.poll_until_ns, which it found by timers_next(). Who starts a timer stores next_ns and then
  * reads poll_until_ns; who goes to sleep stores poll_until_ns and then reads every next_ns, once more. Both are sequentially consistent, so one
  * sees the other: either the sleep is cut short by netpoll_break, or it was not that long. Is nobody in epoll, then the starter's machine itself is awake, and
- * comes to the scheduler before it sleeps.
+ * comes to the scheduler before it sleeps; but for one that parks its fiber in place and has given up its processor already: that one wakes another.
  *
  * Stopping a timer whose callback runs. Callbacks run without the lock, but their timer is noted in a record, linked into `running` until they have
  * returned. timer_stop looks for such a record under the lock and, if it is another machine's, lets the thread yield and looks again. This ends: callbacks do not
@@ -25,6 +25,7 @@
  *
  * Lifetime. When a callback has made its fiber ready, the timer on that fiber's stack may be gone. So a timer without period is marked as no longer
  * waiting before its callback begins and never touched afterwards. */
+#include "sched/machine.h"
 #include "sched/sched.h"
 #include "base/offheap.h"
 #include "base/syscall.h"
@@ -262,6 +263,8 @@ static void wake_poller(int64_t when_ns)
     int64_t until = load_seq(&sched.poll_until_ns);
     if (until != 0 && when_ns < until)
         netpoll_break();
+    else if (until == 0 && m_self()->p == NULL)
+        proc_wake();
 }
 
 static void start_in(struct timer_heap *h, struct timer *t, int64_t when_ns)

@@ -1,0 +1,457 @@
+/* Opening, closing, deadlines, limits: what waits is woken, what is closed is closed, nothing is left over. */
+#include "io_test.h"
+#include <pthread.h>
+#include <sys/resource.h>
+
+static weft_waitgroup wg;
+
+/* ---- closing ------------------------------------------------------------------------------------------------ */
+
+static int canceled, others;
+
+static void read_one(void *arg)
+{
+    char c;
+    ssize_t n = weft_read(arg, &c, 1);
+    if (n == -ECANCELED)
+        __atomic_add_fetch(&canceled, 1, __ATOMIC_SEQ_CST);
+    else
+        __atomic_add_fetch(&others, 1, __ATOMIC_SEQ_CST);
+}
+
+static void fill(void *arg)
+{
+    char *big = weft_alloc_noscan(1 << 20);
+    ssize_t n = weft_write(arg, big, 1 << 20);
+    cr_expect_gt(n, 0, "what went through before the close is told: %zd", n);
+    cr_expect_lt(n, 1 << 20);
+    cr_expect_eq(weft_write(arg, big, 1), -ECANCELED);
+}
+
+static void run_close(void *arg)
+{
+    (void)arg;
+    weft_fd *a, *b, *l;
+    pair_new(SOCK_STREAM, &a, &b);
+    int number = weft_fd_number(a);
+    for (int i = 0; i < 10; i++)
+        GO(wg, read_one, a);
+    GO(wg, fill, a);
+    weft_sleep(5 * WEFT_MILLISECOND);
+    OK(weft_fd_close(a));
+    cr_expect_eq(weft_fd_number(a), -1);
+    cr_expect_eq(weft_fd_close(a), -ECANCELED);
+    weft_waitgroup_wait(&wg);
+    cr_expect_eq(canceled, 10);
+    cr_expect_eq(others, 0);
+    cr_expect_eq(fcntl(number, F_GETFD), -1, "the descriptor is closed");
+    char *buf = weft_alloc_noscan(1 << 20);
+    while (OK(weft_read(b, buf, 1 << 20)) > 0) {
+    }
+    OK(weft_fd_close(b));
+    cr_expect_eq(weft_read(b, buf, 1), -ECANCELED);
+    cr_expect_eq(weft_fd_set_deadline(b, 1, 1), -ECANCELED);
+    cr_expect_eq(weft_fd_port(b), -ECANCELED);
+    OK(weft_listen("127.0.0.1:0", 1, &l));
+    cr_expect_geq(weft_fd_number(l), 0);
+}
+
+Test(io_life, close_wakes_all_who_wait) { test_run_procs(2, run_close, NULL); }
+
+/* Closing against reading, at every moment; the numbers are used again at once. */
+static void close_soon(void *arg)
+{
+    struct rng r;
+    rng_seed(&r, (uint64_t)(uintptr_t)arg);
+    for (int until = (int)rng_below(&r, 300); until > 0; until--)
+        __asm__ volatile("");
+    OK(weft_fd_close(arg));
+}
+
+static void read_till_closed(void *arg)
+{
+    char buf[16];
+    ssize_t n;
+    while ((n = weft_read(arg, buf, sizeof buf)) > 0)
+        for (ssize_t i = 0; i < n; i++)
+            cr_assert_eq(buf[i], 'x', "a byte of another descriptor");
+    cr_assert(n == -ECANCELED || n == 0, "%zd", n);
+}
+
+/* A weft_fd may be freed once it is closed, so each round waits for its own. */
+static void close_rounds(void *arg)
+{
+    struct rng r;
+    rng_seed(&r, (uint64_t)(uintptr_t)arg);
+    for (int k = 0; k < 300; k++) {
+        weft_waitgroup mine = { 0 };
+        weft_fd *a, *b;
+        pair_new(SOCK_STREAM, &a, &b);
+        GO(mine, read_till_closed, a);
+        GO(mine, read_till_closed, a);
+        if (rng_below(&r, 2))
+            weft_yield();
+        cr_assert_eq(weft_write(b, "xxxx", 4), 4);
+        GO(mine, close_soon, a);
+        weft_waitgroup_wait(&mine);
+        OK(weft_fd_close(b));
+    }
+}
+
+static void run_close_race(void *arg)
+{
+    for (uint64_t i = 0; i < 8; i++)
+        GO(wg, close_rounds, *(uint64_t *)arg + i);
+    weft_waitgroup_wait(&wg);
+}
+
+Test(io_life, close_against_read)
+{
+    uint64_t seed = test_seed();
+    int before = test_fds();
+    test_run_procs(4, run_close_race, &seed);
+    cr_expect_eq(test_fds(), before);
+}
+
+/* ---- deadlines ------------------------------------------------------------------------------------------------ */
+
+static weft_fd *dr, *dw;
+
+static void renew(void *arg)
+{
+    weft_sleep(3 * WEFT_MILLISECOND);
+    OK(weft_fd_set_deadline(dr, weft_now() + (intptr_t)arg, 0));
+}
+
+static void clear_and_write(void *arg)
+{
+    (void)arg;
+    weft_sleep(3 * WEFT_MILLISECOND);
+    OK(weft_fd_set_deadline(dr, 0, 0));
+    weft_sleep(10 * WEFT_MILLISECOND);
+    OK(weft_write(dw, "x", 1));
+}
+
+static void run_deadlines(void *arg)
+{
+    (void)arg;
+    char c, buf[10];
+    pipe_new(&dr, &dw);
+    int64_t d = weft_now() + 5 * WEFT_MILLISECOND;
+    OK(weft_fd_set_deadline(dr, d, 0));
+    cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT);
+    cr_expect_geq(weft_now(), d);
+    OK(weft_write(dw, "abc", 3));
+    cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT, "past, though there is something to read");
+    OK(weft_fd_set_deadline(dr, weft_now() + 10 * WEFT_SECOND, 0));
+    cr_expect_eq(weft_read(dr, &c, 1), 1, "renewed");
+    OK(weft_fd_set_deadline(dr, weft_now() + 5 * WEFT_MILLISECOND, 0));
+    cr_expect_eq(weft_read_full(dr, buf, 10), 2, "what was there before the deadline");
+    cr_expect_eq(weft_read_full(dr, buf, 10), -ETIMEDOUT);
+
+    /* while somebody waits: earlier, later, none, past */
+    OK(weft_fd_set_deadline(dr, weft_now() + 1000 * WEFT_SECOND, 0));
+    GO(wg, renew, 5 * WEFT_MILLISECOND);
+    cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT);
+    weft_waitgroup_wait(&wg);
+    int64_t from = weft_now();
+    OK(weft_fd_set_deadline(dr, from + 10 * WEFT_MILLISECOND, 0));
+    GO(wg, renew, 30 * WEFT_MILLISECOND);
+    cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT);
+    cr_expect_geq(weft_now(), from + 30 * WEFT_MILLISECOND, "the later one counts");
+    weft_waitgroup_wait(&wg);
+    OK(weft_fd_set_deadline(dr, weft_now() + 6 * WEFT_MILLISECOND, 0));
+    GO(wg, clear_and_write, NULL);
+    cr_expect_eq(weft_read(dr, &c, 1), 1, "no deadline any more");
+    weft_waitgroup_wait(&wg);
+    OK(weft_fd_set_deadline(dr, 0, 0));
+    GO(wg, renew, -1);
+    cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT, "in the past: at once");
+    weft_waitgroup_wait(&wg);
+
+    /* writing */
+    char *big = weft_alloc_noscan(1 << 20);
+    OK(weft_fd_set_deadline(dw, 0, weft_now() + 5 * WEFT_MILLISECOND));
+    ssize_t n = weft_write(dw, big, 1 << 20);
+    cr_expect(n > 0 && n < 1 << 20, "%zd", n);
+    cr_expect_eq(weft_write(dw, big, 1), -ETIMEDOUT);
+    OK(weft_fd_close(dr));
+    OK(weft_fd_close(dw));
+
+    weft_fd *l, *f;
+    OK(weft_listen("127.0.0.1:0", 1, &l));
+    OK(weft_fd_set_deadline(l, weft_now() + 3 * WEFT_MILLISECOND, 0));
+    cr_expect_eq(weft_accept(l, &f, NULL, NULL), -ETIMEDOUT);
+    OK(weft_fd_close(l));
+}
+
+Test(io_life, deadlines) { test_run_procs(2, run_deadlines, NULL); }
+Test(io_life, deadlines_on_one_processor) { test_run_procs(1, run_deadlines, NULL); }
+
+/* Deadlines set anew for each of many requests, some of which run out. */
+static void requests(void *arg)
+{
+    struct rng r;
+    rng_seed(&r, (uint64_t)(uintptr_t)arg);
+    weft_fd *a, *b;
+    pair_new(SOCK_STREAM, &a, &b);
+    for (int k = 0; k < 300; k++) {
+        char c;
+        int64_t d = weft_now() + rng_below(&r, 300000);
+        bool answer = rng_below(&r, 2);
+        OK(weft_fd_set_deadline(a, d, 0));
+        if (answer)
+            OK(weft_write(b, "x", 1));
+        ssize_t n = weft_read(a, &c, 1);
+        if (n == -ETIMEDOUT) {
+            cr_assert_geq(weft_now(), d);
+            if (answer) {
+                OK(weft_fd_set_deadline(a, soon(), 0));
+                cr_assert_eq(weft_read(a, &c, 1), 1);
+            }
+        } else
+            cr_assert(n == 1 && answer, "%zd", n);
+    }
+    OK(weft_fd_close(a));
+    OK(weft_fd_close(b));
+}
+
+static void run_requests(void *arg)
+{
+    for (uint64_t i = 0; i < 40; i++)
+        GO(wg, requests, *(uint64_t *)arg + i);
+    weft_waitgroup_wait(&wg);
+}
+
+Test(io_life, a_deadline_per_request)
+{
+    uint64_t seed = test_seed();
+    test_run_procs(4, run_requests, &seed);
+}
+
+/* ---- descriptors run out ------------------------------------------------------------------------------------------ */
+
+static void dial_and_wait(void *arg)
+{
+    weft_fd *f;
+    char c;
+    OK(weft_dial(arg, soon(), &f));
+    guard(f);
+    cr_assert_eq(weft_read(f, &c, 1), 1, "somebody has accepted us after all");
+    OK(weft_fd_close(f));
+}
+
+static void run_emfile(void *arg)
+{
+    (void)arg;
+    weft_fd *l, *f = NULL;
+    char addr[32];
+    int spare[64], n = 0;
+    OK(weft_listen("127.0.0.1:0", 8, &l));
+    guard(l);
+    snprintf(addr, sizeof addr, "127.0.0.1:%d", weft_fd_port(l));
+    GO(wg, dial_and_wait, addr);
+    weft_sleep(5 * WEFT_MILLISECOND);
+    struct rlimit lim, low;
+    getrlimit(RLIMIT_NOFILE, &lim);
+    while (n < 64 && (spare[n] = dup(0)) >= 0 && spare[n] < 100)
+        n++;
+    low = lim;
+    low.rlim_cur = (rlim_t)dup(0);
+    close((int)low.rlim_cur);
+    setrlimit(RLIMIT_NOFILE, &low);
+    for (int i = 0; i < 3; i++) {
+        cr_expect_eq(weft_accept(l, &f, NULL, NULL), -EMFILE);
+        weft_fd *x;
+        cr_expect_eq(weft_dial(addr, soon(), &x), -EMFILE);
+        cr_expect_eq(weft_listen("127.0.0.1:0", 1, &x), -EMFILE);
+    }
+    setrlimit(RLIMIT_NOFILE, &lim);
+    OK(weft_accept(l, &f, NULL, NULL));
+    OK(weft_write(f, "x", 1));
+    weft_waitgroup_wait(&wg);
+    OK(weft_fd_close(f));
+    OK(weft_fd_close(l));
+    while (n > 0)
+        close(spare[--n]);
+}
+
+Test(io_life, no_descriptor_left_loses_no_connection) { test_run(run_emfile, NULL); }
+
+/* ---- storms of connections ------------------------------------------------------------------------------------------ */
+
+static char storm_addr[64];
+static int accepted;
+
+static void storm_acceptor(void *arg)
+{
+    weft_fd *f;
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    int r;
+    while ((r = weft_accept(arg, &f, (struct sockaddr *)&peer, &len)) == 0) {
+        __atomic_add_fetch(&accepted, 1, __ATOMIC_SEQ_CST);
+        cr_assert_leq(len, sizeof peer);
+        OK(weft_write(f, "hello", 5));
+        OK(weft_fd_close(f));
+        len = sizeof peer;
+    }
+    cr_assert_eq(r, -ECANCELED);
+}
+
+static void storm_dialer(void *arg)
+{
+    (void)arg;
+    for (int k = 0; k < 10; k++) {
+        weft_fd *f;
+        char buf[10];
+        OK(weft_dial(storm_addr, soon(), &f));
+        guard(f);
+        ssize_t n = weft_read_full(f, buf, 10);
+        cr_assert_eq(n, 5, "%zd", n);
+        OK(weft_fd_close(f));
+    }
+}
+
+static void run_storm(void *arg)
+{
+    weft_fd *l;
+    OK(weft_listen(arg, strncmp(arg, "unix:", 5) == 0 ? 16 : 0, &l)); /* a short queue: unix dialers have to try again. (TCP would drop connections silently.) */
+    if (strncmp(arg, "unix:", 5) == 0)
+        snprintf(storm_addr, sizeof storm_addr, "%s", (char *)arg);
+    else
+        snprintf(storm_addr, sizeof storm_addr, "127.0.0.1:%d", weft_fd_port(l));
+    static weft_waitgroup dialers;
+    GO(wg, storm_acceptor, l);
+    GO(wg, storm_acceptor, l);
+    for (int i = 0; i < 100; i++)
+        GO(dialers, storm_dialer, NULL);
+    weft_waitgroup_wait(&dialers);
+    OK(weft_fd_close(l));
+    weft_waitgroup_wait(&wg);
+    cr_expect_eq(accepted, 1000);
+}
+
+Test(io_life, storm_tcp)
+{
+    int before = test_fds();
+    test_run_procs(4, run_storm, "127.0.0.1:0");
+    cr_expect_eq(test_fds(), before);
+}
+
+Test(io_life, storm_unix)
+{
+    char a[64];
+    snprintf(a, sizeof a, "unix:@weft-storm-%d", (int)getpid());
+    test_run_procs(4, run_storm, a);
+}
+
+/* ---- what is taken over, and what is not -------------------------------------------------------------------------------- */
+
+static void run_open(void *arg)
+{
+    (void)arg;
+    weft_fd *f = NULL;
+    char path[] = "/tmp/weft-test-XXXXXX", buf[4];
+    int fd = mkstemp(path);
+    unlink(path);
+    int flags = fcntl(fd, F_GETFL);
+    cr_expect_eq(weft_fd_open(fd, &f), -EPERM, "a regular file");
+    cr_expect_eq(fcntl(fd, F_GETFL), flags, "it is as it was");
+    close(fd);
+    cr_expect_eq(weft_fd_open(fd, &f), -EBADF);
+    int p[2];
+    cr_assert_eq(pipe(p), 0);
+    f = opened(p[0]);
+    cr_expect_eq(weft_fd_number(f), p[0]);
+    cr_expect(fcntl(p[0], F_GETFL) & O_NONBLOCK);
+    cr_expect_eq(weft_fd_open(p[0], &f), -EEXIST, "twice");
+    cr_expect_eq(write(p[1], "abc", 3), 3);
+    cr_expect_eq(weft_read(f, buf, 4), 3);
+    cr_expect_eq(weft_fd_port(f), -ENOTSOCK);
+    OK(weft_fd_close(f));
+    close(p[1]);
+}
+
+Test(io_life, open) { test_run(run_open, NULL); }
+
+/* Open ones go with the runtime. */
+static void run_left_open(void *arg)
+{
+    (void)arg;
+    weft_fd *a, *b, *l;
+    OK(weft_listen("127.0.0.1:0", 8, &l));
+    for (int i = 0; i < 20; i++) {
+        pair_new(SOCK_STREAM, &a, &b);
+        cr_assert_eq(weft_go(read_one, a), 0);
+        cr_assert_eq(weft_go(read_one, a), 0);
+    }
+    weft_sleep(3 * WEFT_MILLISECOND);
+}
+
+Test(io_life, nothing_is_left_after_the_end)
+{
+    test_run(run_left_open, NULL); /* what libc opens once */
+    int before = test_fds(), threads = test_threads();
+    for (int i = 0; i < 20; i++)
+        test_run(run_left_open, NULL);
+    cr_expect_eq(test_fds(), before);
+    for (int i = 0; i < 2000 && test_threads() != threads; i++)
+        usleep(1000); /* the kernel lists a thread for a moment after it has ended */
+    cr_expect_eq(test_threads(), threads);
+}
+
+/* ---- threads of the host --------------------------------------------------------------------------------------------------- */
+
+static void *host_reader(void *arg)
+{
+    char buf[6] = "";
+    cr_expect_eq(weft_read_full(arg, buf, 5), 5);
+    cr_expect_str_eq(buf, "hello");
+    return NULL;
+}
+
+static void hello(void *arg)
+{
+    for (int i = 0; i < 5; i++) {
+        weft_sleep(WEFT_MILLISECOND);
+        OK(weft_write(arg, &"hello"[i], 1));
+    }
+}
+
+Test(io_life, host_threads_wait_too)
+{
+    cr_assert_eq(weft_start(NULL), 0);
+    weft_fd *a, *b;
+    pthread_t t;
+    pair_new(SOCK_STREAM, &a, &b);
+    cr_assert_eq(pthread_create(&t, NULL, host_reader, a), 0);
+    cr_assert_eq(weft_go(hello, b), 0);
+    pthread_join(t, NULL);
+    cr_assert_eq(weft_go(hello, b), 0);
+    host_reader(a);
+    cr_assert_eq(weft_stop(), 0);
+}
+
+/* A name of what was closed stays what it is, though its memory is used anew at once. */
+static void run_stale(void *arg)
+{
+    (void)arg;
+    weft_fd *a, *b, *old[200];
+    char c;
+    for (int k = 0; k < 200; k++) {
+        pair_new(SOCK_STREAM, &a, &b);
+        OK(weft_write(b, "x", 1));
+        for (int i = 0; i < k; i++) {
+            cr_assert_eq(weft_read(old[i], &c, 1), -ECANCELED);
+            cr_assert_eq(weft_fd_close(old[i]), -ECANCELED);
+            cr_assert_eq(weft_fd_number(old[i]), -1);
+        }
+        cr_assert_eq(weft_read(a, &c, 1), 1);
+        OK(weft_fd_close(a));
+        OK(weft_fd_close(b));
+        old[k] = k & 1 ? a : b;
+    }
+}
+
+Test(io_life, a_closed_one_stays_closed) { test_run(run_stale, NULL); }

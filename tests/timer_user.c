@@ -1,0 +1,258 @@
+/* weft_timer_*: ticks, stop and reset, functions, and what the collector may take. */
+#include "base/rng.h"
+#include "sched/sched.h"
+#include "test.h"
+#include <errno.h>
+
+static uint32_t waiting(void)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < sched.nprocs; i++)
+        n += sched.allp[i]->timers.len;
+    return n;
+}
+
+/* ---- once, and again and again ------------------------------------------------------------------------------ */
+
+static void run_once(void *arg)
+{
+    (void)arg;
+    int64_t from = weft_now(), v = 0;
+    weft_timer *t = weft_timer_new(2 * WEFT_MILLISECOND, 0);
+    cr_assert_not_null(t);
+    cr_expect_eq(weft_chan_try_recv(weft_timer_chan(t), &v), -EAGAIN);
+    cr_expect_eq(weft_chan_recv(weft_timer_chan(t), &v), 1);
+    cr_expect_geq(v, from + 2 * WEFT_MILLISECOND);
+    cr_expect_leq(v, weft_now());
+    cr_expect(!weft_timer_stop(t));
+    cr_expect_eq(weft_chan_recv_until(weft_timer_chan(t), &v, weft_now() + 5 * WEFT_MILLISECOND), -ETIMEDOUT);
+    cr_expect(!weft_timer_reset(t, -1), "in the past: at once");
+    cr_expect_eq(weft_chan_recv(weft_timer_chan(t), &v), 1);
+    cr_expect_null(weft_timer_new(1, -1));
+    cr_expect_null(weft_timer_func(1, 0, NULL, NULL));
+}
+
+Test(timer_user, once) { test_run(run_once, NULL); }
+
+static void run_ticker(void *arg)
+{
+    (void)arg;
+    int64_t period = 2 * WEFT_MILLISECOND, from = weft_now(), v, last = 0;
+    weft_timer *t = weft_timer_new(period, period);
+    for (int i = 1; i <= 25; i++) {
+        cr_assert_eq(weft_chan_recv(weft_timer_chan(t), &v), 1);
+        cr_expect_geq(v, from + i * period, "tick %d comes %ld ns too early", i, (long)(from + i * period - v));
+        cr_expect_gt(v, last);
+        last = v;
+    }
+    weft_sleep(10 * period);
+    cr_expect_eq(weft_chan_len(weft_timer_chan(t)), 1, "ticks nobody takes are dropped");
+    cr_expect(weft_timer_stop(t));
+    cr_expect_eq(weft_chan_recv_until(weft_timer_chan(t), &v, weft_now() + 3 * period), -ETIMEDOUT);
+    cr_expect_eq(waiting(), 0);
+}
+
+Test(timer_user, ticker) { test_run(run_ticker, NULL); }
+
+/* ---- no old tick ---------------------------------------------------------------------------------------------- */
+
+static weft_waitgroup wg;
+
+/* A tick of before would carry a time too early. */
+static void resetter(void *arg)
+{
+    struct rng r;
+    rng_seed(&r, (uint64_t)(uintptr_t)arg);
+    weft_timer *t = weft_timer_new(rng_below(&r, 50000), 0);
+    weft_chan *c = weft_timer_chan(t);
+    for (int k = 0; k < 500; k++) {
+        int64_t until = weft_now() + rng_below(&r, 60000);
+        while (weft_now() < until)
+            if (rng_below(&r, 4) == 0)
+                weft_yield();
+        int64_t v, ns = rng_below(&r, 50000), from = weft_now();
+        switch (rng_below(&r, 3)) {
+        case 0:
+            weft_timer_reset(t, ns);
+            cr_assert_eq(weft_chan_recv(c, &v), 1);
+            cr_assert_geq(v, from + ns, "a tick of before the reset");
+            weft_timer_reset(t, ns);
+            break;
+        case 1:
+            weft_timer_stop(t);
+            cr_assert_eq(weft_chan_try_recv(c, &v), -EAGAIN, "a tick after stop");
+            for (int i = 0; i < 3; i++)
+                weft_yield();
+            cr_assert_eq(weft_chan_try_recv(c, &v), -EAGAIN, "a tick after stop");
+            cr_assert(!weft_timer_reset(t, ns));
+            break;
+        default:
+            weft_timer_reset(t, ns);
+        }
+    }
+}
+
+static void run_reset(void *arg)
+{
+    uint64_t seed = *(uint64_t *)arg;
+    for (int i = 0; i < 8; i++)
+        cr_assert_eq(weft_waitgroup_go(&wg, resetter, (void *)(uintptr_t)(seed + i)), 0);
+    weft_waitgroup_wait(&wg);
+}
+
+Test(timer_user, no_old_tick_after_stop_or_reset)
+{
+    uint64_t seed = test_seed();
+    test_run_procs(4, run_reset, &seed);
+}
+
+/* Several fibers stop and reset the same timers. */
+static weft_timer *shared[16];
+
+static void meddler(void *arg)
+{
+    struct rng r;
+    rng_seed(&r, (uint64_t)(uintptr_t)arg);
+    for (int k = 0; k < 3000; k++) {
+        weft_timer *t = shared[rng_below(&r, 16)];
+        int64_t v;
+        switch (rng_below(&r, 4)) {
+        case 0: weft_timer_stop(t); break;
+        case 1: weft_chan_try_recv(weft_timer_chan(t), &v); break;
+        default: weft_timer_reset(t, rng_below(&r, 20000));
+        }
+    }
+}
+
+static void run_shared(void *arg)
+{
+    uint64_t seed = *(uint64_t *)arg;
+    for (int i = 0; i < 16; i++)
+        shared[i] = weft_timer_new(1000, i % 2 * 5000);
+    for (int i = 0; i < 8; i++)
+        cr_assert_eq(weft_waitgroup_go(&wg, meddler, (void *)(uintptr_t)(seed + i)), 0);
+    weft_waitgroup_wait(&wg);
+    for (int i = 0; i < 16; i++)
+        weft_timer_stop(shared[i]);
+    cr_expect_eq(waiting(), 0);
+}
+
+Test(timer_user, many_stop_and_reset_the_same_one)
+{
+    uint64_t seed = test_seed();
+    test_run_procs(4, run_shared, &seed);
+}
+
+/* ---- functions --------------------------------------------------------------------------------------------------- */
+
+static w_u32 runs;
+static void count(void *arg)
+{
+    cr_expect_str_eq((const char *)arg, "still there");
+    weft_yield(); /* it is a fiber */
+    add_seq(&runs, 1);
+}
+
+/* Nobody holds the timer or its argument but the timer heap. */
+static w_noinline void start_func(int64_t period)
+{
+    cr_assert_not_null(weft_timer_func(30 * WEFT_MILLISECOND, period, count, weft_strdup("still there")));
+}
+
+static void scrub(void)
+{
+    volatile char stack[8192];
+    for (size_t i = 0; i < sizeof stack; i++)
+        stack[i] = 0;
+}
+
+static void churn(void)
+{
+    for (int i = 0; i < 2000; i++) {
+        char *p = weft_alloc_noscan(16 + i % 100);
+        p[0] = 'x';
+    }
+}
+
+static void run_func(void *arg)
+{
+    (void)arg;
+    start_func(0);
+    start_func(5 * WEFT_MILLISECOND);
+    scrub();
+    for (int i = 0; i < 3; i++) {
+        weft_gc();
+        churn();
+    }
+    test_until(load_seq(&runs) >= 5);
+}
+
+Test(timer_user, a_function_and_its_argument_are_roots_while_it_runs)
+{
+    test_run(run_func, NULL);
+}
+
+static void run_func_stop(void *arg)
+{
+    (void)arg;
+    weft_timer *t = weft_timer_func(0, WEFT_MILLISECOND, count, weft_strdup("still there"));
+    test_until(load_seq(&runs) >= 3);
+    cr_expect_null(weft_timer_chan(t));
+    cr_expect(weft_timer_stop(t));
+    cr_expect(!weft_timer_stop(t));
+    weft_sleep(2 * WEFT_MILLISECOND); /* a fiber started before may still count */
+    uint32_t n = load_seq(&runs);
+    weft_sleep(5 * WEFT_MILLISECOND);
+    cr_expect_eq(load_seq(&runs), n);
+    cr_expect(!weft_timer_reset(t, 0));
+    test_until(load_seq(&runs) > n + 1);
+    cr_expect(weft_timer_stop(t));
+}
+
+Test(timer_user, a_function_stops) { test_run(run_func_stop, NULL); }
+
+/* ---- what nobody can receive from, stops ---------------------------------------------------------------------------- */
+
+static void make_many(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 20000; i++) {
+        weft_timer *t = weft_timer_new(3600 * WEFT_SECOND, i % 2 * WEFT_SECOND);
+        cr_assert_not_null(t);
+    }
+}
+
+static void run_unreachable(void *arg)
+{
+    (void)arg;
+    weft_timer *kept = weft_timer_new(3600 * WEFT_SECOND, 0);
+    cr_assert_eq(weft_waitgroup_go(&wg, make_many, NULL), 0);
+    weft_waitgroup_wait(&wg);
+    cr_expect_geq(waiting(), 10000);
+    for (int i = 0; i < 100 && waiting() > 50; i++) {
+        weft_gc();
+        weft_sleep(WEFT_MILLISECOND);
+    }
+    cr_expect_leq(waiting(), 50, "%u unreachable timers are left", waiting());
+    cr_expect(weft_timer_stop(kept), "this one was reachable");
+}
+
+Test(timer_user, unreachable_ones_stop) { test_run(run_unreachable, NULL); }
+
+static w_noinline weft_chan *after(int64_t ns) { return weft_timer_chan(weft_timer_new(ns, 0)); }
+
+static void run_after(void *arg)
+{
+    (void)arg;
+    int64_t v = 0;
+    weft_chan *c = after(30 * WEFT_MILLISECOND);
+    scrub();
+    for (int i = 0; i < 3; i++) {
+        weft_gc();
+        churn();
+    }
+    cr_expect_eq(weft_chan_recv_until(c, &v, weft_now() + 10 * WEFT_SECOND), 1);
+    cr_expect_neq(v, 0);
+}
+
+Test(timer_user, the_channel_keeps_its_timer) { test_run(run_after, NULL); }
