@@ -56,8 +56,9 @@ static struct {
     struct m *late;    /* the first one that was waited for too long */
     bool late_inside;
     weft_stop_stats stats[WEFT_STOP_REASONS]; /* written by the owner; read racily, each word by itself */
+    struct lock helpers_lock; /* RANK_LEAF: who starts helpers */
     struct helper helpers[64];
-    unsigned nhelpers;
+    unsigned nhelpers; /* grows under helpers_lock, never in a stop */
     /* work of the helpers */
     void (*fn)(void *arg, unsigned i, unsigned n);
     void *arg;
@@ -375,9 +376,8 @@ static void *helper_main(void *arg)
     }
 }
 
-void world_helpers_prepare(unsigned want)
+static void helpers_start(unsigned want)
 {
-    want = w_min(want, (unsigned)w_countof(world.helpers));
     while (world.nhelpers + 1 < want) {
         struct helper *h = &world.helpers[world.nhelpers];
         store_rlx(&h->word, 0); /* rlx: pthread_create publishes */
@@ -391,6 +391,14 @@ void world_helpers_prepare(unsigned want)
             return; /* fewer will do */
         world.nhelpers++;
     }
+}
+
+void world_helpers_prepare(unsigned want)
+{
+    want = w_min(want, (unsigned)w_countof(world.helpers));
+    lock_take(&world.helpers_lock);
+    helpers_start(want);
+    lock_drop(&world.helpers_lock);
 }
 
 unsigned world_helpers(void) { return world.nhelpers; }
@@ -422,6 +430,7 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
 int world_start_up(void)
 {
     sched.fenced = !membarrier_ready();
+    lock_init(&world.helpers_lock, RANK_LEAF);
     if (load_rlx(&world.gate) == 0) /* rlx: nobody runs yet */
         store_rlx(&world.gate, 1);
     memset(world.stats, 0, sizeof world.stats);
