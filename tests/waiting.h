@@ -1,0 +1,44 @@
+/* Who waits: looks inside channels and the parking lot, so that a test can go on when others are parked, and not after a while. */
+#ifndef WEFT_TEST_WAITING_H
+#define WEFT_TEST_WAITING_H
+
+#include "test.h"
+#include "sched/chan.h"
+#include "sched/lot.h"
+#include "sched/sched.h"
+
+static inline size_t waiting_in(weft_chan *c, struct chan_queue *q)
+{
+    struct m *m = rt_enter();
+    size_t n = 0;
+    lock_take(&c->lock);
+    for (struct chan_waiter *w = load_rlx(&q->first); w != NULL; w = w->next)
+        n++;
+    lock_drop(&c->lock);
+    rt_leave(m);
+    return n;
+}
+
+/* Fibers, or cases of selects, that wait to send, to receive. */
+static inline size_t senders(weft_chan *c) { return waiting_in(c, &c->sendq); }
+static inline size_t receivers(weft_chan *c) { return waiting_in(c, &c->recvq); }
+
+/* Fibers that are parked in the lot for a lock or the like; second: under its second key. */
+static inline size_t parked_at(void *addr, bool second)
+{
+    struct m *m = rt_enter();
+    size_t n = 0;
+    struct lot_bucket *b = lot_lock(addr);
+    struct lot_waiter *first = lot_first(b, (uintptr_t)addr + second), *w = first;
+    if (first != NULL)
+        do {
+            n += w->where == LOT_PARKED;
+            w = w->next;
+        } while (w != first);
+    lot_unlock(b);
+    rt_leave(m);
+    return n;
+}
+static inline size_t parked_on(void *addr) { return parked_at(addr, false); }
+
+#endif
