@@ -36,6 +36,7 @@
 /* ---- processors ---------------------------------------------------------------------------------- */
 
 #define RUNQ_SIZE 256
+#define GLOBAL_TURN 61 /* steps after which the global queue comes first, once */
 struct timer;
 
 /* Ring of runnables. Only the owner of the P pushes (tail); the owner and thieves take from head by compare-and-swap. As in Go. */
@@ -62,7 +63,8 @@ enum p_status { P_IDLE, P_RUNNING, P_STOPPED, P_DEAD };
 struct p {
     uint32_t id;
     /* owner only */
-    uint32_t tick;          /* fibers resumed; every 61st looks at the global queue first */
+    uint32_t tick;          /* scheduling steps; sysmon reads it relaxed */
+    uint32_t global_tick;   /* tick when the global queue had its turn last */
     uint32_t next_streak;   /* resumed from runq.next in a row */
     struct task *free_tasks;
     uint32_t nfree_tasks;

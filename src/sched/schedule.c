@@ -239,8 +239,10 @@ runnable schedule_next(struct m *m)
             timers_run(p, now);
         }
         runnable r = 0;
-        if (++p->tick % 61 == 0)
+        if (++p->tick - p->global_tick >= GLOBAL_TURN) {
+            p->global_tick = p->tick;
             r = take_global(m, 1);
+        }
         p->next_streak = 0;
         if (r == 0)
             r = runq_get_next(p);

@@ -82,6 +82,12 @@ static inline void switch_finish(struct m *m)
         store_rel(&f->state, FIBER_RUNNABLE); /* rel: as above */
         runq_put(m->p, (runnable)f);
         break;
+    case AFTER_YIELD_GLOBAL:
+        store_rel(&f->state, FIBER_RUNNABLE); /* rel: as above */
+        lock_take(&sched.lock);
+        globq_put((runnable)f);
+        lock_drop(&sched.lock);
+        break;
     case AFTER_DEAD:
         sanitize_fiber_free(f);
         stack_put(m->p, f);
@@ -226,7 +232,7 @@ static inline bool scheduler_due(struct m *m, struct p *p)
     if (unlikely(load_rlx(&m->poll) & (POLL_STOP | POLL_END))) /* rlx: a late look is caught by the next one */
         return true;
     uint32_t tick = ++p->tick;
-    if (unlikely(tick % 61 == 0) && load_rlx(&sched.global_len) != 0) /* rlx: hint */
+    if (unlikely(tick - p->global_tick >= GLOBAL_TURN) && load_rlx(&sched.global_len) != 0) /* rlx: hint */
         return true;
     if (unlikely(tick % 16 == 0) && load_rlx(&p->timers.next_ns) != INT64_MAX) /* rlx: hint */
         return true;
@@ -343,8 +349,11 @@ void fiber_yield(void)
     }
     struct p *p = m->p;
     if (!scheduler_due(m, p)) {
-        if (runq_empty(p))
-            return; /* nobody else: go on */
+        if (runq_empty(p)) {
+            if (load_rlx(&sched.global_len) != 0) /* rlx: hint */
+                switch_away(m, f, NULL, AFTER_YIELD_GLOBAL);
+            return; /* else there is nobody to yield to */
+        }
         runnable r = local_next(p);
         if (r != 0) {
             struct fiber *next;

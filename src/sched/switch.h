@@ -5,7 +5,7 @@
 #include "sched/sched.h"
 
 /* What is due for the fiber that was left. */
-enum after_switch { AFTER_NOTHING, AFTER_PARK, AFTER_YIELD, AFTER_DEAD };
+enum after_switch { AFTER_NOTHING, AFTER_PARK, AFTER_YIELD, AFTER_YIELD_GLOBAL, AFTER_DEAD };
 
 /* The loop of a machine's own stack: runs fibers until the thread is to end. */
 void switch_loop(struct m *m);

@@ -20,6 +20,7 @@
 #include "sched/world.h"
 #include "os/clock.h"
 #include "os/futex.h"
+#include "os/procself.h"
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
@@ -88,14 +89,14 @@ static bool wanted(struct p *p)
     return !idle_hands && (load_rlx(&sched.poll_until_ns) == 0 && (netpoll_waiters() != 0 || timers_next() != INT64_MAX)); /* rlx: hint */
 }
 
-/* The thread has slept in the kernel since the last look. */
+/* The thread has used no CPU time since the last look, and that is not for want of a CPU. */
 static bool sleeps(struct p *p, struct m *m, uint64_t tick)
 {
     int64_t cpu = os_thread_cpu_ns(m->tid);
     bool same = p->sys_cpu_tick == tick && p->sys_cpu_ns == cpu && cpu > 0;
     p->sys_cpu_ns = cpu;
     p->sys_cpu_tick = tick;
-    return same;
+    return same && os_thread_sleeps(m->tid);
 }
 
 static bool retake(struct p *p, int64_t now)

@@ -46,7 +46,7 @@ weft_arch_switch:
     b.eq 1f
     msr fpcr, x10
 1:  LOAD_FRAME
-    br x30
+    ret
     .cfi_endproc
     .size weft_arch_switch, . - weft_arch_switch
 
