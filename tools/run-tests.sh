@@ -17,13 +17,14 @@ one='
     start=$(date +%s)
     case $1 in
     *.sh) timeout -k 5 ${TEST_TIMEOUT:-240} sh "$1" >"$out" 2>&1 ;;
-    *) timeout -k 5 ${TEST_TIMEOUT:-240} $TEST_WRAP "$1" --jobs 2 --timeout ${TEST_CASE_TIMEOUT:-60} >"$out" 2>&1 ;;
+    *) timeout -k 5 ${TEST_TIMEOUT:-240} $TEST_WRAP "$1" --jobs 2 $verbose --timeout ${TEST_CASE_TIMEOUT:-60} >"$out" 2>&1 ;;
     esac
     rc=$?
     echo "$rc $(($(date +%s) - start))" >"$out.rc"
 '
 TEST_WRAP=${TEST_WRAP:-}
-export TEST_WRAP
+verbose=--verbose=1 # names what runs: what hung can be seen
+export TEST_WRAP verbose
 printf '%s\n' "$@" | xargs -P "${TEST_JOBS:-2}" -I{} sh -c "$one" sh {}
 
 passed=0 failed=0 files=0
@@ -50,7 +51,7 @@ for t in "$@"; do
     failed=$((failed + f))
     if [ "$f" -gt 0 ]; then
         printf 'FAIL  %-28s %3d passed, %d failed, exit %d, %d s\n' "$name" "$p" "$f" "$rc" "$secs"
-        grep -v '^ok ' "$out" | tail -n 60 | sed 's/^/      /'
+        grep -vE '^ok |\[PASS\]|\[SKIP\]' "$out" | tail -n 60 | sed 's/^/      /'
     else
         printf 'ok    %-28s %3d passed, %d s\n' "$name" "$p" "$secs"
     fi

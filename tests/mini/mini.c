@@ -64,11 +64,18 @@ static void run_here(const struct mini_test *t, const struct mini_options *o)
     mini_end(failures != 0);
 }
 
+static double now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
 /* Waits till the child ends or the time is over. */
 static int wait_for(pid_t pid, double seconds)
 {
     int status;
-    for (double t = 0; t < seconds; t += 0.002) {
+    for (double until = now() + seconds; now() < until;) {
         pid_t r = waitpid(pid, &status, WNOHANG);
         if (r == pid)
             return status;
@@ -125,12 +132,9 @@ int main(int argc, char **argv)
             puts(name);
             continue;
         }
-        struct timespec a, b;
-        clock_gettime(CLOCK_MONOTONIC, &a);
+        double start = now();
         const char *result = run(t, &o, timeout);
-        clock_gettime(CLOCK_MONOTONIC, &b);
-        fprintf(stderr, "[%s] %s::%s: (%.2fs)\n", result, t->suite, t->name,
-                (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9);
+        fprintf(stderr, "[%s] %s::%s: (%.2fs)\n", result, t->suite, t->name, now() - start);
         if (strcmp(result, "SKIP") == 0)
             continue;
         tested++;
@@ -138,7 +142,7 @@ int main(int argc, char **argv)
         failing += strcmp(result, "FAIL") == 0;
         crashing += strcmp(result, "CRASH") == 0;
     }
-    fprintf(stderr, "[====] Synthesis: Tested: %d | Passing: %d | Failing: %d | Crashing: %d\n", tested, passing, failing,
-            crashing);
+    fprintf(stderr, "[====] Synthesis: Tested: %d | Passing: %d | Failing: %d | Crashing: %d\n", tested, passing,
+            failing, crashing);
     return failing + crashing != 0;
 }
