@@ -23,19 +23,24 @@ type object struct {
 //export goAlloc
 func goAlloc() { kept = unsafe.Pointer(new(object)) }
 
-//export goChan
-func goChan(v int64) int64 {
+//export goSend
+func goSend(v int64) C.int {
 	select {
 	case c <- v:
+		return 1
 	default:
-		return -1
+		return 0
 	}
+}
+
+//export goRecv
+func goRecv() int64 {
 	select {
-	case v = <-c:
+	case v := <-c:
+		return v
 	default:
 		return -1
 	}
-	return v
 }
 
 func main() {
