@@ -280,7 +280,7 @@ int64_t world_start(void)
     store_seq(&world.gate, next != 0 ? next : 1); /* rel: publishes what was done in the stop; acq in stand_still */
     os_futex_wake(&world.gate, INT_MAX);
     store_rel(&world.owner, 0); /* rel: acq in take_ownership */
-    if (slow != NULL)
+    if (slow != NULL && sched.cfg.log != NULL) /* a warning is for those who listen */
         sched_logf("weft: stop of the world (%s) took %ld us; thread %d%s was %s", reason_text[reason], (long)(took / 1000), slow->tid,
                    slow->foreign ? " of the host" : "",
                    inside ? "inside the runtime" : "in user code, not scheduled or with the stop signal blocked");
