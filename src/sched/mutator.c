@@ -14,6 +14,7 @@
 #include "sched/world.h"
 #include "os/clock.h"
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
 /* ---- a fiber of the runtime that sleeps until poked ----------------------------------------------------- */
@@ -131,6 +132,16 @@ void mutator_force_gc(void)
 
 /* ---- what gc asks of us ------------------------------------------------------------------------------------ */
 
+/* The caller waits for another's cycle on its thread's own stack, its fiber published as a parked one: so it can stand still for that cycle's stop. */
+static void host_relax(void)
+{
+    struct m *m = m_self();
+    if (load_acq(&sched.stopping) != 0)
+        world_stop_here(m);
+    else
+        sched_yield();
+}
+
 static void host_stop(int reason) { world_stop(reason, true); }
 static void host_parallel(unsigned want, void (*fn)(void *, unsigned, unsigned), void *arg) { world_parallel(want, fn, arg); }
 static unsigned host_procs(void) { return sched.nprocs; }
@@ -146,7 +157,7 @@ int mutator_start(void)
 {
     static const struct gc_host host = {
         .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .parallel = host_parallel, .procs = host_procs,
-        .finalizers_ready = host_finalizers, .sweep_ready = host_sweep, .log = sched_log,
+        .finalizers_ready = host_finalizers, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
     };
     const struct config *c = &sched.cfg;
     struct gc_settings set = {
