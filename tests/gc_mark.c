@@ -157,7 +157,7 @@ Test(gc_mark, a_long_list_needs_no_native_stack)
     set.gc_percent = -1;
     th_begin(set, __builtin_frame_address(0));
     list_nodes = 10000000;
-    make_list();
+    away(make_list);
     collect();
     cr_assert_eq(objects(), 10000000);
     global_root = NULL;
@@ -302,7 +302,7 @@ Test(gc_mark, random_graph_four_workers)
 Test(gc_mark, random_graph_under_stress)
 {
     struct gc_settings set = checked();
-    set.stress = 997;
+    set.stress = 4999;
     th_begin(set, __builtin_frame_address(0));
     random_graph();
     th_end();

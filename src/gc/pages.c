@@ -241,7 +241,7 @@ static size_t find_locked(size_t n)
         if (run != 0 && run + sum->start >= n)
             return run_at;
         if (sum->longest >= n) {
-            size_t longest, at = find_run(pages.chunks[c].used, n, &longest);
+            size_t longest = 0, at = find_run(pages.chunks[c].used, n, &longest);
             if (at < CHUNK_PAGES)
                 return c * CHUNK_PAGES + at;
             sum->longest = (uint16_t)longest;
