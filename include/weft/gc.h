@@ -1,6 +1,8 @@
 /* weft/gc.h - the collected heap.
  *
- * Objects never move; interior pointers keep them alive; one past the end does not reach the neighbour. Roots are the
+ * Objects never move; a pointer to any byte of an object's slot (weft_object_size) keeps it alive. One past the end is inside the slot
+ * unless the size fills it exactly (weft_object_size(p) == size); then it is the neighbour's address, which it keeps alive instead, so a loop that
+ * holds nothing but the end needs weft_keep_alive or a size one larger. Roots are the
  * stacks and registers of fibers and attached threads, thread-local variables, the writable data of all loaded modules, handles,
  * and ranges given by weft_root_add. Memory of the host's malloc is not scanned.
  * Contracts: Go's runtime (GC, SetFinalizer, KeepAlive) and runtime/debug (SetGCPercent, SetMemoryLimit, FreeOSMemory). */

@@ -3,6 +3,9 @@
  * gc knows spans, objects, roots and phases. It holds no idea of a fiber, a thread or a processor: what it needs of them it
  * declares here as struct gc_host, which sched fills in.
  *
+ * Where an object ends: no byte is added to tell a pointer one past the end from one to the neighbour (16 bytes would take a slot of 24, 4096 one of
+ * 4608). Such a pointer belongs to the object while its size does not fill the slot, else to the next one.
+ *
  * Who may call: everything below runs inside the runtime ([ENTRY]), so a caller is never stopped in the middle of it. */
 #ifndef WEFT_GC_GC_H
 #define WEFT_GC_GC_H
