@@ -36,7 +36,7 @@ struct weft_chan {
     w_uptr count;      /* written under the lock */
     size_t send_at, recv_at; /* next slots */
     struct chan_queue recvq, sendq;
-} w_aligned(16);
+};
 
 /* The rest is called inside the runtime, with c not NULL. */
 
