@@ -7,6 +7,7 @@
     .p2align 4
 weft_arch_switch:
     .cfi_startproc
+    movq (%rsp), %r8
     pushq %rbp
     pushq %rbx
     pushq %r12
@@ -32,7 +33,13 @@ weft_arch_switch:
     popq %r12
     popq %rbx
     popq %rbp
-    ret                 /* not a jump: both sides mostly stand at the same call, so the processor's return stack is right for the other fiber too */
+    /* Where both sides stand at the same call, the processor's return stack is right for the other fiber too; elsewhere a return would be
+     * predicted wrongly, and a jump is better. */
+    cmpq (%rsp), %r8
+    jne 4f
+    ret
+4:  popq %rcx
+    jmp *%rcx
 1:  ldmxcsr (%rsp)
 2:  fldcw 4(%rsp)
     jmp 3b
