@@ -93,8 +93,8 @@ $(B)/jemalloc.o: Makefile
 	$(Q)$(LD) -r $(addprefix -u ,$(JEM_API)) -o $@.tmp $(JEMALLOC)
 	$(Q)$(CROSS)nm -g --defined-only $@.tmp | awk '$$3 !~ /^je_/ { print $$3, "jem_" $$3 }' > $@.names
 	$(Q)$(OBJCOPY) --redefine-syms=$@.names $(foreach f,$(JEM_DIVERT),--redefine-sym $f=off_no_$f) \
-	    --add-symbol off_jem_bss=.bss:0,global --add-symbol \
-	    off_jem_bss_end=.bss:$$($(CROSS)size -A $@.tmp | awk '$$1 == ".bss" { print $$2 }'),global $@.tmp $@
+	    $(foreach s,text bss,--add-symbol off_jem_$s=.$s:0,global --add-symbol \
+	    off_jem_$s_end=.$s:$$($(CROSS)size -A $@.tmp | awk '$$1 == ".$s" { print $$2 }'),global) $@.tmp $@
 	@rm -f $@.tmp $@.names
 
 # all.o is for tests, which look inside; weft.o is the library.

@@ -9,7 +9,7 @@ MAKE=${MAKE:-make}
 OUT=$PWD/build/check
 mkdir -p "$OUT"
 
-# gcstress and gcverify run on the release build; so do the processor counts.
+
 table()
 {
     cat <<TABLE
