@@ -38,6 +38,7 @@ B ?= build/$(if $(CROSS),$(ARCH)-)$(notdir $(firstword $(CC)))-$(BUILD)$(if $(SA
 B := $(abspath $(B))
 Q := $(if $(V),,@)
 comma := ,
+JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 say = $(if $(V),,@printf '  %-8s%s\n' $(1) '$(patsubst $(B)/%,%,$(2))')
 
 VERSION := $(shell sed -n 's/^.define WEFT_VERSION "\(.*\)"/\1/p' include/weft/base.h)
@@ -175,7 +176,7 @@ run-tests: tests
 	@B='$(B)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE)' \
 	    TEST_WRAP='$(if $(EMULATOR),$(EMULATOR) -L $(SYSROOT))' tools/run-tests.sh $(TESTS)
 test: have-deps
-	@$(MAKE) --no-print-directory run-tests
+	@$(MAKE) $(JOBS) --no-print-directory run-tests
 check: have-deps
 	@MAKE='$(MAKE)' tools/check.sh
 
@@ -204,10 +205,10 @@ $(B)/examples/%: examples/%.c $(B)/libweft.a
 	$(PROG_LINK)
 
 demo: have-deps
-	@$(MAKE) --no-print-directory lib examples
+	@$(MAKE) $(JOBS) --no-print-directory lib examples
 	@B='$(B)' examples/demo.sh
 bench: have-deps
-	@$(MAKE) --no-print-directory lib
+	@$(MAKE) $(JOBS) --no-print-directory lib
 	@B='$(B)' MAKE='$(MAKE)' bench/run.sh
 
 clean:

@@ -35,7 +35,6 @@ check "version in weft.pc" "pkg-config --modversion weft | grep -qx \"\$(sed -n 
 
 sed -n '/^```c$/,/^```$/p' README.md | sed -e 1d -e '/^```$/,$d' >"$tmp/prog.c"
 check "README.md has a program" "grep -q weft_run $tmp/prog.c"
-[ -s "$tmp/prog.c" ] || cp examples/hello.c "$tmp/prog.c"
 cp "$tmp/prog.c" "$tmp/prog.cc"
 flags='$(pkg-config --cflags --libs weft)'
 static='$(pkg-config --cflags --libs --static weft)'
