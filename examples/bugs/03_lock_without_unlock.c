@@ -77,7 +77,7 @@ static void measure(weft_fn *call)
     bug_value("peak", (double)peak);
     bug_say("%d calls, %d at a time, on %d threads (%.2f per call); %ld threads at the start, %ld at the peak",
             ROUNDS * CALLS, CALLS, n_seen, (double)n_seen / (ROUNDS * CALLS), before, peak);
-    bug_cell("%.2f threads per call, peak %ld", (double)n_seen / (ROUNDS * CALLS), peak);
+    bug_cell("%.2f threads/call, peak %ld", (double)n_seen / (ROUNDS * CALLS), peak);
 }
 
 static void buggy(void *arg) { (void)arg, measure(call_buggy); }

@@ -5,7 +5,7 @@
  * What the bug assumes:   that free in the heap is free in the machine: "I dropped it, I collected, and top still
  *                         shows it: a leak".
  * What goes wrong:        nothing, but for the reader: the pages stay with the process, for it may well need them
- *                         again. The scavenger gives them back slowly, in the background.
+ *                         again.
  * Instead:                weft_free_os_memory after a peak that will not come back; and read the right figure. With
  *                         madvdontneed=0 (MADV_FREE) the kernel takes the pages only when it needs them: until then
  *                         they count in VmRSS, and as LazyFree in /proc/self/smaps_rollup. VmRSS minus LazyFree is

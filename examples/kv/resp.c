@@ -70,7 +70,7 @@ char *resp_in_room(struct resp_in *in, size_t *room)
         in->argc = 0;
     }
     size_t live = in->tail - in->head;
-    if (!in->buf || (live == 0 && in->cap > RESP_BASE_BYTES)) { /* first use; or one large request is behind us */
+    if (!in->buf || (live == 0 && in->cap > RESP_KEEP_BYTES)) { /* first use; or one large request is behind us */
         char *buf = weft_alloc_noscan(RESP_BASE_BYTES);
         if (!buf)
             return NULL;
@@ -388,7 +388,7 @@ int resp_flush(struct resp_out *o, weft_fd *fd)
     }
     o->n = o->nrefs = 0;
     o->ref_bytes = 0;
-    if (o->cap > 4 * RESP_BASE_BYTES) { /* one large reply is behind us */
+    if (o->cap > RESP_KEEP_BYTES) { /* one large reply is behind us */
         o->buf = NULL;
         o->cap = 0;
     }

@@ -27,7 +27,8 @@ struct slice {
 enum {
     RESP_MAX_ARGS = 1024 * 1024,
     RESP_MAX_LINE = 64 * 1024, /* an inline request, or the digits of a length */
-    RESP_BASE_BYTES = 16 * 1024, /* of both buffers while nothing needs more */
+    RESP_BASE_BYTES = 16 * 1024, /* both buffers start with this, */
+    RESP_KEEP_BYTES = 128 * 1024, /* keep as much once they needed it, and let go of what is more */
     RESP_REF_MIN_BYTES = 16 * 1024, /* strings from here on are sent from where they are */
     RESP_MAX_REFS = 16,
 };

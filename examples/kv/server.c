@@ -23,7 +23,7 @@
 
 enum {
     BACKLOG = 511,
-    FLUSH_BYTES = 256 * 1024, /* replies to a long pipeline are sent before they are more than this */
+    FLUSH_BYTES = 64 * 1024, /* replies to a long pipeline are sent before they are more than this */
     LINGER_MS = 200,
     LINGER_BYTES = 1 << 20,
 };
