@@ -24,14 +24,6 @@ static uint64_t objects(void)
     return st.heap_objects;
 }
 
-static __attribute__((noinline)) void away(void (*fn)(void))
-{
-    volatile char pad[4096];
-    pad[0] = 0;
-    fn();
-    pad[1] = 0;
-}
-
 static int ran, order[100000];
 static void *saved;
 static void fin(void *obj, void *ctx)
@@ -74,7 +66,7 @@ static void make_chain(void) /* 1 -> 2 -> 3 */
 Test(gc_finalize, chain_runs_from_its_head_one_a_cycle)
 {
     BEGIN();
-    away(make_chain);
+    th_away(make_chain);
     for (int i = 1; i <= 3; i++) {
         collect();
         cr_assert_eq(run_some(), 1);
@@ -102,7 +94,7 @@ static void make_cycle(void)
 Test(gc_finalize, cycles_and_ctx_keep_objects)
 {
     BEGIN();
-    away(make_cycle);
+    th_away(make_cycle);
     collect();
     collect();
     cr_assert_eq(run_some(), 0);
@@ -121,7 +113,7 @@ static void make_saved(void)
 Test(gc_finalize, resurrection_keeps_contents_and_runs_once)
 {
     BEGIN();
-    away(make_saved);
+    th_away(make_saved);
     collect();
     collect(); /* queued, not run: still there with all it reaches */
     cr_assert_eq(objects(), 2);
@@ -157,7 +149,7 @@ static void make_removed(void)
 Test(gc_finalize, removal_and_bad_arguments)
 {
     BEGIN();
-    away(make_removed);
+    th_away(make_removed);
     collect();
     cr_assert_eq(run_some(), 1); /* big's */
     collect();
@@ -177,7 +169,7 @@ Test(gc_finalize, a_hundred_thousand_each_once)
 {
     th.procs = 2;
     BEGIN();
-    away(make_many);
+    th_away(make_many);
     collect();
     cr_assert_eq(objects(), 100000);
     int n = run_some();

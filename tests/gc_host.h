@@ -158,6 +158,15 @@ static inline __attribute__((unused)) void *th_typed(const weft_type *t, size_t 
     return p;
 }
 
+/* Runs fn deeper in the stack, so that what it leaves there can be wiped. */
+static __attribute__((noinline, unused)) void th_away(void (*fn)(void))
+{
+    char pad[4096];
+    __asm__ volatile("" : : "r"(pad) : "memory");
+    fn();
+    __asm__ volatile("" : : "r"(pad) : "memory");
+}
+
 /* Overwrites what dead frames left on the stack. */
 static __attribute__((noinline, unused)) void th_clear_stack(void)
 {

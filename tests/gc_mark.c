@@ -20,15 +20,6 @@ static uint64_t objects(void)
     return st.heap_objects;
 }
 
-/* Runs fn deeper in the stack, so that what it leaves there can be wiped. */
-static __attribute__((noinline)) void away(void (*fn)(void))
-{
-    volatile char pad[4096];
-    pad[0] = 0;
-    fn();
-    pad[1] = 0;
-}
-
 static void collect(void)
 {
     th_clear_stack();
@@ -57,7 +48,7 @@ static void make_rooted(void)
 Test(gc_mark, every_kind_of_root)
 {
     BEGIN();
-    away(make_rooted);
+    th_away(make_rooted);
     collect();
     cr_assert_eq(objects(), 6);
     global_root = NULL;
@@ -132,7 +123,7 @@ static void make_typed(void)
 Test(gc_mark, types_tell_pointers_from_numbers)
 {
     BEGIN();
-    away(make_typed);
+    th_away(make_typed);
     collect();
     cr_assert_eq(objects(), 1 + 3 + 5000 + 3);
     global_root = NULL;
@@ -157,7 +148,7 @@ Test(gc_mark, a_long_list_needs_no_native_stack)
     set.gc_percent = -1;
     th_begin(set, __builtin_frame_address(0));
     list_nodes = 10000000;
-    away(make_list);
+    th_away(make_list);
     collect();
     cr_assert_eq(objects(), 10000000);
     global_root = NULL;
@@ -180,7 +171,7 @@ static void make_wide(void)
 Test(gc_mark, exhausted_mark_stack_is_survived)
 {
     BEGIN();
-    away(make_wide);
+    th_away(make_wide);
     mark_max_chunks = 0;
     for (th.procs = 1; th.procs <= 4; th.procs += 3) {
         collect();
@@ -326,14 +317,14 @@ Test(gc_mark, verify_finds_what_the_mark_missed, .signal = SIGABRT)
 {
     BEGIN();
     heap.host.scan_stacks = fake_scan;
-    away(make_hidden);
+    th_away(make_hidden);
     collect();
 }
 
 Test(gc_mark, poison_finds_a_write_after_free, .signal = SIGABRT)
 {
     BEGIN();
-    away(make_hidden);
+    th_away(make_hidden);
     collect();
     ((char *)((uintptr_t)hidden_obj ^ 0xff00000000000000ull))[40] = 1;
     for (int i = 0; i < 1000; i++)
@@ -343,7 +334,7 @@ Test(gc_mark, poison_finds_a_write_after_free, .signal = SIGABRT)
 Test(gc_mark, freed_memory_is_poisoned)
 {
     BEGIN();
-    away(make_hidden);
+    th_away(make_hidden);
     unsigned char *p = (unsigned char *)((uintptr_t)hidden_obj ^ 0xff00000000000000ull);
     size_t off = (size_t)((char *)p - heap.base);
     p = NULL;
