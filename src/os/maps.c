@@ -6,9 +6,10 @@
 #include "os/maps.h"
 #include <link.h>
 #include <pthread.h>
-#include <stdlib.h>
+#include <stdlib.h> /* qsort */
 #include <string.h>
 #include <unistd.h>
+#include "base/offheap.h"
 
 static struct {
     pthread_mutex_t lock;
@@ -68,14 +69,21 @@ static void read_segments(struct maps_module *m, const struct dl_phdr_info *info
     }
 }
 
+static char *copy_path(const char *path)
+{
+    size_t n = strlen(path) + 1;
+    char *copy = off_alloc(OFF_PROF, n);
+    return copy != NULL ? memcpy(copy, path, n) : NULL;
+}
+
 static char *program_path(void)
 {
     char buf[4096];
     ssize_t n = readlink("/proc/self/exe", buf, sizeof buf - 1);
     if (n <= 0)
-        return strdup("/proc/self/exe");
+        return copy_path("/proc/self/exe");
     buf[n] = 0;
-    return strdup(buf);
+    return copy_path(buf);
 }
 
 static int read_module(struct dl_phdr_info *info, size_t size, void *arg)
@@ -84,7 +92,7 @@ static int read_module(struct dl_phdr_info *info, size_t size, void *arg)
     (void)size;
     if (r->n == r->room) {
         uint32_t room = r->room == 0 ? 32 : r->room * 2;
-        struct maps_module *more = realloc(r->mod, room * sizeof *more);
+        struct maps_module *more = off_realloc(OFF_PROF, r->mod, room * sizeof *more);
         if (more == NULL) {
             r->failed = true;
             return 1;
@@ -98,7 +106,7 @@ static int read_module(struct dl_phdr_info *info, size_t size, void *arg)
     if (m->lo >= m->hi)
         return 0;
     bool program = info->dlpi_name == NULL || info->dlpi_name[0] == 0;
-    m->path = program ? program_path() : strdup(info->dlpi_name);
+    m->path = program ? program_path() : copy_path(info->dlpi_name);
     m->open_path = program ? "/proc/self/exe" : m->path;
     if (m->path == NULL) {
         r->failed = true;
@@ -136,8 +144,8 @@ static bool same_module(const struct maps_module *a, const struct maps_module *b
 static void modules_free(struct maps_module *mod, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        free((char *)mod[i].path);
-    free(mod);
+        off_free(OFF_PROF, (char *)mod[i].path);
+    off_free(OFF_PROF, mod);
 }
 
 static void table_replace(struct reading *r, void (*gone)(struct maps_module *))

@@ -1,7 +1,7 @@
 /* Loaded modules: where the program and its shared libraries lie, their unwind tables and their files. See maps.c.
  *
- * For user code only (dumps, writers of profiles): the loader's lock and the host's malloc are taken, so never inside
- * the runtime, in a stop, or in a signal handler. */
+ * For threads that no stop ever stops (the helper of a dump or of a writer of profiles): they take the loader's lock, off-heap memory and, in
+ * libdw, the host's malloc. Never inside the runtime, in a stop, or in a signal handler. */
 #ifndef WEFT_OS_MAPS_H
 #define WEFT_OS_MAPS_H
 

@@ -12,9 +12,9 @@
 #include <elfutils/libdwfl.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/offheap.h"
 
 struct text { struct text *next; char s[]; };
 
@@ -96,7 +96,7 @@ static void module_open(struct sym_module *s, const struct maps_module *m)
 static struct sym_module *module_get(struct maps_module *m)
 {
     if (m->user == NULL) {
-        struct sym_module *s = calloc(1, sizeof *s);
+        struct sym_module *s = off_zalloc(OFF_PROF, sizeof *s);
         if (s != NULL)
             module_open(s, m);
         m->user = s;
@@ -114,9 +114,9 @@ void symbols_gone(struct maps_module *m)
         dwfl_end(s->dwfl);
     for (struct text *t = s->texts, *next; t != NULL; t = next) {
         next = t->next;
-        free(t);
+        off_free(OFF_PROF, t);
     }
-    free(s);
+    off_free(OFF_PROF, s);
 }
 
 /* ---- texts --------------------------------------------------------------------------------------------- */
@@ -129,7 +129,7 @@ static const char *path_join(struct sym_module *s, const char *dir, const char *
     for (struct text *t = s->texts; t != NULL; t = t->next)
         if (strncmp(t->s, dir, nd) == 0 && t->s[nd] == '/' && strcmp(t->s + nd + 1, file) == 0)
             return t->s;
-    struct text *t = malloc(sizeof *t + nd + nf + 2);
+    struct text *t = off_alloc(OFF_PROF, sizeof *t + nd + nf + 2);
     if (t == NULL)
         return file;
     memcpy(t->s, dir, nd);
