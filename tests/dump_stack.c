@@ -99,7 +99,7 @@ static int recv_line, spawn_line;
 
 NOINLINE static void waits_here(void)
 {
-    recv_line = __LINE__ + 1;
+    __atomic_store_n(&recv_line, __LINE__ + 1, __ATOMIC_RELAXED);
     weft_chan_recv(never, NULL);
     NO_TAIL_CALL();
 }
@@ -255,18 +255,18 @@ static void small_main(void *arg)
 {
     (void)arg;
     free(dump_text(true));
-    *(int *)arg = 1;
+    store_rel((w_u32 *)arg, 1);
 }
 
 static void small_stack_main(void *arg)
 {
     start_named(small_main, arg, NULL, 16384);
-    test_until(*(volatile int *)arg == 1);
+    test_until(load_acq((w_u32 *)arg) == 1);
 }
 
 Test(dump_stack, a_fiber_with_the_smallest_stack_may_call_it)
 {
-    int done = 0;
+    w_u32 done = { 0 };
     test_run(small_stack_main, &done);
 }
 
@@ -336,7 +336,7 @@ static void read_fiber(void *arg)
 {
     char c;
     weft_blocking_begin();
-    *(int *)arg = 1;
+    store_rel((w_u32 *)arg, 1);
     ssize_t n = read(pipe_fd[0], &c, 1);
     weft_blocking_end();
     cr_expect_eq(n, 1, "the read was disturbed: %zd", n);
@@ -345,10 +345,10 @@ static void read_fiber(void *arg)
 static void running_main(void *arg)
 {
     (void)arg;
-    int reading = 0;
+    w_u32 reading = { 0 };
     cr_assert_eq(pipe(pipe_fd), 0);
     uint64_t spin = start_named(spin_fiber, NULL, "spinner", 0), in_read = start_named(read_fiber, &reading, NULL, 0);
-    test_until(load_acq(&spinning) != 0 && *(volatile int *)&reading != 0);
+    test_until(load_acq(&spinning) != 0 && load_acq(&reading) != 0);
     char *text = dump_text(true);
     check_form(text, true);
     char *p = part_of(text, spin), *q = part_of(text, in_read);
@@ -730,7 +730,7 @@ Test(dump_stack, exceptions_of_the_host_stay_with_its_own_library) { test_run(ex
 
 static void *waiting_thread(void *arg)
 {
-    *(int *)arg = (int)gettid();
+    store_rel((w_u32 *)arg, (uint32_t)gettid());
     recv_outer();
     NO_TAIL_CALL();
     return NULL;
@@ -738,16 +738,18 @@ static void *waiting_thread(void *arg)
 
 Test(dump_stack, from_a_thread_of_the_host_with_other_threads)
 {
+    cr_assert_eq(weft_start(NULL), 0);
+    cr_assert_eq(weft_stop(), 0); /* what is made once is there now */
     int fds = test_fds(), threads = test_threads();
     cr_assert_eq(weft_start(NULL), 0);
     never = weft_chan_make(0, 0);
     uint64_t id = start_parked(recv_fiber, NULL);
-    static volatile int tid;
+    w_u32 tid = { 0 };
     pthread_t t;
-    cr_assert_eq(pthread_create(&t, NULL, waiting_thread, (void *)&tid), 0);
+    cr_assert_eq(pthread_create(&t, NULL, waiting_thread, &tid), 0);
     char head[64], *text = NULL;
-    test_until(tid != 0);
-    snprintf(head, sizeof head, "\nthread %d [chan receive]:\nweft_chan_recv(...)\n", tid);
+    test_until(load_acq(&tid) != 0);
+    snprintf(head, sizeof head, "\nthread %u [chan receive]:\nweft_chan_recv(...)\n", load_acq(&tid));
     do {
         free(text);
         text = dump_text(true);

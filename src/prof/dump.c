@@ -311,15 +311,15 @@ static const char *copy_name(struct dump *d, const char *name)
     return name != NULL ? mem_text(d, name, strnlen(name, NAME_BYTES - 1)) : NULL;
 }
 
-/* What does not change while it is pinned, or its thread interrupted. */
-static void copy_fields(struct rec *r, const struct fiber *f)
+/* What does not change while it is pinned, or its thread interrupted. (No sanitizer understands that.) */
+static w_no_sanitize void copy_fields(struct rec *r, const struct fiber *f)
 {
     r->parent = f->parent;
     r->site = f->site;
     r->locked = f->lock_depth != 0;
 }
 
-static bool frame_at_start(const void *sp) { return ARCH_PC((const struct arch_frame *)sp) == (uint64_t)(uintptr_t)weft_arch_entry; }
+static w_no_sanitize bool frame_at_start(const void *sp) { return ARCH_PC((const struct arch_frame *)sp) == (uint64_t)(uintptr_t)weft_arch_entry; }
 
 enum caught { CAUGHT, CAUGHT_GONE, CAUGHT_RUNNING };
 
@@ -365,7 +365,7 @@ static struct {
 } request;
 
 /* In the handler of the stop signal, on any thread that got one. */
-static w_no_sanitize void dump_interrupted(struct m *m, const ucontext_t *uc)
+static void dump_interrupted(struct m *m, const ucontext_t *uc)
 {
     if (!cas_acq(&request.who, (uintptr_t)m, ANSWERING)) /* acq: sees the request; rel in ask */
         return;
@@ -441,7 +441,7 @@ static enum caught capture_running(struct dump *d, struct rec *r, bool *cut)
 /* It runs, and was not to be caught. What does not change with the fiber's life is still told. */
 static w_no_sanitize void capture_nothing(struct rec *r)
 {
-    r->status = "running";
+    r->status = load_acq(&r->f->state) == FIBER_WAITING ? wait_reason_text(r->f->why) : "running";
     r->parent = r->f->parent;
     r->site = r->f->site;
     if (r->kind == KIND_FIBER && __atomic_load_n(&r->f->id, __ATOMIC_ACQUIRE) != r->id)
@@ -742,8 +742,9 @@ static int dump_write(struct dump *d, uint64_t total)
 
 static void work(struct dump *d)
 {
-    unwind_load();
     d->maps = maps_begin(symbols_gone);
+    if (d->maps != NULL)
+        unwind_load();
     d->copy = off_alloc(OFF_PROF, COPY_BYTES);
     if (d->maps == NULL || d->copy == NULL) {
         d->err = -ENOMEM;
@@ -949,6 +950,8 @@ bool dump_describe_pc(const void *pc, char *buf, size_t n)
         struct describe a = { pc, fd[1] };
         /* No signal when it ends: the host did not ask for a child. */
         pid_t pid = clone(describe_child, stack + HELPER_STACK_BYTES, 0, &a);
+        if (pid < 0 && errno == EINVAL) /* an emulator */
+            pid = clone(describe_child, stack + HELPER_STACK_BYTES, SIGCHLD, &a);
         close(fd[1]);
         struct pollfd p = { fd[0], POLLIN, 0 };
         while (pid > 0 && len + 1 < n && poll(&p, 1, 2000) > 0) {

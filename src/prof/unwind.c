@@ -312,7 +312,7 @@ void unwind_walk(const struct maps *t, const struct unwind_from *u, struct unwin
 
 /* ---- registers ----------------------------------------------------------------------------------------------------- */
 
-void unwind_from_frame(struct unwind_from *u, const void *sp, const void *hi)
+w_no_sanitize void unwind_from_frame(struct unwind_from *u, const void *sp, const void *hi)
 {
     const struct arch_frame *fr = sp;
     *u = (struct unwind_from){ .lo = (uintptr_t)(fr + 1), .hi = (uintptr_t)hi, .bytes = (const char *)(fr + 1) };

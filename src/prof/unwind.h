@@ -38,7 +38,7 @@ void unwind_from_signal(struct unwind_from *u, const ucontext_t *uc, const void 
 /* Between maps_begin and maps_end, and within maps_hold. Takes no lock but libunwind's own. */
 void unwind_walk(const struct maps *t, const struct unwind_from *u, struct unwind_trace *out);
 
-/* Loads libunwind, once. Takes the loader's lock: not within maps_hold. False: frame pointers will have to do. */
+/* Loads libunwind, once. Between maps_begin and maps_end, not within maps_hold. False: frame pointers will have to do. */
 bool unwind_load(void);
 
 #endif
