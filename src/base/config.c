@@ -76,6 +76,7 @@ static const struct debug_key debug_keys[] = {
     D(gcpoison,     SWITCH, 0,             1,         NULL),  /* fill what is freed, check it when it is used again */
     D(gcverify,     SWITCH, 0,             1,         NULL),  /* mark twice, independently, and compare */
     D(madvdontneed, SWITCH, 1,             1,         NULL),  /* 0: give memory back by MADV_FREE */
+    D(membarrier,   SWITCH, 1,             1,         NULL),  /* 0: as on a kernel without membarrier(2) */
     D(gc,           WORD,   CONFIG_GC_STW, 0,         "stw"), /* how marking is done */
 };
 

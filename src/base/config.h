@@ -25,6 +25,7 @@ struct config {
     int64_t gcpoison;       /* 0, 1 */
     int64_t gcverify;       /* 0, 1 */
     int64_t madvdontneed;   /* 1: MADV_DONTNEED; 0: MADV_FREE */
+    int64_t membarrier;     /* 0, 1 */
     int64_t gc;             /* CONFIG_GC_* */
 };
 

@@ -18,8 +18,8 @@
  * Leaving is the same the other way round: in_runtime = 0, compiler barrier, look at poll. A stopper sets poll, then membarrier, then looks at in_runtime: it sees 0 and
  * treats the machine as in user code, or the machine sees poll and comes back in to stand still.
  *
- * Without membarrier(2) (kernels before 4.14, some sandboxes, emulators) the owner's state is FENCED and not OWNED: each entry takes the slow way, which has the real fence, and each
- * way out as well (POLL_FENCE).
+ * Without membarrier(2) (kernels before 4.14, some sandboxes, emulators; debug key membarrier=0) the owner's state is FENCED and not OWNED: each entry takes the slow way, which has the
+ * real fence. The way out needs none there: a stopper that still sees in_runtime = 1 looks again, and who leaves without having seen poll is found in user code.
  *
  * Threads of the host own a P only while they are inside: in user code nobody knows how long they stay. */
 #include "sched/machine.h"
@@ -83,7 +83,7 @@ void rt_own(struct m *m)
         bool stopping = load_rlx(&sched.stopping) != 0; /* rlx: under the lock */
         lock_drop(&sched.lock);
         if (p == NULL && !stopping && !again)
-            proc_wait_in_place(m);
+            proc_wait_in_place(m, m->cur);
     }
 }
 
@@ -139,11 +139,17 @@ void weft_blocking_end(void)
         w_fatal("weft_blocking_end without weft_blocking_begin on this thread");
     store_seq(&m->in_runtime, 1);
     struct fiber *f = m->blocked;
-    while (load_acq(&sched.stopping) != 0)
-        world_stop_here(m); /* with no current fiber yet: our stack is scanned as that of a parked one */
+    /* A stop does not wait for us before we have a processor, so till then we remain what it scans: parked, with block_frame. */
+    while (!m_has_p(m)) {
+        if (load_acq(&sched.stopping) != 0)
+            world_stop_here(m);
+        else if (load_acq(&sched.ending) != 0 && !m->foreign)
+            runtime_leave_fiber(m);
+        else if (!m_get_idle(m))
+            proc_wait_in_place(m, f);
+    }
     m->blocking = false;
     m->cur = f;
-    rt_own(m);
     store_rlx(&f->state, FIBER_RUNNING); /* rlx: nobody may resume us but we */
     f->why = WAIT_NONE;
     rt_leave(m);
@@ -153,8 +159,6 @@ void rt_leave_slow(struct m *m)
 {
     for (;;) {
         uint32_t poll = load_acq(&m->poll);
-        if (poll & POLL_FENCE)
-            fence_seq(); /* in_runtime = 0 before the look at poll */
         if ((poll & POLL_END) && !m->foreign) {
             store_seq(&m->in_runtime, 1);
             runtime_leave_fiber(m);

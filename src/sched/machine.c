@@ -7,8 +7,8 @@
  * Threads are made by whoever needs one, except by a thread that may be tainted: one that is locked to a fiber, or the host's. These ask sysmon, which is
  * ours and never runs a fiber, so a new thread inherits nothing that a fiber did to its own.
  *
- * struct m is never freed while the runtime runs (others may be looking at it); dead ones are reused. Those of host threads outlive the runtime, as the thread keeps
- * a pointer to it: a look at m->run tells whether it belongs to this life. */
+ * struct m is never freed while the runtime runs (others may be looking at it), and stays in the list; dead ones are reused. Those of host threads outlive the runtime, as the thread keeps
+ * a pointer to it: a look at m->run tells whether it belongs to this life. Until that thread has ended or attached again nobody else may have it (M_ABSENT). */
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "sched/runq.h"
@@ -92,6 +92,16 @@ void p_idle_put(struct p *p)
     add_seq(&sched.nidle_p, 1); /* seq: before the second look at the queues, see schedule.c */
 }
 
+bool m_get_idle(struct m *m)
+{
+    lock_take(&sched.lock);
+    struct p *p = p_idle_get();
+    if (p != NULL)
+        m_own(m, p);
+    lock_drop(&sched.lock);
+    return p != NULL;
+}
+
 /* ---- sleeping and waking ----------------------------------------------------------------------------- */
 
 void m_sleep(struct m *m)
@@ -104,6 +114,10 @@ void m_sleep(struct m *m)
 void m_sleep_inactive(struct m *m)
 {
     lock_take(&sched.lock);
+    if (load_rlx(&sched.ending) != 0 && !m->foreign) { /* rlx: set under this lock, and then all who slept were woken: we come too late */
+        lock_drop(&sched.lock);
+        return;
+    }
     if (--sched.nactive == 0)
         runtime_idle_locked(); /* drops the lock */
     else
@@ -155,8 +169,7 @@ static void p_run_locked(struct p *p, bool spinning)
     m_publish_locked(m);
     lock_drop(&sched.lock);
     struct m *self = m_self();
-    bool tainted = self == NULL || self->foreign || (self->cur != NULL && self->cur->lock_depth != 0);
-    if (tainted)
+    if (self == NULL || self->foreign || self->tainted)
         sysmon_start_thread(m);
     else
         m_start_or_give_up(m);
@@ -170,7 +183,7 @@ void m_start_or_give_up(struct m *m)
     lock_take(&sched.lock);
     p_idle_put(m_disown(m));
     sched.nactive--;
-    store_rlx(&m->dead, 1); /* rlx: under the lock */
+    store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
     bool alone = load_rlx(&sched.nthreads) == 0 && sched.main_m == NULL;
     lock_drop(&sched.lock);
     if (m->spinning)
@@ -210,34 +223,38 @@ void proc_handoff(struct p *p)
 
 /* ---- threads ----------------------------------------------------------------------------------------- */
 
+/* All but its place in the list, where others pass by: they see M_ABSENT. */
+static void m_clear(struct m *m)
+{
+    store_seq(&m->dead, M_ABSENT); /* seq: before what follows */
+    bool in_list = m->in_list;
+    memset(m, 0, offsetof(struct m, all_next));
+    memset(&m->run, 0, sizeof *m - offsetof(struct m, run));
+    m->in_list = in_list;
+    m->run = sched.run;
+    store_rlx(&m->in_runtime, 1); /* rlx: not published yet, and the next */
+    store_rlx(&m->pstate, M_GONE);
+}
+
 struct m *m_new(void)
 {
     lock_check_held(&sched.lock);
-    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
-        if (load_rlx(&m->dead) != 0 && !m->foreign) { /* rlx: under the lock */
-            struct m *next = m->all_next;
-            memset(m, 0, sizeof *m);
-            m->all_next = next;
-            m->in_list = true;
-            m->id = ++sched.next_m_id;
-            m->run = sched.run;
-            store_rlx(&m->in_runtime, 1);
-            store_rlx(&m->pstate, M_GONE);
-            return m;
-        }
-    struct m *m = off_alloc_aligned(OFF_SCHED, sizeof *m, W_CACHELINE);
+    struct m *m = load_acq(&sched.all_m);
+    while (m != NULL && (load_rlx(&m->dead) != M_DEAD || m->foreign)) /* rlx: under the lock */
+        m = m->all_next;
+    if (m == NULL)
+        m = off_alloc_aligned(OFF_SCHED, sizeof *m, W_CACHELINE);
     if (m == NULL)
         return NULL;
+    m_clear(m);
     m->id = ++sched.next_m_id;
-    m->run = sched.run;
-    store_rlx(&m->in_runtime, 1); /* rlx: not published yet */
-    store_rlx(&m->pstate, M_GONE);
     return m;
 }
 
 void m_publish_locked(struct m *m)
 {
     lock_check_held(&sched.lock);
+    store_rel(&m->dead, M_ALIVE); /* rel: publishes *m to who finds it in the list */
     if (m->in_list)
         return;
     m->in_list = true;
@@ -301,6 +318,19 @@ void m_thread_teardown(struct m *m)
     }
 }
 
+/* The thread is about to end: nothing below touches m. Its stack and thread-local variables are roots as long as the machine counts, so it must not vanish under a
+ * collector that looks at them. Takes sched.lock. */
+static void m_bury(struct m *m)
+{
+    lock_take(&sched.lock);
+    while (load_rlx(&sched.stopping) != 0) { /* rlx: a stopper sets it before it takes this lock */
+        lock_drop(&sched.lock);
+        world_stop_here(m);
+        lock_take(&sched.lock);
+    }
+    store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
+}
+
 static void *m_main(void *arg)
 {
     struct m *m = arg;
@@ -316,8 +346,7 @@ static void *m_main(void *arg)
         runtime_idle_locked();
     else
         lock_drop(&sched.lock);
-    lock_take(&sched.lock);
-    store_rlx(&m->dead, 1); /* rlx: under the lock. Nothing below touches m */
+    m_bury(m);
     if (sub_seq(&sched.nthreads, 1) == 1 || load_rlx(&sched.ending) != 0)
         os_futex_wake(&sched.nthreads, INT_MAX);
     lock_drop(&sched.lock);
@@ -379,51 +408,46 @@ static pthread_once_t detach_once = PTHREAD_ONCE_INIT;
 static void thread_gone(void *arg)
 {
     struct m *m = arg;
-    if (weft_tls_m == m && m->run == sched.run && load_acq(&sched.running) != 0)
+    if (weft_tls_m == m && m->run == sched.run && load_acq(&sched.running) != 0) {
         m_detach(m);
-    else
-        m_thread_teardown(m);
+        return;
+    }
+    m_thread_teardown(m);
+    store_rel(&m->dead, M_DEAD); /* rel: nobody points to it any more; acq in m_claim */
 }
 
 static void make_detach_key(void) { pthread_key_create(&detach_key, thread_gone); }
+
+/* A machine for a thread of the host; the one it has from an earlier life, if any. */
+static struct m *m_claim(struct m *own)
+{
+    lock_take(&sched.lock);
+    struct m *m = own != NULL ? own : load_acq(&sched.all_m);
+    while (own == NULL && m != NULL && !(m->foreign && load_acq(&m->dead) == M_DEAD)) /* acq: rel in thread_gone */
+        m = m->all_next;
+    if (m != NULL) {
+        uint32_t id = m->id;
+        m_clear(m);
+        m->id = id;
+    } else {
+        m = m_new();
+    }
+    lock_drop(&sched.lock);
+    return m;
+}
 
 int m_attach(struct m **out)
 {
     if (load_acq(&sched.running) == 0)
         return -ESRCH;
     pthread_once(&detach_once, make_detach_key);
-    struct m *m = weft_tls_m; /* of an earlier life of the runtime, perhaps */
-    if (m != NULL)
-        m_thread_teardown(m);
-    lock_take(&sched.lock);
-    m = NULL;
-    for (struct m *o = load_acq(&sched.all_m); o != NULL; o = o->all_next)
-        if (o->foreign && load_rlx(&o->dead) != 0) { /* rlx: under the lock */
-            m = o;
-            break;
-        }
-    if (m == NULL) {
-        m = m_new();
-        if (m != NULL)
-            m->self.id = 0;
-    } else {
-        store_rlx(&m->dead, 0); /* rlx: under the lock */
-    }
-    lock_drop(&sched.lock);
+    struct m *own = weft_tls_m; /* of an earlier life of the runtime, perhaps */
+    if (own != NULL)
+        m_thread_teardown(own);
+    struct m *m = m_claim(own);
     if (m == NULL)
         return -ENOMEM;
-    struct m *next = m->all_next;
-    bool in_list = m->in_list;
-    uint32_t id = m->id;
-    memset((char *)m + offsetof(struct m, in_runtime), 0, offsetof(struct m, all_next));
-    memset(&m->self, 0, sizeof m->self);
-    m->all_next = next;
-    m->in_list = in_list;
-    m->id = id;
-    m->run = sched.run;
     m->foreign = true;
-    store_rlx(&m->in_runtime, 1);
-    store_rlx(&m->pstate, M_GONE);
     store_rlx(&m->poll, POLL_FOREIGN); /* rlx: not published yet; so each way out gives the P back */
     struct fiber *f = &m->self;
     f->flags = FIBER_THREAD | FIBER_SYSTEM;
@@ -432,6 +456,7 @@ int m_attach(struct m **out)
     m->cur = f;
     m_thread_setup(m);
     pthread_setspecific(detach_key, m);
+    /* Only now: a stop waits for whoever counts, and the two calls above may wait for a lock of libc that a stopped thread holds. */
     lock_take(&sched.lock);
     sched.nactive++;
     m_publish_locked(m);
@@ -451,8 +476,7 @@ void m_detach(struct m *m)
     pthread_setspecific(detach_key, NULL);
     proc_handoff(p);
     m_thread_teardown(m);
-    lock_take(&sched.lock);
-    store_rlx(&m->dead, 1); /* rlx: under the lock */
+    m_bury(m);
     if (--sched.nactive == 0)
         runtime_idle_locked();
     else
@@ -465,7 +489,8 @@ void machines_free(void)
     for (struct m *m = load_acq(&sched.all_m), *next; m != NULL; m = next) {
         next = m->all_next;
         if (m->foreign) {
-            store_rlx(&m->dead, 1); /* rlx: nobody else runs */
+            if (load_rlx(&m->dead) == M_ALIVE) /* rlx: nobody else runs */
+                store_rlx(&m->dead, M_ABSENT); /* its thread still points to it */
             m->all_next = keep;
             keep = m;
         } else {

@@ -7,15 +7,20 @@
 /* m has p from now on, or none. Owner of m, or a waker while m sleeps. */
 void m_own(struct m *m, struct p *p);
 struct p *m_disown(struct m *m);
+/* Inside the runtime. While somebody tries to take it we are still the owner, and he will find that out. */
 static inline bool m_has_p(struct m *m)
 {
-    uint32_t s = load_rlx(&m->pstate); /* rlx: only we leave OWNED and FENCED, but for TAKING, where we are still the owner if inside */
-    return s == M_OWNED || s == M_FENCED;
+    uint32_t s;
+    while (unlikely((s = load_acq(&m->pstate)) == M_TAKING)) /* acq: as in rt_own */
+        cpu_relax();
+    return s != M_GONE;
 }
 
 /* Takes the P of a machine that is in user code: the other side of [ENTRY]. NULL: it is inside, or has none. Under sched.take_lock. */
 struct p *p_take(struct m *m);
 
+/* m gets an idle processor, if there is one. */
+bool m_get_idle(struct m *m);
 /* Idle processors. Under sched.lock; get gives NULL while a stop is wanted. */
 struct p *p_idle_get(void);
 void p_idle_put(struct p *p);

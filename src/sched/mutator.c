@@ -106,6 +106,7 @@ static void collect_here(enum gc_why why)
 {
     world_helpers_prepare(sched.nprocs);
     sched_on_big_stack(collect, (void *)(uintptr_t)why);
+    rt_own(m_self()); /* while we waited for another's stop, weft_maxprocs may have withdrawn our processor */
 }
 
 static void sweep_fiber(void *arg)
@@ -188,8 +189,6 @@ static w_noinline void *alloc_slow(struct m *m, size_t bytes, unsigned shape, co
     void *volatile obj = try_slow(m, bytes, shape, t, &want_gc); /* volatile: on this frame, which a collection scans */
     if (obj == NULL) {
         collect_here(GC_WHY_NOMEM);
-        m = m_self();
-        rt_own(m);
         m = m_self();
         obj = try_slow(m, bytes, shape, t, &want_gc);
     }

@@ -270,7 +270,7 @@ static void procs_end(void)
     sched.allp = NULL;
 }
 
-static void sched_reset(const struct config *cfg)
+static void sched_reset(const struct config *cfg, bool host_main)
 {
     struct m *kept = load_rlx(&sched.all_m); /* rlx: nobody runs; machines of host threads live on */
     uint64_t run = sched.run;
@@ -280,6 +280,8 @@ static void sched_reset(const struct config *cfg)
     sched.run = run + 1;
     sched.next_m_id = next_m_id;
     sched.cfg = *cfg;
+    sched.host_main = host_main;
+    sched.nactive = 1; /* who starts: nothing is asleep for ever before it has come to run */
     lock_init(&sched.lock, RANK_SCHED);
     lock_init(&sched.take_lock, RANK_TAKE);
     store_rlx(&sched.max_threads, cfg->max_threads);
@@ -297,7 +299,7 @@ static void unhook_faults(void)
 }
 
 /* Each step that can fail undoes what came before it. */
-static int runtime_up(const weft_config *cfg)
+static int runtime_up(const weft_config *cfg, bool host_main)
 {
     struct config c;
     int err = config_load(cfg, &c, say, (void *)(uintptr_t)cfg);
@@ -305,7 +307,7 @@ static int runtime_up(const weft_config *cfg)
         return err;
     if ((err = off_init()) != 0)
         return err;
-    sched_reset(&c);
+    sched_reset(&c, host_main);
     if ((err = world_start_up()) != 0)
         return err;
     if ((err = stack_start()) == 0 && (err = task_start()) == 0 && (err = netpoll_start()) == 0) {
@@ -408,8 +410,12 @@ void runtime_idle_locked(void)
 {
     bool dead = asleep_for_ever();
     lock_drop(&sched.lock);
-    if (dead && !strangers())
-        runtime_end(fibers_alive() == 0 ? 0 : -EDEADLK);
+    if (!dead)
+        return;
+    if (fibers_alive() == 0) /* the main fiber has called weft_exit, and all have ended */
+        runtime_end(0);
+    else if (!strangers())
+        runtime_end(-EDEADLK);
 }
 
 static void report_deadlock(void)
@@ -448,13 +454,13 @@ static bool threads_ended(void)
 static int runtime_down(void)
 {
     int result = sched.result;
+    sysmon_end(); /* first, since it makes threads for others */
     if (!threads_ended()) {
         broken = true;
         store_rel(&sched.running, 0);
         sched_logf("weft: %u threads are still in fibers that did not call weft within the stop time-out; the runtime stays mapped", load_rlx(&sched.nthreads));
         return -EBUSY;
     }
-    sysmon_end();
     if (result == -EDEADLK)
         report_deadlock();
     if (sched_reports.end != NULL)
@@ -484,7 +490,6 @@ static int run_main(weft_fn *fn, void *arg)
         sched.main_m = m;
         m_publish_locked(m);
         m_own(m, p_idle_get());
-        sched.nactive = 1;
     }
     lock_drop(&sched.lock);
     if (m == NULL)
@@ -507,7 +512,7 @@ int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg)
     if (main_fn == NULL)
         return -EINVAL;
     pthread_mutex_lock(&life);
-    int err = broken ? -EBUSY : load_acq(&sched.running) != 0 ? -EALREADY : runtime_up(cfg);
+    int err = broken ? -EBUSY : load_acq(&sched.running) != 0 ? -EALREADY : runtime_up(cfg, false);
     pthread_mutex_unlock(&life);
     if (err != 0)
         return err;
@@ -521,10 +526,9 @@ int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg)
 int weft_start(const weft_config *cfg)
 {
     pthread_mutex_lock(&life);
-    int err = broken ? -EBUSY : load_acq(&sched.running) != 0 ? -EALREADY : runtime_up(cfg);
+    int err = broken ? -EBUSY : load_acq(&sched.running) != 0 ? -EALREADY : runtime_up(cfg, true);
     struct m *m;
     if (err == 0) {
-        sched.host_main = true;
         err = m_attach(&m);
         if (err == 0)
             rt_leave(m);
@@ -655,8 +659,10 @@ int weft_lock_os_thread(void)
     int err = 0;
     if (f->lock_depth == UINT32_MAX)
         err = -EOVERFLOW;
-    else if (f->lock_depth++ == 0)
+    else if (f->lock_depth++ == 0) {
         f->bound = m;
+        m->tainted = true;
+    }
     rt_leave(m);
     return err;
 }
@@ -665,7 +671,9 @@ void weft_unlock_os_thread(void)
 {
     struct m *m = rt_enter();
     struct fiber *f = m->cur;
-    if (f->lock_depth != 0 && --f->lock_depth == 0 && !(f->flags & FIBER_THREAD))
+    if (f->lock_depth != 0 && --f->lock_depth == 0 && !(f->flags & FIBER_THREAD)) {
         f->bound = NULL;
+        m->tainted = false; /* what it did to the thread is undone now, by contract */
+    }
     rt_leave(m);
 }

@@ -97,8 +97,14 @@ enum m_pstate {
     M_GONE,      /* it was taken, or we have none */
     M_FENCED,    /* ours, but without membarrier(2): entering takes a real fence */
 };
+/* dead: whether the machine counts. */
+enum m_dead {
+    M_ALIVE = 0,
+    M_DEAD,     /* the thread is gone, the struct can be used again */
+    M_ABSENT,   /* being made; or of a thread of the host that was attached to an earlier life of the runtime and still points here */
+};
 /* poll: reasons to take the slow way out. */
-enum { POLL_STOP = 1, POLL_FOREIGN = 2, POLL_FENCE = 4, POLL_END = 8 };
+enum { POLL_STOP = 1, POLL_FOREIGN = 2, POLL_END = 4 };
 
 typedef void park_commit(struct fiber *f, void *arg);
 
@@ -143,13 +149,14 @@ struct m {
     size_t g0_bytes;
     void *g0_fake, *g0_tsan;
     struct m *all_next; /* sched.lock to change; the list never shrinks while the runtime runs */
-    w_u32 dead;         /* 1: the thread is gone, struct reusable (sched.lock) */
+    w_u32 dead;         /* enum m_dead; sched.lock to change, but for a thread of the host that ends between two lives of the runtime */
     uint64_t run;       /* sched.run this machine belongs to: a thread of the host may come back in a later life of the runtime */
     /* work for the scheduler's stack, set by the fiber that switches to it */
     void (*g0_call)(void *arg);
     void *g0_arg;
     runnable given;     /* a runnable taken from a queue but not run yet: bound elsewhere */
     bool exiting;       /* its locked fiber ended: the thread goes too */
+    bool tainted;       /* a fiber is or was locked to the thread, and may have changed it: no thread is cloned from it */
     struct fiber self;  /* foreign: the fiber that stands for the thread */
 } w_aligned(64);
 

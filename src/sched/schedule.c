@@ -132,16 +132,6 @@ static bool any_queue_filled(void)
     return load_rlx(&sched.global_len) != 0; /* rlx: behind the fences of spinning_end, p_idle_put */
 }
 
-static bool get_idle_p(struct m *m)
-{
-    lock_take(&sched.lock);
-    struct p *p = p_idle_get();
-    if (p != NULL)
-        m_own(m, p);
-    lock_drop(&sched.lock);
-    return p != NULL;
-}
-
 /* Sleeps in epoll if that is free and something can happen there. True: look for work again (with a P). */
 static bool poll_asleep(struct m *m)
 {
@@ -159,7 +149,7 @@ static bool poll_asleep(struct m *m)
         delay = 0;
     struct fiber *list = netpoll(delay);
     store_seq(&sched.poll_until_ns, 0);
-    if (load_seq(&sched.stopping) == 0 && get_idle_p(m)) {
+    if (load_seq(&sched.stopping) == 0 && m_get_idle(m)) {
         if (list != NULL)
             inject_fibers(m->p, list);
         spinning_begin(m); /* timers on other processors are found by stealing */
@@ -199,7 +189,7 @@ static bool go_idle(struct m *m)
     bool was_spinning = m->spinning;
     if (was_spinning) {
         spinning_end(m);
-        if (any_queue_filled() && get_idle_p(m)) {
+        if (any_queue_filled() && m_get_idle(m)) {
             spinning_begin(m);
             return false;
         }
@@ -213,7 +203,13 @@ runnable schedule_next(struct m *m)
         if (load_acq(&sched.ending) != 0)
             return 0;
         if (!m_has_p(m)) {
-            if (!get_idle_p(m)) {
+            if (unlikely(m->given != 0)) { /* the processor was withdrawn (weft_maxprocs) */
+                lock_take(&sched.lock);
+                globq_put(m->given);
+                lock_drop(&sched.lock);
+                m->given = 0;
+            }
+            if (!m_get_idle(m)) {
                 if (load_acq(&sched.stopping) != 0)
                     world_stop_here(m);
                 else if (!poll_asleep(m))

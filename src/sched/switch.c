@@ -373,18 +373,18 @@ void fiber_yield(void)
 
 /* ---- parking in place ----------------------------------------------------------------------------------- */
 
-struct in_place { struct m *m; park_commit *commit; void *arg; };
+struct in_place { struct m *m; struct fiber *f; park_commit *commit; void *arg; };
 
 /* Below the saved registers of the fiber, on its own stack. */
 static void in_place_sleep(void *arg)
 {
     struct in_place *ip = arg;
     struct m *m = ip->m;
-    struct fiber *f = m->cur;
+    struct fiber *f = ip->f;
     struct p *p = m_has_p(m) ? m_disown(m) : NULL;
     store_rlx(&m->sleep, 1); /* rlx: published by whatever makes f findable */
-    m->cur = NULL;
     store_rel(&f->state, FIBER_WAITING); /* rel: publishes f->sp; acq in fiber_pin */
+    __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE); /* rel: after the state, for a stop does not wait for us any more; acq in thread_stopped */
     if (ip->commit != NULL)
         ip->commit(f, ip->arg);
     if (p != NULL)
@@ -395,14 +395,18 @@ static void in_place_sleep(void *arg)
     fiber_take(m, f);
 }
 
-void park_in_place(struct m *m, park_commit *commit, void *arg, enum wait_reason why)
+static void park_at(struct m *m, struct fiber *f, park_commit *commit, void *arg, enum wait_reason why)
 {
-    struct fiber *f = m->cur;
     f->why = (uint8_t)why;
     f->since_ns = load_rlx(&sched.coarse_ns); /* rlx: for show */
     f->err = *m->errno_at;
-    struct in_place ip = { m, commit, arg };
+    struct in_place ip = { m, f, commit, arg };
     weft_arch_call_saved(&f->sp, in_place_sleep, &ip);
+}
+
+void park_in_place(struct m *m, park_commit *commit, void *arg, enum wait_reason why)
+{
+    park_at(m, m->cur, commit, arg, why);
 }
 
 /* Queues itself, unless a stop or a free processor came in between: then it is woken at once. */
@@ -417,12 +421,11 @@ static void queue_for_proc(struct fiber *f, void *arg)
     proc_wake();
 }
 
-void proc_wait_in_place(struct m *m)
+void proc_wait_in_place(struct m *m, struct fiber *f)
 {
-    struct fiber *f = m->cur;
     bool was_bound = f->bound != NULL;
     f->bound = m;
-    park_in_place(m, queue_for_proc, NULL, WAIT_PROC);
+    park_at(m, f, queue_for_proc, NULL, WAIT_PROC);
     if (!was_bound)
         f->bound = NULL;
 }

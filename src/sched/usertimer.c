@@ -120,9 +120,9 @@ weft_chan *weft_timer_chan(weft_timer *t)
 static bool stop_locked(struct weft_timer *t)
 {
     bool was = timer_stop(&t->timer);
-    if (t->fn == NULL) {
-        was |= load_rlx(&chan_of(t)->count) != 0; /* rlx: only the callback fills it, and that is over */
+    if (t->fn == NULL && load_rlx(&chan_of(t)->count) != 0) { /* rlx: only the callback fills it, and that is over */
         chan_drain_inside(chan_of(t));
+        was = true;
     }
     return was;
 }

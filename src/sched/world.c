@@ -4,10 +4,12 @@
  * collections both.
  *
  *   1. One stopper at a time: `owner`. Who wants to stop while another does stands still for that one first.
- *   2. stopping = 1; POLL_STOP in every machine's poll; then sched.lock once, after which no P changes hands (see machine.c); then a membarrier.
+ *   2. stopping = 1; POLL_STOP in every machine's poll; then sched.lock once, after which no idle P is taken up (see machine.c); then a membarrier.
  *   3. Idle Ps are stopped by being idle: nobody gets one. Each machine with a P is either
  *        in user code: its P is taken (p_take) and kept in m->taken; or
  *        inside: it stands still by itself when it leaves, parks, or looks for work (world_stop_here), with its P in hand. It is waited for.
+ *      A machine may have given its P up, or sysmon taken one, and not have put it away yet (proc_handoff): that is waited for as well, since until then it may be
+ *      at work on queues and timers.
  *   4. If threads are to stop: each machine with a current fiber that is in user code gets the stop signal. The handler, on the alternate stack, publishes the
  *      interrupted registers and stack pointer, acknowledges, and sleeps. A handler that finds its machine inside the runtime does nothing: the machine will stand
  *      still when it leaves, since poll is set. Machines without a P that come in wait in rt_enter_slow, and acknowledge there.
@@ -25,6 +27,7 @@
 #include "sched/report.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
+#include "base/syscall.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/loader.h"
@@ -126,6 +129,9 @@ static bool stop_signal(int sig, siginfo_t *info, void *ctx)
         sched_reports.interrupted(m, ctx);
     if (load_rlx(&m->in_runtime) != 0 || load_acq(&sched.stopping) == 0) /* rlx: our own thread's store */
         return true;
+    /* Nor one that came for another reason, or too late: that a thread stands still, perhaps in malloc, is for the stopper to say, when nobody inside needs malloc any more. */
+    if (m->stop_sent != load_acq(&world.gate))
+        return true;
     ucontext_t *uc = ctx;
     m->stop_sp = (void *)(arch_uc_sp(uc) - ARCH_RED_ZONE);
     m->stop_regs_lo = uc;
@@ -188,6 +194,17 @@ static bool thread_stopped(struct m *m)
     return false;
 }
 
+/* Each P is with a machine that stands still, is kept by us, or idles. */
+static bool procs_at_rest(struct m *self)
+{
+    lock_take(&sched.lock);
+    uint32_t n = load_rlx(&sched.nidle_p); /* rlx: under the lock */
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
+        n += m->taken != NULL || (m->p != NULL && load_acq(&m->pstate) != M_GONE && (m == self || load_acq(&m->dead) == M_ALIVE));
+    lock_drop(&sched.lock);
+    return n == sched.nprocs;
+}
+
 static void wait_for(struct m *m, bool (*done)(struct m *))
 {
     for (unsigned spins = 0;; spins++) {
@@ -237,6 +254,8 @@ void world_stop(int reason, bool threads)
         if (m != self && load_acq(&m->dead) == 0)
             wait_for(m, p_stopped);
     lock_drop(&sched.take_lock);
+    while (!procs_at_rest(self))
+        sys_call0(SYS_sched_yield);
     if (threads)
         /* Those attached since then wait for a P with nothing of the heap in hand. */
         for (struct m *m = all; m != NULL; m = m->all_next)
@@ -260,22 +279,21 @@ int64_t world_start(void)
     weft_stop_stats *st = &world.stats[world.reason];
     count(&st->stopped_total_ns, &st->stopped_max_ns, st->stopped, took);
     PROBE(world_start, world.reason, took, 0);
+    lock_take(&sched.lock); /* rt_own looks under it whether it got its P back, else takes an idle one */
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) {
         struct p *p = m->taken;
         m->taken = NULL;
-        if (p != NULL && m->foreign) { /* in user code it has no use for it */
-            lock_take(&sched.lock);
+        if (p != NULL && m->foreign) /* in user code it has no use for it */
             p_idle_put(p);
-            lock_drop(&sched.lock);
-        } else if (p != NULL) {
+        else if (p != NULL)
             m_own(m, p);
-        }
         and_acq_rel(&m->poll, ~(uint32_t)POLL_STOP);
     }
+    store_seq(&sched.stopping, 0);
+    lock_drop(&sched.lock);
     struct m *slow = world.late;
     bool inside = world.late_inside;
     int reason = world.reason;
-    store_seq(&sched.stopping, 0);
     uint32_t next = load_rlx(&world.gate) + 1; /* rlx: only the owner writes it */
     store_seq(&world.gate, next != 0 ? next : 1); /* rel: publishes what was done in the stop; acq in stand_still */
     os_futex_wake(&world.gate, INT_MAX);
@@ -429,7 +447,7 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
 
 int world_start_up(void)
 {
-    sched.fenced = !membarrier_ready();
+    sched.fenced = sched.cfg.membarrier == 0 || !membarrier_ready();
     lock_init(&world.helpers_lock, RANK_LEAF);
     if (load_rlx(&world.gate) == 0) /* rlx: nobody runs yet */
         store_rlx(&world.gate, 1);
