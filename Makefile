@@ -130,6 +130,7 @@ install: lib
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libweft.so
 	sed 's|^prefix=.*|prefix=$(PREFIX)|; s|^libdir=.*|libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' $(B)/weft.pc \
 	    > $(DESTDIR)$(LIBDIR)/pkgconfig/weft.pc
+	$(if $(DESTDIR)$(filter-out /usr/%,$(LIBDIR)),,@PATH="$$PATH:/sbin" ldconfig 2>/dev/null || true)
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/include/weft.h $(DESTDIR)$(LIBDIR)/libweft.* $(DESTDIR)$(LIBDIR)/pkgconfig/weft.pc
 	rm -rf $(DESTDIR)$(PREFIX)/include/weft

@@ -19,11 +19,25 @@ check()
     fi
 }
 
+# The program and what it prints, as README.md has them.
+sed -n '/^```c$/,/^```$/p' README.md | sed -e 1d -e '/^```$/,$d' >"$tmp/prog.c"
+cp "$tmp/prog.c" "$tmp/prog.cc"
+said=$(sed -n '/&& \.\/hello$/{n;s/^ *//;p;}' README.md)
+check "README.md has a program and its output" "grep -q weft_run $tmp/prog.c && test -n '$said'"
+check "examples/hello.c is that program" "sed 1d examples/hello.c | cmp - $tmp/prog.c"
+flags='$(pkg-config --cflags --libs weft)'
+static='$(pkg-config --cflags --libs --static weft)'
+runs() { echo "test \"\$(timeout 60 $1)\" = '$said'"; }
+c="$CC -std=c11 -pedantic $sanitize -Wall -Wextra -Werror $tmp/prog.c"
+cxx="$CXX -std=c++17 $sanitize -Wall -Wextra -Werror $tmp/prog.cc"
+
 # ---- as packagers do it: DESTDIR, and nothing left after uninstall
 check "install with DESTDIR" "$make_b install PREFIX=/usr LIBDIR=/usr/lib/x DESTDIR=$tmp/dest"
 check "what is installed" "cd $tmp/dest/usr && test -f include/weft.h -a -f include/weft/gc.h -a -f lib/x/libweft.a \
     -a -f lib/x/pkgconfig/weft.pc && test -L lib/x/libweft.so && test -f lib/x/libweft.so"
 check "DESTDIR is not in weft.pc" "! grep -q $tmp $tmp/dest/usr/lib/x/pkgconfig/weft.pc"
+staged="export PKG_CONFIG_PATH=$tmp/dest/usr/lib/x/pkgconfig PKG_CONFIG_SYSROOT_DIR=$tmp/dest LD_LIBRARY_PATH=$tmp/dest/usr/lib/x"
+check "C, against the staged copy" "$staged; $c $flags -o $tmp/c && $(runs $tmp/c)"
 check "uninstall" "$make_b uninstall PREFIX=/usr LIBDIR=/usr/lib/x DESTDIR=$tmp/dest"
 check "uninstall leaves nothing" "test -z \"\$(find $tmp/dest ! -type d)\""
 
@@ -32,18 +46,10 @@ check "install with PREFIX" "$make_b install PREFIX=$tmp/usr"
 export PKG_CONFIG_PATH="$tmp/usr/lib/pkgconfig"
 export LD_LIBRARY_PATH="$tmp/usr/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 check "version in weft.pc" "pkg-config --modversion weft | grep -qx \"\$(sed -n 's/.*WEFT_VERSION \"\(.*\)\"/\1/p' include/weft/base.h)\""
-
-sed -n '/^```c$/,/^```$/p' README.md | sed -e 1d -e '/^```$/,$d' >"$tmp/prog.c"
-check "README.md has a program" "grep -q weft_run $tmp/prog.c"
-cp "$tmp/prog.c" "$tmp/prog.cc"
-flags='$(pkg-config --cflags --libs weft)'
-static='$(pkg-config --cflags --libs --static weft)'
-
-check "C, shared" "$CC $sanitize -Wall -Wextra -Werror $tmp/prog.c $flags -o $tmp/c && timeout 60 $tmp/c >$tmp/said"
-check "C, shared: prints something" "test -s $tmp/said"
-check "C++, shared" "$CXX $sanitize -Wall -Wextra -Werror $tmp/prog.cc $flags -o $tmp/cc && timeout 60 $tmp/cc"
+check "C, shared" "$c $flags -o $tmp/c && $(runs $tmp/c)"
+check "C++, shared" "$cxx $flags -o $tmp/cc && $(runs $tmp/cc)"
 check "shared means shared" "readelf -d $tmp/c | grep -q 'NEEDED.*libweft.so'"
 rm -f "$tmp"/usr/lib/libweft.so*
-check "C, static" "$CC $sanitize $tmp/prog.c $static -o $tmp/c && timeout 60 $tmp/c"
-check "C++, static" "$CXX $sanitize $tmp/prog.cc $static -o $tmp/cc && timeout 60 $tmp/cc"
+check "C, static" "$c $static -o $tmp/c && $(runs $tmp/c)"
+check "C++, static" "$cxx $static -o $tmp/cc && $(runs $tmp/cc)"
 check "static means static" "! readelf -d $tmp/c | grep -q 'NEEDED.*libweft'"
