@@ -6,8 +6,8 @@
  * /etc/malloc.conf (these calls are diverted to functions below) and takes its options from
  * jem_malloc_conf_2_conf_harder, the strongest source it knows.
  *
- * One arena per purpose, made at first use, so that blocks of different purposes never share a page. Its extent hooks
- * are the default ones with a count around them. We bypass the thread caches (they would hold blocks of threads that
+ * One arena per purpose, made at first use (the first one is there from the start), so that blocks of different purposes never
+ * share a page. Its extent hooks are the default ones with a count around them. We bypass the thread caches (they would hold blocks of threads that
  * have gone idle); what must be faster keeps its own list of free blocks, per processor, as sched does with fiber
  * records. */
 #include "base/offheap.h"
@@ -137,6 +137,22 @@ static void hook_destroy(extent_hooks_t *h, void *p, size_t n, bool committed, u
     sub_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
 }
 
+/* jemalloc's own arena, which it makes in any case, serves the scheduler: an arena takes 90 KiB before its first block. What it mapped
+ * before it had our hooks is in its statistics. */
+static void first_arena_adopt(struct purpose *pu)
+{
+    extent_hooks_t *mine = &pu->hooks;
+    uint64_t epoch = 1;
+    size_t mapped, retained, len = sizeof mapped;
+    if (jem_mallctl("arena.0.extent_hooks", NULL, NULL, &mine, sizeof mine) != 0 ||
+        jem_mallctl("epoch", NULL, NULL, &epoch, sizeof epoch) != 0 ||
+        jem_mallctl("stats.arenas.0.mapped", &mapped, &len, NULL, 0) != 0 ||
+        jem_mallctl("stats.arenas.0.retained", &retained, &len, NULL, 0) != 0)
+        return;
+    add_rlx(&pu->mapped_bytes, mapped + retained); /* rlx: a counter */
+    store_rlx(&pu->arena, 0 + 1);                  /* rlx: no other thread yet */
+}
+
 /* When the library is loaded, as jemalloc starts itself: no thread races for it, and no fork comes in the middle. */
 __attribute__((constructor)) static void read_default_hooks(void)
 {
@@ -151,6 +167,7 @@ __attribute__((constructor)) static void read_default_hooks(void)
         purposes[i].hooks.destroy = hook_destroy;
     }
     default_hooks = def;
+    first_arena_adopt(&purposes[OFF_SCHED]);
 }
 
 static void arena_control(uint32_t arena, const char *what)
