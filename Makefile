@@ -62,7 +62,7 @@ LIB_CFLAGS := -std=gnu11 $(COMMON) -Isrc -fPIC -fvisibility=hidden -fno-omit-fra
     -fasynchronous-unwind-tables -fno-strict-aliasing -fno-optimize-sibling-calls
 PROG_CFLAGS := -std=gnu11 $(COMMON) -fno-omit-frame-pointer
 TEST_DEFS := -Isrc -Itests -DTEST_BUILD='"$(B)"' -DTEST_SRC='"$(CURDIR)"'
-SYSLIBS := -ldw -lelf -lm -pthread
+SYSLIBS := -ldl -pthread
 LDFLAGS_ALL := $(SANITIZE) $(SYSROOT_LIBS) -Wl,--as-needed $(LDFLAGS)
 
 # ---- the library ------------------------------------------------------------------------------------------
@@ -159,11 +159,11 @@ $(B)/tests/support.a: $(SUPPORT)
 	$(Q)$(AR) rcs $@ $^
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/support.a $(B)/all.o $(if $(MINI),$(B)/tests/mini/mini.o)
 	$(call say,LINK,$@)
-	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ -Wl,-u,test_limit $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) -ldl $(SYSLIBS)
+	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ -Wl,-u,test_limit $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) $(SYSLIBS)
 $(B)/tests/prog/%: tests/prog/%.c $(B)/libweft.a
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) $< -o $@ -rdynamic $(B)/libweft.a $(LDFLAGS_ALL) -ldl $(SYSLIBS)
+	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) $< -o $@ -rdynamic $(B)/libweft.a $(LDFLAGS_ALL) $(SYSLIBS)
 $(B)/tests/mod/%.so: tests/mod/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -fPIC -shared $< -o $@ $(LDFLAGS_ALL)
@@ -185,7 +185,7 @@ check: have-deps
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))
 EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c examples/bugs/[0-9]*.c)) \
     $(foreach d,$(sort $(EXAMPLE_DIRS)),$(B)/examples/$d/$d)
-PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(filter %.c,$^) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -lm -ldl $(SYSLIBS)
+PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(filter %.c,$^) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -lm $(SYSLIBS)
 
 examples: $(EXAMPLES)
 define DIR_PROGRAM

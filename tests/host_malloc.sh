@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 CC=${CC:-gcc}
-libs="-rdynamic -lunwind -ldw -lelf -ldl -pthread"
+libs="-rdynamic -ldl -pthread"
 build="$CC -O1 -g -Iinclude tests/prog/host_malloc.c"
 preload=$($CC -print-file-name=libjemalloc.so.2)
 

@@ -6,8 +6,9 @@
  *
  * What we look for, until something is found: the unit of the address in the DWARF data, by its table of ranges or (clang writes none) unit by
  * unit; in it the function and the functions inlined there, by walking down the entries that hold the address. Then the
- * ELF symbol tables. Then module and offset. */
+ * ELF symbol tables. Then module and offset, which is also what remains where libdw is not installed. */
 #include "prof/symbols.h"
+#include <dlfcn.h>
 #include <dwarf.h>
 #include <elfutils/libdwfl.h>
 #include <errno.h>
@@ -25,29 +26,63 @@ struct sym_module {
     struct text *texts; /* paths that were put together */
 };
 
-/* ---- modules ----------------------------------------------------------------------------------------- */
+/* ---- libdw --------------------------------------------------------------------------------------------- */
+
+/* Loaded when the first address is asked for, as libunwind is: a program that never looks does not carry it and the four libraries below it
+ * (430 KiB resident). elf_cntl is libelf's, which comes along. */
+#define DW_FUNCTIONS(X)                                                                                            \
+    X(dwarf_attr) X(dwarf_attr_integrate) X(dwarf_child) X(dwarf_entrypc) X(dwarf_filesrc) X(dwarf_formstring)     \
+    X(dwarf_formudata) X(dwarf_getalt) X(dwarf_getelf) X(dwarf_getsrc_die) X(dwarf_getsrcfiles) X(dwarf_haspc)     \
+    X(dwarf_lineno) X(dwarf_linesrc) X(dwarf_siblingof) X(dwarf_tag) X(dwfl_begin) X(dwfl_build_id_find_debuginfo) \
+    X(dwfl_build_id_find_elf) X(dwfl_end) X(dwfl_module_addrdie) X(dwfl_module_addrinfo) X(dwfl_module_build_id)   \
+    X(dwfl_module_getdwarf) X(dwfl_module_getelf) X(dwfl_module_nextcu) X(dwfl_offline_section_address)            \
+    X(dwfl_report_begin) X(dwfl_report_elf) X(dwfl_report_end) X(elf_cntl)
+
+/* Guarded by the table of modules (maps_begin), like all that follows. */
+static struct {
+    bool tried, ready;
+#define X(function) __typeof__(function) *function;
+    DW_FUNCTIONS(X)
+#undef X
+} dw;
 
 /* Build ids only: the standard search may ask servers. */
 static int find_debuginfo(Dwfl_Module *mod, void **user, const char *name, GElf_Addr base, const char *file, const char *link,
                           GElf_Word crc, char **found)
 {
     (void)file, (void)link, (void)crc;
-    return dwfl_build_id_find_debuginfo(mod, user, name, base, NULL, NULL, 0, found);
+    return dw.dwfl_build_id_find_debuginfo(mod, user, name, base, NULL, NULL, 0, found);
 }
 
 static char *debuginfo_path = (char *)":/usr/lib/debug";
-static const Dwfl_Callbacks callbacks = {
-    .find_elf = dwfl_build_id_find_elf,
-    .find_debuginfo = find_debuginfo,
-    .section_address = dwfl_offline_section_address,
-    .debuginfo_path = &debuginfo_path,
-};
+static Dwfl_Callbacks callbacks = { .find_debuginfo = find_debuginfo, .debuginfo_path = &debuginfo_path };
+
+static bool dw_load(void)
+{
+    if (dw.tried)
+        return dw.ready;
+    dw.tried = true;
+    void *h = dlopen("libdw.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (h == NULL)
+        return false;
+#define X(function)                                   \
+    *(void **)&dw.function = dlsym(h, #function);     \
+    if (dw.function == NULL)                          \
+        return false;
+    DW_FUNCTIONS(X)
+#undef X
+    callbacks.find_elf = dw.dwfl_build_id_find_elf;
+    callbacks.section_address = dw.dwfl_offline_section_address;
+    return dw.ready = true;
+}
+
+/* ---- modules ----------------------------------------------------------------------------------------- */
 
 static bool right_file(Dwfl_Module *mod, const struct maps_module *m)
 {
     const unsigned char *bits;
     GElf_Addr at;
-    int n = dwfl_module_build_id(mod, &bits, &at);
+    int n = dw.dwfl_module_build_id(mod, &bits, &at);
     return n <= 0 || m->build_id_bytes == 0 || ((unsigned)n == m->build_id_bytes && memcmp(bits, m->build_id, (size_t)n) == 0);
 }
 
@@ -55,20 +90,20 @@ static bool right_file(Dwfl_Module *mod, const struct maps_module *m)
 static void read_all(Elf *elf)
 {
     if (elf != NULL)
-        elf_cntl(elf, ELF_C_FDREAD);
+        dw.elf_cntl(elf, ELF_C_FDREAD);
 }
 
 static void module_read(Dwfl_Module *mod)
 {
     GElf_Addr bias;
-    read_all(dwfl_module_getelf(mod, &bias));
-    Dwarf *dw = dwfl_module_getdwarf(mod, &bias);
-    if (dw == NULL)
+    read_all(dw.dwfl_module_getelf(mod, &bias));
+    Dwarf *dbg = dw.dwfl_module_getdwarf(mod, &bias);
+    if (dbg == NULL)
         return;
-    read_all(dwarf_getelf(dw));
-    Dwarf *alt = dwarf_getalt(dw);
+    read_all(dw.dwarf_getelf(dbg));
+    Dwarf *alt = dw.dwarf_getalt(dbg);
     if (alt != NULL)
-        read_all(dwarf_getelf(alt));
+        read_all(dw.dwarf_getelf(alt));
 }
 
 static void module_open(struct sym_module *s, const struct maps_module *m)
@@ -76,16 +111,16 @@ static void module_open(struct sym_module *s, const struct maps_module *m)
     int fd = open(m->open_path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return;
-    s->dwfl = dwfl_begin(&callbacks);
+    s->dwfl = dw.dwfl_begin(&callbacks);
     if (s->dwfl == NULL) {
         close(fd);
         return;
     }
-    dwfl_report_begin(s->dwfl);
-    s->mod = dwfl_report_elf(s->dwfl, m->path, m->path, fd, m->bias, true);
+    dw.dwfl_report_begin(s->dwfl);
+    s->mod = dw.dwfl_report_elf(s->dwfl, m->path, m->path, fd, m->bias, true);
     if (s->mod == NULL)
         close(fd);
-    dwfl_report_end(s->dwfl, NULL, NULL);
+    dw.dwfl_report_end(s->dwfl, NULL, NULL);
     if (s->mod != NULL && !right_file(s->mod, m))
         s->mod = NULL;
     if (s->mod != NULL)
@@ -97,7 +132,7 @@ static struct sym_module *module_get(struct maps_module *m)
 {
     if (m->user == NULL) {
         struct sym_module *s = off_zalloc(OFF_PROF, sizeof *s);
-        if (s != NULL)
+        if (s != NULL && dw_load())
             module_open(s, m);
         m->user = s;
     }
@@ -111,7 +146,7 @@ void symbols_gone(struct maps_module *m)
     if (s == NULL)
         return;
     if (s->dwfl != NULL)
-        dwfl_end(s->dwfl);
+        dw.dwfl_end(s->dwfl);
     for (struct text *t = s->texts, *next; t != NULL; t = next) {
         next = t->next;
         off_free(OFF_PROF, t);
@@ -143,15 +178,15 @@ static const char *path_join(struct sym_module *s, const char *dir, const char *
 static const char *unit_dir(Dwarf_Die *cu)
 {
     Dwarf_Attribute at;
-    return dwarf_formstring(dwarf_attr(cu, DW_AT_comp_dir, &at));
+    return dw.dwarf_formstring(dw.dwarf_attr(cu, DW_AT_comp_dir, &at));
 }
 
 /* As it is written; of C++ and the like as the linker knows it, since the written one is not complete. */
 static const char *function_name(Dwarf_Die *die)
 {
     Dwarf_Attribute at;
-    const char *s = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_linkage_name, &at));
-    const char *name = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_name, &at));
+    const char *s = dw.dwarf_formstring(dw.dwarf_attr_integrate(die, DW_AT_linkage_name, &at));
+    const char *name = dw.dwarf_formstring(dw.dwarf_attr_integrate(die, DW_AT_name, &at));
     bool mangled = s != NULL && (strncmp(s, "_Z", 2) == 0 || strncmp(s, "_R", 2) == 0);
     return mangled || name == NULL ? s : name;
 }
@@ -168,14 +203,14 @@ static bool is_function(int tag) { return tag == DW_TAG_subprogram || tag == DW_
 static void chain_find(Dwarf_Die *parent, Dwarf_Addr pc, struct chain *c, unsigned depth)
 {
     Dwarf_Die die;
-    if (depth == DEPTH_MAX || dwarf_child(parent, &die) != 0)
+    if (depth == DEPTH_MAX || dw.dwarf_child(parent, &die) != 0)
         return;
     do {
-        int tag = dwarf_tag(&die);
+        int tag = dw.dwarf_tag(&die);
         bool scope = tag == DW_TAG_namespace || tag == DW_TAG_module;
         if (!scope && !is_function(tag) && tag != DW_TAG_lexical_block)
             continue;
-        if (!scope && dwarf_haspc(&die, pc) <= 0)
+        if (!scope && dw.dwarf_haspc(&die, pc) <= 0)
             continue;
         if (is_function(tag) && c->n < DEPTH_MAX)
             c->die[c->n++] = die;
@@ -183,17 +218,17 @@ static void chain_find(Dwarf_Die *parent, Dwarf_Addr pc, struct chain *c, unsign
         chain_find(&die, pc, c, depth + 1);
         if (!scope || c->n > before)
             return;
-    } while (dwarf_siblingof(&die, &die) == 0);
+    } while (dw.dwarf_siblingof(&die, &die) == 0);
 }
 
 /* The unit that holds the address; *bias is what the addresses of the module differ by. */
 static Dwarf_Die *unit_find(Dwfl_Module *mod, Dwarf_Addr addr, Dwarf_Addr *bias)
 {
-    Dwarf_Die *cu = dwfl_module_addrdie(mod, addr, bias);
+    Dwarf_Die *cu = dw.dwfl_module_addrdie(mod, addr, bias);
     if (cu != NULL)
         return cu;
-    while ((cu = dwfl_module_nextcu(mod, cu, bias)) != NULL)
-        if (dwarf_haspc(cu, addr - *bias) > 0)
+    while ((cu = dw.dwfl_module_nextcu(mod, cu, bias)) != NULL)
+        if (dw.dwarf_haspc(cu, addr - *bias) > 0)
             return cu;
     return NULL;
 }
@@ -206,10 +241,10 @@ static void call_site(struct sym_module *s, Dwarf_Die *cu, Dwarf_Die *die, struc
     Dwarf_Files *files;
     to->file = NULL;
     to->line = 0;
-    if (dwarf_formudata(dwarf_attr(die, DW_AT_call_line, &at), &line) == 0)
+    if (dw.dwarf_formudata(dw.dwarf_attr(die, DW_AT_call_line, &at), &line) == 0)
         to->line = (uint32_t)line;
-    if (dwarf_formudata(dwarf_attr(die, DW_AT_call_file, &at), &file) == 0 && dwarf_getsrcfiles(cu, &files, NULL) == 0)
-        to->file = path_join(s, unit_dir(cu), dwarf_filesrc(files, file, NULL, NULL));
+    if (dw.dwarf_formudata(dw.dwarf_attr(die, DW_AT_call_file, &at), &file) == 0 && dw.dwarf_getsrcfiles(cu, &files, NULL) == 0)
+        to->file = path_join(s, unit_dir(cu), dw.dwarf_filesrc(files, file, NULL, NULL));
 }
 
 static unsigned dwarf_symbols(struct sym_module *s, Dwarf_Addr addr, struct symbol *out)
@@ -223,20 +258,20 @@ static unsigned dwarf_symbols(struct sym_module *s, Dwarf_Addr addr, struct symb
     if (c.n == 0)
         return 0;
     struct symbol at = { 0 };
-    Dwarf_Line *line = dwarf_getsrc_die(cu, addr - bias);
+    Dwarf_Line *line = dw.dwarf_getsrc_die(cu, addr - bias);
     int no = 0;
     if (line != NULL) {
-        at.file = path_join(s, unit_dir(cu), dwarf_linesrc(line, NULL, NULL));
-        if (dwarf_lineno(line, &no) == 0)
+        at.file = path_join(s, unit_dir(cu), dw.dwarf_linesrc(line, NULL, NULL));
+        if (dw.dwarf_lineno(line, &no) == 0)
             at.line = (uint32_t)no;
     }
     unsigned n = 0;
     for (unsigned i = c.n; i-- > 0;) {
         Dwarf_Die *die = &c.die[i];
         at.func = function_name(die);
-        at.inlined = dwarf_tag(die) == DW_TAG_inlined_subroutine;
+        at.inlined = dw.dwarf_tag(die) == DW_TAG_inlined_subroutine;
         Dwarf_Addr entry;
-        at.offset = !at.inlined && dwarf_entrypc(die, &entry) == 0 ? addr + 1 - bias - entry : 0;
+        at.offset = !at.inlined && dw.dwarf_entrypc(die, &entry) == 0 ? addr + 1 - bias - entry : 0;
         if (n == SYMBOLS_INLINED_MAX) /* too many: the innermost ones go */
             memmove(out, out + 1, --n * sizeof *out);
         out[n++] = at;
@@ -265,7 +300,7 @@ unsigned symbols_at(const struct maps *t, uintptr_t return_pc, struct symbol *ou
         if (n == 0 || out[n - 1].func == NULL) {
             GElf_Off off;
             GElf_Sym sym;
-            const char *name = dwfl_module_addrinfo(s->mod, addr, &off, &sym, NULL, NULL, NULL);
+            const char *name = dw.dwfl_module_addrinfo(s->mod, addr, &off, &sym, NULL, NULL, NULL);
             if (name != NULL) {
                 n = w_max(n, 1u);
                 out[n - 1].func = name;
