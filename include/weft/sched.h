@@ -19,8 +19,10 @@ typedef struct weft_config {
     size_t main_stack_size;    /* the same for the main fiber; 0: 1 MiB */
     size_t heap_reserve;       /* bytes of address space for the heap; 0: 1 TiB, or what the limits of the process allow */
     int max_threads;           /* 0: 10000 */
-    int stop_signal;           /* used to stop threads that are in user code; 0: SIGURG. The host's handler, if any, still sees
-                                  the signals that are not ours */
+    int stop_signal;           /* used to stop threads that are in user code; 0: SIGURG. A handler of the host's is still called for each signal that is
+                                  not ours; unless it is a real-time signal also for some that are, since pending ones melt into one.
+                                  A thread is stopped in the middle of system calls: most are restarted, but those that the kernel never restarts (nanosleep, poll,
+                                  ...: signal(7)) return EINTR, unless between weft_blocking_begin and _end, where threads are left alone */
     const char *debug;         /* keys as in WEFT_DEBUG ("gctrace=1,gcstress=100"); read after the environment and stronger */
     void (*log)(void *arg, const char *line); /* gets every line the runtime has to say (gctrace, deadlock report, warnings); NULL: stderr.
                                                  May be called on any thread; must not call weft */
@@ -53,7 +55,8 @@ WEFT_API int weft_stop(void);
 WEFT_API bool weft_running(void);
 
 /* A host thread attaches itself on its first call and detaches when it ends; these do it by hand. Attach twice is fine.
- * Attached threads are stopped by collections and their stacks and thread-local variables are roots.
+ * Attached threads are stopped by collections and their stacks and thread-local variables are roots. Attaching unblocks the stop signal; whoever
+ * blocks it afterwards holds up the next stop, and with it the whole program, until it unblocks it or calls weft.
  * weft_attach: 0, -ESRCH (runtime not running), -ENOMEM, -EAGAIN. weft_detach: 0, -EPERM (a thread of the runtime). */
 WEFT_API int weft_attach(void);
 WEFT_API int weft_detach(void);

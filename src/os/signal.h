@@ -3,10 +3,12 @@
 #define WEFT_OS_SIGNAL_H
 
 #include <signal.h>
-#include <stdbool.h>
 
-/* true: the signal was ours. Runs on the alternate stack; errno is saved around it. */
-typedef bool signal_fn(int sig, siginfo_t *info, void *uc);
+/* What a handler of ours says of a signal. SIGNAL_BOTH: it was ours, but one of the host's may have melted into it while it was pending
+ * (all but real-time signals do), so a handler of the host is called too; the default action is not taken. */
+enum signal_whose { SIGNAL_HOSTS = 0, SIGNAL_OURS, SIGNAL_BOTH };
+/* Runs on the alternate stack; errno is saved around it. */
+typedef enum signal_whose signal_fn(int sig, siginfo_t *info, void *uc);
 
 /* Installs fn in front of the present handler of sig. 0, or negative errno. Not twice for one sig. */
 int signal_hook(int sig, signal_fn *fn);

@@ -311,8 +311,9 @@ void m_thread_teardown(struct m *m)
 {
     weft_tls_m = NULL;
     if (m->altstack != NULL) {
-        stack_t ss = { .ss_flags = SS_DISABLE };
-        sigaltstack(&ss, NULL);
+        stack_t ss = { .ss_flags = SS_DISABLE }, now;
+        if (sigaltstack(NULL, &now) == 0 && now.ss_sp == m->altstack) /* else it is the host's by now */
+            sigaltstack(&ss, NULL);
         munmap(m->altstack, ALTSTACK_BYTES);
         m->altstack = NULL;
     }

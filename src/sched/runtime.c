@@ -221,13 +221,13 @@ static uint32_t procs_wanted(void)
 
 /* ---- overflow of a stack ------------------------------------------------------------------------------------ */
 
-static bool fault(int sig, siginfo_t *info, void *uc)
+static enum signal_whose fault(int sig, siginfo_t *info, void *uc)
 {
     (void)sig;
     bool guard = false;
     struct fiber *f = info->si_code > 0 ? stack_find((uintptr_t)info->si_addr, &guard) : NULL;
     if (f == NULL || !guard)
-        return false;
+        return SIGNAL_HOSTS;
     bool same;
     struct fiber *on = stack_find(arch_uc_sp(uc), &same);
     char site[160] = "", pc[160] = "";

@@ -41,6 +41,7 @@
 #include <unistd.h>
 
 #define LATE_NS 10000000
+#define HUNG_LATE 100 /* so often late is a second */
 
 struct helper {
     pthread_t thread;
@@ -118,35 +119,53 @@ void world_stop_here(struct m *m)
     weft_arch_call_saved(&m->stop_sp, stand_still, m);
 }
 
-/* On the alternate stack, of a thread that the stop signal interrupted. Not ours: the host's handler gets it. */
-static bool stop_signal(int sig, siginfo_t *info, void *ctx)
+static void stand_still_here(struct m *m, ucontext_t *uc)
 {
-    (void)sig;
-    struct m *m = m_self();
-    if (m == NULL || info->si_code != SI_TKILL || info->si_pid != getpid())
-        return false;
-    if (sched_reports.interrupted != NULL)
-        sched_reports.interrupted(m, ctx);
-    if (load_rlx(&m->in_runtime) != 0 || load_acq(&sched.stopping) == 0) /* rlx: our own thread's store */
-        return true;
-    /* Nor one that came for another reason, or too late: that a thread stands still, perhaps in malloc, is for the stopper to say, when nobody inside needs malloc any more. */
-    if (m->stop_sent != load_acq(&world.gate))
-        return true;
-    ucontext_t *uc = ctx;
     m->stop_sp = (void *)(arch_uc_sp(uc) - ARCH_RED_ZONE);
     m->stop_regs_lo = uc;
     m->stop_regs_hi = arch_uc_end(uc);
     stand_still(m);
-    return true;
 }
 
-int world_interrupt(struct m *m)
+/* Real-time signals queue, so each counts; of others one stands for all that were sent till then. */
+static bool take_signalled(struct m *m, int sig)
+{
+    if (sig < SIGRTMIN)
+        return xchg_acq_rel(&m->signalled, 0) != 0; /* acq: sees stop_sent; rel in send_signal */
+    bool ours = load_acq(&m->signalled) != 0; /* acq: as above. Only we make it smaller */
+    if (ours)
+        sub_acq_rel(&m->signalled, 1);
+    return ours;
+}
+
+/* On the alternate stack, of a thread that the stop signal interrupted. What the signal says of its sender does not tell whose it is: the host may send the same
+ * to its threads, and of two that are pending the second vanishes. So `signalled` says whether we have sent one, and whether to stand still does not depend on it. */
+static enum signal_whose stop_signal(int sig, siginfo_t *info, void *ctx)
+{
+    (void)info;
+    struct m *m = m_self();
+    if (m == NULL)
+        return SIGNAL_HOSTS;
+    bool ours = take_signalled(m, sig);
+    if (ours && sched_reports.interrupted != NULL)
+        sched_reports.interrupted(m, ctx);
+    /* One that came for another reason or too late does not count: that a thread stands still, perhaps in malloc, is for the stopper to say, when nobody inside needs malloc
+     * any more. rlx: our own thread's store. */
+    if (load_rlx(&m->in_runtime) == 0 && load_acq(&sched.stopping) != 0 && m->stop_sent == load_acq(&world.gate))
+        stand_still_here(m, ctx);
+    return !ours ? SIGNAL_HOSTS : sig < SIGRTMIN ? SIGNAL_BOTH : SIGNAL_OURS;
+}
+
+static int send_signal(struct m *m)
 {
     int err = errno;
+    add_acq_rel(&m->signalled, 1); /* rel: publishes stop_sent; acq in take_signalled */
     int r = syscall(SYS_tgkill, getpid(), m->tid, sched.stop_signal) == 0 ? 0 : -errno;
     errno = err;
     return r;
 }
+
+int world_interrupt(struct m *m) { return send_signal(m); }
 
 /* ---- stopping --------------------------------------------------------------------------------------------- */
 
@@ -178,10 +197,8 @@ static bool p_stopped(struct m *m)
 static void send_stop(struct m *m)
 {
     m->stop_sent = load_rlx(&world.gate); /* rlx: only we open the gate */
-    int err = errno;
-    if (syscall(SYS_tgkill, getpid(), m->tid, sched.stop_signal) != 0 && errno == ESRCH)
-        store_seq(&m->dead, 1); /* a thread of the host that ended without a word */
-    errno = err;
+    if (send_signal(m) == -ESRCH)
+        store_seq(&m->dead, M_DEAD); /* a thread of the host that ended without a word */
 }
 
 /* The thread of m cannot touch the heap any more; asks it to stop, once, if it is in user code. */
@@ -205,8 +222,24 @@ static bool procs_at_rest(struct m *self)
     return n == sched.nprocs;
 }
 
+/* m is late for the n-th time. Nothing may be logged while threads are stopped, since the host's log may need what one of them holds; a line of ours to stderr may. */
+static void late(struct m *m, bool (*done)(struct m *), int64_t n)
+{
+    if (world.late == NULL) {
+        world.late = m;
+        world.late_inside = load_acq(&m->in_runtime) != 0;
+    }
+    if (done == thread_stopped && load_acq(&m->in_runtime) == 0)
+        send_stop(m); /* again: a sigwait or signalfd of the host's may have taken the first one */
+    if (n == HUNG_LATE && sched.cfg.log == NULL)
+        sched_logf("weft: a stop of the world (%s) has waited for a second for thread %d%s: %s", reason_text[world.reason], m->tid,
+                   m->foreign ? " of the host" : "",
+                   load_acq(&m->in_runtime) != 0 ? "inside the runtime" : "in user code, not scheduled or with the stop signal blocked");
+}
+
 static void wait_for(struct m *m, bool (*done)(struct m *))
 {
+    int64_t times = 0;
     for (unsigned spins = 0;; spins++) {
         uint32_t e = load_acq(&world.event);
         if (done(m))
@@ -216,10 +249,8 @@ static void wait_for(struct m *m, bool (*done)(struct m *))
             continue;
         }
         os_futex_wait(&world.event, e, 1000000);
-        if (world.late == NULL && os_now_ns() - world.decided_ns > LATE_NS) {
-            world.late = m; /* said after the start: nothing may be logged while threads are stopped */
-            world.late_inside = load_acq(&m->in_runtime) != 0;
-        }
+        if (os_now_ns() - world.decided_ns > (times + 1) * LATE_NS)
+            late(m, done, ++times);
     }
 }
 

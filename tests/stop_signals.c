@@ -1,0 +1,517 @@
+/* Signals of a host beside ours: its handlers of the same signals are called as if we were not there, system calls go on after a stop, and whatever the host
+ * sends to its threads, each stop of the world comes to its end. */
+#include "test.h"
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include "sched/sched.h"
+
+static int calls, second_calls;
+static struct sigaction below; /* what the second handler found */
+
+static void count(int sig, siginfo_t *info, void *uc)
+{
+    (void)sig, (void)info, (void)uc;
+    __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
+}
+
+static void count_and_chain(int sig, siginfo_t *info, void *uc)
+{
+    __atomic_fetch_add(&second_calls, 1, __ATOMIC_RELAXED);
+    if (below.sa_flags & SA_SIGINFO)
+        below.sa_sigaction(sig, info, uc);
+}
+
+static int seen(void) { return __atomic_load_n(&calls, __ATOMIC_RELAXED); }
+static int seen_second(void) { return __atomic_load_n(&second_calls, __ATOMIC_RELAXED); }
+
+static void install(int sig, void (*fn)(int, siginfo_t *, void *), struct sigaction *old)
+{
+    struct sigaction sa = { .sa_sigaction = fn, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK };
+    cr_assert_eq(sigaction(sig, &sa, old), 0);
+}
+
+static void assert_installed(int sig, void (*fn)(int, siginfo_t *, void *))
+{
+    struct sigaction sa;
+    cr_assert_eq(sigaction(sig, NULL, &sa), 0);
+    cr_assert((sa.sa_flags & SA_SIGINFO) && sa.sa_sigaction == fn, "the handler of signal %d is not the host's", sig);
+}
+
+/* Each of n signals is seen before the next one goes out: pending ones melt into one. */
+static void assert_each_is_seen(int sig, int n)
+{
+    for (int i = 0; i < n; i++) {
+        int before = seen();
+        if (i % 2 == 0)
+            pthread_kill(pthread_self(), sig);
+        else
+            kill(getpid(), sig);
+        test_until(seen() > before);
+    }
+}
+
+static int64_t stops(void)
+{
+    weft_stop_stats st;
+    cr_assert_eq(weft_read_stop_stats(WEFT_STOP_GC, &st), 0);
+    return (int64_t)st.count;
+}
+
+/* ---- threads that others stop ------------------------------------------------------------------------------------- */
+
+/* A thread of the host that is attached and spins in user code until told to end. */
+struct spinner { pthread_t thread; int up, end, tid_ok; void *(*fn)(void *); };
+
+static void *spin(void *arg)
+{
+    struct spinner *s = arg;
+    cr_assert_eq(weft_attach(), 0);
+    __atomic_store_n(&s->up, 1, __ATOMIC_RELEASE);
+    while (__atomic_load_n(&s->end, __ATOMIC_ACQUIRE) == 0)
+        ;
+    return NULL;
+}
+
+static void spinner_start(struct spinner *s, void *(*fn)(void *))
+{
+    memset(s, 0, sizeof *s);
+    cr_assert_eq(pthread_create(&s->thread, NULL, fn, s), 0);
+    test_until(__atomic_load_n(&s->up, __ATOMIC_ACQUIRE) != 0);
+}
+
+static void spinner_end(struct spinner *s)
+{
+    __atomic_store_n(&s->end, 1, __ATOMIC_RELEASE);
+    pthread_join(s->thread, NULL);
+}
+
+static void start(void)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cr_assert_eq(weft_start(&cfg), 0);
+}
+
+/* ---- chaining ------------------------------------------------------------------------------------------------------ */
+
+Test(stop_signals, a_handler_installed_before_sees_the_hosts_signals_and_comes_back)
+{
+    install(SIGURG, count, NULL);
+    for (int life = 0; life < 2; life++) {
+        start();
+        struct spinner s;
+        spinner_start(&s, spin);
+        assert_each_is_seen(SIGURG, 20);
+        for (int i = 0; i < 20; i++) {
+            int before = seen();
+            pthread_kill(s.thread, SIGURG); /* to an attached thread, as a stop does it */
+            test_until(seen() > before);
+            weft_gc();
+        }
+        spinner_end(&s);
+        cr_assert_eq(weft_stop(), 0);
+        assert_installed(SIGURG, count);
+        assert_each_is_seen(SIGURG, 4);
+    }
+}
+
+Test(stop_signals, a_handler_installed_after_the_start_may_chain)
+{
+    install(SIGURG, count, NULL);
+    start();
+    install(SIGURG, count_and_chain, &below);
+    struct spinner s;
+    spinner_start(&s, spin);
+    int64_t before = stops();
+    for (int i = 0; i < 50; i++)
+        weft_gc(); /* the spinner is stopped through the host's handler */
+    cr_assert(stops() >= before + 50);
+    cr_assert(seen_second() > 0); /* one call may serve several stops in a row */
+    assert_each_is_seen(SIGURG, 20);
+    spinner_end(&s);
+    cr_assert_eq(weft_stop(), 0);
+    assert_installed(SIGURG, count_and_chain); /* not ours to remove */
+    assert_each_is_seen(SIGURG, 4); /* through what is left of ours */
+}
+
+/* The host's second handler chains to ours, and ours is then put in front of it again. */
+Test(stop_signals, lives_of_the_runtime_and_handlers_of_the_host_alternate)
+{
+    install(SIGURG, count, NULL);
+    for (int life = 0; life < 4; life++) {
+        start();
+        struct spinner s;
+        spinner_start(&s, spin);
+        weft_gc();
+        if (life == 1)
+            install(SIGURG, count_and_chain, &below);
+        int second = seen_second();
+        assert_each_is_seen(SIGURG, 6);
+        weft_gc();
+        cr_assert_eq(life > 0, seen_second() > second);
+        spinner_end(&s);
+        cr_assert_eq(weft_stop(), 0);
+        assert_each_is_seen(SIGURG, 2);
+    }
+    assert_installed(SIGURG, count_and_chain);
+    cr_assert_eq(sigaction(SIGURG, &below, NULL), 0); /* what it found: ours */
+    for (int life = 0; life < 2; life++) {
+        start();
+        assert_each_is_seen(SIGURG, 6);
+        cr_assert_eq(weft_stop(), 0);
+        assert_installed(SIGURG, count);
+    }
+}
+
+/* ---- floods --------------------------------------------------------------------------------------------------------- */
+
+static void flood(void (*send)(pthread_t))
+{
+    install(SIGURG, count, NULL);
+    start();
+    struct spinner s[2];
+    spinner_start(&s[0], spin);
+    spinner_start(&s[1], spin);
+    for (int i = 0; i < 300; i++) {
+        send(s[0].thread);
+        weft_gc();
+        send(s[1].thread);
+    }
+    spinner_end(&s[0]);
+    spinner_end(&s[1]);
+    cr_assert_eq(weft_stop(), 0);
+    cr_assert(seen() > 0);
+}
+
+static void send_kill(pthread_t t) { pthread_kill(t, SIGURG); }
+static void send_value(pthread_t t) { pthread_sigqueue(t, SIGURG, (union sigval){ .sival_int = 17 }); }
+/* One that is pending swallows what a stop sends: it must stop the thread in its place. */
+Test(stop_signals, signals_that_the_host_kills_its_threads_with) { flood(send_kill); }
+Test(stop_signals, signals_that_the_host_queues_for_its_threads) { flood(send_value); }
+
+static void *spin_with_pending(void *arg)
+{
+    struct spinner *s = arg;
+    sigset_t set;
+    cr_assert_eq(weft_attach(), 0);
+    sigemptyset(&set);
+    sigaddset(&set, SIGURG);
+    __atomic_store_n(&s->up, 1, __ATOMIC_RELEASE);
+    while (__atomic_load_n(&s->end, __ATOMIC_ACQUIRE) == 0) {
+        pthread_sigmask(SIG_BLOCK, &set, NULL);
+        pthread_sigqueue(pthread_self(), SIGURG, (union sigval){ 0 });
+        for (volatile int i = 0; i < 20000; i++)
+            ;
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    }
+    return NULL;
+}
+
+Test(stop_signals, a_stop_whose_signal_melts_into_one_of_the_hosts)
+{
+    install(SIGURG, count, NULL);
+    start();
+    struct spinner s;
+    spinner_start(&s, spin_with_pending);
+    for (int i = 0; i < 300; i++)
+        weft_gc();
+    spinner_end(&s);
+    cr_assert_eq(weft_stop(), 0);
+}
+
+/* ---- masks -------------------------------------------------------------------------------------------------------------- */
+
+static void *block_all_for_a_while(void *arg)
+{
+    struct spinner *s = arg;
+    sigset_t all, old;
+    cr_assert_eq(weft_attach(), 0);
+    sigfillset(&all);
+    for (int i = 0; i < 20; i++) {
+        pthread_sigmask(SIG_SETMASK, &all, &old);
+        __atomic_store_n(&s->up, 1, __ATOMIC_RELEASE);
+        struct timespec ts = { 0, 2000000 };
+        nanosleep(&ts, NULL);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+    }
+    return NULL;
+}
+
+Test(stop_signals, a_stop_waits_for_a_thread_that_blocks_all_signals)
+{
+    start();
+    struct spinner s;
+    spinner_start(&s, block_all_for_a_while);
+    for (int i = 0; i < 50; i++)
+        weft_gc();
+    spinner_end(&s);
+    cr_assert_eq(weft_stop(), 0);
+}
+
+/* It attached with all signals blocked, as a host that has a thread for signals makes its threads. */
+static void *blocked_from_birth(void *arg)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    return spin(arg);
+}
+
+Test(stop_signals, attaching_unblocks_the_stop_signal)
+{
+    start();
+    struct spinner s;
+    spinner_start(&s, blocked_from_birth);
+    for (int i = 0; i < 50; i++)
+        weft_gc();
+    spinner_end(&s);
+    cr_assert_eq(weft_stop(), 0);
+}
+
+/* A sigwait takes the stop's signal; the thread then computes, and is to be stopped by another one. */
+static int taken_by_wait;
+static void *wait_for_signals(void *arg)
+{
+    struct spinner *s = arg;
+    sigset_t set;
+    int sig;
+    cr_assert_eq(weft_attach(), 0);
+    sigemptyset(&set);
+    sigaddset(&set, SIGURG);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    __atomic_store_n(&s->up, 1, __ATOMIC_RELEASE);
+    sigwait(&set, &sig);
+    __atomic_store_n(&taken_by_wait, 1, __ATOMIC_RELEASE);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    while (__atomic_load_n(&s->end, __ATOMIC_ACQUIRE) == 0)
+        ;
+    return NULL;
+}
+
+Test(stop_signals, a_stop_whose_signal_is_taken_by_sigwait)
+{
+    start();
+    struct spinner s;
+    spinner_start(&s, wait_for_signals);
+    for (int i = 0; i < 5; i++)
+        weft_gc();
+    cr_assert_eq(__atomic_load_n(&taken_by_wait, __ATOMIC_ACQUIRE), 1);
+    spinner_end(&s);
+    cr_assert_eq(weft_stop(), 0);
+}
+
+/* ---- another signal ------------------------------------------------------------------------------------------------------- */
+
+static void with_signal(int sig)
+{
+    install(sig, count, NULL);
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.stop_signal = sig;
+    cr_assert_eq(weft_start(&cfg), 0);
+    struct spinner s;
+    spinner_start(&s, spin);
+    for (int i = 0; i < 30; i++)
+        weft_gc();
+    int ours = seen();
+    for (int i = 0; i < 30; i++) {
+        int before = seen();
+        pthread_kill(s.thread, sig);
+        test_until(seen() > before);
+    }
+    cr_assert(sig < SIGRTMIN || (ours == 0 && seen() == 30), "real-time signals are told apart exactly: %d, %d", ours, seen());
+    spinner_end(&s);
+    cr_assert_eq(weft_stop(), 0);
+    assert_installed(sig, count);
+}
+
+Test(stop_signals, a_real_time_signal_of_choice) { with_signal(SIGRTMIN + 5); }
+Test(stop_signals, a_signal_whose_default_would_end_the_program) { with_signal(SIGUSR1); }
+Test(stop_signals, no_handler_and_a_default_that_would_end_the_program)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.stop_signal = SIGUSR2;
+    cr_assert_eq(weft_start(&cfg), 0);
+    struct spinner s;
+    spinner_start(&s, spin);
+    for (int i = 0; i < 30; i++)
+        weft_gc();
+    spinner_end(&s);
+    cr_assert_eq(weft_stop(), 0);
+}
+
+/* ---- faults of the host ------------------------------------------------------------------------------------------------------ */
+
+static __thread sigjmp_buf probe_from;
+static __thread volatile int probing;
+static char *nobody; /* a page that cannot be read */
+
+static void jump_out(int sig, siginfo_t *info, void *uc)
+{
+    (void)uc;
+    cr_assert(probing && sig == SIGSEGV && info->si_addr == nobody);
+    count(sig, info, uc);
+    siglongjmp(probe_from, 1);
+}
+
+/* As a host does that finds out in this way whether memory can be read. */
+static __attribute__((noinline)) bool readable(volatile char *p)
+{
+    probing = 1;
+    if (sigsetjmp(probe_from, 1) != 0) {
+        probing = 0;
+        return false;
+    }
+    (void)*p;
+    probing = 0;
+    return true;
+}
+
+static void probe_in_fiber(void *arg)
+{
+    char mine = 0;
+    for (int i = 0; i < 50; i++) {
+        cr_assert_not(readable(nobody));
+        cr_assert(readable(&mine));
+        if (i % 10 == 0)
+            weft_gc();
+        weft_yield();
+    }
+    weft_waitgroup_done(arg);
+}
+
+static void probe_everywhere(int fibers)
+{
+    weft_waitgroup wg = { 0 };
+    for (int i = 0; i < fibers; i++) {
+        weft_waitgroup_add(&wg, 1);
+        cr_assert_eq(weft_go(probe_in_fiber, &wg), 0);
+    }
+    for (int i = 0; i < 50; i++)
+        cr_assert_not(readable(nobody));
+    weft_waitgroup_wait(&wg);
+    cr_assert_eq(seen(), 50 * fibers + 50);
+    calls = 0;
+}
+
+static void page_that_cannot_be_read(void)
+{
+    nobody = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert_neq(nobody, MAP_FAILED);
+}
+
+Test(stop_signals, the_hosts_faults_are_the_hosts)
+{
+    page_that_cannot_be_read();
+    install(SIGSEGV, jump_out, NULL);
+    for (int life = 0; life < 2; life++) {
+        start();
+        probe_everywhere(8);
+        cr_assert_eq(weft_stop(), 0);
+        assert_installed(SIGSEGV, jump_out);
+        cr_assert_not(readable(nobody));
+        calls = 0;
+    }
+}
+
+Test(stop_signals, faults_with_a_handler_installed_after_the_start)
+{
+    page_that_cannot_be_read();
+    install(SIGSEGV, jump_out, NULL);
+    start();
+    install(SIGSEGV, count_and_chain, &below); /* to ours, which passes on to the first one */
+    probe_everywhere(8);
+    cr_assert_eq(weft_stop(), 0);
+    start();
+    probe_everywhere(8);
+    cr_assert_eq(seen_second(), 2 * 450);
+    cr_assert_eq(weft_stop(), 0);
+    assert_installed(SIGSEGV, count_and_chain);
+}
+
+/* ---- system calls -------------------------------------------------------------------------------------------------------------- */
+
+struct reading { int fd; ssize_t got; int err; bool blocking; weft_waitgroup wg; };
+
+static void read_pipe(void *arg)
+{
+    struct reading *r = arg;
+    char c;
+    if (r->blocking)
+        weft_blocking_begin();
+    errno = 0;
+    r->got = read(r->fd, &c, 1);
+    r->err = errno;
+    if (r->blocking)
+        weft_blocking_end();
+    weft_waitgroup_done(&r->wg);
+}
+
+static void stops_and_reads(void *arg)
+{
+    int p[2];
+    cr_assert_eq(pipe(p), 0);
+    struct reading r = { .fd = p[0], .blocking = *(bool *)arg };
+    weft_waitgroup_add(&r.wg, 1);
+    cr_assert_eq(weft_go(read_pipe, &r), 0);
+    for (int i = 0; i < 200; i++) {
+        weft_gc();
+        weft_yield();
+    }
+    cr_assert_eq(write(p[1], "x", 1), 1);
+    weft_waitgroup_wait(&r.wg);
+    cr_assert(r.got == 1 && r.err == 0, "read gave %zd, errno %d", r.got, r.err);
+    close(p[0]);
+    close(p[1]);
+}
+
+Test(stop_signals, a_read_in_a_fiber_is_not_disturbed_by_stops)
+{
+    for (int procs = 1; procs <= 3; procs += 2) {
+        test_run_procs(procs, stops_and_reads, &(bool){ false });
+        test_run_procs(procs, stops_and_reads, &(bool){ true });
+    }
+}
+
+/* Calls that the kernel never restarts: announced as blocking, they are left alone. */
+static void sleep_announced(void *arg)
+{
+    struct reading *r = arg;
+    struct timespec ts = { 0, 50000000 };
+    weft_blocking_begin();
+    r->got = nanosleep(&ts, NULL);
+    weft_blocking_end();
+    weft_waitgroup_done(&r->wg);
+}
+
+static void stops_and_sleeps(void *arg)
+{
+    (void)arg;
+    struct reading r = { .got = -1 };
+    weft_waitgroup_add(&r.wg, 1);
+    cr_assert_eq(weft_go(sleep_announced, &r), 0);
+    while (weft_waitgroup_wait_until(&r.wg, weft_now() + WEFT_MILLISECOND) == -ETIMEDOUT)
+        weft_gc();
+    cr_assert_eq(r.got, 0);
+}
+
+Test(stop_signals, between_blocking_begin_and_end_no_call_is_interrupted) { test_run_procs(2, stops_and_sleeps, NULL); }
+
+/* ---- the alternate stack --------------------------------------------------------------------------------------------------------- */
+
+/* One that the host installs in place of ours stays when the thread detaches. */
+Test(stop_signals, the_hosts_alternate_stack_stays)
+{
+    start();
+    static char mine[65536];
+    stack_t ss = { .ss_sp = mine, .ss_size = sizeof mine }, now;
+    cr_assert_eq(sigaltstack(&ss, NULL), 0);
+    weft_gc();
+    cr_assert_eq(weft_stop(), 0);
+    cr_assert_eq(sigaltstack(NULL, &now), 0);
+    cr_assert(now.ss_sp == mine && !(now.ss_flags & SS_DISABLE));
+}
