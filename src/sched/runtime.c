@@ -355,6 +355,7 @@ void runtime_leave_fiber(struct m *m)
     struct fiber *f = m->cur;
     if (f == NULL) { /* parked in place */
         void *drop;
+        m->prev_to = AFTER_NOTHING; /* what the fiber that was left last here wanted is done long ago */
         weft_arch_switch(&drop, m->g0_sp);
         __builtin_unreachable();
     }
