@@ -404,7 +404,6 @@ bool m_exit_locked(struct m *m)
 /* ---- threads of the host ------------------------------------------------------------------------------- */
 
 static pthread_key_t detach_key;
-static pthread_once_t detach_once = PTHREAD_ONCE_INIT;
 
 static void thread_gone(void *arg)
 {
@@ -417,7 +416,9 @@ static void thread_gone(void *arg)
     store_rel(&m->dead, M_DEAD); /* rel: nobody points to it any more; acq in m_claim */
 }
 
-static void make_detach_key(void) { pthread_key_create(&detach_key, thread_gone); }
+/* Destructors run in the order of keys. Off-heap memory makes one too when the library is loaded: what that does, under its locks and in user code, must come when the thread has
+ * detached, or a collector that needs memory would stop it there. Hence the priority. */
+__attribute__((constructor(101))) static void make_detach_key(void) { pthread_key_create(&detach_key, thread_gone); }
 
 /* A machine for a thread of the host; the one it has from an earlier life, if any. */
 static struct m *m_claim(struct m *own)
@@ -441,7 +442,6 @@ int m_attach(struct m **out)
 {
     if (load_acq(&sched.running) == 0)
         return -ESRCH;
-    pthread_once(&detach_once, make_detach_key);
     struct m *own = weft_tls_m; /* of an earlier life of the runtime, perhaps */
     if (own != NULL)
         m_thread_teardown(own);

@@ -474,10 +474,41 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
     }
 }
 
+/* ---- fork -------------------------------------------------------------------------------------------------------- */
+
+/* Between the handlers of fork(2) the thread that forks holds every lock of off-heap memory and of malloc, in user code. The first a collector needs in a stop, so it must not
+ * be stopped there: the signal waits till the fork is done. Ours are registered after those of off-heap memory, and so run before them on the way in, after them on the way out. */
+static __thread bool fork_blocked __attribute__((tls_model("initial-exec")));
+
+static void fork_prepare(void)
+{
+    fork_blocked = false;
+    if (m_self() == NULL || load_acq(&sched.running) == 0)
+        return;
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, sched.stop_signal);
+    fork_blocked = pthread_sigmask(SIG_BLOCK, &set, &old) == 0 && !sigismember(&old, sched.stop_signal);
+}
+
+static void fork_done(void)
+{
+    if (!fork_blocked)
+        return;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, sched.stop_signal);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static void fork_register(void) { pthread_atfork(fork_prepare, fork_done, fork_done); }
+
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
 int world_start_up(void)
 {
+    pthread_once(&fork_once, fork_register);
     sched.fenced = sched.cfg.membarrier == 0 || !membarrier_ready();
     lock_init(&world.helpers_lock, RANK_LEAF);
     if (load_rlx(&world.gate) == 0) /* rlx: nobody runs yet */
