@@ -12,7 +12,7 @@
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/world.h"
-#include "os/clock.h"
+#include "os/vm.h"
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
@@ -146,6 +146,7 @@ static void host_relax(void)
 static void host_stop(int reason) { world_stop(reason, true); }
 static void host_parallel(unsigned want, void (*fn)(void *, unsigned, unsigned), void *arg) { world_parallel(want, fn, arg); }
 static unsigned host_procs(void) { return sched.nprocs; }
+static uint64_t host_stack_bytes(void) { return stack_slots() * os_page_bytes(); }
 static void host_finalizers(void) { worker_poke(&finalizers); }
 static void host_sweep(void) { worker_poke(&sweeper); }
 
@@ -158,7 +159,7 @@ int mutator_start(void)
 {
     static const struct gc_host host = {
         .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .parallel = host_parallel, .procs = host_procs,
-        .finalizers_ready = host_finalizers, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
+        .stack_bytes = host_stack_bytes, .finalizers_ready = host_finalizers, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
     };
     const struct config *c = &sched.cfg;
     struct gc_settings set = {
@@ -382,8 +383,8 @@ void sched_fill_stats(weft_mem_stats *out)
     off_stats(OFF_PROF, &prof);
     off_stats(OFF_TRACE, &trace);
     off_stats(OFF_OTHER, &other);
-    out->stack_inuse = stack_bound() * 4096;
-    out->stack_sys = stack_slots() * 4096;
+    out->stack_inuse = stack_bound() * os_page_bytes();
+    out->stack_sys = stack_slots() * os_page_bytes();
     out->buck_hash_sys = prof.mapped_bytes;
     out->other_sys += sched_mem.mapped_bytes + fiber_mem.mapped_bytes + trace.mapped_bytes + other.mapped_bytes;
     out->sys = out->heap_sys + out->stack_sys + out->mspan_sys + out->mcache_sys + out->buck_hash_sys + out->gc_sys + out->other_sys;
