@@ -279,6 +279,40 @@ static void run_trickle(void *arg)
 
 Test(io_stream, trickle) { test_run_procs(2, run_trickle, NULL); }
 
+/* Who asks for nothing gets it at once, though there is nothing: the body of an empty message, say. */
+static void read_nothing(weft_fd *r, weft_fd *w)
+{
+    char c;
+    struct iovec none[2] = { { &c, 0 }, { &c, 0 } };
+    OK(weft_fd_set_deadline(r, weft_now() + 5 * WEFT_SECOND, 0));
+    cr_expect_eq(weft_read(r, &c, 0), 0);
+    cr_expect_eq(weft_read_full(r, &c, 0), 0);
+    cr_expect_eq(weft_readv(r, NULL, 0), 0);
+    cr_expect_eq(weft_readv(r, none, 2), 0);
+    OK(weft_write(w, "x", 1));
+    cr_expect_eq(weft_read(r, &c, 0), 0);
+    cr_expect_eq(weft_read(r, &c, 1), 1, "and takes nothing away");
+    OK(weft_fd_set_deadline(r, 1, 0));
+    cr_expect_eq(weft_read(r, &c, 0), -ETIMEDOUT);
+    OK(weft_fd_close(r));
+    cr_expect_eq(weft_read_full(r, &c, 0), -ECANCELED);
+    OK(weft_fd_close(w));
+}
+
+static void run_nothing(void *arg)
+{
+    (void)arg;
+    weft_fd *r, *w;
+    pipe_new(&r, &w);
+    read_nothing(r, w);
+    pair_new(SOCK_STREAM, &r, &w);
+    read_nothing(r, w);
+    tcp_new(&r, &w);
+    read_nothing(r, w);
+}
+
+Test(io_stream, a_read_of_no_bytes_does_not_wait) { test_run(run_nothing, NULL); }
+
 /* ---- turns ------------------------------------------------------------------------------------------------------------ */
 
 static weft_fd *shared_r, *shared_w;

@@ -21,10 +21,10 @@ WEFT_API int weft_fd_open(int fd, weft_fd **out) WEFT_MUST_CHECK;
 WEFT_API int weft_fd_close(weft_fd *f);
 /* The descriptor; -1 once closed. It stays weft's. */
 WEFT_API int weft_fd_number(const weft_fd *f);
-/* Deadlines of all later and waiting reads (accept, connect: write) and writes, times of weft_now(); 0: none. In the past: fail at once. */
+/* Deadlines of all later and waiting reads and writes, times of weft_now(); 0: none. In the past: fail at once. To accept is to read, to connect is to write. */
 WEFT_API int weft_fd_set_deadline(weft_fd *f, int64_t read_deadline, int64_t write_deadline);
 
-/* As read(2): what is there, at least 1 byte; 0 at end of file. */
+/* As read(2): what is there, at least 1 byte; 0 at end of file, and at once if there is no room for a byte. */
 WEFT_API ssize_t weft_read(weft_fd *f, void *buf, size_t n);
 WEFT_API ssize_t weft_readv(weft_fd *f, const struct iovec *iov, int n);
 /* Reads n bytes; fewer only at end of file; an error after some bytes returns them, the next call the error. */

@@ -121,10 +121,11 @@ static inline void note_short(struct fd *f, ssize_t got, size_t wanted)
 
 struct read_op { char *buf; size_t n, done; bool full; };
 
+/* No bytes are wanted: no call, which on an empty socket would wait for what nobody asked for. */
 static ssize_t try_read(struct fd *f, void *arg)
 {
     struct read_op *op = arg;
-    do {
+    while (op->done < op->n) {
         if (surely_empty(f))
             return -EAGAIN;
         forget(f, FD_READ);
@@ -133,10 +134,10 @@ static ssize_t try_read(struct fd *f, void *arg)
         note_short(f, r, want);
         if (r < 0)
             return partial(&f->side[FD_READ], op->done, r);
-        if (r == 0)
-            break;
         op->done += (size_t)r;
-    } while (op->full && op->done < op->n);
+        if (r == 0 || !op->full)
+            break;
+    }
     return (ssize_t)op->done;
 }
 
@@ -158,6 +159,8 @@ struct readv_op { const struct iovec *iov; int n; size_t bytes; };
 static ssize_t try_readv(struct fd *f, void *arg)
 {
     struct readv_op *op = arg;
+    if (op->bytes == 0) /* as in try_read */
+        return 0;
     if (surely_empty(f))
         return -EAGAIN;
     ssize_t r = sys_recvmsg(f, op->iov, op->n);
