@@ -257,6 +257,66 @@ Test(mutex, may_be_freed_by_who_unlocked_it_last)
         test_run_procs(procs, freed, NULL);
 }
 
+/* An unlocker may come to the lot when its mutex was freed long ago and the memory is something else, on which others wait. It must leave that alone. */
+struct heirs { union { weft_sema s; weft_rwmutex rw; weft_waitgroup wg; weft_cond c; weft_mutex m; } at; weft_mutex m; weft_waitgroup all; };
+
+static void heir_sema(void *arg) { weft_sema_acquire(&((struct heirs *)arg)->at.s); }
+static void heir_group(void *arg) { cr_assert_eq(weft_waitgroup_wait_until(&((struct heirs *)arg)->at.wg, weft_now() + 100 * WEFT_SECOND), 0); }
+static void heir_reader(void *arg)
+{
+    struct heirs *h = arg;
+    weft_rwmutex_rlock(&h->at.rw);
+    weft_rwmutex_runlock(&h->at.rw);
+}
+static void heir_cond(void *arg)
+{
+    struct heirs *h = arg;
+    weft_mutex_lock(&h->m);
+    weft_cond_wait(&h->at.c, &h->m);
+    weft_mutex_unlock(&h->m);
+}
+
+static void start_heirs(struct heirs *h, weft_fn *fn, enum lot_kind kind)
+{
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_eq(weft_waitgroup_go(&h->all, fn, h), 0);
+        test_until(parked_as(&h->at, kind) == i + 1);
+    }
+    uint64_t before = h->at.s.state_;
+    for (int i = 0; i < 3; i++)
+        weft_mutex_unlock_slow(&h->at.m, 2); /* as if others had waited when it gave the mutex up */
+    cr_assert_eq(parked_as(&h->at, kind), 2);
+    cr_assert_eq(h->at.s.state_, before);
+}
+
+static void late_unlock(void *arg)
+{
+    (void)arg;
+    struct heirs h = { 0 };
+    start_heirs(&h, heir_sema, LOT_ANY);
+    weft_sema_release(&h.at.s, 2);
+    weft_waitgroup_wait(&h.all);
+
+    h = (struct heirs){ 0 };
+    cr_assert_eq(weft_waitgroup_add(&h.at.wg, 2), 0);
+    start_heirs(&h, heir_group, LOT_ANY);
+    cr_assert_eq(weft_waitgroup_add(&h.at.wg, -2), 0);
+    weft_waitgroup_wait(&h.all);
+
+    h = (struct heirs){ 0 };
+    weft_rwmutex_lock(&h.at.rw);
+    start_heirs(&h, heir_reader, LOT_READER);
+    weft_rwmutex_unlock(&h.at.rw);
+    weft_waitgroup_wait(&h.all);
+
+    h = (struct heirs){ 0 };
+    start_heirs(&h, heir_cond, LOT_ANY);
+    weft_cond_broadcast(&h.at.c);
+    weft_waitgroup_wait(&h.all);
+}
+
+Test(mutex, a_late_unlock_leaves_alone_what_came_after) { test_run(late_unlock, NULL); }
+
 /* ---- misuse, host threads -------------------------------------------------------------------------------------------------- */
 
 static void unlock_unlocked(void *arg)

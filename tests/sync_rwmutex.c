@@ -113,9 +113,9 @@ static void writer(void *arg)
 
 static void start(struct turns *t, weft_fn *fn)
 {
-    size_t n = parked_at(&t->rw, fn == writer);
+    size_t n = parked_as(&t->rw, fn == writer ? LOT_WRITER : LOT_READER);
     cr_assert_eq(weft_waitgroup_go(&t->wg, fn, t), 0);
-    test_until(parked_at(&t->rw, fn == writer) == n + 1);
+    test_until(parked_as(&t->rw, fn == writer ? LOT_WRITER : LOT_READER) == n + 1);
 }
 
 static void turns(void *arg)
@@ -165,7 +165,7 @@ static void given_up(void *arg)
     struct turns t = { 0 };
     weft_rwmutex_rlock(&t.rw);
     cr_assert_eq(weft_waitgroup_go(&t.wg, hasty_writer, &t), 0);
-    test_until(parked_at(&t.rw, true) == 1);
+    test_until(parked_as(&t.rw, LOT_WRITER) == 1);
     for (int i = 0; i < 3; i++)
         cr_assert_eq(weft_waitgroup_go(&t.wg, reader, &t), 0);
     weft_waitgroup_wait(&t.wg); /* we still read */

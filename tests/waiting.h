@@ -23,13 +23,13 @@ static inline size_t waiting_in(weft_chan *c, struct chan_queue *q)
 static inline size_t senders(weft_chan *c) { return waiting_in(c, &c->sendq); }
 static inline size_t receivers(weft_chan *c) { return waiting_in(c, &c->recvq); }
 
-/* Fibers that are parked in the lot for a lock or the like; second: under its second key. */
-static inline size_t parked_at(void *addr, bool second)
+/* Fibers that are parked in the lot for a lock or the like. */
+static inline size_t parked_as(void *addr, enum lot_kind kind)
 {
     struct m *m = rt_enter();
     size_t n = 0;
     struct lot_bucket *b = lot_lock(addr);
-    struct lot_waiter *first = lot_first(b, (uintptr_t)addr + second), *w = first;
+    struct lot_waiter *first = lot_first(b, lot_key(addr, kind)), *w = first;
     if (first != NULL)
         do {
             n += w->where == LOT_PARKED;
@@ -39,6 +39,6 @@ static inline size_t parked_at(void *addr, bool second)
     rt_leave(m);
     return n;
 }
-static inline size_t parked_on(void *addr) { return parked_at(addr, false); }
+static inline size_t parked_on(void *addr) { return parked_as(addr, LOT_ANY) + parked_as(addr, LOT_MUTEX); }
 
 #endif

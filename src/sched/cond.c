@@ -12,6 +12,7 @@
 #include <weft/sync.h>
 
 static inline w_u32 *waiters(weft_cond *c) { return (w_u32 *)&c->waiters_; }
+static inline uintptr_t key(weft_cond *c) { return lot_key(c, LOT_ANY); }
 
 static inline void count_out(weft_cond *c, uint32_t n)
 {
@@ -23,7 +24,7 @@ int weft_cond_wait_until(weft_cond *c, weft_mutex *m, int64_t deadline)
     struct lot_waiter w = { 0 };
     struct m *self = rt_enter();
     struct lot_bucket *b = lot_lock(c);
-    lot_add(b, &w, (uintptr_t)c, false);
+    lot_add(b, &w, key(c), false);
     store_rlx(waiters(c), load_rlx(waiters(c)) + 1); /* rlx: as in count_out */
     lot_unlock(b);
     rt_leave(self);
@@ -54,7 +55,7 @@ void weft_cond_signal(weft_cond *c)
     struct m *self = rt_enter();
     struct fiber *f = NULL;
     struct lot_bucket *b = lot_lock(c);
-    struct lot_waiter *w = lot_first(b, (uintptr_t)c);
+    struct lot_waiter *w = lot_first(b, key(c));
     if (w != NULL) {
         count_out(c, 1);
         f = lot_grant(b, w);
@@ -72,7 +73,7 @@ void weft_cond_broadcast(weft_cond *c)
     struct m *self = rt_enter();
     uint32_t n;
     struct lot_bucket *b = lot_lock(c);
-    struct fiber *chain = lot_grant_all(b, (uintptr_t)c, &n);
+    struct fiber *chain = lot_grant_all(b, key(c), &n);
     if (n != 0)
         count_out(c, n);
     lot_unlock(b);

@@ -12,7 +12,8 @@
  *     not compete for it.
  *   - As long as somebody waits, the word is there: the waiter has not returned from its call. So a waker that left the word free, and then comes to the bucket by the
  *     bare address, touches the word only if it finds a waiter. That is why a mutex may be freed by whoever locked it last, though another
- *     fiber may not have returned from its unlock.
+ *     fiber may not have returned from its unlock. Should its memory be something else by then, say a semaphore, those who wait for that have another
+ *     key; should it be a mutex again, one more look at its waiters does no harm.
  *
  * Deadlines. The timer's callback does not take the waiter out; it only wakes the fiber, once, under the bucket's lock. The fiber then locks the bucket itself: if it has been
  * granted meanwhile, then so be it, it succeeds; else it takes itself out, and with the bucket locked its caller puts the flags right. So no grant is
@@ -32,7 +33,7 @@ static struct lot_bucket buckets[1 << BUCKETS_LOG2] = {
     [0 ... (1 << BUCKETS_LOG2) - 1] = { .lock = LOCK_INIT(RANK_SEMA) },
 };
 
-/* Both keys of an address fall into one bucket, as the smallest thing that waits is 4 bytes. */
+/* All keys of an address fall into one bucket, as the smallest thing that is waited for has 4 bytes. */
 static inline uint64_t hash(uintptr_t key)
 {
     return (uint64_t)(key >> 2) * 0x9e3779b97f4a7c15u;
@@ -118,7 +119,7 @@ void lot_add(struct lot_bucket *b, struct lot_waiter *w, uintptr_t key, bool fro
     struct lot_waiter **at = find(b, key), *first = *at;
     if (first == NULL) {
         w->next = w->prev = w;
-        w->prio = (uint32_t)(hash(key) >> 16) ^ (uint32_t)(key & 1);
+        w->prio = (uint32_t)(hash(key) >> 16) ^ (uint32_t)(key & 3);
         tree_insert(b, w);
         return;
     }

@@ -8,6 +8,10 @@
 
 enum lot_where { LOT_QUEUED, LOT_PARKED, LOT_AWAKE };
 
+/* What is waited for at an address: the low two bits of the key. Mutexes and read-write locks have kinds of their own, since who unlocks one may come late ([LOT]). */
+enum lot_kind { LOT_ANY, LOT_MUTEX, LOT_READER, LOT_WRITER };
+static inline uintptr_t lot_key(const void *addr, enum lot_kind kind) { return (uintptr_t)addr + kind; }
+
 /* On the stack of the fiber that waits. All under the bucket's lock. */
 struct lot_waiter {
     struct lot_waiter *left, *right; /* tree of the bucket; of the first of its key only */
@@ -26,7 +30,7 @@ struct lot_bucket {
     struct lot_waiter *root;
 } w_aligned(64);
 
-/* The bucket of an address, locked. Keys that wait there are addr, or addr + 1 for a second queue of the same thing. */
+/* The bucket of an address, which is that of all its keys, locked. */
 struct lot_bucket *lot_lock(const void *addr);
 static inline void lot_unlock(struct lot_bucket *b) { lock_drop(&b->lock); }
 
@@ -45,7 +49,7 @@ void lot_ready_all(struct fiber *chain);
  * the caller can put its flags right. */
 int lot_park(struct lot_bucket *b, struct lot_waiter *w, int64_t deadline, enum wait_reason why);
 
-/* Forgets all who wait: when the runtime ends, and in the child of a fork. */
+/* Forgets all who wait: when the runtime ends. */
 void lot_reset(void);
 
 #endif

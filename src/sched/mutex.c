@@ -37,6 +37,7 @@
 #define SPIN_PAUSES 30
 
 static inline w_u32 *word(weft_mutex *m) { return (w_u32 *)&m->state; }
+static inline uintptr_t key(weft_mutex *m) { return lot_key(m, LOT_MUTEX); }
 
 /* Spinning pays if the owner runs on another processor, and nothing else wants ours. */
 static bool can_spin(struct m *m, int round)
@@ -114,11 +115,11 @@ static int lock_inside(weft_mutex *m, int64_t deadline)
             lot_unlock(b);
             continue;
         }
-        lot_add(b, &w, (uintptr_t)m, began != 0);
+        lot_add(b, &w, key(m), began != 0);
         if (began == 0)
             began = now;
         if (lot_park(b, &w, deadline, WAIT_MUTEX) != 0) {
-            if (lot_first(b, (uintptr_t)m) == NULL)
+            if (lot_first(b, key(m)) == NULL)
                 and_rlx(word(m), ~(PARKED | STARVING)); /* rlx: under the bucket's lock */
             lot_unlock(b);
             return -ETIMEDOUT;
@@ -196,7 +197,7 @@ void weft_mutex_unlock_slow(weft_mutex *m, uint32_t left)
         return;
     struct m *self = rt_enter();
     struct lot_bucket *b = lot_lock(m);
-    struct lot_waiter *w = lot_first(b, (uintptr_t)m);
+    struct lot_waiter *w = lot_first(b, key(m));
     struct fiber *f = w != NULL ? pass_on(b, m, w) : NULL;
     lot_unlock(b);
     if (f != NULL)

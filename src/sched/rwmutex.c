@@ -1,6 +1,6 @@
 /* Read-write locks.
  *
- * One word, and two queues in the parking lot ([LOT]): readers under the address, writers under the address + 1.
+ * One word, and two queues in the parking lot ([LOT]), of readers and of writers.
  *      WRITER        a writer owns it
  *      WRITER_WAITS  new readers queue; as of the bucket's lock
  *      READER_WAITS  as of the bucket's lock
@@ -23,8 +23,8 @@
 #define READER 8u
 
 static inline w_u32 *word(weft_rwmutex *rw) { return (w_u32 *)&rw->state_; }
-static inline uintptr_t reader_key(weft_rwmutex *rw) { return (uintptr_t)rw; }
-static inline uintptr_t writer_key(weft_rwmutex *rw) { return (uintptr_t)rw + 1; }
+static inline uintptr_t reader_key(weft_rwmutex *rw) { return lot_key(rw, LOT_READER); }
+static inline uintptr_t writer_key(weft_rwmutex *rw) { return lot_key(rw, LOT_WRITER); }
 
 /* The state after taking it; 0: it cannot be had now, or others come first. */
 static inline uint32_t read_locked(uint32_t s) { return s & (WRITER | WRITER_WAITS) ? 0 : s + READER; }

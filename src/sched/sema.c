@@ -9,6 +9,7 @@
 #define WAITS (UINT64_C(1) << 32)
 
 static inline w_u64 *word(weft_sema *s) { return (w_u64 *)&s->state_; }
+static inline uintptr_t key(weft_sema *s) { return lot_key(s, LOT_ANY); }
 
 bool weft_sema_try_acquire(weft_sema *s)
 {
@@ -43,10 +44,10 @@ static w_noinline int acquire_slow(weft_sema *s, int64_t deadline)
             lot_unlock(b);
             r = 0;
         } else {
-            lot_add(b, &w, (uintptr_t)s, false);
+            lot_add(b, &w, key(s), false);
             r = lot_park(b, &w, deadline, WAIT_SEMA);
             if (r != 0) {
-                if (lot_first(b, (uintptr_t)s) == NULL)
+                if (lot_first(b, key(s)) == NULL)
                     and_rlx(word(s), ~WAITS); /* rlx: under the bucket's lock */
                 lot_unlock(b);
             }
@@ -79,7 +80,7 @@ static w_noinline void release_slow(weft_sema *s, uint32_t n)
     struct fiber *chain = NULL, **end = &chain;
     struct lot_waiter *w;
     struct lot_bucket *b = lot_lock(s);
-    while (n > 0 && (w = lot_first(b, (uintptr_t)s)) != NULL) {
+    while (n > 0 && (w = lot_first(b, key(s))) != NULL) {
         if (lot_is_last(w))
             and_acq_rel(word(s), ~WAITS);
         n--;

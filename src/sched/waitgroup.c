@@ -23,6 +23,7 @@
 
 typedef W_PTR(struct fiber) waiter_slot;
 static inline w_u64 *word(weft_waitgroup *wg) { return (w_u64 *)&wg->state_; }
+static inline uintptr_t key(weft_waitgroup *wg) { return lot_key(wg, LOT_ANY); }
 static inline waiter_slot *slot(weft_waitgroup *wg) { return (waiter_slot *)&wg->waiter_; }
 
 /* ---- counting ------------------------------------------------------------------------------------------------ */
@@ -72,7 +73,7 @@ static w_noinline int count_many(weft_waitgroup *wg, int64_t delta)
             if (s & ONE)
                 f = vacate(wg);
             if (s & MANY)
-                chain = lot_grant_all(b, (uintptr_t)wg, &in_lot);
+                chain = lot_grant_all(b, key(wg), &in_lot);
         }
         break;
     }
@@ -174,10 +175,10 @@ static int wait_in_lot(weft_waitgroup *wg, int64_t deadline)
         if ((s & MANY) || cas_rlx(word(wg), s, s | MANY)) /* rlx: the queue is the bucket's */
             break;
     }
-    lot_add(b, &w, (uintptr_t)wg, false);
+    lot_add(b, &w, key(wg), false);
     int r = lot_park(b, &w, deadline, WAIT_GROUP);
     if (r != 0) {
-        if (lot_first(b, (uintptr_t)wg) == NULL)
+        if (lot_first(b, key(wg)) == NULL)
             and_rlx(word(wg), ~MANY); /* rlx: under the bucket's lock */
         lot_unlock(b);
     }
