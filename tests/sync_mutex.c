@@ -188,6 +188,51 @@ static void order(void *arg)
 
 Test(mutex, waiters_are_served_in_order) { test_run_procs(1, order, NULL); }
 
+/* As long as the next one has waited for long too, the lock goes on from hand to hand: nobody can take it in between, not even who has just let go of it. */
+struct hands { weft_mutex m; weft_waitgroup wg; int taken; };
+
+static void lock_twice(void *arg)
+{
+    struct hands *h = arg;
+    weft_mutex_lock(&h->m);
+    weft_mutex_unlock(&h->m);
+    if (!weft_mutex_trylock(&h->m))
+        return;
+    h->taken++;
+    weft_mutex_unlock(&h->m);
+}
+
+/* False: the first was given another processor when it was woken, and came before us. */
+static bool hand_on(void)
+{
+    struct hands h = { 0 };
+    weft_mutex_lock(&h.m);
+    for (size_t i = 0; i < 8; i++) {
+        cr_assert_eq(weft_waitgroup_go(&h.wg, lock_twice, &h), 0);
+        test_until(parked_on(&h.m) == i + 1);
+    }
+    weft_sleep(2 * WEFT_MILLISECOND);
+    weft_mutex_unlock(&h.m);
+    bool lost = weft_mutex_trylock(&h.m);
+    if (lost) {
+        test_until(__atomic_load_n(&h.m.state, __ATOMIC_RELAXED) & 8); /* it has tried, and the lock is handed over from here on */
+        weft_mutex_unlock(&h.m);
+    }
+    weft_waitgroup_wait(&h.wg);
+    cr_assert_eq(h.m.state, 0);
+    cr_assert(!lost || h.taken == 1, "%d got in between; only the last has nobody behind it", h.taken);
+    return lost;
+}
+
+static void from_hand_to_hand(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 100 && !hand_on(); i++) {
+    }
+}
+
+Test(mutex, is_handed_on_while_others_have_waited_long) { test_run_procs(1, from_hand_to_hand, NULL); }
+
 /* ---- deadlines -------------------------------------------------------------------------------------------------------- */
 
 static void deadline(void *arg)

@@ -10,7 +10,7 @@
  * which is good for throughput. A waiter that loses queues again, in front. If it has waited for more than 1 ms by then, it turns STARVING on.
  *
  * Starvation mode: unlock hands the lock to the first waiter: LOCKED is set on its behalf, under the bucket's lock. Those who come by do not spin and do not
- * try, they queue at the end. The mode ends when the waiter that gets the lock was the last or had waited for less than 1 ms.
+ * try, they queue at the end. The mode ends when the waiter that gets the lock was the last or had waited for less than 1 ms, from the first time it queued.
  *
  * The fast path in the header leaves the word without LOCKED before it comes to weft_mutex_unlock_slow. From then on the mutex may be locked, unlocked and freed by others;
  * so the slow path goes by the address alone, until it has found a waiter ([LOT]). Of two such unlockers on their way the first to get the bucket
@@ -86,6 +86,13 @@ static bool announce(weft_mutex *m, bool awoke, bool starving)
     } while (true);
 }
 
+/* We own it. Who comes next has not waited for longer than we have. */
+static void calm_down(weft_mutex *m, int64_t began_ns)
+{
+    if (os_now_ns() - began_ns < STARVING_NS)
+        and_rlx(word(m), ~STARVING); /* rlx: with LOCKED it guards nothing */
+}
+
 /* Inside the runtime. */
 static int lock_inside(weft_mutex *m, int64_t deadline)
 {
@@ -124,8 +131,10 @@ static int lock_inside(weft_mutex *m, int64_t deadline)
             lot_unlock(b);
             return -ETIMEDOUT;
         }
-        if (w.handed)
-            return 0; /* what the last owner wrote came with sched_ready */
+        if (w.handed) { /* what the last owner wrote came with sched_ready */
+            calm_down(m, began);
+            return 0;
+        }
         awoke = true;
         round = 0;
     }
@@ -163,27 +172,18 @@ bool weft_mutex_trylock(weft_mutex *m)
 static struct fiber *pass_on(struct lot_bucket *b, weft_mutex *m, struct lot_waiter *w)
 {
     bool last = lot_is_last(w);
-    int64_t now_ns = 0;
     for (;;) {
         uint32_t old = load_acq(word(m)), now; /* acq: what the owner before wrote goes to w; rel in weft_mutex_unlock */
         if (old & LOCKED)
             return NULL; /* he will come here */
-        if (old & STARVING) {
-            if (now_ns == 0)
-                now_ns = os_now_ns();
-            now = old | LOCKED;
-            if (now_ns - w->since_ns < STARVING_NS)
-                now &= ~STARVING;
-        } else {
-            if (old & WOKEN)
-                return NULL;
-            now = old | WOKEN;
-        }
+        if (!(old & STARVING) && (old & WOKEN))
+            return NULL;
+        now = old | (old & STARVING ? LOCKED : WOKEN);
         if (last)
             now &= ~(PARKED | STARVING);
         if (cas_acq_rel(word(m), old, now)) {
             w->handed = old & STARVING;
-            PROBE(lock_contended, m, (now_ns != 0 ? now_ns : os_now_ns()) - w->since_ns, WAIT_MUTEX);
+            PROBE(lock_contended, m, os_now_ns() - w->since_ns, WAIT_MUTEX);
             return lot_grant(b, w);
         }
     }
