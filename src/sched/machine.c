@@ -206,14 +206,18 @@ void proc_wake_slow(void)
     p_run_locked(p, true);
 }
 
+bool procs_all_busy(void)
+{
+    return load_rlx(&sched.nspinning) == 0 && load_rlx(&sched.nidle_p) == 0 && load_rlx(&sched.poll_until_ns) == 0 && /* rlx: hints */
+           (netpoll_waiters() != 0 || timers_any());
+}
+
 void proc_handoff(struct p *p)
 {
     lock_take(&sched.lock);
     bool stopping = load_rlx(&sched.stopping) != 0; /* rlx: set before the stopper takes the lock */
     bool work = !runq_empty(p) || load_rlx(&sched.global_len) != 0 || load_rlx(&p->timers.next_ns) != INT64_MAX; /* rlx: hints, the last one under the lock */
-    /* Nobody would poll or look for work: let it do that. */
-    bool lonely = load_rlx(&sched.nspinning) == 0 && load_rlx(&sched.nidle_p) == 0 && load_rlx(&sched.poll_until_ns) == 0 && netpoll_waiters() != 0;
-    if (!stopping && (work || lonely)) {
+    if (!stopping && (work || procs_all_busy())) {
         p_run_locked(p, false);
         return;
     }

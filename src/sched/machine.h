@@ -33,6 +33,8 @@ static inline void proc_wake(void)
     if (load_seq(&sched.nidle_p) != 0 && load_seq(&sched.nspinning) == 0)
         proc_wake_slow();
 }
+/* Timers or descriptors wait, and no machine idles, searches or polls that would serve them. A hint. */
+bool procs_all_busy(void);
 /* p, which the caller owned and has left, goes to a machine if there is work for it, else it idles. */
 void proc_handoff(struct p *p);
 

@@ -83,10 +83,7 @@ static bool start_asked(void)
 /* Would anybody gain if p moved? */
 static bool wanted(struct p *p)
 {
-    if (!runq_empty(p) || load_rlx(&sched.global_len) != 0) /* rlx: hints */
-        return true;
-    bool idle_hands = load_rlx(&sched.nidle_p) != 0 || load_rlx(&sched.nspinning) != 0; /* rlx: hints */
-    return !idle_hands && (load_rlx(&sched.poll_until_ns) == 0 && (netpoll_waiters() != 0 || timers_next() != INT64_MAX)); /* rlx: hint */
+    return !runq_empty(p) || load_rlx(&sched.global_len) != 0 || procs_all_busy(); /* rlx: hint */
 }
 
 /* The thread has used no CPU time since the last look, and that is not for want of a CPU. */

@@ -15,7 +15,8 @@
  * Waking the poller. One machine may sleep in epoll until sched.poll_until_ns, which it found by timers_next(). Who starts a timer stores next_ns and then
  * reads poll_until_ns; who goes to sleep stores poll_until_ns and then reads every next_ns, once more. Both are sequentially consistent, so one
  * sees the other: either the sleep is cut short by netpoll_break, or it was not that long. Is nobody in epoll, then the starter's machine itself is awake, and
- * comes to the scheduler before it sleeps; but for one that parks its fiber in place and has given up its processor already: that one wakes another.
+ * comes to the scheduler before it sleeps; but for one that parks its fiber in place and has given up its processor already: that one wakes another, whatever
+ * waits before its timer, or if none idles, lets the processor it leaves look after the timers (proc_handoff).
  *
  * Stopping a timer whose callback runs. Callbacks run without the lock, but their timer is noted in a record, linked into `running` until they have
  * returned. timer_stop looks for such a record under the lock and, if it is another machine's, lets the thread yield and looks again. This ends: callbacks do not
@@ -272,7 +273,7 @@ static void start_in(struct timer_heap *h, struct timer *t, int64_t when_ns)
     lock_take(&h->lock);
     bool first = heap_insert(h, t, when_ns);
     lock_drop(&h->lock);
-    if (first)
+    if (first || m_self()->p == NULL)
         wake_poller(when_ns);
 }
 
