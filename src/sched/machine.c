@@ -118,10 +118,15 @@ void m_sleep_inactive(struct m *m)
         lock_drop(&sched.lock);
         return;
     }
-    if (--sched.nactive == 0)
+    if (--sched.nactive == 0) {
         runtime_idle_locked(); /* drops the lock */
-    else
+    } else {
+        /* The last one may be asleep in epoll for a timer or descriptor that nobody waits for any more: let it find that out, and be the last to sleep. */
+        bool in_vain = sched.nactive == 1 && load_seq(&sched.poll_until_ns) != 0 && !timers_any() && netpoll_waiters() == 0; /* seq: as in poll_asleep */
         lock_drop(&sched.lock);
+        if (in_vain)
+            netpoll_break();
+    }
     m_sleep(m);
 }
 

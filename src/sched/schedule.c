@@ -145,7 +145,8 @@ static bool poll_asleep(struct m *m)
         when = w_min(when, timers_next());
         delay = w_max(when - os_now_ns(), (int64_t)0);
     }
-    if (load_seq(&sched.ending) != 0 || load_seq(&sched.stopping) != 0)
+    /* What we were to wait for may have gone before others could see us here, see m_sleep_inactive. */
+    if (load_seq(&sched.ending) != 0 || load_seq(&sched.stopping) != 0 || (when == INT64_MAX && netpoll_waiters() == 0))
         delay = 0;
     struct fiber *list = netpoll(delay);
     store_seq(&sched.poll_until_ns, 0);
