@@ -172,7 +172,9 @@ void rt_leave_slow(struct m *m)
             store_seq(&m->in_runtime, 0);
             continue;
         }
-        if ((poll & POLL_FOREIGN) && m_has_p(m)) {
+        if (poll & POLL_HANDOFF) /* the monitor has come too often when we were inside: we give up what it could not take */
+            and_acq_rel(&m->poll, ~(uint32_t)POLL_HANDOFF);
+        if ((poll & (POLL_FOREIGN | POLL_HANDOFF)) && m_has_p(m)) {
             store_seq(&m->in_runtime, 1);
             if (load_acq(&m->pstate) == M_TAKING) {
                 store_seq(&m->in_runtime, 0);

@@ -104,7 +104,7 @@ enum m_dead {
     M_ABSENT,   /* being made; or of a thread of the host that was attached to an earlier life of the runtime and still points here */
 };
 /* poll: reasons to take the slow way out. */
-enum { POLL_STOP = 1, POLL_FOREIGN = 2, POLL_END = 4 };
+enum { POLL_STOP = 1, POLL_FOREIGN = 2, POLL_END = 4, POLL_HANDOFF = 8 };
 
 typedef void park_commit(struct fiber *f, void *arg);
 

@@ -81,6 +81,8 @@ static inline void switch_finish(struct m *m)
     case AFTER_YIELD:
         store_rel(&f->state, FIBER_RUNNABLE); /* rel: as above */
         runq_put(m->p, (runnable)f);
+        if (unlikely(load_rlx(&sched.nidle_p) != 0)) /* rlx: a hint; who yields might run on another processor at once, and the next one may not come back for long */
+            proc_wake();
         break;
     case AFTER_YIELD_GLOBAL:
         store_rel(&f->state, FIBER_RUNNABLE); /* rel: as above */

@@ -5,6 +5,8 @@
  * whose processor has made no scheduling step
  *      for 10 ms; or
  *      between two looks of the monitor, if the thread has used no CPU time between them: it sleeps in the kernel (a blocking read, a foreign mutex).
+ * A fiber that calls weft again and again without ever waiting is inside nearly whenever the monitor looks; it is told to give its processor up itself when it
+ * leaves (POLL_HANDOFF), and goes on without in the same way.
  * Only where somebody gains: the queue of that processor, or the global one, has work, or no other processor is idle or searching to serve timers and
  * descriptors.
  *
@@ -105,16 +107,20 @@ static bool retake(struct p *p, int64_t now)
         return false;
     }
     struct m *m = load_rlx(&p->owner); /* rlx: machines are never freed while we run */
-    if (m == NULL || m->foreign || load_rlx(&m->in_runtime) != 0 || !wanted(p)) /* rlx: p_take looks again */
+    if (m == NULL || m->foreign || !wanted(p))
         return false;
     int64_t ran = now - p->sys_when_ns;
-    if (ran < SLICE_NS && !sleeps(p, m, tick))
+    bool inside = load_rlx(&m->in_runtime) != 0; /* rlx: p_take looks again */
+    if (ran < SLICE_NS && (inside || !sleeps(p, m, tick)))
         return false;
     lock_take(&sched.take_lock);
-    struct p *taken = load_rlx(&sched.stopping) == 0 && load_rlx(&p->owner) == m ? p_take(m) : NULL; /* rlx: a stopper holds take_lock while it takes */
+    struct p *taken = !inside && load_rlx(&sched.stopping) == 0 && load_rlx(&p->owner) == m ? p_take(m) : NULL; /* rlx: a stopper holds take_lock while it takes */
     lock_drop(&sched.take_lock);
-    if (taken == NULL)
+    if (taken == NULL) {
+        if (ran >= SLICE_NS)
+            or_acq_rel(&m->poll, POLL_HANDOFF); /* it may have another P by now, and give up that: no harm */
         return false;
+    }
     add_rlx(&taken->handoffs, 1); /* rlx: counter */
     PROBE(proc_handoff, taken->id, m->id, ran);
     proc_handoff(taken);
