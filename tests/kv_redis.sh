@@ -106,15 +106,15 @@ report end "$ended"
 
 # ---- load -----------------------------------------------------------------------------------------------------------------------
 load() { # name, WEFT_DEBUG, requests of each kind, kinds, arguments of redis-benchmark
-    name=$1; debug=$2; n=$3; kinds=$4; shift 4
+    name=$1; debug=$2; requests=$3; kinds=$4; shift 4
     start "$debug"
-    timeout 60 redis-benchmark -p "$port" -n "$n" -t "$kinds" -r 10000 -d 100 "$@" --csv > "$TMP/bench" 2>&1
+    timeout 60 redis-benchmark -p "$port" -n "$requests" -t "$kinds" -r 10000 -d 100 "$@" --csv > "$TMP/bench" 2>&1
     code=$?
     wrong=$(grep -v '^"' "$TMP/bench")
     [ $code = 0 ] || wrong="$wrong redis-benchmark ended with $code after: $(tail -n 1 "$TMP/bench")"
     [ "$(timeout 20 redis-cli -p "$port" ping)" = PONG ] || wrong="$wrong no PONG afterwards"
     asked=$(timeout 20 redis-cli -p "$port" info stats | tr -d '\r' | sed -n 's/^total_commands_processed://p')
-    total=$((n * $(echo "$kinds" | tr ',' '\n' | wc -l)))
+    total=$((requests * $(echo "$kinds" | tr ',' '\n' | wc -l)))
     [ "${asked:-0}" -ge $total ] || wrong="$wrong only $asked of $total commands were processed"
     stop
     report "$name" "$wrong$ended"
