@@ -5,16 +5,17 @@
  * it gave under the loader's lock, every range of the table is mapped. A program without that list (static) has no changes.
  *
  * Thread-local storage by glibc's ABI: the thread's DTV has a slot per module with the address of its block. A slot is filled late, by the first
- * access through it, also for blocks in the static area; therefore that area (sizes from the loader, if it tells) is given whole. A module loaded with
- * dlmopen in a name space of its own is not seen. */
+ * access through it, also for blocks in the static area; therefore that area (sizes from the loader, if it tells) is given whole. A slot is emptied
+ * late, too: after a dlclose, threads keep the block of a module whose number the next dlopen gives to another one, with another size; and a thread
+ * may stand still in the middle of replacing it. So of other blocks only what can be read is given. A module loaded with dlmopen in a name space of
+ * its own is not seen. */
 #include "os/loader.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
 #include <string.h>
 #include "base/offheap.h"
-
-struct tls_module { size_t bytes; };
+#include "base/syscall.h"
 
 static struct loader {
     struct loader_range *data; /* sorted by nothing */
@@ -186,7 +187,7 @@ const struct loader_range *loader_data(size_t *n)
 /* ---- thread-local storage -------------------------------------------------------------------------------------- */
 
 union dtv { size_t counter; struct { void *at, *to_free; } block; };
-#define DTV_UNALLOCATED ((void *)-1l)
+#define DTV_UNALLOCATED UINTPTR_MAX
 
 #if defined(__x86_64__)
 #define DTV_OFFSET 8 /* blocks below the thread pointer, the thread's control block above it */
@@ -194,29 +195,48 @@ union dtv { size_t counter; struct { void *at, *to_free; } block; };
 #define DTV_OFFSET 0 /* the control block below, blocks above */
 #endif
 
-static void static_area(uintptr_t tp, loader_range_fn *fn, void *arg)
+/* The area that lies beside the thread pointer for each thread: blocks of the modules that were there at its start, and the control block.
+ * Empty when its size is not known. */
+static struct loader_range static_area(uintptr_t tp)
 {
     if (loader.tcb_bytes == 0)
-        return;
+        return (struct loader_range){ 0, 0 };
 #if defined(__x86_64__) /* the size includes the control block */
     uintptr_t hi = tp + loader.tcb_bytes;
-    fn(arg, (void *)(hi - w_max(loader.tls_static_bytes, loader.tcb_bytes)), (void *)hi);
+    return (struct loader_range){ hi - w_max(loader.tls_static_bytes, loader.tcb_bytes), hi };
 #elif defined(__aarch64__)
-    fn(arg, (void *)(tp - loader.tcb_bytes), (void *)tp);
-    fn(arg, (void *)tp, (void *)(tp + loader.tls_static_bytes));
+    return (struct loader_range){ tp - loader.tcb_bytes, tp + loader.tls_static_bytes };
 #endif
+}
+
+/* The kernel reads the word, then finds that there is no such `how`: -EFAULT where it cannot be read. */
+static bool can_read(uintptr_t word) { return sys_call4(SYS_rt_sigprocmask, -1, word, 0, 8) != -EFAULT; }
+
+/* End of what can be read of [lo, hi). */
+static uintptr_t readable_end(uintptr_t lo, uintptr_t hi)
+{
+    uintptr_t page = w_align_down(lo, 4096);
+    for (uintptr_t p = w_align_down(lo, 8); p < hi; p = page += 4096)
+        if (!can_read(p))
+            return w_max(p, lo);
+    return hi;
 }
 
 w_no_sanitize void loader_tls(uintptr_t tp, loader_range_fn *fn, void *arg)
 {
-    static_area(tp, fn, arg);
+    struct loader_range fixed = static_area(tp);
+    if (fixed.lo != fixed.hi)
+        fn(arg, (void *)fixed.lo, (void *)fixed.hi);
     const union dtv *dtv = *(const union dtv **)(tp + DTV_OFFSET);
     if (dtv == NULL)
         return;
     size_t n = w_min(dtv[-1].counter + 1, loader.ntls);
     for (size_t id = 1; id < n; id++) {
-        char *at = dtv[id].block.at;
-        if (at != NULL && at != DTV_UNALLOCATED && loader.tls_bytes[id] != 0)
-            fn(arg, at, at + loader.tls_bytes[id]);
+        uintptr_t at = (uintptr_t)dtv[id].block.at;
+        if (at == 0 || at == DTV_UNALLOCATED || loader.tls_bytes[id] == 0 || (fixed.lo <= at && at < fixed.hi))
+            continue;
+        uintptr_t end = readable_end(at, at + loader.tls_bytes[id]);
+        if (at < end)
+            fn(arg, (void *)at, (void *)end);
     }
 }
