@@ -180,6 +180,29 @@ Test(gc_mark, exhausted_mark_stack_is_survived)
     th_end();
 }
 
+static void make_huge(void)
+{
+    const size_t words = 10u << 20; /* more pieces than a chunk of mark stack has entries */
+    global_root = th_alloc(words * 8, SHAPE_CONS);
+    for (size_t i = 0; i < 1000; i++)
+        global_root[words - 1 - i * (words / 1000)] = th_alloc(64, SHAPE_CONS);
+}
+
+Test(gc_mark, exhausted_mark_stack_and_a_huge_object)
+{
+    struct gc_settings set = th_settings();
+    set.verify = true;
+    set.gc_percent = -1;
+    th_begin(set, __builtin_frame_address(0));
+    th_away(make_huge);
+    mark_max_chunks = 0;
+    for (th.procs = 1; th.procs <= 4; th.procs += 3) {
+        collect();
+        cr_assert_eq(objects(), 1001);
+    }
+    th_end();
+}
+
 /* A random graph against a model that is kept in numbers. Objects carry their model index; shapes and sizes vary. */
 struct model { uint32_t edge[3]; uint8_t live; };
 enum { NODES = 6000 };

@@ -35,7 +35,9 @@
 #define CANDIDATES 512u
 #define CHUNK_ENTRIES 510u
 #define CLASS_PIECE 126u /* a part of a large object, from the offset of the entry on */
+#define CLASS_REST 125u  /* all of a large object from the offset of the entry on: to be cut into pieces */
 #define PIECE_BYTES ((size_t)128 << 10)
+#define PIECES_AT_ONCE 32u
 #define FREE_CHUNKS_KEPT 16u
 
 /* offset:40 class:7 shape:17 */
@@ -200,15 +202,31 @@ static w_noinline void share(struct marker *m)
 
 /* ---- a word's way ---------------------------------------------------------------------------------------------- */
 
-/* Large objects are scanned in pieces, which different workers may take. */
-static w_noinline void push_large(struct marker *m, size_t off, struct span *s)
+/* Bytes of a piece: whole elements. */
+static size_t piece_bytes(uint32_t shape)
 {
-    size_t bytes = span_bytes(s), elem = 8;
-    if (s->shape >= SHAPE_TYPED)
-        elem = (size_t)shape_get(s->shape)->words * 8;
-    size_t piece = w_max(PIECE_BYTES / elem, (size_t)1) * elem;
-    for (size_t at = 0; at < bytes; at += piece)
-        push(m, ENTRY(off + at, CLASS_PIECE, s->shape));
+    size_t elem = shape >= SHAPE_TYPED ? (size_t)shape_get(shape)->words * 8 : 8;
+    return w_max(PIECE_BYTES / elem, (size_t)1) * elem;
+}
+
+/* The end of the large object around off. */
+static size_t large_end(struct marker *m, size_t off)
+{
+    size_t page = off >> PAGE_SHIFT, first = page - (m->pagemap[page].v >> 8);
+    return (first << PAGE_SHIFT) + span_bytes(&m->spans[first]);
+}
+
+/* Large objects are scanned in pieces, which different workers may take. Only some are on the stack at a time, and the rest as one entry: so an
+ * object of any size fits into an empty chunk, and rescan ends also when there is no memory for a second one. */
+static w_noinline void push_large(struct marker *m, size_t off, uint32_t shape)
+{
+    size_t end = large_end(m, off), piece = piece_bytes(shape);
+    if ((end - off) / piece > PIECES_AT_ONCE) {
+        end = off + PIECES_AT_ONCE * piece;
+        push(m, ENTRY(end, CLASS_REST, shape));
+    }
+    for (; off < end; off += piece)
+        push(m, ENTRY(off, CLASS_PIECE, shape));
 }
 
 static inline w_no_sanitize void settle(struct marker *m, uint64_t at, uint32_t map)
@@ -236,7 +254,7 @@ static inline w_no_sanitize void settle(struct marker *m, uint64_t at, uint32_t 
     if (unlikely(cls == CLASS_LARGE)) {
         m->live_bytes += span_bytes(s);
         if ((map & PAGE_NOSCAN) == 0)
-            push_large(m, off, s);
+            push_large(m, off, s->shape);
         return;
     }
     m->live_bytes += ci->size;
@@ -292,23 +310,18 @@ static w_no_sanitize void scan_typed(struct marker *m, const char *p, size_t byt
             visit(m, ((const uintptr_t *)p)[ptrs[k]]);
 }
 
-/* The piece of a large object that starts at off. */
-static size_t piece_bytes(struct marker *m, size_t off, uint32_t shape)
-{
-    size_t page = off >> PAGE_SHIFT, first = page - (m->pagemap[page].v >> 8);
-    size_t end = (first << PAGE_SHIFT) + span_bytes(&m->spans[first]), elem = 8;
-    if (shape >= SHAPE_TYPED)
-        elem = (size_t)shape_get(shape)->words * 8;
-    return w_min(w_max(PIECE_BYTES / elem, (size_t)1) * elem, end - off);
-}
-
 static inline w_no_sanitize void scan(struct marker *m, entry e)
 {
     size_t off = ENTRY_OFF(e);
     uint32_t shape = ENTRY_SHAPE(e);
     size_t bytes = class_info[ENTRY_CLASS(e)].size;
-    if (unlikely(bytes == 0))
-        bytes = piece_bytes(m, off, shape);
+    if (unlikely(bytes == 0)) {
+        if (ENTRY_CLASS(e) == CLASS_REST) {
+            push_large(m, off, shape);
+            return;
+        }
+        bytes = w_min(piece_bytes(shape), large_end(m, off) - off);
+    }
     if (likely(shape == SHAPE_CONS))
         scan_words(m, m->base + off, bytes);
     else
@@ -401,7 +414,7 @@ void mark_contents(struct marker *m, struct span *s, size_t index)
     if (s->shape == SHAPE_NOSCAN)
         return;
     if (s->cls == CLASS_LARGE)
-        push_large(m, off, s);
+        push_large(m, off, s->shape);
     else
         push(m, ENTRY(off, s->cls, s->shape));
 }
