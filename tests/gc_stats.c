@@ -116,6 +116,41 @@ Test(gc_stats, goal_follows_percent)
     th_end();
 }
 
+static void fill(unsigned mib)
+{
+    for (unsigned i = 0; i < mib; i++)
+        keep[i % 64] = th_alloc(1u << 20, SHAPE_NOSCAN);
+    memset(keep, 0, sizeof keep);
+    th_clear_stack();
+    th_collect(GC_WHY_FORCED);
+}
+
+/* Free pages are there for objects: they do not count against the limit, which by itself would then start one cycle after another. */
+Test(gc_stats, free_pages_do_not_use_up_the_limit)
+{
+    BEGIN();
+    gc_set_percent(-1);
+    gc_set_limit(120 << 20);
+    fill(64);
+    fill(1);
+    cr_assert(stats()->heap_idle - st.heap_released >= 60u << 20);
+    cr_assert(st.next_gc >= 100u << 20, "goal %lu", st.next_gc);
+    th_end();
+}
+
+Test(gc_stats, what_exceeds_the_limit_goes_back)
+{
+    BEGIN();
+    gc_set_percent(-1);
+    fill(64);
+    cr_assert(stats()->heap_sys - st.heap_released >= 64u << 20);
+    gc_set_limit(40 << 20);
+    fill(1);
+    cr_assert(stats()->heap_sys - st.heap_released <= 40u << 20);
+    cr_assert(st.next_gc >= 30u << 20, "goal %lu", st.next_gc);
+    th_end();
+}
+
 Test(gc_stats, growth_starts_cycles)
 {
     BEGIN();

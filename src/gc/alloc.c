@@ -181,7 +181,7 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
             return NULL;
         }
         add_rlx(&heap.live, (uint64_t)s->nfree * size); /* rlx: counter */
-        *want_gc |= pacer_reached();
+        *want_gc |= gc_due();
     }
     char *p = span_base(s) + from * size;
     prepare(s, p, n * size, size);
@@ -200,7 +200,7 @@ static void *large(uint32_t shape, size_t bytes, bool *want_gc)
     add_rlx(&heap.live, span_bytes(s)); /* rlx: counters */
     add_rlx(&heap.large_mallocs, 1);
     add_rlx(&heap.large_malloc_bytes, span_bytes(s));
-    *want_gc |= pacer_reached();
+    *want_gc |= gc_due();
     return span_base(s);
 }
 

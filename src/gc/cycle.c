@@ -38,7 +38,7 @@ enum phase { PHASE_SWEEP_TERM, PHASE_MARK, PHASE_MARK_TERM, PHASE_SWEEP };
 
 static struct {
     struct lock lock;   /* RANK_GC */
-    w_u64 begun, ended; /* cycles: begun is counted in the stop; under lock, read relaxed */
+    w_u64 begun; /* cycles; counted in their stops, under lock, read relaxed */
     w_i64 last_end_ns;
     int64_t start_ns;
 } gc = { .lock = LOCK_INIT(RANK_GC) };
@@ -47,7 +47,7 @@ static struct {
 struct cycle {
     uint64_t number;
     enum gc_why why;
-    int64_t begin_ns, stopped_ns, mark_ns, marked_ns, end_ns, pause_ns;
+    int64_t begin_ns, mark_ns, marked_ns, end_ns, pause_ns;
     uint64_t before_bytes, goal_bytes;
     unsigned procs;
     struct pacer_marked marked;
@@ -70,7 +70,6 @@ int gc_start(const struct gc_host *host, const struct gc_settings *set)
     heap.stress = set->stress;
     store_rlx(&heap.sweepgen, SWEEPGEN_STEP); /* rlx: nobody else yet */
     store_rlx(&gc.begun, 0);
-    store_rlx(&gc.ended, 0);
     store_rlx(&gc.last_end_ns, 0);
     gc.start_ns = os_now_ns();
     stats_start();
@@ -175,6 +174,13 @@ static unsigned workers(unsigned procs)
     return (unsigned)w_min((uint64_t)procs, work / WORKER_BYTES + 1);
 }
 
+static uint64_t in_use_bytes(void)
+{
+    struct pages_stats pg;
+    pages_stats(&pg);
+    return pg.sys_bytes - pg.free_bytes;
+}
+
 static void mark(struct cycle *c)
 {
     c->procs = heap.host.procs();
@@ -182,6 +188,7 @@ static void mark(struct cycle *c)
     store_rlx(&gc.begun, c->number);
     caches_flush_stw();
     c->before_bytes = load_rlx(&heap.live); /* rlx: in a stop */
+    uint64_t in_use = in_use_bytes();
     c->goal_bytes = load_rlx(&pacer.goal);
     PROBE(gc_begin, c->number, c->why, c->before_bytes);
     PROBE(gc_phase, c->number, PHASE_MARK, 0);
@@ -190,6 +197,7 @@ static void mark(struct cycle *c)
     c->marked_ns = os_now_ns();
     PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
     c->marked.live_bytes += specials_dead_stw();
+    c->marked.waste_bytes = in_use - w_min(in_use, c->before_bytes);
     if (heap.verify)
         verify_stw();
     store_rlx(&heap.live, c->marked.live_bytes);
@@ -200,9 +208,12 @@ static void mark(struct cycle *c)
 
 static bool cycle(enum gc_why why)
 {
-    struct cycle c = { .why = why, .begin_ns = os_now_ns() };
+    struct cycle c = { .why = why };
     PROBE(gc_phase, load_rlx(&gc.begun) + 1, PHASE_SWEEP_TERM, 0); /* rlx: the lock is held */
     sweep_finish();
+    uint64_t excess = pacer_excess_bytes();
+    if (excess != 0)
+        pages_release(excess);
     c.begin_ns = os_now_ns();
     if (!stop_with_roots())
         return false;
@@ -212,7 +223,6 @@ static bool cycle(enum gc_why why)
     stats_cycle(why == GC_WHY_FORCED, c.pause_ns, os_wall_ns(), (c.end_ns - c.begin_ns) * c.procs);
     pacer_cycle_took(c.end_ns - c.begin_ns, c.end_ns);
     store_rlx(&gc.last_end_ns, c.end_ns); /* rlx: figures */
-    store_rlx(&gc.ended, c.number);
     PROBE(gc_end, c.number, c.marked.live_bytes, load_rlx(&pacer.goal));
     if (heap.trace)
         trace(&c);

@@ -34,7 +34,7 @@ struct gc_host {
     /* Outside a stop, by a thread inside the runtime that has to wait for another thread's cycle, on the terms of gc_collect: leaves the
      * runtime for a moment, so that a stop can take place, and comes back. */
     void (*relax)(void);
-    /* Bytes mapped for stacks of fibers and other things of sched, for the memory limit; any time. NULL: none. */
+    /* Bytes of fibers' stacks, for the memory limit; any time. NULL: none. */
     uint64_t (*stack_bytes)(void);
     /* Outside a stop, may be called under no lock: there are finalizers to run; spans to sweep. */
     void (*finalizers_ready)(void);
@@ -115,7 +115,7 @@ enum gc_why { GC_WHY_HEAP, GC_WHY_FORCED, GC_WHY_PERIODIC, GC_WHY_NOMEM, GC_WHY_
 /* Runs a cycle: finishes the last one's sweep, stops the world, marks, starts it. The caller must stand on a big stack, hold no lock,
  * and have published its registers. GC_WHY_HEAP returns at once if another thread has just done it. FORCED and NOMEM also sweep to the end. May run concurrently with others: they queue. */
 void gc_collect(enum gc_why why);
-bool gc_due(void);             /* heap has reached the trigger */
+bool gc_due(void);             /* the heap has reached the trigger, and the last cycle by the limit was long enough ago */
 /* Sweeps some spans, for a background fiber: false when there is nothing left. */
 bool gc_sweep_some(struct gc_cache *c);
 int64_t gc_last_end_ns(void);  /* monotonic; 0: never */
@@ -140,7 +140,7 @@ void *gc_handle_get(weft_handle h);
 int gc_handle_free(weft_handle h);
 int gc_set_percent(int percent);
 int64_t gc_set_limit(int64_t bytes);
-void gc_release_free(void);    /* returns every free page to the system */
+void gc_release_free(void);    /* every free page goes back to the system */
 /* All fields but the stacks' and sched's part of sys; in a stop, caches flushed. */
 void gc_fill_stats(weft_mem_stats *out);
 /* In the child of a fork, alone: undoes what threads that are no more were about to do. */

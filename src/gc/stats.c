@@ -33,8 +33,6 @@ void stats_cycle(bool forced, int64_t pause_ns, int64_t end_wall_ns, int64_t cpu
     store_rlx(&stats.cpu_ns, load_rlx(&stats.cpu_ns) + cpu_ns); /* rlx: one writer, under the gc lock */
 }
 
-uint32_t stats_cycles(void) { return stats.cycles; }
-
 double stats_cpu_fraction(void)
 {
     int64_t ran = (os_now_ns() - stats.start_ns) * (int64_t)heap.host.procs();
@@ -78,11 +76,11 @@ static uint64_t cache_bytes(void)
     return n;
 }
 
-static uint64_t offheap_mapped(enum off_purpose why)
+static struct off_stats offheap(enum off_purpose why)
 {
     struct off_stats s;
     off_stats(why, &s);
-    return s.mapped_bytes;
+    return s;
 }
 
 void gc_fill_stats(weft_mem_stats *out)
@@ -101,7 +99,7 @@ void gc_fill_stats(weft_mem_stats *out)
     out->mspan_inuse = load_rlx(&heap.nspans) * sizeof(struct span);
     out->mspan_sys = pg.spans_sys_bytes;
     out->mcache_inuse = out->mcache_sys = cache_bytes();
-    out->gc_sys = pg.tables_sys_bytes + offheap_mapped(OFF_GC) + offheap_mapped(OFF_SPECIAL);
+    out->gc_sys = pg.tables_sys_bytes + offheap(OFF_GC).mapped_bytes + offheap(OFF_SPECIAL).mapped_bytes;
     out->next_gc = load_rlx(&pacer.goal);
     out->last_gc = stats.last_wall_ns;
     out->pause_total_ns = stats.pause_total_ns;
@@ -114,12 +112,12 @@ void gc_fill_stats(weft_mem_stats *out)
     out->sys = out->heap_sys + out->mspan_sys + out->mcache_sys + out->gc_sys;
 }
 
-uint64_t stats_not_objects_bytes(void)
+uint64_t stats_overhead_bytes(void)
 {
     struct pages_stats pg;
     pages_stats(&pg);
-    uint64_t n = pg.free_bytes - pg.released_bytes + pg.spans_sys_bytes + pg.tables_sys_bytes;
+    uint64_t n = pg.spans_sys_bytes + pg.tables_sys_bytes;
     for (int i = 0; i < OFF_PURPOSES; i++)
-        n += offheap_mapped((enum off_purpose)i);
+        n += offheap((enum off_purpose)i).in_use_bytes; /* not mapped_bytes: of a block that was freed only the address space stays */
     return n + (heap.host.stack_bytes != NULL ? heap.host.stack_bytes() : 0);
 }
