@@ -92,6 +92,16 @@ Test(gc_alloc, too_large_is_null_and_the_heap_lives_on)
     th_end();
 }
 
+Test(gc_alloc, a_tiny_reservation_is_made_large_enough)
+{
+    struct gc_settings set = th_settings();
+    set.heap_reserve = 1u << 20;
+    th_begin(set, __builtin_frame_address(0));
+    cr_assert_eq(heap.reserved, 16u << 20);
+    cr_assert_not_null(th_alloc(4u << 20, SHAPE_NOSCAN));
+    th_end();
+}
+
 /* The page allocator against a model: runs never overlap, everything comes back, released pages read as zero. */
 Test(gc_alloc, pages_against_a_model)
 {

@@ -17,7 +17,7 @@ typedef struct weft_config {
     int64_t memory_limit;      /* bytes, soft; 0: WEFT_MEMLIMIT, else none */
     size_t stack_size;         /* bytes of address space of a fiber's stack; 0: WEFT_STACK, else 64 KiB; rounded up to a power of two */
     size_t main_stack_size;    /* the same for the main fiber; 0: 1 MiB */
-    size_t heap_reserve;       /* bytes of address space for the heap; 0: 1 TiB, or what the limits of the process allow */
+    size_t heap_reserve;       /* bytes of address space for the heap, at least 16 MiB, at most 1 TiB are taken; 0: 1 TiB, or what the limits of the process allow */
     int max_threads;           /* 0: 10000 */
     int stop_signal;           /* used to stop threads that are in user code; 0: SIGURG. A handler of the host's is still called for each signal that is
                                   not ours; unless it is a real-time signal also for some that are, since pending ones melt into one.

@@ -72,7 +72,7 @@ static bool reserve(size_t bytes)
 
 int pages_start(size_t want)
 {
-    size_t bytes = want == 0 ? RESERVE_DEFAULT : w_min(w_align_up(want, CHUNK_BYTES), HEAP_MAX_BYTES);
+    size_t bytes = want == 0 ? RESERVE_DEFAULT : w_align_up(w_min(w_max(want, RESERVE_MIN), HEAP_MAX_BYTES), CHUNK_BYTES);
     size_t limit = os_vm_limit_bytes();
 #if defined(W_ASAN) || defined(W_TSAN)
     if (want == 0)
