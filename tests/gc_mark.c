@@ -2,6 +2,7 @@
 #include "gc_host.h"
 #include "gc/mark.h"
 #include <signal.h>
+#include <sys/mman.h>
 
 static struct gc_settings checked(void)
 {
@@ -352,6 +353,27 @@ Test(gc_mark, poison_finds_a_write_after_free, .signal = SIGABRT)
     ((char *)((uintptr_t)hidden_obj ^ 0xff00000000000000ull))[40] = 1;
     for (int i = 0; i < 1000; i++)
         th_alloc(64, SHAPE_CONS);
+}
+
+/* madvdontneed=0: the kernel takes what it likes of free memory, system page by system page. */
+static size_t dropped_off;
+static void make_dropped(void) { dropped_off = (size_t)((char *)th_alloc(1u << 20, SHAPE_NOSCAN) - heap.base); }
+
+Test(gc_mark, poison_knows_what_the_kernel_took)
+{
+    struct gc_settings set = checked();
+    set.madv_free = true;
+    th_begin(set, __builtin_frame_address(0));
+    th_away(make_dropped);
+    collect();
+    gc_release_free();
+    for (size_t at = 4096; at < 1u << 20; at += 3 * 4096)
+        madvise(heap.base + dropped_off + at, 4096, MADV_DONTNEED);
+    char *p = th_alloc(1u << 20, SHAPE_NOSCAN);
+    cr_assert_eq((size_t)(p - heap.base), dropped_off);
+    for (size_t at = 0; at < 1u << 20; at += 512)
+        cr_assert_eq(p[at], 0);
+    th_end();
 }
 
 Test(gc_mark, freed_memory_is_poisoned)

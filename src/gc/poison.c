@@ -17,9 +17,8 @@ static w_no_sanitize bool is_poison(const unsigned char *p, size_t bytes, size_t
 void poison_check(const void *p, size_t bytes, size_t elem)
 {
     size_t at;
-    if (is_poison(p, bytes, &at)) {
+    if (is_poison(p, bytes, &at))
         return;
-    }
     const char *slot = (const char *)p + at / elem * elem;
     uint64_t word;
     memcpy(&word, slot + w_align_down(at % elem, 8), sizeof word);
@@ -32,10 +31,11 @@ void poison_new_span(struct span *s)
     char *base = span_base(s);
     size_t bytes = span_bytes(s), elem = s->cls == CLASS_LARGE ? bytes : class_info[s->cls].size;
     size_t at;
-    if (s->needzero) { /* dirty and clean pages may be mixed: a clean one is all zero */
-        for (size_t i = 0; i < bytes; i += HEAP_PAGE)
-            if (!is_poison((unsigned char *)base + i, HEAP_PAGE, &at) && (at != 0 || base[i] != 0))
-                poison_check(base + i, HEAP_PAGE, w_min(elem, (size_t)HEAP_PAGE));
+    if (s->needzero) { /* dirty and clean pages of the system may be mixed (MADV_FREE): a clean one is all zero */
+        const size_t page = 4096;
+        for (size_t i = 0; i < bytes; i += page)
+            if (!is_poison((unsigned char *)base + i, page, &at) && (at != 0 || base[i] != 0))
+                poison_check(base + i, page, w_min(elem, page));
     }
     poison_fill(base, bytes);
     s->needzero = true;
