@@ -5,13 +5,12 @@
 #   CC=clang   CROSS=aarch64-linux-gnu-   WERROR=1 (also by CI=true)   V=1 shows the commands
 #   B=dir      output, by default build/<compiler>-<build>[-<san>];  T=words: only tests whose file name holds one of them
 #   PREFIX=/usr/local  DESTDIR=  LIBDIR=  EXTRA_CFLAGS=
-#   LAYERS="base os"  only these layers of src/, for tests of them while a higher one does not compile
 #
 # Nothing is listed here: a new file is found by its place.
 #   src/*/*.c, src/os/arch/<arch>*.S   the library
 #   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each
 #   tests/prog/*.c   programs, tests/mod/*.c  shared modules, that tests run and load
-#   examples/*.c, examples/bugs/[0-9]*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
+#   examples/*.c, examples/bugs/*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
 #
 # How the library is made: all objects and the parts of jemalloc's static archive that we use become one object
 # (ld -r), in which everything but weft_* is made local. So neither libweft.a nor libweft.so defines a malloc, or anything else
@@ -19,7 +18,6 @@
 
 BUILD ?= release
 SAN ?=
-LAYERS ?= $(notdir $(wildcard src/*))
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
@@ -28,14 +26,16 @@ ifeq ($(origin CC),default)
 CC := $(CROSS)gcc
 endif
 ifeq ($(origin CXX),default)
-CXX := $(if $(findstring clang,$(CC)),clang++,$(CROSS)g++)
+CXX := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),$(if $(findstring gcc,$(CC)),$(subst gcc,g++,$(CC)),$(CROSS)c++))
 endif
 LD := $(CROSS)ld
 OBJCOPY := $(CROSS)objcopy
-PKG_CONFIG ?= $(CROSS)pkg-config
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 B ?= build/$(if $(CROSS),$(ARCH)-)$(notdir $(firstword $(CC)))-$(BUILD)$(if $(SAN),-$(SAN))
-B := $(abspath $(B))
+override B := $(abspath $(B))
+ifneq ($(words $(CURDIR))-$(filter $(CURDIR),$(B)),1-)
+$(error weft needs a path without spaces, and B=, where it is built, must be another folder)
+endif
 Q := $(if $(V),,@)
 comma := ,
 JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -66,31 +66,41 @@ SYSLIBS := -ldl -pthread
 LDFLAGS_ALL := $(SANITIZE) $(SYSROOT_LIBS) -Wl,--as-needed $(LDFLAGS)
 
 # ---- the library ------------------------------------------------------------------------------------------
-SRC := $(foreach l,$(LAYERS),$(wildcard src/$l/*.c)) $(wildcard src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
+SRC := $(wildcard src/*/*.c src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(SRC)))
 JEMALLOC ?= $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
 JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
     $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
 
-.PHONY: all lib deps have-deps demo test run-tests tests check bench examples install uninstall clean
+.PHONY: all lib deps have-deps demo test run-tests tests check bench examples install uninstall clean FORCE
 .SECONDARY:
+.DELETE_ON_ERROR:
 all: lib
 lib: $(B)/libweft.a $(B)/libweft.so $(B)/weft.pc
 
-$(B)/%.o: %.c
+# A file that is written anew when its text has changed: other flags, another compiler, one source less.
+define STAMP
+$(B)/$(1): FORCE
+	@mkdir -p $$(@D); printf '%s\n' '$(subst ','\'',$(2))' | cmp -s - $$@ || printf '%s\n' '$(subst ','\'',$(2))' > $$@
+endef
+$(eval $(call STAMP,flags,$(CC) $(LIB_CFLAGS) $(PROG_CFLAGS) $(CFLAGS) $(CXX) $(CXXFLAGS) $(LDFLAGS_ALL)))
+$(eval $(call STAMP,sources,$(SRC)))
+$(eval $(call STAMP,jemalloc,$(shell stat -L -c '%n %s %Y' $(JEMALLOC) 2>&1)))
+
+$(B)/%.o: %.c $(B)/flags
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LIB_CFLAGS) $(CFLAGS) -c $< -o $@
-$(B)/%.o: %.S
+$(B)/%.o: %.S $(B)/flags
 	$(call say,AS,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LIB_CFLAGS) $(CFLAGS) -c $< -o $@
 
 # jemalloc's members we need, public names prefixed, its 2 MiB of .bss between two symbols for gc/roots.c (no roots there); what it should not call is diverted to base/offheap.c.
-$(B)/jemalloc.o: Makefile
+$(B)/jemalloc.o: Makefile $(B)/jemalloc
 	$(call say,JEM,$@)
-	@mkdir -p $(@D)
+	@[ -e '$(JEMALLOC)' ] || { echo 'libjemalloc_pic.a is missing: make deps'; exit 1; }
 	$(Q)$(LD) -r $(addprefix -u ,$(JEM_API)) -o $@.tmp $(JEMALLOC)
 	$(Q)$(CROSS)nm -g --defined-only $@.tmp | awk '$$3 !~ /^je_/ { print $$3, "jem_" $$3 }' > $@.names
 	$(Q)$(OBJCOPY) --redefine-syms=$@.names $(foreach f,$(JEM_DIVERT),--redefine-sym $f=off_no_$f) \
@@ -99,8 +109,8 @@ $(B)/jemalloc.o: Makefile
 	@rm -f $@.tmp $@.names
 
 # all.o is for tests, which look inside; weft.o is the library.
-$(B)/all.o: $(OBJ) $(B)/jemalloc.o
-	$(Q)$(LD) -r -o $@ $^
+$(B)/all.o: $(OBJ) $(B)/jemalloc.o $(B)/sources
+	$(Q)$(LD) -r -o $@ $(filter %.o,$^)
 $(B)/weft.o: $(B)/all.o
 	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='weft_*' $< $@
 $(B)/libweft.a: $(B)/weft.o
@@ -147,24 +157,25 @@ TESTS = $(call pick,$(ALL_TESTS))
 TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) \
     $(patsubst tests/mod/%.c,$(B)/tests/mod/%.so,$(wildcard tests/mod/*.c))
 
-$(B)/tests/%.o: tests/%.c
+$(B)/tests/%.o: tests/%.c $(B)/flags
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) -c $< -o $@
-$(B)/tests/%.o: tests/%.cc
+$(B)/tests/%.o: tests/%.cc $(B)/flags
 	$(call say,CXX,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CXX) -std=gnu++17 $(COMMON) $(TEST_DEFS) $(CXXFLAGS) -c $< -o $@
 $(B)/tests/support.a: $(SUPPORT)
+	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/support.a $(B)/all.o $(if $(MINI),$(B)/tests/mini/mini.o)
 	$(call say,LINK,$@)
 	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ -Wl,-u,test_limit $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) $(SYSLIBS)
-$(B)/tests/prog/%: tests/prog/%.c $(B)/libweft.a
+$(B)/tests/prog/%: tests/prog/%.c $(B)/libweft.a $(B)/flags
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) $< -o $@ -rdynamic $(B)/libweft.a $(LDFLAGS_ALL) $(SYSLIBS)
-$(B)/tests/mod/%.so: tests/mod/%.c
+$(B)/tests/mod/%.so: tests/mod/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -fPIC -shared $< -o $@ $(LDFLAGS_ALL)
 
@@ -183,24 +194,19 @@ check: have-deps
 
 # ---- examples, benches ----------------------------------------------------------------------------------------
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))
-EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c examples/bugs/[0-9]*.c)) \
+EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c examples/bugs/*.c)) \
     $(foreach d,$(sort $(EXAMPLE_DIRS)),$(B)/examples/$d/$d)
 PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(filter %.c,$^) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -lm $(SYSLIBS)
 
 examples: $(EXAMPLES)
 define DIR_PROGRAM
-$(B)/examples/$(1)/$(1): $(wildcard examples/$(1)/*.c) $(wildcard examples/$(1)/*.h) $(B)/libweft.a
+$(B)/examples/$(1)/$(1): $(wildcard examples/$(1)/*.c) $(wildcard examples/$(1)/*.h) $(B)/libweft.a $(B)/flags
 	$$(call say,PROG,$$@)
 	@mkdir -p $$(@D)
 	$$(PROG_LINK)
 endef
 $(foreach d,$(sort $(EXAMPLE_DIRS)),$(eval $(call DIR_PROGRAM,$d)))
-# What the numbered programs share lies beside them under names that do not start with a digit.
-$(B)/examples/bugs/%: examples/bugs/%.c $(wildcard examples/bugs/[!0-9]*.c) $(B)/libweft.a
-	$(call say,PROG,$@)
-	@mkdir -p $(@D)
-	$(PROG_LINK)
-$(B)/examples/%: examples/%.c $(B)/libweft.a
+$(B)/examples/%: examples/%.c $(B)/libweft.a $(B)/flags
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
 	$(PROG_LINK)
@@ -213,6 +219,7 @@ bench: have-deps
 	@B='$(B)' MAKE='$(MAKE)' bench/run.sh
 
 clean:
-	rm -rf build $(B)
+	rm -rf build
+	[ ! -e $(B)/flags ] || rm -rf $(B)
 
--include $(OBJ:.o=.d) $(ALL_TESTS:=.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)
+-include $(OBJ:.o=.d) $(TEST_NAMES:%=$(B)/tests/%.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)
