@@ -738,9 +738,10 @@ static void *waiting_thread(void *arg)
 
 Test(dump_stack, from_a_thread_of_the_host_with_other_threads)
 {
+    int threads = test_threads();
     cr_assert_eq(weft_start(NULL), 0);
     cr_assert_eq(weft_stop(), 0); /* what is made once is there now */
-    int fds = test_fds(), threads = test_threads();
+    int fds = test_fds();
     cr_assert_eq(weft_start(NULL), 0);
     never = weft_chan_make(0, 0);
     uint64_t id = start_parked(recv_fiber, NULL);

@@ -391,14 +391,13 @@ static void run_left_open(void *arg)
 
 Test(io_life, nothing_is_left_after_the_end)
 {
+    int threads = test_threads();
     test_run(run_left_open, NULL); /* what libc opens once */
-    int before = test_fds(), threads = test_threads();
+    int before = test_fds();
     for (int i = 0; i < 20; i++)
         test_run(run_left_open, NULL);
     cr_expect_eq(test_fds(), before);
-    for (int i = 0; i < 2000 && test_threads() != threads; i++)
-        usleep(1000); /* the kernel lists a thread for a moment after it has ended */
-    cr_expect_eq(test_threads(), threads);
+    test_until(test_threads() == threads);
 }
 
 /* ---- threads of the host --------------------------------------------------------------------------------------------------- */

@@ -52,7 +52,7 @@ int test_fork(struct test_output *out, void (*fn)(void *), void *arg);
 
 /* ---- what the process holds -------------------------------------------------------------------------- */
 
-int test_threads(void);          /* entries of /proc/self/task */
+int test_threads(void);          /* entries of /proc/self/task, where a thread stays for a moment after it was joined: count before the first start, wait after the last stop */
 int test_maps(void);             /* lines of /proc/self/maps */
 int test_fds(void);              /* open descriptors */
 long test_rss_kib(void);         /* VmRSS */
