@@ -190,7 +190,7 @@ run-tests: tests
 test: have-deps
 	@$(MAKE) $(JOBS) --no-print-directory run-tests
 check: have-deps
-	@MAKE='$(MAKE)' tools/check.sh
+	@MAKE='$(MAKE)' JOBS='$(JOBS)' tools/check.sh
 
 # ---- examples, benches ----------------------------------------------------------------------------------------
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))
