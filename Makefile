@@ -182,15 +182,15 @@ $(B)/tests/mod/%.so: tests/mod/%.c $(B)/flags
 deps:
 	@tools/deps.sh install build $(if $(CI),check)
 have-deps:
-	@tools/deps.sh ensure build
+	@tools/deps.sh ensure build $(if $(filter check,$(MAKECMDGOALS)),check)
 tests: $(filter $(B)/%,$(TESTS)) $(TEST_EXTRA) $(if $(T),,examples) lib
 run-tests: tests
-	@B='$(B)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE)' \
+	@B='$(B)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE_COMMAND)' \
 	    TEST_WRAP='$(if $(EMULATOR),$(EMULATOR) -L $(SYSROOT))' tools/run-tests.sh $(TESTS)
 test: have-deps
 	@$(MAKE) $(JOBS) --no-print-directory run-tests
 check: have-deps
-	@MAKE='$(MAKE)' JOBS='$(JOBS)' tools/check.sh
+	@MAKE='$(MAKE_COMMAND)' tools/check.sh
 
 # ---- examples, benches ----------------------------------------------------------------------------------------
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))
@@ -216,7 +216,7 @@ demo: have-deps
 	@B='$(B)' examples/demo.sh
 bench: have-deps
 	@$(MAKE) $(JOBS) --no-print-directory lib
-	@B='$(B)' MAKE='$(MAKE)' bench/run.sh
+	@B='$(B)' bench/run.sh
 
 clean:
 	rm -rf build

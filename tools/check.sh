@@ -6,7 +6,6 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 MAKE=${MAKE:-make}
-JOBS=${JOBS--j$(nproc)}
 OUT=$PWD/build/check
 mkdir -p "$OUT"
 
@@ -70,7 +69,7 @@ run()
     start=$(date +%s)
     [ "$needs" != aarch64 ] || args="$args $(tools/aarch64.sh make-args)"
     # shellcheck disable=SC2086
-    if env $env TEST_TIMEOUT=900 TEST_CASE_TIMEOUT=300 "$MAKE" $JOBS --no-print-directory $args ${only:+T="$only"} run-tests >"$OUT/$name.log" 2>&1; then
+    if env $env TEST_TIMEOUT=900 TEST_CASE_TIMEOUT=300 "$MAKE" -j"$(nproc)" --no-print-directory $args ${only:+T="$only"} run-tests >"$OUT/$name.log" 2>&1; then
         result=ok
     else
         result=FAIL
