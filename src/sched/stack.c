@@ -7,8 +7,10 @@
  * The guard is installed with MADV_GUARD_INSTALL where the kernel has it: no mapping of its own, so a million stacks lie in some
  * twenty mappings. Elsewhere with mprotect, which costs a mapping per stack and ends at vm.max_map_count.
  *
- * Slots are handed out in order and never unmapped before stack_end, so a pointer to a descriptor may be read at any time; a slot that was released to the system
- * reads as zeroes, state FIBER_FREE. Free slots: a cache per processor (default size only, last in first out, warm), then a list per size under `lock`.
+ * Slots are never unmapped before stack_end, so a pointer to a descriptor may be read at any time; one that was not used yet reads as zeroes, state FIBER_FREE.
+ * Free slots: a cache per processor (default size only, last in first out, warm), then a list per size under `lock`. Slots that were never used are reserved in
+ * order, those of the default size for a processor and as many at a time as one page of a page table maps: their guards take one system call,
+ * and two processors do not fault in the same table.
  *
  * Pages are small ones on purpose (MADV_NOHUGEPAGE): a huge page would make every parked fiber cost what its neighbours could use. */
 #include "sched/stack.h"
@@ -17,10 +19,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
+#endif
+#ifndef PIDFD_SELF_THREAD
+#define PIDFD_SELF_THREAD (-10000)
 #endif
 
 #define GUARD_BYTES 4096u
@@ -29,11 +35,13 @@
 #define CACHE_MAX 64u
 #define COLOURS 16u
 #define COLOUR_BYTES 128u
+#define TABLE_BYTES ((size_t)2 << 20) /* what one page of a page table maps */
+#define BATCH_MAX (TABLE_BYTES >> STACK_MIN_LOG2)
 
 struct arena {
     char *base;
     uint32_t log2, nslots;
-    w_u32 used;          /* slots handed out at least once; grows under lock, rel; acq in stack_each */
+    w_u32 used;          /* slots handed out at least once; grows under lock */
 };
 
 static struct {
@@ -43,7 +51,7 @@ static struct {
     struct arena *fresh[STACK_MAX_LOG2 + 1]; /* arena with unused slots, by size */
     struct fiber *free[STACK_MAX_LOG2 + 1];
     uint64_t nfree, nslots;
-    bool guard_by_mprotect;
+    w_u32 guard_by_mprotect; /* the kernel has no MADV_GUARD_INSTALL */
     size_t page;
 } stacks;
 
@@ -105,28 +113,47 @@ static struct arena *arena_new(unsigned log2)
     return a;
 }
 
-static struct fiber *slot_fiber(const struct arena *a, uint32_t i)
+/* The place of the descriptor in a slot. */
+static struct fiber *fiber_at(const char *slot, unsigned log2)
 {
-    char *end = a->base + ((size_t)(i + 1) << a->log2);
-    end -= (i * 5 % COLOURS) * COLOUR_BYTES;
-    return (struct fiber *)w_align_down((uintptr_t)(end - sizeof(struct fiber)), W_CACHELINE);
+    uintptr_t end = (uintptr_t)slot + ((uintptr_t)1 << log2);
+    end -= (((uintptr_t)slot >> log2) * 5 % COLOURS) * COLOUR_BYTES;
+    return (struct fiber *)w_align_down(end - sizeof(struct fiber), W_CACHELINE);
 }
+
+static struct fiber *slot_fiber(const struct arena *a, uint32_t i) { return fiber_at(a->base + ((size_t)i << a->log2), a->log2); }
+
+static size_t guard_bytes(void) { return w_max((size_t)GUARD_BYTES, stacks.page); }
 
 static int guard_install(char *slot)
 {
-    size_t bytes = w_max((size_t)GUARD_BYTES, stacks.page);
-    if (!stacks.guard_by_mprotect) {
+    size_t bytes = guard_bytes();
+    if (load_rlx(&stacks.guard_by_mprotect) == 0) { /* rlx: who does not know yet finds out for himself */
         if (madvise(slot, bytes, MADV_GUARD_INSTALL) == 0)
             return 0;
         if (errno != EINVAL)
             return -errno;
-        stacks.guard_by_mprotect = true;
+        store_rlx(&stacks.guard_by_mprotect, 1);
     }
     return mprotect(slot, bytes, PROT_NONE) == 0 ? 0 : -errno;
 }
 
-/* A slot that was never used. Under the lock. */
-static struct fiber *slot_fresh(unsigned log2)
+/* Of n slots in a row: one system call where the kernel allows it for one's own process (from 6.13, named so from 6.14). Returns how many have one now. */
+static uint32_t guards_install(char *slot, unsigned log2, uint32_t n)
+{
+    struct iovec at[BATCH_MAX];
+    for (uint32_t i = 0; i < n; i++)
+        at[i] = (struct iovec){ slot + ((size_t)i << log2), guard_bytes() };
+    if (n > 1 && syscall(SYS_process_madvise, PIDFD_SELF_THREAD, at, n, MADV_GUARD_INSTALL, 0) == (long)(n * guard_bytes()))
+        return n;
+    uint32_t done = 0;
+    while (done < n && guard_install(at[done].iov_base) == 0)
+        done++;
+    return done;
+}
+
+/* Reserves slots that were never used, at most n, and sets n to how many. NULL: no memory. Under the lock. */
+static char *slots_reserve(unsigned log2, uint32_t *n)
 {
     struct arena *a = stacks.fresh[log2];
     if (a == NULL || load_rlx(&a->used) == a->nslots) { /* rlx: changes under the lock only */
@@ -136,16 +163,10 @@ static struct fiber *slot_fresh(unsigned log2)
         stacks.fresh[log2] = a;
     }
     uint32_t i = load_rlx(&a->used); /* rlx: as above */
-    char *slot = a->base + ((size_t)i << log2);
-    if (guard_install(slot) != 0)
-        return NULL;
-    struct fiber *f = slot_fiber(a, i);
-    f->stack_lo = slot + w_max((size_t)GUARD_BYTES, stacks.page);
-    f->stack_hi = (char *)f;
-    f->stack_log2 = (uint8_t)log2;
-    store_rel(&a->used, i + 1); /* rel: publishes the descriptor; acq in stack_each */
-    stacks.nslots++;
-    return f;
+    *n = w_min(*n, a->nslots - i);
+    store_rlx(&a->used, i + *n); /* rlx: there is nothing to see in them yet */
+    stacks.nslots += *n;
+    return a->base + ((size_t)i << log2);
 }
 
 static struct fiber *slot_reused(unsigned log2)
@@ -158,24 +179,56 @@ static struct fiber *slot_reused(unsigned log2)
     return f;
 }
 
+/* The descriptor of a slot at its first use. */
+static struct fiber *slot_open(char *slot, unsigned log2)
+{
+    struct fiber *f = fiber_at(slot, log2);
+    f->stack_lo = slot + guard_bytes();
+    f->stack_hi = (char *)f;
+    f->stack_log2 = (uint8_t)log2;
+    return f;
+}
+
+/* Neither in the lock: the guards' system call, and the first touch of the descriptor's page. */
+static struct fiber *shared_get(struct p *p, unsigned log2)
+{
+    bool batch = p != NULL && log2 == sched.stack_log2;
+    uint32_t n = batch ? (uint32_t)w_max(TABLE_BYTES >> log2, (size_t)1) : 1;
+    char *slot = NULL;
+    lock_take(&stacks.lock);
+    struct fiber *f = slot_reused(log2);
+    if (f == NULL)
+        slot = slots_reserve(log2, &n);
+    lock_drop(&stacks.lock);
+    if (slot == NULL)
+        return f;
+    n = guards_install(slot, log2, n); /* a slot without one is never used */
+    if (n == 0)
+        return NULL;
+    if (n > 1) {
+        p->fresh_slot = slot + ((size_t)1 << log2);
+        p->nfresh_slots = n - 1;
+    }
+    return slot_open(slot, log2);
+}
+
 struct fiber *stack_get(struct p *p, unsigned log2)
 {
-    struct fiber *f;
-    if (p != NULL && p->free_stacks != NULL && p->free_stacks->stack_log2 == log2) {
-        f = p->free_stacks;
+    if (stack_at_hand(p, log2)) {
+        struct fiber *f = p->free_stacks;
         p->free_stacks = run_fiber(f->link.next);
         p->nfree_stacks--;
-    } else {
-        int err = errno;
-        lock_take(&stacks.lock);
-        f = slot_reused(log2);
-        if (f == NULL)
-            f = slot_fresh(log2);
-        lock_drop(&stacks.lock);
-        errno = err;
-        if (f == NULL)
-            return NULL;
+        return f;
     }
+    if (p != NULL && p->nfresh_slots != 0 && log2 == sched.stack_log2) {
+        char *slot = p->fresh_slot;
+        p->fresh_slot += (size_t)1 << log2;
+        p->nfresh_slots--;
+        return slot_open(slot, log2);
+    }
+    int err = errno;
+    struct fiber *f = shared_get(p, log2);
+    errno = err;
     return f;
 }
 
@@ -225,7 +278,7 @@ void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void
     uint32_t n = load_acq(&stacks.narenas); /* acq: sees arenas[i]; rel in arena_new */
     for (uint32_t i = 0; i < n; i++) {
         struct arena *a = stacks.arenas[i];
-        uint32_t used = load_acq(&a->used); /* acq: sees descriptors; rel in slot_fresh */
+        uint32_t used = load_rlx(&a->used); /* rlx: a descriptor is published by its state, not by its slot */
         uint32_t from = (uint32_t)((uint64_t)used * part / nparts), to = (uint32_t)((uint64_t)used * (part + 1) / nparts);
         for (uint32_t s = from; s < to; s++) {
             if (s + 4 < to)
@@ -244,7 +297,7 @@ struct fiber *stack_find(uintptr_t addr, bool *guard)
         if (addr < base || addr >= base + ((uintptr_t)a->nslots << a->log2))
             continue;
         uint32_t s = (uint32_t)((addr - base) >> a->log2);
-        if (s >= load_acq(&a->used))
+        if (s >= load_rlx(&a->used)) /* rlx: as in stack_each */
             return NULL;
         struct fiber *f = slot_fiber(a, s);
         *guard = addr < (uintptr_t)f->stack_lo;
@@ -266,18 +319,23 @@ void stack_release_free(void)
     lock_drop(&stacks.lock);
 }
 
+/* Slots that were used at least once. Exact in a stop. */
 uint64_t stack_slots(void)
 {
     lock_take(&stacks.lock);
     uint64_t n = stacks.nslots;
     lock_drop(&stacks.lock);
+    for (uint32_t i = 0; i < sched.allp_cap; i++)
+        if (sched.allp[i] != NULL)
+            n -= __atomic_load_n(&sched.allp[i]->nfresh_slots, __ATOMIC_RELAXED);
     return n;
 }
 
 uint64_t stack_bound(void)
 {
+    uint64_t n = stack_slots();
     lock_take(&stacks.lock);
-    uint64_t n = stacks.nslots - stacks.nfree;
+    n -= stacks.nfree;
     lock_drop(&stacks.lock);
     return n;
 }

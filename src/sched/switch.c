@@ -255,7 +255,8 @@ static inline runnable local_next(struct p *p)
     return r != 0 ? r : runq_get_next(p);
 }
 
-/* The next fiber to switch to directly; NULL: go to the scheduler (which may find something in m->given). */
+/* The next fiber to switch to directly; NULL: go to the scheduler (which may find something in m->given). A task for which there is no stack at hand is
+ * bound there: the caller's commit, and so the lock it holds, should not wait for a page fault. */
 static inline struct fiber *local_fiber(struct m *m)
 {
     struct p *p = m->p;
@@ -264,13 +265,12 @@ static inline struct fiber *local_fiber(struct m *m)
     runnable r = local_next(p);
     if (r == 0)
         return NULL;
-    if (run_is_task(r))
-        return fiber_bind(p, run_task(r));
-    if (unlikely(run_fiber(r)->bound != NULL)) {
+    bool task = run_is_task(r);
+    if (unlikely(task ? !stack_at_hand(p, run_task(r)->stack_log2) : run_fiber(r)->bound != NULL)) {
         m->given = r;
         return NULL;
     }
-    return run_fiber(r);
+    return task ? fiber_bind(p, run_task(r)) : run_fiber(r);
 }
 
 /* ---- parking ------------------------------------------------------------------------------------------ */
