@@ -37,7 +37,7 @@ static void run_close(void *arg)
     for (int i = 0; i < 10; i++)
         GO(wg, read_one, a);
     GO(wg, fill, a);
-    weft_sleep(5 * WEFT_MILLISECOND);
+    test_until(waits(a, FD_READ) && in_line(a, FD_READ) == 9 && waits(a, FD_WRITE));
     OK(weft_fd_close(a));
     cr_expect_eq(weft_fd_number(a), -1);
     cr_expect_eq(weft_fd_close(a), -ECANCELED);
@@ -117,20 +117,41 @@ Test(io_life, close_against_read)
 
 static weft_fd *dr, *dw;
 
-static void renew(void *arg)
-{
-    weft_sleep(3 * WEFT_MILLISECOND);
-    OK(weft_fd_set_deadline(dr, weft_now() + (intptr_t)arg, 0));
-}
+/* Sets another deadline while somebody waits to read. Perhaps too late for the one there was: then the test does not tell anything, and is made again with more time. */
+struct change { int64_t from, to; bool write, in_time; };
 
-static void clear_and_write(void *arg)
+static void change(void *arg)
 {
-    (void)arg;
-    weft_sleep(3 * WEFT_MILLISECOND);
-    OK(weft_fd_set_deadline(dr, 0, 0));
-    weft_sleep(10 * WEFT_MILLISECOND);
+    struct change *c = arg;
+    test_until(waits(dr, FD_READ) || weft_now() >= c->from);
+    OK(weft_fd_set_deadline(dr, c->to, 0));
+    c->in_time = weft_now() < c->from;
+    if (!c->write || !c->in_time)
+        return;
+    weft_sleep(c->from + 5 * WEFT_MILLISECOND - weft_now());
     OK(weft_write(dw, "x", 1));
 }
+
+static void wait_and_change(int64_t ns, int64_t to_ns, ssize_t result, const char *why)
+{
+    char x;
+    for (;; ns *= 2) {
+        struct change c = { weft_now() + ns, to_ns == 0 ? 0 : weft_now() + to_ns, result == 1, false };
+        OK(weft_fd_set_deadline(dr, c.from, 0));
+        GO(wg, change, &c);
+        ssize_t n = weft_read(dr, &x, 1);
+        int64_t at = weft_now();
+        weft_waitgroup_wait(&wg);
+        if (!c.in_time)
+            continue;
+        cr_expect_eq(n, result, "%s: %zd", why, n);
+        cr_expect(n == 1 || at >= c.to, "%s: too early", why);
+        return;
+    }
+}
+
+/* The result of a call that begins before its deadline, set by d, and does not end by itself. */
+#define BEFORE(d, call) ({ ssize_t n_; int64_t ns_ = 5 * WEFT_MILLISECOND; do { int64_t at_ = weft_now() + (ns_ *= 2); OK(d); n_ = (call); } while (n_ == -ETIMEDOUT); n_; })
 
 static void run_deadlines(void *arg)
 {
@@ -143,36 +164,27 @@ static void run_deadlines(void *arg)
     cr_expect_geq(weft_now(), d);
     OK(weft_write(dw, "abc", 3));
     cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT, "past, though there is something to read");
-    OK(weft_fd_set_deadline(dr, weft_now() + 10 * WEFT_SECOND, 0));
+    OK(weft_fd_set_deadline(dr, soon(), 0));
     cr_expect_eq(weft_read(dr, &c, 1), 1, "renewed");
-    OK(weft_fd_set_deadline(dr, weft_now() + 5 * WEFT_MILLISECOND, 0));
-    cr_expect_eq(weft_read_full(dr, buf, 10), 2, "what was there before the deadline");
+    cr_expect_eq(BEFORE(weft_fd_set_deadline(dr, at_, 0), weft_read_full(dr, buf, 10)), 2, "what was there before the deadline");
     cr_expect_eq(weft_read_full(dr, buf, 10), -ETIMEDOUT);
 
-    /* while somebody waits: earlier, later, none, past */
-    OK(weft_fd_set_deadline(dr, weft_now() + 1000 * WEFT_SECOND, 0));
-    GO(wg, renew, 5 * WEFT_MILLISECOND);
-    cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT);
-    weft_waitgroup_wait(&wg);
-    int64_t from = weft_now();
-    OK(weft_fd_set_deadline(dr, from + 10 * WEFT_MILLISECOND, 0));
-    GO(wg, renew, 30 * WEFT_MILLISECOND);
-    cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT);
-    cr_expect_geq(weft_now(), from + 30 * WEFT_MILLISECOND, "the later one counts");
-    weft_waitgroup_wait(&wg);
-    OK(weft_fd_set_deadline(dr, weft_now() + 6 * WEFT_MILLISECOND, 0));
-    GO(wg, clear_and_write, NULL);
-    cr_expect_eq(weft_read(dr, &c, 1), 1, "no deadline any more");
-    weft_waitgroup_wait(&wg);
-    OK(weft_fd_set_deadline(dr, 0, 0));
-    GO(wg, renew, -1);
-    cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT, "in the past: at once");
-    weft_waitgroup_wait(&wg);
+    wait_and_change(1000 * WEFT_SECOND, 5 * WEFT_MILLISECOND, -ETIMEDOUT, "an earlier one");
+    wait_and_change(10 * WEFT_MILLISECOND, 30 * WEFT_MILLISECOND, -ETIMEDOUT, "a later one");
+    wait_and_change(10 * WEFT_MILLISECOND, 0, 1, "none any more");
+    wait_and_change(1000 * WEFT_SECOND, -1, -ETIMEDOUT, "one in the past: at once");
+    wait_and_change(INT64_MAX / 4, 5 * WEFT_MILLISECOND, -ETIMEDOUT, "from hardly any");
+    for (int64_t far = INT64_MAX; far > INT64_MAX - 3; far--) {
+        OK(weft_fd_set_deadline(dr, far, far));
+        OK(weft_write(dw, "x", 1));
+        cr_expect_eq(weft_read(dr, &c, 1), 1, "for ever is not over");
+    }
+    OK(weft_fd_set_deadline(dr, INT64_MIN, 0));
+    cr_expect_eq(weft_read(dr, &c, 1), -ETIMEDOUT, "before all times");
 
     /* writing */
     char *big = weft_alloc_noscan(1 << 20);
-    OK(weft_fd_set_deadline(dw, 0, weft_now() + 5 * WEFT_MILLISECOND));
-    ssize_t n = weft_write(dw, big, 1 << 20);
+    ssize_t n = BEFORE(weft_fd_set_deadline(dw, 0, at_), weft_write(dw, big, 1 << 20));
     cr_expect(n > 0 && n < 1 << 20, "%zd", n);
     cr_expect_eq(weft_write(dw, big, 1), -ETIMEDOUT);
     OK(weft_fd_close(dr));
@@ -231,11 +243,14 @@ Test(io_life, a_deadline_per_request)
 
 /* ---- descriptors run out ------------------------------------------------------------------------------------------ */
 
+static bool dialed;
+
 static void dial_and_wait(void *arg)
 {
     weft_fd *f;
     char c;
     OK(weft_dial(arg, soon(), &f));
+    __atomic_store_n(&dialed, true, __ATOMIC_RELEASE);
     guard(f);
     cr_assert_eq(weft_read(f, &c, 1), 1, "somebody has accepted us after all");
     OK(weft_fd_close(f));
@@ -251,7 +266,7 @@ static void run_emfile(void *arg)
     guard(l);
     snprintf(addr, sizeof addr, "127.0.0.1:%d", weft_fd_port(l));
     GO(wg, dial_and_wait, addr);
-    weft_sleep(5 * WEFT_MILLISECOND);
+    test_until(__atomic_load_n(&dialed, __ATOMIC_ACQUIRE));
     struct rlimit lim, low;
     getrlimit(RLIMIT_NOFILE, &lim);
     while (n < 64 && (spare[n] = dup(0)) >= 0 && spare[n] < 100)

@@ -333,7 +333,7 @@ static void run_turns(void *arg)
     guard(shared_r);
     for (int i = 0; i < 20; i++) {
         GO(wg, reader, (intptr_t)i);
-        weft_sleep(200000); /* it waits, in line */
+        test_until(waits(shared_r, FD_READ) && in_line(shared_r, FD_READ) == (size_t)i);
         bytes[i] = (char)(i + 1);
     }
     cr_assert_eq(weft_write(shared_w, bytes, 20), 20);

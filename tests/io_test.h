@@ -3,6 +3,7 @@
 #define WEFT_IO_TEST_H
 
 #include "base/rng.h"
+#include "sched/fd.h"
 #include "test.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +41,21 @@ static inline void pair_new(int type, weft_fd **a, weft_fd **b)
     cr_assert_eq(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, p), 0);
     *a = opened(p[0]);
     *b = opened(p[1]);
+}
+
+/* A fiber is parked till f can be read or written; so many more wait for their turn. */
+static inline bool waits(weft_fd *f, enum fd_dir dir) { return load_acq(&fd_at(f)->poll.slot[dir]) > SLOT_WAIT; }
+
+static inline size_t in_line(weft_fd *f, enum fd_dir dir)
+{
+    size_t n = 0;
+    struct m *m = rt_enter();
+    lock_take(&fd_at(f)->lock);
+    for (struct fd_waiter *w = fd_at(f)->side[dir].first; w != NULL; w = w->next)
+        n++;
+    lock_drop(&fd_at(f)->lock);
+    rt_leave(m);
+    return n;
 }
 
 /* Two ends of a TCP connection. */

@@ -351,8 +351,7 @@ static void never_missed(void *arg)
     int v = 1;
     cr_assert_eq(weft_chan_send(t.b, &v), 0);
     cr_assert_eq(weft_waitgroup_go(&t.wg, move_token, &t), 0);
-    int64_t until = weft_now() + 200 * WEFT_MILLISECOND;
-    while (weft_now() < until) {
+    while (t.looks < 50000) {
         weft_case s[2] = { { WEFT_RECV, t.a, &v, 0 }, { WEFT_RECV, t.b, &v, 0 } };
         int i = weft_select_default(s, 2);
         t.looks++;
@@ -365,7 +364,6 @@ static void never_missed(void *arg)
     }
     __atomic_store_n(&t.stop, 1, __ATOMIC_RELEASE);
     weft_waitgroup_wait(&t.wg);
-    cr_assert_gt(t.looks, 100);
     cr_assert_eq(t.misses, 0, "%d of %d looks found neither ready, though one always was", t.misses, t.looks);
 }
 

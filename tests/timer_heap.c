@@ -200,7 +200,7 @@ static void run_shrink(void *arg)
     (void)arg;
     for (int i = 0; i < 400; i++)
         cr_assert_eq(weft_waitgroup_go(&wg, sleeper, (void *)(intptr_t)(50 * WEFT_MILLISECOND + i * 10000)), 0);
-    test_until(waiting() >= 400);
+    test_until(waiting() + load_seq(&woken) >= 400);
     weft_maxprocs(1);
     weft_waitgroup_wait(&wg);
     cr_expect_eq(load_seq(&woken), 400);
