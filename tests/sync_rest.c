@@ -3,6 +3,7 @@
 #include "base/rng.h"
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -441,6 +442,45 @@ Test(sema, lets_in_as_many_as_it_counts)
     uint64_t seed = test_seed();
     for (int procs = 1; procs <= 8; procs *= 2)
         test_run_procs(procs, sema_count, &seed);
+}
+
+/* Up to the largest count. */
+static void sema_large(void *arg)
+{
+    (void)arg;
+    struct gate g = { .s = WEFT_SEMA_INIT(UINT32_MAX) };
+    struct visitor v = { &g, 7 };
+    for (int i = 0; i < 3; i++)
+        cr_assert(weft_sema_try_acquire(&g.s));
+    weft_sema_release(&g.s, 3);
+    weft_sema_release(&g.s, 0);
+    cr_assert_eq(g.s.state_, UINT32_MAX);
+    g.s = (weft_sema){ 0 };
+    cr_assert_eq(weft_waitgroup_go(&g.wg, enter_gate, &v), 0);
+    test_until(parked_on(&g.s) == 1);
+    weft_sema_release(&g.s, 0);
+    cr_assert_eq(parked_on(&g.s), 1, "nothing was released");
+    weft_sema_release(&g.s, UINT32_MAX);
+    weft_waitgroup_wait(&g.wg);
+    cr_assert_eq(g.s.state_, UINT32_MAX - 1, "one went to the waiter");
+}
+
+Test(sema, counts_to_the_largest) { test_run(sema_large, NULL); }
+
+static void sema_overflow(void *arg)
+{
+    (void)arg;
+    static weft_sema s = WEFT_SEMA_INIT(UINT32_MAX - 1);
+    weft_sema_release(&s, 2);
+}
+static void run_overflow(void *arg) { test_run(sema_overflow, arg); }
+
+Test(sema, a_count_that_overflows_is_fatal)
+{
+    static struct test_output out;
+    test_fork(&out, run_overflow, NULL);
+    cr_assert_eq(out.term_signal, SIGABRT);
+    cr_assert_not_null(strstr(out.text, "weft: fatal: the count of semaphore"), "%s", out.text);
 }
 
 static void *host_release(void *arg)

@@ -68,10 +68,18 @@ void weft_sema_acquire(weft_sema *s)
         acquire_slow(s, 0);
 }
 
-static void check_count(weft_sema *s, uint64_t old, uint32_t n)
+/* Adds to the count, unless somebody waits: false. */
+static bool count_up(weft_sema *s, uint32_t n)
 {
-    if ((uint32_t)old + (uint64_t)n > UINT32_MAX)
-        w_fatal("the count of semaphore %p overflows", (void *)s);
+    uint64_t old = load_rlx(word(s)); /* rlx: checked by the cas */
+    while (!(old & WAITS)) {
+        if (old + n > UINT32_MAX)
+            w_fatal("the count of semaphore %p overflows", (void *)s);
+        if (cas_rel(word(s), old, old + n)) /* rel: publishes what we did before; acq in weft_sema_try_acquire */
+            return true;
+        old = load_rlx(word(s)); /* rlx: as above */
+    }
+    return false;
 }
 
 static w_noinline void release_slow(weft_sema *s, uint32_t n)
@@ -80,10 +88,9 @@ static w_noinline void release_slow(weft_sema *s, uint32_t n)
     struct fiber *chain = NULL, **end = &chain;
     struct lot_waiter *w;
     struct lot_bucket *b = lot_lock(s);
-    while (n > 0 && (w = lot_first(b, key(s))) != NULL) {
+    for (; n > 0 && (w = lot_first(b, key(s))) != NULL; n--) {
         if (lot_is_last(w))
             and_acq_rel(word(s), ~WAITS);
-        n--;
         struct fiber *f = lot_grant(b, w);
         if (f != NULL) {
             *end = f;
@@ -91,10 +98,8 @@ static w_noinline void release_slow(weft_sema *s, uint32_t n)
         }
     }
     *end = NULL;
-    if (n > 0) {
-        check_count(s, load_rlx(word(s)), n);                /* rlx: while somebody waits, and we hold the bucket, only we count */
-        __atomic_fetch_add(&word(s)->v, n, __ATOMIC_RELEASE); /* rel: as in weft_sema_release */
-    }
+    if (n > 0)
+        count_up(s, n); /* nobody waits, and while we hold the bucket nobody will */
     lot_unlock(b);
     if (chain != NULL && chain->link.next == 0)
         sched_ready(chain);
@@ -105,12 +110,6 @@ static w_noinline void release_slow(weft_sema *s, uint32_t n)
 
 void weft_sema_release(weft_sema *s, uint32_t n)
 {
-    uint64_t old = load_rlx(word(s)); /* rlx: checked by the cas */
-    while (!(old & WAITS)) {
-        check_count(s, old, n);
-        if (cas_rel(word(s), old, old + n)) /* rel: publishes what we did before; acq in weft_sema_try_acquire */
-            return;
-        old = load_rlx(word(s)); /* rlx: as above */
-    }
-    release_slow(s, n);
+    if (!count_up(s, n))
+        release_slow(s, n);
 }
