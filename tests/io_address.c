@@ -1,6 +1,7 @@
 /* Addresses: every form, and what is none. */
 #include "io_test.h"
 #include <arpa/inet.h>
+#include <netinet/in.h>
 
 static void pair_up(const char *listen_at, const char *dial_at)
 {
@@ -88,6 +89,34 @@ static void run_none(void *arg)
 }
 
 Test(io_address, what_is_none) { test_run(run_none, NULL); }
+
+/* A port of which others hold a part, one family of addresses, is in use. */
+static void run_in_use(void *arg)
+{
+    (void)arg;
+    weft_fd *f = NULL, *l;
+    char addr[40];
+    struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_addr = in6addr_any };
+    socklen_t len = sizeof a;
+    int on = 1, s = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (have_in6()) {
+        cr_assert_eq(setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on), 0);
+        cr_assert_eq(bind(s, (struct sockaddr *)&a, sizeof a), 0);
+        cr_assert_eq(listen(s, 1), 0);
+        cr_assert_eq(getsockname(s, (struct sockaddr *)&a, &len), 0);
+        snprintf(addr, sizeof addr, ":%d", ntohs(a.sin6_port));
+        cr_expect_eq(weft_listen(addr, 1, &f), -EADDRINUSE);
+    }
+    close(s);
+    OK(weft_listen("127.0.0.1:0", 1, &l));
+    snprintf(addr, sizeof addr, "localhost:%d", weft_fd_port(l));
+    cr_expect_eq(weft_listen(addr, 1, &f), -EADDRINUSE);
+    snprintf(addr, sizeof addr, ":%d", weft_fd_port(l));
+    cr_expect_eq(weft_listen(addr, 1, &f), -EADDRINUSE);
+    OK(weft_fd_close(l));
+}
+
+Test(io_address, a_port_half_taken_is_in_use) { test_run(run_in_use, NULL); }
 
 /* Nobody accepts, the queue is full: the attempt ends at its deadline. */
 static void run_full(void *arg)

@@ -309,18 +309,18 @@ static int listen_at(const union address *a, socklen_t len, int backlog, weft_fd
     return give(f, r, out);
 }
 
+/* The next address is tried where this one is not to be had on this host, as without IPv6. If somebody listens there already, that is the answer: else we
+ * would take what is left of the port, and get a part of what is meant for us. */
 int weft_listen(const char *address, int backlog, weft_fd **out)
 {
     struct addresses list;
     int r = resolve(address, 0, true, &list);
-    for (int i = 0; r == 0 && i < list.n; i++) {
-        int err = listen_at(&list.at[i].a, list.at[i].len, backlog, out);
-        if (err == 0)
-            return 0;
-        if (i == list.n - 1)
-            return err;
-    }
-    return r != 0 ? r : -ENOENT;
+    if (r != 0)
+        return r;
+    r = -ENOENT;
+    for (int i = 0; i < list.n && r != 0 && r != -EADDRINUSE; i++)
+        r = listen_at(&list.at[i].a, list.at[i].len, backlog, out);
+    return r;
 }
 
 /* A port of our own that was free and happened to be the one we dial is connected with itself. */
@@ -351,15 +351,17 @@ int weft_dial(const char *address, int64_t deadline, weft_fd **out)
 {
     struct addresses list;
     int r = resolve(address, deadline, false, &list);
-    int first_error = 0;
-    for (int i = 0; r == 0 && i < list.n; i++) {
-        int err = dial_at(&list.at[i].a, list.at[i].len, deadline, out);
-        if (err == 0 || err == -ETIMEDOUT)
-            return err;
-        if (first_error == 0)
-            first_error = err;
+    int first_error = -ENOENT;
+    if (r != 0)
+        return r;
+    for (int i = 0; i < list.n; i++) {
+        r = dial_at(&list.at[i].a, list.at[i].len, deadline, out);
+        if (r == 0 || (deadline != 0 && os_now_ns() >= deadline))
+            return r;
+        if (i == 0)
+            first_error = r;
     }
-    return r != 0 ? r : first_error != 0 ? first_error : -ENOENT;
+    return first_error;
 }
 
 int weft_fd_port(const weft_fd *h)
