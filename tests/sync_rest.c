@@ -72,6 +72,7 @@ static void cond_deadline(void *arg)
     cr_assert_geq(weft_now(), at);
     cr_assert(!weft_mutex_trylock(&r.m), "it is locked again");
     cr_assert_eq(weft_cond_wait_until(&r.c, &r.m, 1), -ETIMEDOUT);
+    cr_assert_eq(weft_cond_wait_until(&r.c, &r.m, INT64_MIN), -ETIMEDOUT);
     weft_mutex_unlock(&r.m);
     cr_assert_eq(r.c.waiters_, 0);
     cr_assert_eq(parked_on(&r.c), 0);

@@ -163,6 +163,33 @@ Test(timer_heap, stop_waits_for_the_callback)
     test_run_procs(4, run_race, &seed);
 }
 
+/* ---- times long past ---------------------------------------------------------------------------------------------- */
+
+static void count_one(void *arg, int64_t now_ns)
+{
+    (void)now_ns;
+    add_seq((w_u32 *)arg, 1);
+}
+
+static void run_long_past(void *arg)
+{
+    (void)arg;
+    static const int64_t when[] = { INT64_MIN, INT64_MIN + 1, -1, 0, 1 };
+    static w_u32 n;
+    static struct timer t[w_countof(when)];
+    for (size_t i = 0; i < w_countof(when); i++) {
+        t[i].fn = count_one;
+        t[i].arg = &n;
+        rt_enter();
+        timer_start(&t[i], when[i]);
+        cr_expect_geq(timers_next(), 0, "a sleep until then would last for ever");
+        rt_leave(m_self());
+    }
+    test_until(load_seq(&n) == w_countof(when));
+}
+
+Test(timer_heap, a_time_long_past_is_due) { test_run_procs(1, run_long_past, NULL); }
+
 /* ---- nothing is kept --------------------------------------------------------------------------------------------- */
 
 static void run_stopped(void *arg)

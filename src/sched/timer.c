@@ -268,8 +268,10 @@ static void wake_poller(int64_t when_ns)
         proc_wake();
 }
 
+/* Times before the clock's first are all the same, and those who subtract from them need not think of overflow. */
 static void start_in(struct timer_heap *h, struct timer *t, int64_t when_ns)
 {
+    when_ns = w_max(when_ns, (int64_t)0);
     lock_take(&h->lock);
     bool first = heap_insert(h, t, when_ns);
     lock_drop(&h->lock);
