@@ -6,7 +6,8 @@
  * short spin before sleeping.
  *
  * Order: a thread that holds a lock of rank r takes only locks of a higher rank (equal ranks only where
- * the enum says so and in address order). Checked in BUILD=debug. To add a lock: a line in the enum, in its place. */
+ * the enum says so and in address order). Checked in BUILD=debug. To add a lock: a line in the enum, in its place. A lock that is held when a fiber
+ * parks, to be dropped by its commit function, comes before RANK_SCHED: the next fiber may get its stack meanwhile. */
 #ifndef WEFT_BASE_LOCK_H
 #define WEFT_BASE_LOCK_H
 
@@ -17,11 +18,11 @@ enum lock_rank {
     RANK_WORLD = 1, /* sched/world.c: one stop at a time */
     RANK_GC,        /* gc/cycle.c: one collection at a time (held across a stop) */
     RANK_ATTACH,    /* sched/machine.c: list of attached threads */
-    RANK_FD,        /* sched/netpoll.c: one descriptor */
+    RANK_FD,        /* sched/fd.c: one descriptor */
     RANK_USERTIMER, /* sched/usertimer.c: start and stop of one timer */
     RANK_CHAN,      /* sched/chan.c: a channel; several in address order (select) */
-    RANK_SEMA,      /* sched/sema.c: a bucket of waiters by address */
-    RANK_SYNC,      /* sched/sync.c: cond, waitgroup, rwmutex */
+    RANK_LOT,       /* sched/lot.c: a bucket of waiters by address: mutex, rwmutex, cond, waitgroup, sema */
+    RANK_WORKER,    /* sched/mutator.c: a fiber of the runtime that sleeps until poked */
     RANK_TIMER,     /* sched/timer.c: a processor's timer heap; several in address order */
     RANK_TAKE,      /* sched/world.c, sysmon.c: who may take processors away */
     RANK_SCHED,     /* sched/sched.c: global queue, idle lists */

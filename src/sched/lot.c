@@ -30,7 +30,7 @@
 #define BUCKETS_LOG2 8
 
 static struct lot_bucket buckets[1 << BUCKETS_LOG2] = {
-    [0 ... (1 << BUCKETS_LOG2) - 1] = { .lock = LOCK_INIT(RANK_SEMA) },
+    [0 ... (1 << BUCKETS_LOG2) - 1] = { .lock = LOCK_INIT(RANK_LOT) },
 };
 
 /* All keys of an address fall into one bucket, as the smallest thing that is waited for has 4 bytes. */
@@ -247,7 +247,7 @@ int lot_park(struct lot_bucket *b, struct lot_waiter *w, int64_t deadline, enum 
 void lot_reset(void)
 {
     for (unsigned i = 0; i < w_countof(buckets); i++) {
-        lock_init(&buckets[i].lock, RANK_SEMA);
+        lock_init(&buckets[i].lock, RANK_LOT);
         buckets[i].root = NULL;
     }
 }

@@ -26,7 +26,7 @@ struct lot_waiter {
 };
 
 struct lot_bucket {
-    struct lock lock; /* RANK_SEMA */
+    struct lock lock; /* RANK_LOT */
     struct lot_waiter *root;
 } w_aligned(64);
 

@@ -20,7 +20,7 @@
 /* ---- a fiber of the runtime that sleeps until poked ----------------------------------------------------- */
 
 struct worker {
-    struct lock lock;        /* RANK_LEAF */
+    struct lock lock;        /* RANK_WORKER */
     struct fiber *parked;    /* under lock */
     bool poked, made;        /* under lock */
     weft_fn *fn;
@@ -36,7 +36,7 @@ static w_u32 forced; /* sysmon wants a collection */
 
 static void worker_init(struct worker *w)
 {
-    lock_init(&w->lock, RANK_LEAF);
+    lock_init(&w->lock, RANK_WORKER);
     w->parked = NULL;
     w->poked = w->made = false;
 }
