@@ -2,7 +2,8 @@
  * is, and again with a collection every few allocations and freed memory poisoned: whatever it forgot to keep
  * reachable shows as a wrong reply.
  *
- * Each of several clients has keys of its own, and a model of its own, and sends pipelines in pieces of random size. */
+ * Each of several clients has keys of its own, and a model of its own, and sends pipelines in pieces of random size. They share
+ * a counter and a list: nobody sees them shrink, and in the end they hold what all have put in. */
 #include "kv_client.h"
 
 enum { KEYS = 24, MAX_ITEMS = 4096, CLIENTS = 4 };
@@ -14,6 +15,7 @@ enum kind { NONE, STRING, LIST, HASH };
 struct key {
     enum kind kind;
     bool expires; /* in a thousand seconds or so */
+    bool dying;   /* when the batch is over it will have expired; nothing else in the batch is about it */
     struct bytes s;
     struct bytes *items; /* of a list; of a hash: field, value, field, value... */
     size_t n;
@@ -22,6 +24,7 @@ struct key {
 struct model {
     char prefix[16];
     uint64_t rng;
+    long put_in[2], seen[2]; /* of the shared counter, the shared list */
     struct key keys[KEYS];
 };
 
@@ -99,7 +102,7 @@ static bool key_int(const struct key *k, long long *v)
 /* ---- a batch: requests, and what is to come back --------------------------------------------------- */
 
 struct expectation {
-    enum { EXACT, PAIRS, TTL } how; /* PAIRS: in any order; TTL: -1, -2, or in range if text is "+" */
+    enum { EXACT, PAIRS, TTL, GROWS } how; /* PAIRS: in any order; TTL: -1, -2, or in range if text is "+"; GROWS: more than the last of its kind */
     size_t from, n;                 /* in expected */
 };
 
@@ -107,6 +110,7 @@ struct batch {
     struct text request, expected;
     struct expectation e[64];
     size_t n;
+    bool last; /* nothing may follow */
 };
 
 static void ask(struct batch *b, size_t n, const struct bytes *words)
@@ -118,6 +122,13 @@ static void ask(struct batch *b, size_t n, const struct bytes *words)
         text_add(&b->request, "\r\n", 2);
     }
     b->e[b->n] = (struct expectation){ EXACT, b->expected.n, 0 };
+}
+
+/* All is said about the last request. */
+static void done(struct batch *b)
+{
+    b->e[b->n].n = b->expected.n - b->e[b->n].from;
+    b->n++;
 }
 
 static void bulk(struct batch *b, struct bytes v)
@@ -480,10 +491,56 @@ static void op_echo(struct op *o)
     bulk(b, o->v);
 }
 
+/* It is gone when the batch is over, which it therefore ends. */
+static void op_die(struct op *o)
+{
+    struct batch *b = o->b;
+    bool set = rnd(o->m, 2);
+    if (set)
+        ask(b, 5, (struct bytes[]){ W("SET"), o->name, o->v, W("PX"), W("1") });
+    else
+        ask(b, 3, (struct bytes[]){ W("EXPIRE"), o->name, W("0") });
+    want("%s", set ? "+OK\r\n" : o->k->kind != NONE ? ":1\r\n" : ":0\r\n");
+    o->k->dying = true;
+    b->last = true;
+}
+
+/* A reply that is not sent yet keeps what it was asked for, although the key has another value now, and what is sent from where it is has no other owner. */
+static void op_replace(struct op *o)
+{
+    struct batch *b = o->b;
+    size_t n = 16 * 1024 + rnd(o->m, 5000);
+    struct bytes large = { malloc(n + 1), n }, small = W("small");
+    memset(large.p, 'a' + (int)rnd(o->m, 26), n);
+    ask(b, 3, (struct bytes[]){ W("SET"), o->name, large });
+    want("+OK\r\n");
+    done(b);
+    ask(b, 2, (struct bytes[]){ W("GET"), o->name });
+    bulk(b, large);
+    done(b);
+    ask(b, 3, (struct bytes[]){ W("SET"), o->name, small });
+    want("+OK\r\n");
+    key_string(o->k, small);
+    free(large.p);
+}
+
+static void op_shared(struct op *o)
+{
+    struct batch *b = o->b;
+    bool counter = rnd(o->m, 2);
+    if (counter)
+        ask(b, 2, (struct bytes[]){ W("INCR"), W("shared counter") });
+    else
+        ask(b, 3, (struct bytes[]){ W(rnd(o->m, 2) ? "LPUSH" : "RPUSH"), W("shared list"), o->v });
+    b->e[b->n].how = GROWS;
+    want(counter ? "c" : "l");
+    o->m->put_in[!counter]++;
+}
+
 static void (*const ops[])(struct op *) = {
     op_set,  op_set,    op_get,  op_get, op_append, op_strlen, op_incr, op_incr, op_mset,    op_mget, op_del, op_exists,
     op_push, op_push,   op_push, op_pop, op_lrange, op_len,    op_hset, op_hset, op_hset,    op_hget, op_hgetall,
-    op_hdel, op_expire, op_ttl,  op_echo,
+    op_hdel, op_expire, op_ttl,  op_echo, op_die, op_shared, op_replace,
 };
 
 static void add_random(struct model *m, struct batch *b)
@@ -493,8 +550,7 @@ static void add_random(struct model *m, struct batch *b)
     o.name = key_name(m, o.i, o.name_);
     o.v = random_value(m);
     ops[rnd(m, sizeof ops / sizeof ops[0])](&o);
-    b->e[b->n].n = b->expected.n - b->e[b->n].from;
-    b->n++;
+    done(b);
     free(o.v.p);
 }
 
@@ -536,8 +592,17 @@ static bool same_pairs(const char *a, size_t n, const char *b, size_t m)
     return true;
 }
 
-static bool as_expected(const struct expectation *e, const char *want, const char *got, size_t n)
+static bool grows(struct model *m, char which, const char *got)
 {
+    long *seen = &m->seen[which == 'l'], before = *seen;
+    *seen = strtol(got + 1, NULL, 10);
+    return got[0] == ':' && *seen > before;
+}
+
+static bool as_expected(struct model *m, const struct expectation *e, const char *want, const char *got, size_t n)
+{
+    if (e->how == GROWS)
+        return grows(m, want[0], got);
     if (e->how == PAIRS)
         return same_pairs(want, e->n, got, n);
     if (e->how == TTL && want[0] == '+') {
@@ -551,6 +616,7 @@ struct client {
     struct kv *kv;
     int number, batches;
     uint64_t seed;
+    long put_in[2]; /* when it has ended */
     char wrong[400]; /* what went wrong; asserting is for the test's own thread */
 };
 
@@ -576,7 +642,8 @@ static void run_batch(struct client *cl, struct model *m, struct conn *c, struct
     text_clear(&b->request);
     text_clear(&b->expected);
     b->n = 0;
-    for (size_t n = 1 + rnd(m, 32); b->n < n && b->request.n < 60000;)
+    b->last = false;
+    for (size_t n = 1 + rnd(m, 32); b->n < n && b->request.n < 60000 && !b->last;)
         add_random(m, b);
     send_in_pieces(cl, m, c, &b->request);
     for (size_t i = 0; i < b->n; i++) {
@@ -584,10 +651,15 @@ static void run_batch(struct client *cl, struct model *m, struct conn *c, struct
         CHECK(cl, conn_reply(c, got), "no reply");
         struct expectation *e = &b->e[i];
         const char *want = b->expected.p + e->from;
-        CHECK(cl, as_expected(e, want, got->p, got->n),
+        CHECK(cl, as_expected(m, e, want, got->p, got->n),
               "client %d, reply %zu of %zu: wanted %.60s (%zu bytes), got %.60s (%zu bytes)", cl->number, i, b->n, want,
               e->n, got->p, got->n);
     }
+    if (b->last)
+        usleep(3000); /* the clock of the server counts in milliseconds: now it is past */
+    for (int i = 0; b->last && i < KEYS; i++)
+        if (m->keys[i].dying)
+            key_clear(&m->keys[i]);
 }
 
 static void *client_main(void *arg)
@@ -608,12 +680,28 @@ static void *client_main(void *arg)
         run_batch(cl, &m, &c, &b, &got);
     }
     conn_close(&c);
+    memcpy(cl->put_in, m.put_in, sizeof cl->put_in);
     for (int i = 0; i < KEYS; i++)
         key_clear(&m.keys[i]);
     text_free(&b.request);
     text_free(&b.expected);
     text_free(&got);
     return NULL;
+}
+
+static void expect_shared(struct kv *kv, const struct client *clients)
+{
+    struct conn c;
+    struct text t = { 0 };
+    long put_in[2] = { 0 };
+    for (int i = 0; i < CLIENTS; i++)
+        for (int k = 0; k < 2; k++)
+            put_in[k] += clients[i].put_in[k];
+    conn_tcp(&c, kv);
+    cr_expect(atol(strchr(conn_ask(&c, &t, "GET", "shared counter", NULL), '\n') + 1) == put_in[0], "wanted %ld, got %s", put_in[0], t.p);
+    cr_expect(atol(conn_ask(&c, &t, "LLEN", "shared list", NULL) + 1) == put_in[1], "wanted %ld, got %s", put_in[1], t.p);
+    conn_close(&c);
+    text_free(&t);
 }
 
 static void run_clients(const char *debug, const char *procs, int batches)
@@ -623,13 +711,14 @@ static void run_clients(const char *debug, const char *procs, int batches)
     struct client clients[CLIENTS];
     pthread_t threads[CLIENTS];
     for (int i = 0; i < CLIENTS; i++) {
-        clients[i] = (struct client){ &kv, i, batches, (seed + (uint64_t)i) * 0x9e3779b97f4a7c15u, "" };
+        clients[i] = (struct client){ .kv = &kv, .number = i, .batches = batches, .seed = (seed + (uint64_t)i) * 0x9e3779b97f4a7c15u };
         pthread_create(&threads[i], NULL, client_main, &clients[i]);
     }
     for (int i = 0; i < CLIENTS; i++)
         pthread_join(threads[i], NULL);
     for (int i = 0; i < CLIENTS; i++)
         cr_expect(clients[i].wrong[0] == 0, "%s", clients[i].wrong);
+    expect_shared(&kv, clients);
     cr_expect(kv_stop(&kv, SIGTERM) == 0);
 }
 

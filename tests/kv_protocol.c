@@ -106,8 +106,22 @@ Test(kv_protocol, errors_of_commands)
          "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
          "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n+OK\r\n"
          "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n");
+    SAYS("CLIENT ID x\r\nCONFIG GET\r\nCOMMAND COUNT x\r\n",
+         "-ERR wrong number of arguments for 'client|id' command\r\n-ERR wrong number of arguments for 'config|get' command\r\n"
+         "-ERR wrong number of arguments for 'command|count' command\r\n");
+    /* Options are understood before their values are looked at; the last of several values counts. */
+    SAYS("SET a 1 EX x FOO\r\nSET a 1 EX 0 EX 100\r\nTTL a\r\nSET a 2 NX PX x\r\nSET a 2 NX PX 5\r\nSET none 2 XX\r\n",
+         "-ERR syntax error\r\n+OK\r\n:100\r\n-ERR value is not an integer or out of range\r\n$-1\r\n$-1\r\n");
     /* A name with line ends in it does not break the reply in two. */
     SAYS("*1\r\n$3\r\na\r\n\r\n", "-ERR unknown command 'a  ', with args beginning with: \r\n");
+}
+
+/* A page in a browser can send us a request of this kind, with commands in its body. */
+Test(kv_protocol, http)
+{
+    CLOSES("POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET http 1\r\n", "");
+    CLOSES("PING\r\nHost: localhost\r\nSET http 1\r\n", "+PONG\r\n");
+    SAYS("EXISTS http\r\n", ":0\r\n");
 }
 
 Test(kv_protocol, lines_without_end)
@@ -240,6 +254,41 @@ Test(kv_protocol, one_who_does_not_read)
     free(v);
 }
 
+/* The same large string a great many times in one reply is neither copied nor collected. */
+Test(kv_protocol, one_large_value_many_times)
+{
+    enum { N = 1 << 20, TIMES = 3000 };
+    char *v = malloc(N), path[64];
+    struct conn c, other;
+    struct text request = { 0 }, got = { 0 }, t = { 0 };
+    memset(v, 'v', N);
+    v[N - 1] = 0;
+    conn_tcp(&c, &server);
+    conn_tcp(&other, &server);
+    cr_expect_str_eq(conn_ask(&c, &t, "SET", "big", v, NULL), "+OK\r\n");
+    text_printf(&request, "*%d\r\n$4\r\nMGET\r\n", TIMES + 1);
+    for (int i = 0; i < TIMES; i++)
+        text_printf(&request, "$3\r\nbig\r\n");
+    cr_assert(conn_send(&c, request.p, request.n));
+    cr_assert(conn_line(&c, &got)); /* the server has begun to send what would be three gigabytes */
+    cr_expect_str_eq(got.p, "*3000\r\n");
+    for (int i = 0; i < 40; i++) { /* more than goes out in one write */
+        text_clear(&got);
+        cr_assert(conn_reply(&c, &got) && got.n == N - 1 + 12);
+    }
+    cr_expect_str_eq(conn_ask(&other, &t, "PING", NULL), "+PONG\r\n");
+    snprintf(path, sizeof path, "/proc/%d/statm", (int)server.pid);
+    long pages = 0;
+    FILE *f = fopen(path, "r");
+    cr_assert(f && fscanf(f, "%*d %ld", &pages) == 1);
+    fclose(f);
+    if (!test_is_slow())
+        cr_expect(pages * 4096 < 100 << 20, "%ld MiB resident", pages * 4096 >> 20);
+    conn_close(&c);
+    conn_close(&other);
+    free(v);
+}
+
 /* Tables grow and shrink a step at a time; nothing is lost on the way. */
 Test(kv_protocol, grows_and_shrinks)
 {
@@ -314,6 +363,46 @@ Test(kv_protocol, five_hundred_connections)
         conn_close(&c[i]);
 }
 
+static void *add_up(void *wrong)
+{
+    enum { N = 20000 };
+    struct conn c;
+    struct text requests = { 0 }, got = { 0 };
+    conn_tcp(&c, &server);
+    for (int i = 0; i < N; i++)
+        text_printf(&requests, "INCR n\r\nRPUSH l x\r\nHSET h f%d-%d v\r\n", c.fd, i);
+    bool ok = c.fd >= 0 && conn_send(&c, requests.p, requests.n);
+    for (int i = 0; ok && i < 3 * N; i++) {
+        text_clear(&got);
+        ok = conn_reply(&c, &got) && got.p[0] == ':';
+    }
+    *(bool *)wrong = !ok;
+    conn_close(&c);
+    text_free(&requests);
+    text_free(&got);
+    return NULL;
+}
+
+/* Commands are atomic: what four do to the same keys at the same time adds up. */
+Test(kv_protocol, same_keys)
+{
+    pthread_t threads[4];
+    bool wrong[4];
+    struct conn c;
+    struct text t = { 0 };
+    for (int i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, add_up, &wrong[i]);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < 4; i++)
+        cr_expect(!wrong[i]);
+    conn_tcp(&c, &server);
+    cr_expect_str_eq(conn_ask(&c, &t, "GET", "n", NULL), "$5\r\n80000\r\n");
+    cr_expect_str_eq(conn_ask(&c, &t, "LLEN", "l", NULL), ":80000\r\n");
+    cr_expect_str_eq(conn_ask(&c, &t, "HLEN", "h", NULL), ":80000\r\n");
+    conn_close(&c);
+}
+
 Test(kv_protocol, client_and_command)
 {
     struct conn c;
@@ -347,6 +436,38 @@ Test(kv_end, too_many_clients)
     cr_expect(conn_reply(&c[3], &t) && strcmp(t.p, "-ERR max number of clients reached\r\n") == 0, "%s", t.p);
     for (int i = 0; i < 4; i++)
         conn_close(&c[i]);
+    cr_expect(kv_stop(&kv, SIGTERM) == 0);
+}
+
+/* A reply of many small strings is collected before it is sent, and who asks for too large a one is cut off; the others never notice. */
+Test(kv_end, reply_too_large)
+{
+    struct kv kv = kv_start(NULL, (const char *[]){ "--max-reply", "1000000", NULL });
+    struct conn c, other;
+    struct text request = { 0 }, got = { 0 }, t = { 0 };
+    static char v[10001];
+    memset(v, 'v', sizeof v - 1);
+    conn_tcp(&other, &kv);
+    conn_tcp(&c, &kv);
+    for (int i = 0; i < 110; i++) {
+        text_printf(&request, "*3\r\n$5\r\nRPUSH\r\n$1\r\nl\r\n$%zu\r\n", sizeof v - 1);
+        text_add(&request, v, sizeof v - 1);
+        text_printf(&request, "\r\n");
+    }
+    cr_assert(conn_send(&c, request.p, request.n));
+    for (int i = 0; i < 110; i++) {
+        text_clear(&got);
+        cr_assert(conn_reply(&c, &got));
+    }
+    text_clear(&got);
+    cr_assert(conn_send(&c, "LRANGE l 0 89\r\n", 15));
+    cr_expect(conn_reply(&c, &got) && got.n > 900000);
+    cr_assert(conn_send(&c, "LRANGE l 0 -1\r\n", 15));
+    text_clear(&got);
+    cr_expect(!conn_reply(&c, &got) && got.n == 0, "got %zu bytes", got.n);
+    cr_expect(strstr(conn_ask(&other, &t, "INFO", "stats", NULL), "client_output_buffer_limit_disconnections:1\r\n"));
+    conn_close(&c);
+    conn_close(&other);
     cr_expect(kv_stop(&kv, SIGTERM) == 0);
 }
 
@@ -414,5 +535,56 @@ Test(kv_end, stale_socket_file)
     conn_unix(&c, &kv);
     cr_expect_str_eq(conn_ask(&c, &t, "PING", NULL), "+PONG\r\n");
     conn_close(&c);
+    cr_expect(kv_stop(&kv, SIGTERM) == 0);
+}
+
+/* The exit code of a server that does not come to serve, and what it says. */
+static int refused(struct text *says, const char *const *options)
+{
+    const char *argv[16] = { KV_PROGRAM };
+    int out[2], status;
+    char b[4096];
+    for (int n = 1; *options && n < 15; n++)
+        argv[n] = *options++;
+    cr_assert(pipe(out) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(out[1], 2);
+        execv(argv[0], (char *const *)argv);
+        _exit(127);
+    }
+    close(out[1]);
+    text_clear(says);
+    for (ssize_t n; (n = read(out[0], b, sizeof b)) > 0;)
+        text_add(says, b, (size_t)n);
+    close(out[0]);
+    cr_assert(waitpid(pid, &status, 0) == pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+#define REFUSED(code, word, ...)                                                                 \
+    cr_expect(refused(&says, (const char *[]){ __VA_ARGS__, NULL }) == code && strstr(says.p, word), "%s", says.p)
+
+Test(kv_end, refuses_to_start)
+{
+    struct kv kv = kv_start(NULL, NULL);
+    struct text says = { 0 };
+    char port[16], path[64];
+    snprintf(port, sizeof port, "%d", kv.port);
+    text_add(&says, "", 0);
+    REFUSED(1, "in use", "--port", port);
+    REFUSED(1, "in use", "--bind", "none", "--unix", kv.path);
+    REFUSED(2, "--port: \"x\" is not a number", "--port", "x");
+    REFUSED(2, "65536", "--port", "65536");
+    REFUSED(2, "--port needs a value", "--port");
+    REFUSED(2, "--nosuch is not an option", "--nosuch");
+    REFUSED(2, "nothing to listen on", "--bind", "none");
+    REFUSED(2, "too many", "--port", "0", "more");
+    /* A file that is no socket is somebody's, and stays. */
+    snprintf(path, sizeof path, "/tmp/weft-kv-%d.txt", (int)getpid());
+    FILE *f = fopen(path, "w");
+    cr_assert(f && fclose(f) == 0);
+    REFUSED(1, "in use", "--bind", "none", "--unix", path);
+    cr_expect(unlink(path) == 0);
+    text_free(&says);
     cr_expect(kv_stop(&kv, SIGTERM) == 0);
 }

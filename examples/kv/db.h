@@ -29,20 +29,4 @@ void db_stats_reset(void);
 /* Removes expired keys nobody asks for, for ever: the body of a fiber. */
 void db_sweeper(void *unused);
 
-/* ---- lists: chunks of elements, linked both ways -------------------------------------------------- */
-
-struct chunk;
-struct list {
-    struct chunk *first, *last;
-    size_t count;
-};
-struct list *list_make(void);
-bool list_push(struct list *l, bool front, struct str *s); /* false: no memory */
-struct str *list_pop(struct list *l, bool front);           /* the list is not empty */
-
-/* Walks: list_at positions before element i, next returns it and goes on. */
-struct list_cursor { struct chunk *chunk; uint32_t at; };
-struct list_cursor list_at(const struct list *l, size_t i);
-struct str *list_next(struct list_cursor *c);
-
 #endif

@@ -2,12 +2,22 @@
  * collected heap, nothing freed by hand. Try it:   kv --port 6379 &   redis-cli set greeting hello   redis-benchmark
  * -t set,get -P 16
  *
- * Where things are: resp.c the protocol, table.c strings and hash tables, db.c shards, expiry and lists, cmd.c and
- * admin.c the commands, server.c connections and the clean end. It keeps nothing on disk. */
+ * Where things are, from inside to outside; each file's head says more:
+ *
+ *      resp    the protocol: requests in, replies out
+ *      table   strings, and the hash table of keys and of fields
+ *      list    lists
+ *      db      shards with their locks, expiry
+ *      cmd     runs a request; cmd.h says how to add a command
+ *      cmd_*   the commands, by kind
+ *      server  listeners, connections, the clean end
+ *
+ * It keeps nothing on disk. cmd.h also says where it differs from Redis. */
 #include "cmd.h"
 
 #include <getopt.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,11 +26,12 @@
 
 static const char usage[] =
     "usage: kv [options]\n"
-    "  --bind ADDR          numeric address to listen on (127.0.0.1); \"none\": no TCP\n"
+    "  --bind ADDR          address to listen on (127.0.0.1); \"none\": no TCP\n"
     "  --port N             TCP port (6379); 0: any free one, see the ready line\n"
     "  --unix PATH          listen on a unix socket as well\n"
     "  --maxclients N       connections at a time (10000)\n"
     "  --max-bulk BYTES     longest argument (67108864)\n"
+    "  --max-reply BYTES    longest reply, large strings not counted (268435456)\n"
     "  --memory-limit BYTES soft limit of the collected heap and all around it\n"
     "  --procs N            processors (from affinity and cgroup)\n"
     "  --grace MS           on SIGTERM: time for connections to finish (5000)\n";
@@ -31,40 +42,63 @@ struct program {
     int status;
 };
 
-static long long number(const char *text, long long max)
+__attribute__((noreturn, format(printf, 1, 2))) static void refuse(const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    fputs("kv: ", stderr);
+    vfprintf(stderr, format, ap);
+    fputs("; kv --help shows the options\n", stderr);
+    va_end(ap);
+    exit(2);
+}
+
+static const char *text(const char *option, const char *value)
+{
+    if (!*value)
+        refuse("--%s needs a value", option);
+    return value;
+}
+
+static long long number(const char *option, const char *value, long long min, long long max)
 {
     int64_t v;
-    if (resp_parse_int(text, strlen(text), &v) && v >= 0 && v <= max)
-        return v;
-    fprintf(stderr, "kv: %s is not a number from 0 to %lld\n%s", text, max, usage);
-    exit(2);
+    if (!resp_parse_int(value, strlen(value), &v) || v < min || v > max)
+        refuse("--%s: \"%s\" is not a number from %lld to %lld", option, value, min, max);
+    return v;
 }
 
 static void parse_options(struct program *p, int argc, char **argv)
 {
+    enum { MIB = 1 << 20 };
     static const struct option options[] = {
         { "bind", 1, NULL, 'b' },         { "port", 1, NULL, 'p' },     { "unix", 1, NULL, 'u' },
-        { "maxclients", 1, NULL, 'c' },   { "max-bulk", 1, NULL, 'B' }, { "procs", 1, NULL, 'P' },
-        { "memory-limit", 1, NULL, 'm' }, { "grace", 1, NULL, 'g' },    { "help", 0, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
+        { "maxclients", 1, NULL, 'c' },   { "max-bulk", 1, NULL, 'B' }, { "max-reply", 1, NULL, 'R' },
+        { "memory-limit", 1, NULL, 'm' }, { "procs", 1, NULL, 'P' },    { "grace", 1, NULL, 'g' },
+        { "help", 0, NULL, 'h' },         { NULL, 0, NULL, 0 },
     };
-    for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;)
+    struct server_options *s = &p->server;
+    for (int o, i = 0; (o = getopt_long(argc, argv, ":", options, &i)) != -1;) {
+        const char *name = options[i].name;
         switch (o) {
-        case 'b': p->server.bind = strcmp(optarg, "none") == 0 ? NULL : optarg; break;
-        case 'p': p->server.port = (int)number(optarg, 65535); break;
-        case 'u': p->server.unix_path = optarg; break;
-        case 'c': p->server.max_clients = (int)number(optarg, 10000000); break;
-        case 'B': resp_max_bulk_bytes = (size_t)number(optarg, 512ll << 20); break;
-        case 'm': p->server.memory_limit = number(optarg, INT64_MAX); break;
-        case 'P': p->procs = (int)number(optarg, 1024); break;
-        case 'g': p->server.grace_ms = (int)number(optarg, 3600000); break;
+        case 'b': s->bind = strcmp(optarg, "none") == 0 ? NULL : text(name, optarg); break;
+        case 'p': s->port = (int)number(name, optarg, 0, 65535); break;
+        case 'u': s->unix_path = text(name, optarg); break;
+        case 'c': s->max_clients = (int)number(name, optarg, 1, 10000000); break;
+        case 'B': resp_max_bulk_bytes = (size_t)number(name, optarg, 1024, 512ll * MIB); break;
+        case 'R': resp_max_reply_bytes = (size_t)number(name, optarg, RESP_BASE_BYTES, 16384ll * MIB); break;
+        case 'm': s->memory_limit = number(name, optarg, MIB, INT64_MAX); break;
+        case 'P': p->procs = (int)number(name, optarg, 1, 1024); break;
+        case 'g': s->grace_ms = (int)number(name, optarg, 0, 3600000); break;
         case 'h': fputs(usage, stdout); exit(0);
-        default: fputs(usage, stderr); exit(2);
+        case ':': refuse("%s needs a value", argv[optind - 1]);
+        default: refuse("%s is not an option", argv[optind - 1]);
         }
-    if (optind < argc || (!p->server.bind && !p->server.unix_path)) {
-        fputs(usage, stderr);
-        exit(2);
     }
+    if (optind < argc)
+        refuse("%s is one argument too many", argv[optind]);
+    if (!s->bind && !s->unix_path)
+        refuse("there is nothing to listen on: neither TCP nor a unix socket");
     if (resp_max_request_bytes < 2 * resp_max_bulk_bytes)
         resp_max_request_bytes = 2 * resp_max_bulk_bytes;
 }

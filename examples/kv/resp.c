@@ -9,6 +9,7 @@
 
 size_t resp_max_bulk_bytes = 64u << 20;
 size_t resp_max_request_bytes = 256u << 20;
+size_t resp_max_reply_bytes = 256u << 20;
 
 /* ---- numbers ------------------------------------------------------------------------------------- */
 
@@ -264,16 +265,23 @@ int resp_in_next(struct resp_in *in, const char **error)
 
 /* ---- replies ------------------------------------------------------------------------------------- */
 
+static void *out_fail(struct resp_out *o, int error)
+{
+    if (o->error == 0)
+        o->error = error;
+    return NULL;
+}
+
 static char *out_grow(struct resp_out *o, size_t n)
 {
     size_t cap = o->cap ? o->cap : RESP_BASE_BYTES;
+    if (o->error != 0 || n > resp_max_reply_bytes || o->n > resp_max_reply_bytes - n)
+        return out_fail(o, -EMSGSIZE);
     while (cap - o->n < n)
         cap *= 2;
-    char *buf = o->failed ? NULL : weft_alloc_noscan(cap);
-    if (!buf) {
-        o->failed = true;
-        return NULL;
-    }
+    char *buf = weft_alloc_noscan(cap);
+    if (!buf)
+        return out_fail(o, -ENOMEM);
     if (o->n)
         memcpy(buf, o->buf, o->n);
     o->buf = buf;
@@ -281,7 +289,7 @@ static char *out_grow(struct resp_out *o, size_t n)
     return buf + o->n;
 }
 
-/* Where the next n bytes go; NULL: no memory, and failed is set. */
+/* Where the next n bytes go; NULL: there is no room, and error is set. */
 static inline char *out_room(struct resp_out *o, size_t n)
 {
     return o->cap - o->n >= n ? o->buf + o->n : out_grow(o, n);
@@ -349,48 +357,83 @@ void resp_bulk(struct resp_out *o, const void *s, size_t n)
     o->n += (size_t)(at - p) + n + 4;
 }
 
+static struct resp_ref *out_ref(struct resp_out *o)
+{
+    if (o->nrefs == o->refs_cap) {
+        uint32_t cap = o->refs_cap ? o->refs_cap * 2 : 16;
+        struct resp_ref *refs = weft_alloc_array(WEFT_TYPE(struct resp_ref, p), cap);
+        if (!refs)
+            return out_fail(o, -ENOMEM);
+        if (o->nrefs)
+            memcpy(refs, o->refs, o->nrefs * sizeof *refs);
+        o->refs = refs;
+        o->refs_cap = cap;
+    }
+    return &o->refs[o->nrefs];
+}
+
 void resp_bulk_ref(struct resp_out *o, const char *p, size_t n)
 {
-    if (n < RESP_REF_MIN_BYTES || o->nrefs == RESP_MAX_REFS) {
+    if (n < RESP_REF_MIN_BYTES) {
         resp_bulk(o, p, n);
         return;
     }
     out_number(o, '$', (int64_t)n);
-    o->refs[o->nrefs++] = (struct resp_ref){ .p = p, .n = n, .at = o->n };
-    o->ref_bytes += n;
     char *end = out_room(o, 2);
-    if (end) {
-        memcpy(end, "\r\n", 2);
-        o->n += 2;
+    struct resp_ref *ref = end ? out_ref(o) : NULL;
+    if (!ref)
+        return;
+    *ref = (struct resp_ref){ .p = p, .n = n, .at = o->n };
+    o->nrefs++;
+    o->ref_bytes += n;
+    memcpy(end, "\r\n", 2);
+    o->n += 2;
+}
+
+/* ---- sending ------------------------------------------------------------------------------------- */
+
+/* 0 or a negative errno. A write that is cut short says why at the next one. */
+static int all_sent(ssize_t r, size_t bytes) { return r < 0 ? (int)r : (size_t)r < bytes ? -EPIPE : 0; }
+
+/* The pieces in order: bytes of buf, a string, bytes of buf, a string... */
+static int send_pieces(struct resp_out *o, weft_fd *fd)
+{
+    enum { STRINGS = 16 };
+    size_t at = 0;
+    for (uint32_t i = 0; i < o->nrefs || at < o->n;) {
+        struct iovec iov[2 * STRINGS + 1];
+        size_t bytes = 0;
+        int k = 0;
+        for (; i < o->nrefs && k < 2 * STRINGS; i++) {
+            const struct resp_ref *ref = &o->refs[i];
+            iov[k++] = (struct iovec){ o->buf + at, ref->at - at };
+            iov[k++] = (struct iovec){ (void *)ref->p, ref->n };
+            bytes += ref->at - at + ref->n;
+            at = ref->at;
+        }
+        if (i == o->nrefs) {
+            iov[k++] = (struct iovec){ o->buf + at, o->n - at };
+            bytes += o->n - at;
+            at = o->n;
+        }
+        int r = all_sent(weft_writev(fd, iov, k), bytes);
+        if (r < 0)
+            return r;
     }
+    return 0;
 }
 
 int resp_flush(struct resp_out *o, weft_fd *fd)
 {
-    if (o->failed)
-        return -ENOMEM;
-    ssize_t r = 0;
-    size_t total = resp_out_bytes(o);
-    if (o->nrefs == 0 && total > 0) {
-        r = weft_write(fd, o->buf, o->n);
-    } else if (total > 0) {
-        struct iovec iov[2 * RESP_MAX_REFS + 1];
-        int k = 0;
-        size_t at = 0;
-        for (uint32_t i = 0; i < o->nrefs; i++) {
-            iov[k++] = (struct iovec){ o->buf + at, o->refs[i].at - at };
-            iov[k++] = (struct iovec){ (void *)o->refs[i].p, o->refs[i].n };
-            at = o->refs[i].at;
-        }
-        iov[k++] = (struct iovec){ o->buf + at, o->n - at };
-        r = weft_writev(fd, iov, k);
-        memset(o->refs, 0, o->nrefs * sizeof o->refs[0]); /* let the strings go */
-    }
-    o->n = o->nrefs = 0;
-    o->ref_bytes = 0;
+    int r = o->error;
+    if (r == 0 && o->n > 0)
+        r = o->nrefs == 0 ? all_sent(weft_write(fd, o->buf, o->n), o->n) : send_pieces(o, fd);
+    o->n = o->ref_bytes = o->nrefs = 0;
+    o->refs_cap = 0;
+    o->refs = NULL; /* let the strings go */
     if (o->cap > RESP_KEEP_BYTES) { /* one large reply is behind us */
         o->buf = NULL;
         o->cap = 0;
     }
-    return r < 0 ? (int)r : (size_t)r < total ? -EPIPE : 0;
+    return r;
 }

@@ -8,7 +8,8 @@
  *       | done       | request, args  | not yet parsed   | free          |
  *
  * Replies are collected in one buffer and leave in one write. A large string is not copied into it but remembered as
- * a piece of its own: the pointer keeps it alive, whatever other connections do to the key meanwhile. */
+ * a piece of its own: the pointer keeps it alive, whatever other connections do to the key meanwhile. So a client that asks for
+ * the same megabytes a thousand times, and does not read them, costs a thousand pointers. */
 #ifndef KV_RESP_H
 #define KV_RESP_H
 
@@ -30,10 +31,9 @@ enum {
     RESP_BASE_BYTES = 16 * 1024, /* both buffers start with this, */
     RESP_KEEP_BYTES = 128 * 1024, /* keep as much once they needed it, and let go of what is more */
     RESP_REF_MIN_BYTES = 16 * 1024, /* strings from here on are sent from where they are */
-    RESP_MAX_REFS = 16,
 };
-extern size_t resp_max_bulk_bytes;    /* one argument: an option of the server */
-extern size_t resp_max_request_bytes; /* all arguments together */
+/* Options of the server: one argument; all arguments together; the part of the replies that is collected before it is sent. */
+extern size_t resp_max_bulk_bytes, resp_max_request_bytes, resp_max_reply_bytes;
 
 /* ---- requests ------------------------------------------------------------------------------------ */
 
@@ -65,9 +65,9 @@ struct resp_ref {
 struct resp_out {
     char *buf;
     size_t n, cap, ref_bytes;
-    bool failed; /* no memory for a reply: the connection must end */
-    uint32_t nrefs;
-    struct resp_ref refs[RESP_MAX_REFS];
+    int error; /* -ENOMEM, or -EMSGSIZE: more than resp_max_reply_bytes. Part of a reply is missing: the connection must end */
+    uint32_t nrefs, refs_cap;
+    struct resp_ref *refs;
 };
 
 void resp_simple(struct resp_out *o, const char *text);                       /* +text */

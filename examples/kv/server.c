@@ -2,7 +2,7 @@
  *
  * A fiber per listener accepts; a fiber per connection reads, runs every request that has arrived, and sends their
  * replies in one write. A client that does not read its replies holds up its own fiber in that write, and so nobody
- * else; what it may pile up is bounded by its read buffer and FLUSH_BYTES.
+ * else; what it may pile up is bounded by its read buffer and by one reply more than FLUSH_BYTES, which is bounded too.
  *
  * The end: SIGTERM arrives on a signalfd, which is a descriptor like any other. The listeners are closed, and every
  * connection's socket is shut down for reading: its fiber still gets what the kernel has received, answers it, finds
@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -33,6 +34,14 @@ struct server server;
 static weft_waitgroup connections;
 
 static void count(uint64_t *counter, uint64_t n) { __atomic_fetch_add(counter, n, __ATOMIC_RELAXED); }
+
+void server_stats_reset(void)
+{
+    uint64_t *const counters[] = { &server.accepted, &server.rejected, &server.commands, &server.protocol_errors,
+                                   &server.reply_too_large };
+    for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++)
+        __atomic_store_n(counters[i], 0, __ATOMIC_RELAXED);
+}
 
 /* ---- a connection -------------------------------------------------------------------------------- */
 
@@ -59,6 +68,14 @@ static void clients_remove(struct client *c)
     weft_mutex_unlock(&server.clients_lock);
 }
 
+static bool send_replies(struct client *c)
+{
+    int r = resp_flush(&c->out, c->fd);
+    if (r == -EMSGSIZE)
+        count(&server.reply_too_large, 1);
+    return r == 0;
+}
+
 /* Runs all requests in the read buffer and sends the replies. False: the connection is to end. */
 static bool answer(struct client *c)
 {
@@ -69,7 +86,7 @@ static bool answer(struct client *c)
         cmd_run(c);
         if (resp_out_bytes(&c->out) < FLUSH_BYTES)
             continue;
-        if (resp_flush(&c->out, c->fd) < 0)
+        if (!send_replies(c))
             return false;
         c->now_ms = weft_now() / WEFT_MILLISECOND;
     }
@@ -80,7 +97,7 @@ static bool answer(struct client *c)
     }
     count(&server.commands, c->commands);
     c->commands = 0;
-    return resp_flush(&c->out, c->fd) == 0 && !c->closing;
+    return send_replies(c) && !c->closing;
 }
 
 /* Closing a socket with unread input resets the connection, and the client may never see our last reply. So say that
@@ -192,10 +209,13 @@ static void acceptor(void *arg)
     }
 }
 
-/* A socket file that a dead server left behind is in the way; that of a living one stays. */
+/* A socket file that a dead server left behind is in the way; that of a living one stays, and what is no socket all the more. */
 static bool remove_stale(const char *address, const char *path)
 {
     weft_fd *fd;
+    struct stat st;
+    if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
+        return false;
     int r = weft_dial(address, weft_now() + WEFT_SECOND, &fd);
     if (r == 0)
         weft_fd_close(fd);
@@ -229,7 +249,7 @@ static bool open_listeners(const struct server_options *o)
         if (!(tcp_listener = listen_on(address, NULL)))
             return false;
         server.port = weft_fd_port(tcp_listener);
-        n += (size_t)snprintf(ready, sizeof ready, " %s:%d", o->bind, server.port);
+        n += (size_t)snprintf(ready, sizeof ready, strchr(o->bind, ':') ? " [%s]:%d" : " %s:%d", o->bind, server.port);
     }
     if (o->unix_path) {
         snprintf(address, sizeof address, "unix:%s", o->unix_path);

@@ -39,10 +39,13 @@ extern struct server {
     size_t n_clients;
     bool stopping;
     /* Counters: relaxed, nobody orders anything by them. */
-    uint64_t next_id, accepted, rejected, commands, protocol_errors;
+    uint64_t next_id, accepted, rejected, commands, protocol_errors, reply_too_large;
 } server;
 
 /* Serves until SIGTERM or SIGINT, which the caller has blocked in all threads. 0, or 1 after a message to stderr. */
 int server_run(const struct server_options *options);
+
+/* The counters start again from nothing. */
+void server_stats_reset(void);
 
 #endif
