@@ -11,14 +11,13 @@ trap '[ -n "$SERVER" ] && kill "$SERVER" 2>/dev/null; rm -rf "$TMP"' EXIT
 trap 'exit 130' INT TERM
 failed=0
 
-line() { printf '%s\n' "--------------------------------------------------------------------------------"; }
+line() { printf '%s\n' "----------------------------------------------------------------------------------------------------------"; }
 
 # ---- the bugs --------------------------------------------------------------------------------------------
 # What goes wrong is in the head of each program; the words after "What goes wrong:" up to "Instead:" are shown.
 what_goes_wrong() {
     sed -n '/^ \* What goes wrong:/,/^ \* Instead:/{/^ \* Instead:/d;s/^ \* *//;s/^What goes wrong: *//;p}' "$1" | tr '\n' ' ' |
-        fold -s -w 76 | sed 's/ *$//;s/^/    /'
-    echo
+        awk '{ print toupper(substr($0, 1, 1)) substr($0, 2) }' | fold -s -w 104 | sed 's/ *$//;s/^/  /'
 }
 
 echo "weft: what goes wrong with a managed runtime, and what to write instead"
@@ -34,14 +33,13 @@ for source in examples/bugs/[0-9]*.c; do
     [ -s "$TMP/out" ] || echo "$program did not run"
 done
 line
-printf '%-4s %-40s %-29s %-29s %s\n' bug what before after fix
-awk -F '\t' '{ printf "%-4s %-40s %-29s %-29s %s\n", $1, $2, $3, $4, $5 }' "$BUG_TABLE"
+printf '%-4s %-40s %-30s %-30s %s\n' bug what before after fix
+awk -F '\t' '{ printf "%-4s %-40s %-30s %-30s %s\n", $1, $2, $3, $4, $5 }' "$BUG_TABLE"
 line
 
 # ---- the server ------------------------------------------------------------------------------------------
-info() { redis-cli -p "$port" info collector 2>/dev/null | tr -d '\r' | sed -n "s/^$1://p"; }
-
 run_server() {
+    : > "$TMP/kv"
     "$B/examples/kv/kv" --port 0 > "$TMP/kv" 2> "$TMP/kv.err" &
     SERVER=$!
     n=0
@@ -49,7 +47,7 @@ run_server() {
     port=$(sed -n 's/^kv: ready on 127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/kv")
     [ -n "$port" ] || { echo "the server did not start:"; cat "$TMP/kv.err"; return 1; }
     echo "kv, a server that speaks the Redis protocol: one fiber per connection, all data in the collected heap; port $port"
-    echo "redis-benchmark, 50 connections, $REQUESTS requests, 100000 keys, values of 64 bytes:"
+    echo "redis-benchmark, 50 connections, 100000 keys, values of 64 bytes; $REQUESTS requests in pipelines of 16, a quarter of that one by one:"
     for pipeline in 1 16; do
         for test in set get incr lpush lpop hset; do
             count=$((pipeline == 1 ? REQUESTS / 4 : REQUESTS))
@@ -57,7 +55,8 @@ run_server() {
                 tail -n 1 | tr -d '"' |
                 awk -F, -v p=$pipeline '{ printf "  %-6s pipeline %2d  %9.0f requests/s   p50 %6.2f ms   p99 %6.2f ms\n", $1, p, $2, $5, $7 }'
         done
-    done
+    done | tee "$TMP/rates"
+    [ "$(wc -l < "$TMP/rates")" -eq 12 ] || { echo "redis-benchmark did not finish"; return 1; }
     sleep 1.1 # the server keeps its figures for a second
     echo "Meanwhile the collector:"
     redis-cli -p "$port" info > "$TMP/info" || return 1

@@ -3,7 +3,7 @@
  * What the call promises: weft_set_finalizer(obj, fn, ctx) runs fn(obj, ctx) once obj is unreachable. ctx is a root:
  *                         fn may need it, so it lives.
  * What the bug assumes:   that ctx may be anything, also something that points back to the object.
- * What goes wrong:        the root ctx reaches the object, so the object is never unreachable. No finalizer runs, no
+ * What goes wrong:        ctx, a root, reaches the object, so the object is never unreachable. No finalizer runs, no
  *                         descriptor is closed, and nothing reports an error: the program leaks until it meets its
  *                         limit.
  * Instead:                give fn what it needs by value (here nothing at all: the object comes as fn's first

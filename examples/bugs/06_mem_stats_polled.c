@@ -2,11 +2,12 @@
  *
  * What the call promises: figures that are exact as of the call. For that it stops the world while it sums them.
  * What the bug assumes:   that reading a counter is free, so every request may carry the heap's size in its log line.
- * What goes wrong:        all fibers on all processors stop at every call, thousands of times a second.
+ * What goes wrong:        all fibers on all processors stop at every call, thousands of times a second: those that
+ *                         count something, and those that never asked.
  * Instead:                one fiber reads them now and then, and everyone reads what it has noted. */
 #include "bug.h"
 
-enum { RUN_MS = 1500, WORKERS = 1, POLL_MS = 250 };
+enum { RUN_MS = 1500, WORKERS = 2, POLL_MS = 250 };
 
 static struct bug_bystander bystander = { .spins = 200000 };
 static bool stop;
@@ -60,16 +61,17 @@ static void measure(uint64_t (*heap_bytes)(void))
     __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
     bug_bystander_stop(&bystander);
     weft_waitgroup_wait(&wg);
-    double p99 = bug_bystander_p99_us(&bystander);
+    double half = bug_bystander_us(&bystander, 50), p99 = bug_bystander_us(&bystander, 99);
     double seconds = (double)(weft_now() - start) / 1e9;
     weft_read_stop_stats(WEFT_STOP_MEM_STATS, &after);
     double stops = (double)(after.count - before.count) / seconds, rate = (double)requests / seconds;
     bug_value("stops", stops);
-    bug_value("p99", p99);
+    bug_value("half", half);
+    bug_value("per_request", (double)(after.count - before.count) / (double)requests);
     bug_value("rate", rate);
-    bug_say("%.0f stops of the world per second; an unrelated fiber's p99 is %.0f us; %.0f requests/s", stops, p99,
-            rate);
-    bug_cell("%.0f stops/s, p99 %.0f us", stops, p99);
+    bug_say("%.0f requests/s with %.0f stops of the world per second; an unrelated fiber's median is %.1f ms, p99 %.1f ms", rate, stops,
+            half / 1000, p99 / 1000);
+    bug_cell("%.0f stops/s, median %.1f ms", stops, half / 1000);
 }
 
 static void buggy(void *arg) { (void)arg, measure(heap_bytes_buggy); }
@@ -77,13 +79,14 @@ static void fixed(void *arg) { (void)arg, measure(heap_bytes_fixed); }
 
 static const char *verdict(const struct bug_result *b, const struct bug_result *f)
 {
-    if (bug_get(b, "stops") < 200)
+    if (bug_get(b, "per_request") < 0.9)
         return "reading the statistics did not stop the world";
     if (bug_get(f, "stops") > 20)
         return "the world is stopped often with one poller";
-    if (bug_get(f, "rate") < 1.3 * bug_get(b, "rate"))
+    if (bug_get(f, "rate") < 1.5 * bug_get(b, "rate"))
         return "requests are not slowed by the stops";
-    if (bug_get(b, "p99") < 1.1 * bug_get(f, "p99"))
+    /* So many stops slow down every round, so the median shows them; the p99 shows what else runs on the machine, too. */
+    if (bug_get(b, "half") < 1.5 * bug_get(f, "half"))
         return "the unrelated fiber is not held up more";
     return NULL;
 }
@@ -96,7 +99,7 @@ int main(int argc, char **argv)
         .buggy = buggy,
         .fixed = fixed,
         .instead = "heap = atomic_load(&noted);   /* one fiber reads the statistics now and then, and notes it */",
-        .attempts = 4,
+        .attempts = 3,
         .verdict = verdict,
     };
     return bug_main(argc, argv, &bug);

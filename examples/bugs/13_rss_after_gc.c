@@ -4,8 +4,8 @@
  *                         nothing about the operating system.
  * What the bug assumes:   that free in the heap is free in the machine: "I dropped it, I collected, and top still
  *                         shows it: a leak".
- * What goes wrong:        nothing, but for the reader: the pages stay with the process, for it may well need them
- *                         again.
+ * What goes wrong:        the reading, nothing else: the pages stay with the process, which may well need them again,
+ *                         and somebody hunts a leak that is none.
  * Instead:                weft_free_os_memory after a peak that will not come back; and read the right figure. With
  *                         madvdontneed=0 (MADV_FREE) the kernel takes the pages only when it needs them: until then
  *                         they count in VmRSS, and as LazyFree in /proc/self/smaps_rollup. VmRSS minus LazyFree is

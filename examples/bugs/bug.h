@@ -86,8 +86,10 @@ static inline double bug_peak_mib(void) { return (double)bug_proc("/proc/self/st
 
 /* ---- an unrelated fiber: how long it is kept from running ------------------------------------------ */
 
-/* It computes for a moment, sleeps a moment, and notes how long each round took. */
-enum { BUG_SAMPLES = 100000, BUG_SPINS = 20000 };
+/* It computes for a moment, sleeps a moment, and notes how long each round took. A round that was held up for long stands for all that would have been done
+ * meanwhile: who wants something of this fiber every 200 us waits for what is left of it. So it is noted once for each of them, the first with all of it, the next
+ * with 200 us less, and so on; otherwise a stop of 30 ms would be one sample among thousands, and no p99 would show it. */
+enum { BUG_SAMPLES = 100000, BUG_SPINS = 20000, BUG_ROUND_NS = 200000 };
 struct bug_bystander {
     int spins; /* the moment it computes; 0: BUG_SPINS */
     int64_t ns[BUG_SAMPLES];
@@ -103,8 +105,9 @@ static inline void bug_bystander_run_(void *arg)
         int64_t start = weft_now();
         for (volatile int i = 0; i < (b->spins ? b->spins : BUG_SPINS); i++)
             ;
-        weft_sleep(200 * WEFT_MICROSECOND);
-        b->ns[b->n++] = weft_now() - start;
+        weft_sleep(BUG_ROUND_NS);
+        for (int64_t ns = weft_now() - start, whole = ns; (ns == whole || ns > 2 * BUG_ROUND_NS) && b->n < BUG_SAMPLES; ns -= BUG_ROUND_NS)
+            b->ns[b->n++] = ns;
     }
 }
 
@@ -122,17 +125,18 @@ static inline void bug_bystander_stop(struct bug_bystander *b)
     weft_waitgroup_wait(&b->done);
 }
 
-/* After the stop: the time in microseconds below which 99 of 100 rounds stayed, in the quietest of ten stretches: what else
+/* After the stop: the time in microseconds below which that many percent of the rounds stayed, in the quietest of some stretches of 50 ms or so: what else
  * runs on the machine comes and goes, the program's own doing is there in all of them. */
-static inline double bug_bystander_p99_us(struct bug_bystander *b)
+static inline double bug_bystander_us(struct bug_bystander *b, int percent)
 {
-    int stretch = b->n / 10;
+    enum { STRETCHES = 24 };
+    int stretch = b->n / STRETCHES;
     int64_t best = INT64_MAX;
-    for (int i = 0; stretch > 0 && i < 10; i++) {
+    for (int i = 0; stretch > 0 && i < STRETCHES; i++) {
         int64_t *ns = b->ns + i * stretch;
         qsort(ns, (size_t)stretch, sizeof *ns, bug_compare_);
-        if (ns[stretch * 99 / 100] < best)
-            best = ns[stretch * 99 / 100];
+        if (ns[stretch * percent / 100] < best)
+            best = ns[stretch * percent / 100];
     }
     return stretch > 0 ? (double)best / 1000 : 0;
 }
