@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -43,6 +44,7 @@ static inline struct kv kv_start(const char *debug, const char *const *options)
     cr_assert(pipe(out) == 0);
     kv.pid = fork();
     if (kv.pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves no server behind */
         dup2(out[1], 1);
         close(out[0]);
         close(out[1]);
