@@ -36,7 +36,7 @@ __thread struct m *weft_tls_m;
 void m_own(struct m *m, struct p *p)
 {
     m->p = p;
-    store_rlx(&p->owner, m);
+    store_rel(&p->owner, m); /* rel: publishes *m, which a new machine has in no list yet; acq in retake */
     store_rlx(&p->status, P_RUNNING); /* rlx: with the lock that gave it, or by the owner */
     store_rel(&m->pstate, sched.fenced ? M_FENCED : M_OWNED); /* rel: publishes m->p; acq in p_take */
 }

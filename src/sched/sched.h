@@ -63,7 +63,7 @@ enum p_status { P_IDLE, P_RUNNING, P_STOPPED, P_DEAD };
 struct p {
     uint32_t id;
     /* owner only */
-    uint32_t tick;          /* scheduling steps; sysmon reads it relaxed */
+    w_u32 tick;             /* scheduling steps (p_tick) */
     uint32_t global_tick;   /* tick when the global queue had its turn last */
     uint32_t next_streak;   /* resumed from runq.next in a row */
     struct task *free_tasks;
@@ -89,6 +89,14 @@ struct p {
     struct timer_heap timers;
     struct runq runq;
 } w_aligned(64);
+
+/* Counts a step. rlx: only the owner writes, others look whether it moves. */
+static inline uint32_t p_tick(struct p *p)
+{
+    uint32_t t = load_rlx(&p->tick) + 1;
+    store_rlx(&p->tick, t);
+    return t;
+}
 
 /* ---- machines ------------------------------------------------------------------------------------ */
 

@@ -83,10 +83,10 @@ static bool next_is_stale(struct p *victim)
 {
     if (load_rlx(&victim->status) != P_RUNNING) /* rlx: hint */
         return true;
-    uint32_t tick = __atomic_load_n(&victim->tick, __ATOMIC_RELAXED);
+    uint32_t tick = load_rlx(&victim->tick); /* rlx: see p_tick */
     for (int i = 0; i < 100; i++)
         cpu_relax();
-    return tick == __atomic_load_n(&victim->tick, __ATOMIC_RELAXED);
+    return tick == load_rlx(&victim->tick);
 }
 
 static runnable steal(struct m *m, int64_t *now)
@@ -236,8 +236,9 @@ runnable schedule_next(struct m *m)
             timers_run(p, now);
         }
         runnable r = 0;
-        if (++p->tick - p->global_tick >= GLOBAL_TURN) {
-            p->global_tick = p->tick;
+        uint32_t tick = p_tick(p);
+        if (tick - p->global_tick >= GLOBAL_TURN) {
+            p->global_tick = tick;
             r = take_global(m, 1);
         }
         p->next_streak = 0;

@@ -233,7 +233,7 @@ static inline bool scheduler_due(struct m *m, struct p *p)
 {
     if (unlikely(load_rlx(&m->poll) & (POLL_STOP | POLL_END))) /* rlx: a late look is caught by the next one */
         return true;
-    uint32_t tick = ++p->tick;
+    uint32_t tick = p_tick(p);
     if (unlikely(tick - p->global_tick >= GLOBAL_TURN) && load_rlx(&sched.global_len) != 0) /* rlx: hint */
         return true;
     if (unlikely(tick % 16 == 0) && load_rlx(&p->timers.next_ns) != INT64_MAX) /* rlx: hint */

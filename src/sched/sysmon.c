@@ -100,13 +100,13 @@ static bool sleeps(struct p *p, struct m *m, uint64_t tick)
 
 static bool retake(struct p *p, int64_t now)
 {
-    uint64_t tick = __atomic_load_n(&p->tick, __ATOMIC_RELAXED); /* a hint; torn values cannot occur */
+    uint64_t tick = load_rlx(&p->tick); /* rlx: see p_tick */
     if (load_rlx(&p->sys_tick) != tick) { /* rlx: only we write it */
         store_rlx(&p->sys_tick, tick);
         p->sys_when_ns = now;
         return false;
     }
-    struct m *m = load_rlx(&p->owner); /* rlx: machines are never freed while we run */
+    struct m *m = load_acq(&p->owner); /* acq: sees what m was made of; rel in m_own. Machines are never freed while we run */
     if (m == NULL || m->foreign || !wanted(p))
         return false;
     int64_t ran = now - p->sys_when_ns;
