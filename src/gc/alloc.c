@@ -37,6 +37,16 @@ static void count_mallocs(struct gc_cache *c, unsigned cls, int64_t n)
     store_rlx(m, load_rlx(m) + (uint64_t)n); /* rlx: one writer */
 }
 
+/* rlx: see [BITS]. The span is in the caller's hand, so nobody else writes. */
+static void fill_allocs(uint64_t *allocs, size_t from, size_t to, bool on)
+{
+    for (size_t k; from < to; from += k) {
+        k = w_min(64 - from % 64, to - from);
+        uint64_t m = bits_mask((unsigned)k) << from % 64, *w = &allocs[from / 64];
+        __atomic_store_n(w, on ? *w | m : *w & ~m, __ATOMIC_RELAXED);
+    }
+}
+
 /* Takes back what is left of the run; the span stays the cache's. */
 static void drop_run(struct gc_cache *c, struct gc_shape_cache *sc, unsigned cls)
 {
@@ -45,8 +55,7 @@ static void drop_run(struct gc_cache *c, struct gc_shape_cache *sc, unsigned cls
         struct span *s = sc->span[cls];
         size_t from = span_index(s, r->bump), n = (size_t)(sc->end[cls] - r->bump) / gc_class_size[cls];
         uint64_t *allocs = span_allocs(s);
-        for (size_t i = from; i < from + n; i++)
-            bits_clear(allocs, i);
+        fill_allocs(allocs, from, from + n, false);
         s->nfree += (uint16_t)n;
         s->scan = (uint16_t)w_min((size_t)s->scan, from);
         if (heap.poison)
@@ -142,11 +151,7 @@ static size_t take_run(struct span *s, size_t most, size_t *from)
     if (i >= nobj)
         return 0;
     size_t end = w_min(nobj, i + most), to = bits_next(allocs, end, i);
-    for (size_t a = i; a < to;) {
-        size_t k = w_min(64 - a % 64, to - a);
-        allocs[a / 64] |= bits_mask((unsigned)k) << a % 64;
-        a += k;
-    }
+    fill_allocs(allocs, i, to, true);
     *from = i;
     s->scan = (uint16_t)to;
     s->nfree -= (uint16_t)(to - i);

@@ -20,9 +20,9 @@ static struct span *pop(struct span_list *l)
     struct span *s = l->head;
     if (s == NULL)
         return NULL;
-    l->head = s->next;
-    if (l->head != NULL)
-        __builtin_prefetch(l->head, 1);
+    __atomic_store_n(&l->head, s->next, __ATOMIC_RELAXED); /* rlx: under the lock; take_unswept looks before it takes that */
+    if (s->next != NULL)
+        __builtin_prefetch(s->next, 1);
     s->next = NULL;
     return s;
 }
@@ -56,7 +56,7 @@ void central_put(struct central *c, struct span *s)
 static struct span *take_unswept(struct central *c)
 {
     struct span *s = NULL;
-    if (__atomic_load_n(&c->unswept.head, __ATOMIC_RELAXED) != NULL) { /* rlx: filled in stops only; checked again under the lock */
+    if (__atomic_load_n(&c->unswept.head, __ATOMIC_RELAXED) != NULL) { /* rlx: filled in stops only; looked at again under the lock */
         lock_take(&c->lock);
         s = pop(&c->unswept);
         if (s != NULL) {
