@@ -24,8 +24,9 @@ static uint64_t objects(void)
     return st.heap_objects;
 }
 
+enum { SAVED = 100, STRAY = 5 }; /* so many may be held by words on the stack that nobody wipes */
 static int ran, order[100000];
-static void *saved;
+static void *saved[SAVED];
 static void fin(void *obj, void *ctx)
 {
     (void)obj;
@@ -34,8 +35,7 @@ static void fin(void *obj, void *ctx)
 static void fin_save(void *obj, void *ctx)
 {
     (void)ctx;
-    saved = obj;
-    ran++;
+    saved[ran++] = obj;
 }
 
 /* What the scheduler's fiber does. */
@@ -104,10 +104,12 @@ Test(gc_finalize, cycles_and_ctx_keep_objects)
 
 static void make_saved(void)
 {
-    void **a = th_alloc(64, SHAPE_CONS);
-    a[1] = th_alloc(32, SHAPE_NOSCAN);
-    memset(a[1], 0x5a, 32);
-    gc_finalizer_set(a, fin_save, NULL);
+    for (int i = 0; i < SAVED; i++) {
+        void **a = th_alloc(64, SHAPE_CONS);
+        a[1] = th_alloc(32, SHAPE_NOSCAN);
+        memset(a[1], 0x5a, 32);
+        gc_finalizer_set(a, fin_save, NULL);
+    }
 }
 
 Test(gc_finalize, resurrection_keeps_contents_and_runs_once)
@@ -115,19 +117,23 @@ Test(gc_finalize, resurrection_keeps_contents_and_runs_once)
     BEGIN();
     th_away(make_saved);
     collect();
-    collect(); /* queued, not run: still there with all it reaches */
-    cr_assert_eq(objects(), 2);
-    cr_assert_eq(run_some(), 1);
+    collect(); /* queued, not run: still there with all they reach */
+    cr_assert_eq(objects(), 2 * SAVED);
+    int n = run_some();
+    cr_assert(n >= SAVED - STRAY);
     collect();
-    cr_assert_eq(((char **)saved)[1][31], 0x5a);
-    cr_assert_eq(objects(), 2);
-    cr_assert_eq(gc_finalizer_set(saved, fin, (void *)9), 0); /* may be armed again */
-    saved = NULL;
+    cr_assert_eq(objects(), 2 * SAVED);
+    cr_assert_eq(run_some(), 0);
+    for (int i = 0; i < n; i++) {
+        cr_assert_eq(((char **)saved[i])[1][31], 0x5a);
+        cr_assert_eq(gc_finalizer_set(saved[i], fin, (void *)9), 0); /* may be armed again */
+    }
+    memset(saved, 0, sizeof saved);
     collect();
-    cr_assert_eq(run_some(), 1);
+    int again = run_some();
+    cr_assert(again >= n - STRAY && again <= n);
     collect();
-    cr_assert_eq(objects(), 0);
-    cr_assert_eq(ran, 2);
+    cr_assert(objects() <= 2 * 2 * STRAY);
     th_end();
 }
 
