@@ -287,7 +287,7 @@ static void m_name_thread(struct m *m)
 void m_thread_setup(struct m *m)
 {
     m->thread = pthread_self();
-    m->tid = (int)syscall(SYS_gettid);
+    __atomic_store_n(&m->tid, (int)syscall(SYS_gettid), __ATOMIC_RELAXED); /* rlx: sysmon may look before; other readers find m by cur */
     m->thread_pointer = arch_thread_pointer();
     m->errno_at = &errno;
     pthread_attr_t attr;

@@ -146,7 +146,7 @@ struct m {
     w_u32 stop_ack;     /* = world epoch once stopped with registers published */
     void *stop_sp;      /* lowest stack address to scan */
     const void *stop_regs_lo, *stop_regs_hi; /* registers of an interrupted thread; NULL if they lie on the stack */
-    uint32_t stop_sent; /* number of the stop for which the signal was sent; the stopper's */
+    w_u32 stop_sent; /* number of the stop for which the signal was sent; the stopper writes */
     w_u32 signalled;    /* stop signals of ours that are under way; counted up by the sender, down by the handler */
     struct p *taken;    /* P seized by the current stop */
     struct fiber *blocked;         /* between weft_blocking_begin and _end: the fiber, */

@@ -91,11 +91,12 @@ static bool wanted(struct p *p)
 /* The thread has used no CPU time since the last look, and that is not for want of a CPU. */
 static bool sleeps(struct p *p, struct m *m, uint64_t tick)
 {
-    int64_t cpu = os_thread_cpu_ns(m->tid);
+    int tid = __atomic_load_n(&m->tid, __ATOMIC_RELAXED); /* rlx: 0 while the thread starts, which is our own clock, and that moves */
+    int64_t cpu = os_thread_cpu_ns(tid);
     bool same = p->sys_cpu_tick == tick && p->sys_cpu_ns == cpu && cpu > 0;
     p->sys_cpu_ns = cpu;
     p->sys_cpu_tick = tick;
-    return same && os_thread_sleeps(m->tid);
+    return same && os_thread_sleeps(tid);
 }
 
 static bool retake(struct p *p, int64_t now)

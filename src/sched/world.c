@@ -121,6 +121,15 @@ void world_stop_here(struct m *m)
 
 static void stand_still_here(struct m *m, ucontext_t *uc)
 {
+#ifdef W_TSAN
+    /* TSan puts a handler off to the next call it knows, and then calls it on the stack of that call, with a copy of a context that is out of date. */
+    struct fiber *f = m->cur;
+    const char *here = __builtin_frame_address(0);
+    if (f != NULL && (const char *)f->stack_lo <= here && here < (const char *)f->stack_hi) {
+        world_stop_here(m);
+        return;
+    }
+#endif
     m->stop_sp = (void *)(arch_uc_sp(uc) - ARCH_RED_ZONE);
     m->stop_regs_lo = uc;
     m->stop_regs_hi = arch_uc_end(uc);
@@ -150,8 +159,8 @@ static enum signal_whose stop_signal(int sig, siginfo_t *info, void *ctx)
     if (ours && sched_reports.interrupted != NULL)
         sched_reports.interrupted(m, ctx);
     /* One that came for another reason or too late does not count: that a thread stands still, perhaps in malloc, is for the stopper to say, when nobody inside needs malloc
-     * any more. rlx: our own thread's store. */
-    if (load_rlx(&m->in_runtime) == 0 && load_acq(&sched.stopping) != 0 && m->stop_sent == load_acq(&world.gate))
+     * any more. rlx: our own thread's store; and a stopper whose store of stop_sent we miss has not signalled yet. */
+    if (load_rlx(&m->in_runtime) == 0 && load_acq(&sched.stopping) != 0 && load_rlx(&m->stop_sent) == load_acq(&world.gate))
         stand_still_here(m, ctx);
     return !ours ? SIGNAL_HOSTS : sig < SIGRTMIN ? SIGNAL_BOTH : SIGNAL_OURS;
 }
@@ -196,7 +205,7 @@ static bool p_stopped(struct m *m)
 
 static void send_stop(struct m *m)
 {
-    m->stop_sent = load_rlx(&world.gate); /* rlx: only we open the gate */
+    store_rlx(&m->stop_sent, load_rlx(&world.gate)); /* rlx: send_signal publishes it; only we open the gate */
     if (send_signal(m) == -ESRCH)
         store_seq(&m->dead, M_DEAD); /* a thread of the host that ended without a word */
 }
@@ -206,7 +215,7 @@ static bool thread_stopped(struct m *m)
 {
     if (load_acq(&m->dead) != 0 || __atomic_load_n(&m->cur, __ATOMIC_ACQUIRE) == NULL || acked(m))
         return true;
-    if (load_acq(&m->in_runtime) == 0 && m->stop_sent != load_rlx(&world.gate)) /* rlx: only we open the gate */
+    if (load_acq(&m->in_runtime) == 0 && load_rlx(&m->stop_sent) != load_rlx(&world.gate)) /* rlx: only we write both */
         send_stop(m);
     return false;
 }
