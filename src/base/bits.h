@@ -21,7 +21,6 @@ static inline uint64_t bits_pow2_up(uint64_t x)
 /* n low bits set; n up to 64. */
 static inline uint64_t bits_mask(unsigned n) { return n < 64 ? (1ull << n) - 1 : ~0ull; }
 
-static inline size_t bits_words(size_t nbits) { return (nbits + 63) / 64; }
 static inline bool bits_get(const uint64_t *map, size_t i) { return map[i / 64] >> (i % 64) & 1; }
 static inline void bits_set(uint64_t *map, size_t i) { map[i / 64] |= 1ull << (i % 64); }
 static inline void bits_clear(uint64_t *map, size_t i) { map[i / 64] &= ~(1ull << (i % 64)); }

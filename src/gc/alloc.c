@@ -211,8 +211,8 @@ static void *large(uint32_t shape, size_t bytes, bool *want_gc)
 
 void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want_gc)
 {
-    if (unlikely(heap.stress != 0) && ++c->priv->stress_left >= heap.stress) {
-        c->priv->stress_left = 0;
+    if (unlikely(heap.stress != 0) && ++c->priv->stress_count >= heap.stress) {
+        c->priv->stress_count = 0;
         *want_gc = true;
     }
     if (unlikely(bytes > GC_MAX_SMALL))

@@ -48,7 +48,6 @@ void central_init(struct central *c)
 void central_put(struct central *c, struct span *s)
 {
     lock_take(&c->lock);
-    s->state = s->nfree != 0 ? SPAN_PARTIAL : SPAN_FULL;
     push(s->nfree != 0 ? &c->partial : &c->full, s);
     lock_drop(&c->lock);
 }
@@ -59,10 +58,8 @@ static struct span *take_unswept(struct central *c)
     if (__atomic_load_n(&c->unswept.head, __ATOMIC_RELAXED) != NULL) { /* rlx: filled in stops only; looked at again under the lock */
         lock_take(&c->lock);
         s = pop(&c->unswept);
-        if (s != NULL) {
-            s->state = SPAN_SWEEPING;
+        if (s != NULL)
             sweep_enter();
-        }
         lock_drop(&c->lock);
     }
     return s;
@@ -90,15 +87,11 @@ struct span *central_get(uint32_t shape, unsigned cls)
     lock_take(&c->lock);
     struct span *s = pop(&c->partial);
     lock_drop(&c->lock);
-    if (s != NULL) {
-        s->state = SPAN_CACHED;
+    if (s != NULL)
         return s;
-    }
     for (int tries = 0; tries < SWEEP_TRIES && (s = take_unswept(c)) != NULL; tries++) {
         bool room = span_sweep(s) != 0;
-        if (room)
-            s->state = SPAN_CACHED;
-        else
+        if (!room)
             central_put(c, s);
         sweep_leave();
         if (room)

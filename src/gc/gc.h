@@ -117,7 +117,7 @@ enum gc_why { GC_WHY_HEAP, GC_WHY_FORCED, GC_WHY_PERIODIC, GC_WHY_NOMEM, GC_WHY_
 void gc_collect(enum gc_why why);
 bool gc_due(void);             /* the heap has reached the trigger, and the last cycle by the limit was long enough ago */
 /* Sweeps some spans, for a background fiber: false when there is nothing left. */
-bool gc_sweep_some(struct gc_cache *c);
+bool gc_sweep_some(void);
 int64_t gc_last_end_ns(void);  /* monotonic; 0: never */
 
 /* ---- finalizers: gc finds, sched runs ------------------------------------------------------------------ */

@@ -48,15 +48,12 @@ struct class_info {
 };
 extern const struct class_info class_info[128]; /* by the class of the pagemap */
 
-enum span_state { SPAN_FREE = 0, SPAN_CACHED, SPAN_PARTIAL, SPAN_FULL, SPAN_UNSWEPT, SPAN_SWEEPING };
-
 struct special_table;
 
 struct span {
     /* fixed while it is in use */
     uint32_t shape;
     uint8_t cls;    /* as in the pagemap: CLASS_LARGE for large objects */
-    uint8_t state;  /* for checks and statistics; written by who owns the span or under its list's lock */
     uint16_t nobj;
     w_u32 sweepgen; /* rel after sweeping: publishes the bits; acq in span_object_live */
     /* the owner's */

@@ -24,7 +24,6 @@ struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
     struct span *s = &heap.spans[first];
     s->shape = shape;
     s->cls = (uint8_t)cls;
-    s->state = SPAN_CACHED;
     s->nobj = s->nfree = class_info[cls].nobj;
     s->scan = 0;
     s->next = NULL;
@@ -46,7 +45,6 @@ void span_free(struct span *s)
     w_debug_assert(s->specials == NULL);
     for (size_t i = 0; i < n; i++)
         store_rlx(&heap.pagemap[first + i], 0); /* rlx: no pointer into a free span is anybody's */
-    s->state = SPAN_FREE;
     sub_rlx(&heap.nspans, 1); /* rlx: counter */
     pages_free(first, n);
 }

@@ -22,8 +22,6 @@ static struct {
     size_t n, cap;
 } specials = { .lock = LOCK_INIT(RANK_SPECIAL) };
 
-int specials_start(void) { return 0; }
-
 void specials_stop(void)
 {
     for (size_t i = 0; i < specials.n; i++) {

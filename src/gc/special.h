@@ -16,7 +16,6 @@ struct special {
     void *ctx;      /* a root */
 };
 
-int specials_start(void);
 void specials_stop(void);
 /* -EEXIST: the object has one of this kind; -ENOMEM. */
 int special_add(struct span *s, struct special sp);

@@ -62,9 +62,8 @@ unsigned span_sweep(struct span *s)
 
 bool sweep_pending(void) { return load_rlx(&sweep.pending) != 0; } /* rlx: a hint */
 
-bool gc_sweep_some(struct gc_cache *c)
+bool gc_sweep_some(void)
 {
-    (void)c;
     if (!sweep_pending())
         return false;
     uint64_t end = (uint64_t)load_acq(&shapes.count) * GC_CLASSES; /* acq: rel in shape_add */

@@ -113,11 +113,10 @@ static void sweep_fiber(void *arg)
 {
     struct worker *w = arg;
     for (;;) {
-        struct m *m = rt_enter();
+        rt_enter();
         if (xchg_acq_rel(&forced, 0) != 0)
             collect_here(GC_WHY_PERIODIC);
-        m = m_self();
-        if (gc_sweep_some(&m->p->gc))
+        if (gc_sweep_some())
             fiber_yield();
         else
             worker_wait(w);
