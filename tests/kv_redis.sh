@@ -119,10 +119,11 @@ load() { # name, WEFT_DEBUG, requests of each kind, kinds, arguments of redis-be
     stop
     report "$name" "$wrong$ended"
 }
-all=ping_inline,ping_mbulk,set,get,incr,lpush,rpush,lpop,rpop,hset,lrange_100,mset
+all=ping_inline,ping_mbulk,set,get,incr,lpush,rpush,lpop,rpop,hset,lrange_100,lrange_600,mset
 load fifty_connections "" 10000 $all -c 50
 load pipelines "" 50000 $all -c 50 -P 16
 load five_hundred_connections "" 20000 set,get,lpush -c 500
 load five_hundred_pipelines "" 50000 set,get -c 500 -P 16
+load five_hundred_pipelines_unix "" 50000 set,get,lpush,lpop -c 500 -P 16 -s "$TMP/sock"
 load collect_all_the_time "gcstress=100,gcpoison=1" 5000 set,get,incr,lpush,lpop,hset,mset -c 20 -P 8
 exit $bad

@@ -429,14 +429,14 @@ var table = map[string]command{
 		to = min(to, n-1)
 		c.number('*', max(to-from+1, 0))
 		k := v.list.first
-		for i := from; k != nil && i >= int64(k.hi-k.lo); k = k.next {
-			i -= int64(k.hi - k.lo)
-			from = i
+		skip := from
+		for ; k != nil && skip >= int64(k.hi-k.lo); k = k.next {
+			skip -= int64(k.hi - k.lo)
 		}
 		if k == nil {
 			return
 		}
-		at := k.lo + int(from)
+		at := k.lo + int(skip)
 		for left := to - from + 1; left > 0 && k != nil; left-- {
 			if at == k.hi {
 				k = k.next
