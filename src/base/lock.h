@@ -7,7 +7,7 @@
  *
  * Order: a thread that holds a lock of rank r takes only locks of a higher rank (equal ranks only where
  * the enum says so and in address order). Checked in BUILD=debug. To add a lock: a line in the enum, in its place. A lock that is held when a fiber
- * parks, to be dropped by its commit function, comes before RANK_SCHED: the next fiber may get its stack meanwhile. */
+ * parks, to be dropped by its commit function, is no leaf: the next fiber is taken up meanwhile. */
 #ifndef WEFT_BASE_LOCK_H
 #define WEFT_BASE_LOCK_H
 
