@@ -114,9 +114,13 @@ static bool retake(struct p *p, int64_t now)
     bool inside = load_rlx(&m->in_runtime) != 0; /* rlx: p_take looks again */
     if (ran < SLICE_NS && (inside || !sleeps(p, m, tick)))
         return false;
-    lock_take(&sched.take_lock);
-    struct p *taken = !inside && load_rlx(&sched.stopping) == 0 && load_rlx(&p->owner) == m ? p_take(m) : NULL; /* rlx: a stopper holds take_lock while it takes */
-    lock_drop(&sched.take_lock);
+    struct p *taken = NULL;
+    /* Not lock_take: a stopper holds it till every machine with a processor has come, and there may be one whose thread only we can start. */
+    if (!inside && lock_try(&sched.take_lock)) {
+        if (load_rlx(&sched.stopping) == 0 && load_rlx(&p->owner) == m) /* rlx: a stopper holds take_lock while it takes */
+            taken = p_take(m);
+        lock_drop(&sched.take_lock);
+    }
     if (taken == NULL) {
         if (ran >= SLICE_NS)
             or_acq_rel(&m->poll, POLL_HANDOFF); /* it may have another P by now, and give up that: no harm */
