@@ -388,12 +388,13 @@ static int64_t fibers_alive(void)
 static bool strangers(void)
 {
     int known = (int)load_acq(&sched.nthreads) + 2 + (int)world_helpers(); /* the main thread, the monitor */
-#ifdef W_TSAN
-    known++; /* its own */
-#endif
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         known += m->foreign && load_acq(&m->dead) == 0;
-    return os_thread_count() != known;
+    int n = os_thread_count();
+#ifdef W_TSAN
+    n -= n > known + 1 ? 2 : 1; /* it has a thread of its own, in a child of a fork two */
+#endif
+    return n != known;
 }
 
 /* Nothing of ours will ever wake anybody: no work, no timer, no descriptor. Under sched.lock. */
@@ -448,6 +449,8 @@ static bool threads_ended(void)
             return false;
         os_futex_wait(&sched.nthreads, n, left);
     }
+    lock_take(&sched.lock); /* the last one counted itself out under it: now it has left it, too */
+    lock_drop(&sched.lock);
     return true;
 }
 
