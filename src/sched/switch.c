@@ -107,7 +107,7 @@ static inline void fiber_take(struct m *m, struct fiber *f)
     fence_compiler();
     if (unlikely(sched.fenced))
         fence_seq();
-    if (unlikely(load_rlx(&f->pin) != 0))
+    if (unlikely(load_acq(&f->pin) != 0)) /* acq: who looked is done; rel in fiber_unpin */
         pin_wait(f);
     *m->errno_at = f->err;
 }
