@@ -77,7 +77,7 @@ int roots_prepare(void)
         for (uintptr_t lo = r[i].lo; lo < r[i].hi; lo += PIECE_BYTES) {
             if (!reserve((void **)&roots.data, &roots.data_cap, roots.ndata, sizeof *roots.data))
                 return -ENOMEM;
-            roots.data[roots.ndata++] = (struct loader_range){ lo, w_min(lo + PIECE_BYTES, r[i].hi) };
+            roots.data[roots.ndata++] = (struct loader_range){ lo, w_min(lo + PIECE_BYTES, r[i].hi), r[i].stays };
         }
     return 0;
 }
@@ -86,10 +86,16 @@ int roots_prepare(void)
 
 size_t roots_jobs_stw(void) { return roots.ndata + roots.nuser + roots.nblocks + specials_jobs_stw(); }
 
+static void mark_copy(void *m, const void *lo, const void *hi) { mark_range(m, lo, hi); }
+
 void roots_job_stw(size_t i, struct marker *m)
 {
     if (i < roots.ndata) {
-        mark_range(m, (void *)roots.data[i].lo, (void *)roots.data[i].hi);
+        struct loader_range r = roots.data[i];
+        if (r.stays)
+            mark_range(m, (void *)r.lo, (void *)r.hi);
+        else
+            loader_read(r.lo, r.hi, mark_copy, m);
         return;
     }
     i -= roots.ndata;
@@ -115,7 +121,7 @@ int gc_root_add(void *p, size_t bytes)
     lock_take(&roots.lock);
     bool ok = reserve((void **)&roots.user, &roots.user_cap, roots.nuser, sizeof *roots.user);
     if (ok)
-        roots.user[roots.nuser++] = (struct loader_range){ (uintptr_t)p, (uintptr_t)p + bytes };
+        roots.user[roots.nuser++] = (struct loader_range){ (uintptr_t)p, (uintptr_t)p + bytes, true };
     lock_drop(&roots.lock);
     return ok ? 0 : -ENOMEM;
 }

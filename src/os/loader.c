@@ -15,7 +15,10 @@
 #include <link.h>
 #include <string.h>
 #include "base/offheap.h"
-#include "base/syscall.h"
+#include "os/vm.h"
+
+#define MODULES_MAX 100000u
+#define PIECE_WORDS 2048u
 
 static struct loader {
     struct loader_range *data; /* sorted by nothing */
@@ -33,12 +36,16 @@ static struct loader {
 
 /* ---- fingerprint ----------------------------------------------------------------------------------------- */
 
-/* Read while threads may be stopped anywhere: no lock, and no sanitizer. */
+/* Of the list as it may be just now, while threads are stopped anywhere and others change it: no lock. The end of a list that is being changed is found too. */
 static w_no_sanitize uint64_t fingerprint(void)
 {
     uint64_t h = 1;
-    for (struct link_map *m = _r_debug.r_map; m != NULL; m = m->l_next)
-        h = (h ^ (uintptr_t)m ^ (uintptr_t)m->l_ld << 17 ^ m->l_addr) * 0x9e3779b97f4a7c15ull + 1;
+    struct link_map copy, *m = _r_debug.r_map;
+    for (unsigned i = 0; m != NULL && i < MODULES_MAX; i++, m = copy.l_next) {
+        if (os_vm_peek(&copy, m, sizeof copy) != sizeof copy)
+            return 0;
+        h = (h ^ (uintptr_t)m ^ (uintptr_t)copy.l_ld << 17 ^ copy.l_addr) * 0x9e3779b97f4a7c15ull + 1;
+    }
     return h;
 }
 
@@ -49,7 +56,7 @@ w_no_sanitize bool loader_current_stw(void)
 
 /* ---- asking the loader -------------------------------------------------------------------------------------- */
 
-static void add_data(uintptr_t lo, uintptr_t hi)
+static void add_data(uintptr_t lo, uintptr_t hi, bool stays)
 {
     if (lo >= hi)
         return;
@@ -63,23 +70,23 @@ static void add_data(uintptr_t lo, uintptr_t hi)
         loader.data = d;
         loader.cap = cap;
     }
-    loader.data[loader.ndata++] = (struct loader_range){ lo, hi };
+    loader.data[loader.ndata++] = (struct loader_range){ lo, hi, stays };
 }
 
 /* Adds [lo, hi) without what is excluded, from the i-th on. */
-static void add_included(uintptr_t lo, uintptr_t hi, unsigned i)
+static void add_included(uintptr_t lo, uintptr_t hi, bool stays, unsigned i)
 {
     for (; i < loader.nexcluded; i++) {
         struct loader_range x = loader.excluded[i];
         if (x.lo < hi && lo < x.hi) {
             if (lo < x.lo)
-                add_included(lo, x.lo, i + 1);
+                add_included(lo, x.lo, stays, i + 1);
             lo = x.hi;
             if (lo >= hi)
                 return;
         }
     }
-    add_data(lo, hi);
+    add_data(lo, hi, stays);
 }
 
 static void add_tls(size_t id, size_t bytes)
@@ -97,6 +104,19 @@ static void add_tls(size_t id, size_t bytes)
     }
     loader.tls_bytes[id] = bytes;
     loader.ntls = w_max(loader.ntls, id + 1);
+}
+
+/* The program, and the module that we are part of. */
+static bool cannot_go(const struct dl_phdr_info *info)
+{
+    if (info->dlpi_name == NULL || info->dlpi_name[0] == 0)
+        return true;
+    for (size_t i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+        if (ph->p_type == PT_LOAD && (uintptr_t)&loader - (info->dlpi_addr + ph->p_vaddr) < ph->p_memsz)
+            return true;
+    }
+    return false;
 }
 
 static int visit(struct dl_phdr_info *info, size_t size, void *arg)
@@ -118,6 +138,7 @@ static int visit(struct dl_phdr_info *info, size_t size, void *arg)
         loader.print = fingerprint(); /* under the loader's lock: the list stands still */
     }
     const ElfW(Phdr) *relro = NULL, *ph = info->dlpi_phdr;
+    bool stays = cannot_go(info);
     for (size_t i = 0; i < info->dlpi_phnum; i++)
         if (ph[i].p_type == PT_GNU_RELRO)
             relro = &ph[i];
@@ -129,10 +150,10 @@ static int visit(struct dl_phdr_info *info, size_t size, void *arg)
             continue;
         if (relro != NULL && relro->p_vaddr >= ph[i].p_vaddr && relro->p_vaddr < ph[i].p_vaddr + ph[i].p_memsz) {
             uintptr_t rlo = info->dlpi_addr + relro->p_vaddr, rhi = w_align_down(rlo + relro->p_memsz, 4096);
-            add_included(lo, w_min(rlo, hi), 0);
+            add_included(lo, w_min(rlo, hi), stays, 0);
             lo = w_max(lo, w_max(rlo, rhi));
         }
-        add_included(lo, hi, 0);
+        add_included(lo, hi, stays, 0);
     }
     return 0;
 }
@@ -149,7 +170,7 @@ int loader_refresh(void)
 void loader_exclude(const void *p, size_t bytes)
 {
     w_assert(loader.nexcluded < w_countof(loader.excluded));
-    loader.excluded[loader.nexcluded++] = (struct loader_range){ (uintptr_t)p, (uintptr_t)p + bytes };
+    loader.excluded[loader.nexcluded++] = (struct loader_range){ (uintptr_t)p, (uintptr_t)p + bytes, true };
 }
 
 /* Names private to glibc, which its debugger library and the sanitizers use as well. */
@@ -184,10 +205,22 @@ const struct loader_range *loader_data(size_t *n)
     return loader.data;
 }
 
+void loader_read(uintptr_t lo, uintptr_t hi, loader_range_fn *fn, void *arg)
+{
+    uintptr_t buf[PIECE_WORDS];
+    lo = w_align_up(lo, sizeof *buf);
+    while (lo + sizeof *buf <= hi) {
+        size_t want = w_min(hi - lo, sizeof buf), got = w_align_down(os_vm_peek(buf, (void *)lo, want), sizeof *buf);
+        fn(arg, buf, (char *)buf + got);
+        lo = got == want ? lo + got : w_align_down(lo + got, 4096) + 4096;
+    }
+}
+
 /* ---- thread-local storage -------------------------------------------------------------------------------------- */
 
 union dtv { size_t counter; struct { void *at, *to_free; } block; };
-#define DTV_UNALLOCATED UINTPTR_MAX
+#define DTV_UNALLOCATED ((void *)-1l)
+#define DTV_PIECE 64u
 
 #if defined(__x86_64__)
 #define DTV_OFFSET 8 /* blocks below the thread pointer, the thread's control block above it */
@@ -195,48 +228,42 @@ union dtv { size_t counter; struct { void *at, *to_free; } block; };
 #define DTV_OFFSET 0 /* the control block below, blocks above */
 #endif
 
-/* The area that lies beside the thread pointer for each thread: blocks of the modules that were there at its start, and the control block.
- * Empty when its size is not known. */
+/* The control block and the blocks that lie beside it. They live as long as the thread. */
 static struct loader_range static_area(uintptr_t tp)
 {
     if (loader.tcb_bytes == 0)
-        return (struct loader_range){ 0, 0 };
+        return (struct loader_range){ 0, 0, true };
 #if defined(__x86_64__) /* the size includes the control block */
     uintptr_t hi = tp + loader.tcb_bytes;
-    return (struct loader_range){ hi - w_max(loader.tls_static_bytes, loader.tcb_bytes), hi };
+    return (struct loader_range){ hi - w_max(loader.tls_static_bytes, loader.tcb_bytes), hi, true };
 #elif defined(__aarch64__)
-    return (struct loader_range){ tp - loader.tcb_bytes, tp + loader.tls_static_bytes };
+    return (struct loader_range){ tp - loader.tcb_bytes, tp + loader.tls_static_bytes, true };
 #endif
 }
 
-/* The kernel reads the word, then finds that there is no such `how`: -EFAULT where it cannot be read. */
-static bool can_read(uintptr_t word) { return sys_call4(SYS_rt_sigprocmask, -1, word, 0, 8) != -EFAULT; }
-
-/* End of what can be read of [lo, hi). */
-static uintptr_t readable_end(uintptr_t lo, uintptr_t hi)
+/* Blocks of the modules from first on, as many as dtv has. */
+static void blocks(const union dtv *dtv, size_t first, size_t n, struct loader_range beside, loader_range_fn *fn, void *arg)
 {
-    uintptr_t page = w_align_down(lo, 4096);
-    for (uintptr_t p = w_align_down(lo, 8); p < hi; p = page += 4096)
-        if (!can_read(p))
-            return w_max(p, lo);
-    return hi;
+    for (size_t i = 0; i < n; i++) {
+        uintptr_t at = (uintptr_t)dtv[i].block.at;
+        size_t bytes = loader.tls_bytes[first + i];
+        if (at != 0 && at != (uintptr_t)DTV_UNALLOCATED && (at < beside.lo || at >= beside.hi))
+            loader_read(at, at + bytes, fn, arg);
+    }
 }
 
 w_no_sanitize void loader_tls(uintptr_t tp, loader_range_fn *fn, void *arg)
 {
-    struct loader_range fixed = static_area(tp);
-    if (fixed.lo != fixed.hi)
-        fn(arg, (void *)fixed.lo, (void *)fixed.hi);
+    struct loader_range beside = static_area(tp);
+    if (beside.lo != beside.hi)
+        fn(arg, (void *)beside.lo, (void *)beside.hi);
     const union dtv *dtv = *(const union dtv **)(tp + DTV_OFFSET);
-    if (dtv == NULL)
+    union dtv copy[DTV_PIECE];
+    if (dtv == NULL || os_vm_peek(copy, dtv - 1, sizeof *copy) != sizeof *copy) /* a thread that runs may get a larger one just now */
         return;
-    size_t n = w_min(dtv[-1].counter + 1, loader.ntls);
-    for (size_t id = 1; id < n; id++) {
-        uintptr_t at = (uintptr_t)dtv[id].block.at;
-        if (at == 0 || at == DTV_UNALLOCATED || loader.tls_bytes[id] == 0 || (fixed.lo <= at && at < fixed.hi))
-            continue;
-        uintptr_t end = readable_end(at, at + loader.tls_bytes[id]);
-        if (at < end)
-            fn(arg, (void *)at, (void *)end);
+    size_t n = w_min(copy[0].counter + 1, loader.ntls);
+    for (size_t id = 1; id < n; id += DTV_PIECE) {
+        size_t some = w_min(n - id, DTV_PIECE);
+        blocks(copy, id, os_vm_peek(copy, dtv + id, some * sizeof *copy) / sizeof *copy, beside, fn, arg);
     }
 }
