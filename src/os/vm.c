@@ -76,8 +76,8 @@ void os_vm_name(void *p, size_t bytes, const char *name)
     sys_call6(SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, (long)p, (long)bytes, (long)name, 0);
 }
 
-/* The kernel reads the word, then finds that there is no such `how`: -EFAULT where it cannot be read. */
-static bool can_read(uintptr_t p) { return sys_call4(SYS_rt_sigprocmask, -1, w_align_down(p, 8), 0, 8) != -EFAULT; }
+/* The kernel reads the word, unless it is at NULL, then finds that there is no such `how`: -EFAULT where it cannot be read. */
+static bool can_read(uintptr_t p) { return p >= 8 && sys_call4(SYS_rt_sigprocmask, -1, w_align_down(p, 8), 0, 8) != -EFAULT; }
 
 static w_no_sanitize size_t copy_readable(char *to, const char *from, size_t bytes)
 {
