@@ -61,6 +61,7 @@ WEFT_API int weft_handle_free(weft_handle h);
 /* When obj has become unreachable, fn(obj, ctx) runs once, on the runtime's finalizer fiber; obj and all it reaches live until then, and
  * are freed by a later cycle if still unreachable. Order: if A reaches B, A's runs first. A cycle of objects with finalizers is
  * never freed. ctx is a root: if it reaches obj, obj is never freed. fn NULL removes. Pending finalizers do not run at exit.
+ * fn may do what any fiber may; while it blocks those behind it wait. weft_exit ends fn alone, and what it defers runs after it.
  * 0, -EINVAL (obj is not the start of a heap object), -EEXIST (has one), -ENOMEM. A pointer outside of the heap is -EINVAL too.
  * Synchronizes: what happened before the call is seen by fn. */
 typedef void weft_finalizer(void *obj, void *ctx);

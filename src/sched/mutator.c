@@ -78,9 +78,24 @@ static void worker_wait(struct worker *w)
     lock_drop(&w->lock);
 }
 
+/* A finalizer has called weft_exit: that ends it, and this fiber; another one goes on. */
+static void finalizer_exited(void *arg)
+{
+    struct worker *w = arg;
+    struct m *m = rt_enter();
+    m->cur->flags |= FIBER_SYSTEM;
+    lock_take(&w->lock);
+    w->made = false;
+    lock_drop(&w->lock);
+    worker_poke(w);
+    rt_leave(m_self());
+}
+
 static void finalizer_fiber(void *arg)
 {
     struct worker *w = arg;
+    weft_defer(finalizer_exited, w); /* without memory for that: then so it is */
+    struct deferred *own = m_self()->cur->defers;
     for (;;) {
         struct gc_finalizer_call call;
         struct m *m = rt_enter();
@@ -90,8 +105,10 @@ static void finalizer_fiber(void *arg)
         }
         PROBE(finalizer_run, call.obj, 0, 0);
         m->cur->flags &= (uint16_t)~FIBER_SYSTEM; /* it runs the program's code now: dumps show it */
+        *m->errno_at = 0; /* each is as if on a fiber of its own */
         rt_leave(m);
         call.fn(call.obj, call.ctx);
+        fiber_run_defers(own);
         call.obj = call.ctx = NULL;
         __asm__ volatile("" : : "r"(&call) : "memory"); /* the stores happen: this frame must not keep the object */
         m = rt_enter();
@@ -374,6 +391,15 @@ int weft_read_mem_stats(weft_mem_stats *out)
     return 0;
 }
 
+/* Free stacks in the caches of processors. In a stop. */
+static uint64_t stacks_cached(void)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < sched.nprocs; i++)
+        n += sched.allp[i]->nfree_stacks;
+    return n;
+}
+
 void sched_fill_stats(weft_mem_stats *out)
 {
     struct off_stats sched_mem, fiber_mem, prof, trace, other;
@@ -382,7 +408,7 @@ void sched_fill_stats(weft_mem_stats *out)
     off_stats(OFF_PROF, &prof);
     off_stats(OFF_TRACE, &trace);
     off_stats(OFF_OTHER, &other);
-    out->stack_inuse = stack_bound() * os_page_bytes();
+    out->stack_inuse = (stack_bound() - stacks_cached()) * os_page_bytes();
     out->stack_sys = stack_slots() * os_page_bytes();
     out->buck_hash_sys = prof.mapped_bytes;
     out->other_sys += sched_mem.mapped_bytes + fiber_mem.mapped_bytes + trace.mapped_bytes + other.mapped_bytes;

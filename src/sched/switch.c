@@ -467,13 +467,13 @@ void sched_on_big_stack(void (*fn)(void *arg), void *arg)
 
 /* ---- the end of a fiber ------------------------------------------------------------------------------------- */
 
-static void run_defers(void)
+void fiber_run_defers(struct deferred *until)
 {
     for (;;) {
         struct m *m = rt_enter();
         struct fiber *f = m->cur;
         struct deferred *d = f->defers;
-        if (d == NULL) {
+        if (d == until) {
             rt_leave(m);
             return;
         }
@@ -555,7 +555,7 @@ static void fiber_start(void)
 void weft_exit_from(void *frame)
 {
     (void)frame;
-    run_defers();
+    fiber_run_defers(NULL);
     struct m *m = rt_enter();
     struct fiber *f = m->cur;
     if (f->flags & FIBER_THREAD)

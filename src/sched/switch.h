@@ -21,6 +21,8 @@ void fiber_unpin(struct fiber *f);
 /* Every task that waits in a queue, while the world is stopped. */
 void tasks_each_stw(void (*fn)(struct task *t, void *arg), void *arg);
 
+/* Runs the deferred calls of the calling fiber, last first, down to `until`. In user code. */
+void fiber_run_defers(struct deferred *until);
 /* Ends the calling fiber, in user code: deferred calls, then away. */
 void weft_exit_from(void *frame) w_noreturn;
 #endif
