@@ -95,7 +95,8 @@ WEFT_API void weft_set_name(const char *name);
 WEFT_API int64_t weft_num_fibers(void);
 
 /* Announces code that may sleep in the kernel or compute for long: the processor is given away at once instead of after some
- * milliseconds. Between the two no other call into weft is allowed. Does not nest. */
+ * milliseconds. Between the two no other call into weft is allowed, and collections do not stop the thread: it may use what it holds, contents of objects included,
+ * but a pointer that it takes out of the heap only then, or moves from one object to another, may be missed. Does not nest. */
 WEFT_API void weft_blocking_begin(void);
 WEFT_API void weft_blocking_end(void);
 
