@@ -101,6 +101,15 @@ Test(stats_mem, arguments)
     cr_assert_eq(weft_read_stop_stats(0, NULL), -EINVAL);
 }
 
+/* Whatever the environment says, no collection but those that the test counts. */
+static void run_exactly(int procs, weft_fn *fn)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.maxprocs = procs;
+    cfg.debug = "gcstress=0";
+    test_run_config(&cfg, fn, NULL);
+}
+
 /* ---- a busy program -------------------------------------------------------------------------------------------------------- */
 
 struct pair { void *a, *b; uint64_t n[3]; };
@@ -187,8 +196,7 @@ static void exact(void *arg)
     cr_assert(now.frees >= 1490 && now.heap_objects <= 20, "%lu freed, %lu left", now.frees, now.heap_objects);
 }
 
-/* Nobody else allocates; a forced cycle per N allocations would. */
-Test(stats_mem, counts_are_exact) { test_run_procs(1, exact, NULL); }
+Test(stats_mem, counts_are_exact) { run_exactly(1, exact); }
 
 static void many_cycles(void *arg)
 {
@@ -208,7 +216,7 @@ static void many_cycles(void *arg)
     cr_assert_eq(st.stopped_total_ns, now.pause_total_ns, "both say how long the program stood still");
 }
 
-Test(stats_mem, history_of_cycles_goes_around) { test_run(many_cycles, NULL); }
+Test(stats_mem, history_of_cycles_goes_around) { run_exactly(0, many_cycles); }
 
 /* ---- stacks ------------------------------------------------------------------------------------------------------------------------ */
 
@@ -299,7 +307,7 @@ static void reasons(void *arg)
     cr_assert_eq(more_stops(WEFT_STOP_DUMP) + more_stops(WEFT_STOP_FORK) + more_stops(WEFT_STOP_END), 0);
 }
 
-Test(stats_mem, stops_are_counted_by_reason) { test_run(reasons, NULL); }
+Test(stats_mem, stops_are_counted_by_reason) { run_exactly(0, reasons); }
 
 /* ---- memory goes back ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -362,8 +370,9 @@ static void free_os_memory(void *arg)
 Test(stats_mem, free_os_memory)
 {
     weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.debug = "gcstress=0";
     test_run_config(&cfg, free_os_memory, &(bool){ false });
-    cfg.debug = "madvdontneed=0";
+    cfg.debug = "gcstress=0,madvdontneed=0";
     if (rollup_kib("LazyFree") >= 0)
         test_run_config(&cfg, free_os_memory, &(bool){ true });
 }
@@ -410,5 +419,6 @@ Test(stats_mem, memory_limit_with_percent_off)
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.gc_percent = WEFT_GC_OFF;
     cfg.memory_limit = 64 * MIB;
+    cfg.debug = "gcstress=0";
     test_run_config(&cfg, limit_alone, NULL);
 }
