@@ -134,8 +134,8 @@ static void storm(void *arg)
     cr_assert_eq(pthread_create(&t[0], NULL, attached_thread, (void *)3), 0);
     cr_assert_eq(pthread_create(&t[1], NULL, unknown_thread, (void *)4), 0);
     cr_assert_eq(pthread_create(&t[2], NULL, unknown_thread, (void *)5), 0);
-    int n = test_is_slow() ? 60 : 300;
-    for (int i = 0; i < n || count_now(&rounds) < 60; i++) {
+    int n = test_is_slow() ? 10 : 300;
+    for (int i = 0; i < n || count_now(&rounds) < n / 5; i++) {
         uint32_t before = cycles();
         weft_gc();
         cr_assert(cycles() > before, "a collection was skipped");

@@ -1,6 +1,7 @@
 /* Out of memory: NULL after a collection was tried, everything else works on, and what is dropped comes back. In child programs, whose address space is limited. */
 #include "test.h"
 #include <string.h>
+#include "base/base.h"
 
 static struct test_output out;
 

@@ -68,13 +68,21 @@ static int64_t stops(void)
 /* A thread of the host that is attached and spins in user code until told to end. */
 struct spinner { pthread_t thread; int up, end, tid_ok; void *(*fn)(void *); };
 
+/* ThreadSanitizer keeps a signal back until the thread calls something that it knows. */
+static void spin_once(void)
+{
+#ifdef W_TSAN
+    usleep(1);
+#endif
+}
+
 static void *spin(void *arg)
 {
     struct spinner *s = arg;
     cr_assert_eq(weft_attach(), 0);
     __atomic_store_n(&s->up, 1, __ATOMIC_RELEASE);
     while (__atomic_load_n(&s->end, __ATOMIC_ACQUIRE) == 0)
-        ;
+        spin_once();
     return NULL;
 }
 
@@ -289,7 +297,7 @@ static void *wait_for_signals(void *arg)
     __atomic_store_n(&taken_by_wait, 1, __ATOMIC_RELEASE);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     while (__atomic_load_n(&s->end, __ATOMIC_ACQUIRE) == 0)
-        ;
+        spin_once();
     return NULL;
 }
 

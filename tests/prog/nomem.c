@@ -144,7 +144,7 @@ int main(int argc, char **argv)
     if (strcmp(what, "reserve") == 0)
         cfg.heap_reserve = 16 << 20;
     else if (strcmp(what, "limit") == 0) {
-        struct rlimit lim = { 600 << 20, 600 << 20 };
+        struct rlimit lim = { 300 << 20, 300 << 20 };
         CHECK(setrlimit(RLIMIT_AS, &lim) == 0);
     } else
         fn = exhaust_in_cycles;
