@@ -241,11 +241,8 @@ runnable schedule_next(struct m *m)
             p->global_tick = tick;
             r = take_global(m, 1);
         }
-        p->next_streak = 0;
         if (r == 0)
-            r = runq_get_next(p);
-        if (r == 0)
-            r = runq_get(p);
+            r = runq_local(p);
         if (r == 0)
             r = take_global(m, RUNQ_SIZE / 2);
         if (r == 0)

@@ -30,8 +30,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define NEXT_STREAK_MAX 64 /* run-next hand-overs in a row before the queue gets its turn */
-
 const char *wait_reason_text(enum wait_reason r)
 {
     static const char *const text[] = {
@@ -241,20 +239,6 @@ static inline bool scheduler_due(struct m *m, struct p *p)
     return false;
 }
 
-static inline runnable local_next(struct p *p)
-{
-    if (likely(p->next_streak < NEXT_STREAK_MAX)) {
-        runnable r = runq_get_next(p);
-        if (r != 0) {
-            p->next_streak++;
-            return r;
-        }
-    }
-    p->next_streak = 0;
-    runnable r = runq_get(p);
-    return r != 0 ? r : runq_get_next(p);
-}
-
 /* The next fiber to switch to directly; NULL: go to the scheduler (which may find something in m->given). A task for which there is no stack at hand is
  * bound there: the caller's commit, and so the lock it holds, should not wait for a page fault. */
 static inline struct fiber *local_fiber(struct m *m)
@@ -262,7 +246,7 @@ static inline struct fiber *local_fiber(struct m *m)
     struct p *p = m->p;
     if (scheduler_due(m, p))
         return NULL;
-    runnable r = local_next(p);
+    runnable r = runq_local(p);
     if (r == 0)
         return NULL;
     bool task = run_is_task(r);
@@ -356,7 +340,7 @@ void fiber_yield(void)
                 switch_away(m, f, NULL, AFTER_YIELD_GLOBAL);
             return; /* else there is nobody to yield to */
         }
-        runnable r = local_next(p);
+        runnable r = runq_local(p);
         if (r != 0) {
             struct fiber *next;
             if (run_is_task(r))
@@ -520,7 +504,7 @@ static void fiber_end(void)
     }
     struct fiber *next = NULL;
     if (!scheduler_due(m, p)) {
-        runnable r = local_next(p);
+        runnable r = runq_local(p);
         if (!SANITIZE_STACKS && run_is_task(r) && run_task(r)->stack_log2 == f->stack_log2)
             fiber_reuse(m, f, run_task(r));
         if (run_is_task(r))
