@@ -436,6 +436,7 @@ void sched_on_big_stack(void (*fn)(void *arg), void *arg)
     if (m->foreign) {
         struct big b = { m, f, fn, arg };
         f->why = WAIT_NONE;
+        f->err = *m->errno_at;
         weft_arch_call_saved(&f->sp, big_call, &b);
         return;
     }
