@@ -228,11 +228,12 @@ static enum signal_whose fault(int sig, siginfo_t *info, void *uc)
     struct fiber *f = info->si_code > 0 ? stack_find((uintptr_t)info->si_addr, &guard) : NULL;
     if (f == NULL || !guard)
         return SIGNAL_HOSTS;
-    bool same;
-    struct fiber *on = stack_find(arch_uc_sp(uc), &same);
+    /* The guard may be that of a neighbour, if a frame jumped over its own: it is the running fiber that did it. */
+    struct m *m = m_self();
+    struct fiber *on = m == NULL ? NULL : m->blocking ? m->blocked : m->cur;
     char site[160] = "", pc[160] = "";
-    if (on != NULL && on != f)
-        f = on; /* a frame that jumped over the guard of its own stack */
+    if (on != NULL && !(on->flags & FIBER_THREAD))
+        f = on;
     if (sched_reports.describe_pc != NULL) {
         sched_reports.describe_pc(f->site, site, sizeof site);
         sched_reports.describe_pc((void *)(arch_uc_pc(uc) + 1), pc, sizeof pc); /* it has not returned */

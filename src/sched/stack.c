@@ -5,7 +5,8 @@
  * place within that page varies with the slot (colour), since otherwise those of all fibers would fall into one set of the first-level cache.
  *
  * The guard is installed with MADV_GUARD_INSTALL where the kernel has it: no mapping of its own, so a million stacks lie in some
- * twenty mappings. Elsewhere with mprotect, which costs a mapping per stack and ends at vm.max_map_count.
+ * twenty mappings. Elsewhere with mprotect, which costs a mapping per stack and ends at vm.max_map_count. It takes a sixteenth of the slot, from a page to 1 MiB: what
+ * jumps over it unnoticed is a frame larger than that (code compiled with -fstack-clash-protection touches each page of such a frame and cannot).
  *
  * Slots are never unmapped before stack_end, so a pointer to a descriptor may be read at any time; one that was not used yet reads as zeroes, state FIBER_FREE.
  * Free slots: a cache per processor (default size only, last in first out, warm), then a list per size under `lock`. Slots that were never used are reserved in
@@ -29,7 +30,9 @@
 #define PIDFD_SELF_THREAD (-10000)
 #endif
 
-#define GUARD_BYTES 4096u
+#define GUARD_MIN 4096u
+#define GUARD_MAX (1u << 20)
+#define GUARD_PART 16u
 #define ARENA_BYTES (64u << 20)
 #define MAX_ARENAS 65536u
 #define CACHE_MAX 64u
@@ -123,11 +126,15 @@ static struct fiber *fiber_at(const char *slot, unsigned log2)
 
 static struct fiber *slot_fiber(const struct arena *a, uint32_t i) { return fiber_at(a->base + ((size_t)i << a->log2), a->log2); }
 
-static size_t guard_bytes(void) { return w_max((size_t)GUARD_BYTES, stacks.page); }
-
-static int guard_install(char *slot)
+static size_t guard_bytes(unsigned log2)
 {
-    size_t bytes = guard_bytes();
+    size_t part = ((size_t)1 << log2) / GUARD_PART;
+    return w_align_up(w_min(w_max(part, (size_t)GUARD_MIN), (size_t)GUARD_MAX), stacks.page);
+}
+
+static int guard_install(char *slot, unsigned log2)
+{
+    size_t bytes = guard_bytes(log2);
     if (load_rlx(&stacks.guard_by_mprotect) == 0) { /* rlx: who does not know yet finds out for himself */
         if (madvise(slot, bytes, MADV_GUARD_INSTALL) == 0)
             return 0;
@@ -143,11 +150,11 @@ static uint32_t guards_install(char *slot, unsigned log2, uint32_t n)
 {
     struct iovec at[BATCH_MAX];
     for (uint32_t i = 0; i < n; i++)
-        at[i] = (struct iovec){ slot + ((size_t)i << log2), guard_bytes() };
-    if (n > 1 && syscall(SYS_process_madvise, PIDFD_SELF_THREAD, at, n, MADV_GUARD_INSTALL, 0) == (long)(n * guard_bytes()))
+        at[i] = (struct iovec){ slot + ((size_t)i << log2), guard_bytes(log2) };
+    if (n > 1 && syscall(SYS_process_madvise, PIDFD_SELF_THREAD, at, n, MADV_GUARD_INSTALL, 0) == (long)(n * guard_bytes(log2)))
         return n;
     uint32_t done = 0;
-    while (done < n && guard_install(at[done].iov_base) == 0)
+    while (done < n && guard_install(at[done].iov_base, log2) == 0)
         done++;
     return done;
 }
@@ -183,7 +190,7 @@ static struct fiber *slot_reused(unsigned log2)
 static struct fiber *slot_open(char *slot, unsigned log2)
 {
     struct fiber *f = fiber_at(slot, log2);
-    f->stack_lo = slot + guard_bytes();
+    f->stack_lo = slot + guard_bytes(log2);
     f->stack_hi = (char *)f;
     f->stack_log2 = (uint8_t)log2;
     return f;
@@ -300,7 +307,7 @@ struct fiber *stack_find(uintptr_t addr, bool *guard)
         if (s >= load_rlx(&a->used)) /* rlx: as in stack_each */
             return NULL;
         struct fiber *f = slot_fiber(a, s);
-        *guard = addr < (uintptr_t)f->stack_lo;
+        *guard = ((addr - base) & (((uintptr_t)1 << a->log2) - 1)) < guard_bytes(a->log2); /* the slot may not have been used yet */
         return f;
     }
     return NULL;
