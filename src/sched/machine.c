@@ -308,10 +308,10 @@ void m_thread_setup(struct m *m)
             m->altstack = mem;
         }
     }
-    sigset_t set;
+    sigset_t set, old_set;
     sigemptyset(&set);
     sigaddset(&set, sched.stop_signal);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    m->unblocked = pthread_sigmask(SIG_UNBLOCK, &set, &old_set) == 0 && sigismember(&old_set, sched.stop_signal) == 1 ? sched.stop_signal : 0;
     sanitize_thread(m);
     weft_tls_m = m;
 }
@@ -319,6 +319,12 @@ void m_thread_setup(struct m *m)
 void m_thread_teardown(struct m *m)
 {
     weft_tls_m = NULL;
+    if (m->unblocked != 0) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, m->unblocked);
+        pthread_sigmask(SIG_BLOCK, &set, NULL);
+    }
     if (m->altstack != NULL) {
         stack_t ss = { .ss_flags = SS_DISABLE }, now;
         if (sigaltstack(NULL, &now) == 0 && now.ss_sp == m->altstack) /* else it is the host's by now */

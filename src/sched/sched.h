@@ -156,6 +156,7 @@ struct m {
     int tid;
     uintptr_t thread_pointer; /* for thread-local roots */
     void *altstack;
+    int unblocked;      /* the stop signal, if the thread had it blocked; else 0 */
     void *g0_lo;        /* the thread's own stack, for sanitizers only; and the next three */
     size_t g0_bytes;
     void *g0_fake, *g0_tsan;
