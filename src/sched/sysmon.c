@@ -10,7 +10,7 @@
  * Only where somebody gains: the queue of that processor, or the global one, has work, or no other processor is idle or searching to serve timers and
  * descriptors.
  *
- * It also: polls descriptors that nobody polled for 10 ms; wakes a machine for timers that are overdue because all were busy; starts threads for tainted threads; forces
+ * It also: polls descriptors that nobody polled for 10 ms; wakes a machine for timers that are overdue because all were busy; starts threads for tainted threads, and helpers of parallel marking; forces
  * a collection after two minutes without; keeps the coarse clock.
  *
  * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. While all processors idle
@@ -38,7 +38,9 @@ static struct {
     w_u32 asleep;      /* sleeps without a time-out */
     struct lock lock;  /* RANK_LEAF: asked */
     struct m *asked;   /* threads to start, linked by idle_next */
+    bool closed;       /* it has ended; under lock */
     w_u32 nasked;      /* under lock; read relaxed as a hint */
+    w_u32 helpers;     /* of parallel marking: so many are wanted; 0: as many as there are */
 } sysmon;
 
 void sysmon_wake(void)
@@ -65,8 +67,19 @@ void sysmon_start_thread(struct m *m)
     sysmon_poke();
 }
 
+void sysmon_start_helpers(unsigned want)
+{
+    store_seq(&sysmon.helpers, want);
+    sysmon_poke();
+}
+
 static bool start_asked(void)
 {
+    uint32_t helpers = load_rlx(&sysmon.helpers); /* rlx: hint, as below */
+    if (helpers != 0) {
+        store_rlx(&sysmon.helpers, 0); /* rlx: a larger wish that is lost comes again with the next collection */
+        world_helpers_prepare(helpers);
+    }
     if (load_rlx(&sysmon.nasked) == 0) /* rlx: hint; who asks pokes us */
         return false;
     lock_take(&sysmon.lock);
@@ -165,7 +178,8 @@ static bool look(int64_t now, int64_t *polled)
 /* Nothing runs and nothing will by itself: no need to look. */
 static bool all_idle(void)
 {
-    return load_seq(&sched.nidle_p) == sched.nprocs && load_rlx(&sysmon.nasked) == 0 && load_seq(&sched.ending) == 0; /* rlx: who asks pokes us */
+    return load_seq(&sched.nidle_p) == sched.nprocs && load_rlx(&sysmon.nasked) == 0 && load_rlx(&sysmon.helpers) == 0 &&
+           load_seq(&sched.ending) == 0; /* rlx: who asks pokes us */
 }
 
 static bool all_asleep(void)

@@ -8,5 +8,6 @@ int sysmon_start(void);              /* 0 or negative errno */
 void sysmon_end(void);               /* joins it */
 void sysmon_wake(void);              /* processors are busy again, or there is something to do */
 void sysmon_start_thread(struct m *m); /* makes m's thread for a caller whose own thread may be tainted */
+void sysmon_start_helpers(unsigned want); /* world_helpers_prepare for such a caller; does not wait */
 
 #endif

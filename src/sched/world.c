@@ -19,7 +19,7 @@
  * current fiber and are not disturbed.
  *
  * While threads are stopped nothing here may take a lock of libc or the loader, since a stopped thread may hold it: no malloc, stdio, dlopen,
- * pthread_create. So the helpers of parallel marking are started before the stop.
+ * pthread_create. So the helpers of parallel marking are started before the stop; or whenever it likes by the monitor, which may wait for such a lock in a stop, as nobody waits for it.
  *
  * The whole argument rests on the same pairs as [ENTRY]: (in_runtime = 0; look at poll) against (poll |= STOP; membarrier; look at in_runtime). */
 #include "sched/world.h"
@@ -27,6 +27,7 @@
 #include "sched/report.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
+#include "sched/sysmon.h"
 #include "base/syscall.h"
 #include "os/clock.h"
 #include "os/futex.h"
@@ -62,7 +63,7 @@ static struct {
     weft_stop_stats stats[WEFT_STOP_REASONS]; /* written by the owner; read racily, each word by itself */
     struct lock helpers_lock; /* RANK_LEAF: who starts helpers */
     struct helper helpers[64];
-    unsigned nhelpers; /* grows under helpers_lock, never in a stop */
+    w_u32 nhelpers;    /* grows under helpers_lock, rel: publishes the helper; acq in world_parallel */
     /* work of the helpers */
     void (*fn)(void *arg, unsigned i, unsigned n);
     void *arg;
@@ -436,10 +437,11 @@ static void *helper_main(void *arg)
 
 static void helpers_start(unsigned want)
 {
-    while (world.nhelpers + 1 < want) {
-        struct helper *h = &world.helpers[world.nhelpers];
+    uint32_t n;
+    while ((n = load_rlx(&world.nhelpers)) + 1 < want) { /* rlx: changes under the lock, which we hold */
+        struct helper *h = &world.helpers[n];
         store_rlx(&h->word, 0); /* rlx: pthread_create publishes */
-        h->index = world.nhelpers + 1;
+        h->index = n + 1;
         sigset_t all, old;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -447,23 +449,30 @@ static void helpers_start(unsigned want)
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         if (err != 0)
             return; /* fewer will do */
-        world.nhelpers++;
+        store_rel(&world.nhelpers, n + 1); /* rel: publishes helpers[n] */
     }
 }
 
 void world_helpers_prepare(unsigned want)
 {
     want = w_min(want, (unsigned)w_countof(world.helpers));
+    if (load_acq(&world.nhelpers) + 1 >= want)
+        return;
+    struct m *m = m_self();
+    if (m != NULL && (m->foreign || m->tainted)) { /* what it did to its thread would be theirs; this collection goes without */
+        sysmon_start_helpers(want);
+        return;
+    }
     lock_take(&world.helpers_lock);
     helpers_start(want);
     lock_drop(&world.helpers_lock);
 }
 
-unsigned world_helpers(void) { return world.nhelpers; }
+unsigned world_helpers(void) { return load_acq(&world.nhelpers); }
 
 void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg)
 {
-    unsigned n = w_min(want, world.nhelpers + 1);
+    unsigned n = w_min(want, world_helpers() + 1);
     world.fn = fn;
     world.arg = arg;
     world.nwork = n;
@@ -530,13 +539,14 @@ int world_start_up(void)
 
 void world_end(void)
 {
-    for (unsigned i = 0; i < world.nhelpers; i++) {
+    unsigned n = world_helpers();
+    for (unsigned i = 0; i < n; i++) {
         store_rel(&world.helpers[i].word, 2);
         os_futex_wake(&world.helpers[i].word, 1);
     }
-    for (unsigned i = 0; i < world.nhelpers; i++)
+    for (unsigned i = 0; i < n; i++)
         pthread_join(world.helpers[i].thread, NULL);
-    world.nhelpers = 0;
+    store_rlx(&world.nhelpers, 0); /* rlx: nobody else runs any more */
     signal_unhook(sched.stop_signal);
 }
 
