@@ -42,12 +42,15 @@ typedef struct weft_config {
  *   -EALREADY  the runtime runs already          -EINVAL  bad setting (the log says which)
  *   -ENOMEM, -EAGAIN  no memory or thread to start with
  *   -EBUSY     main_fn returned, but fibers in user code did not come back within stop_timeout_ms: their threads go on and
- *              the runtime's memory stays mapped; the runtime cannot be started again */
+ *              the runtime's memory stays mapped; the runtime cannot be started again. But one that is on the calling thread is waited for without end: that thread
+ *              runs any fiber, unless main_fn is locked to it (weft_lock_os_thread)
+ * Threads of the host may call in meanwhile and may end at any time, but none may be inside a call when main_fn returns. */
 WEFT_API int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg) WEFT_MUST_CHECK;
 
 /* The same for a host that keeps its own main: after weft_start the calling thread is an attached thread.
  * weft_stop may be called by the thread that started, when no other thread of the host is inside a call; results as above.
- * With weft_start a deadlock is not reported: a thread of the host may wake any fiber. -EPERM: called from a fiber. */
+ * With weft_start a deadlock is not reported: a thread of the host may wake any fiber. -EPERM: called from a fiber,
+ * or started by weft_run. -ESRCH: not running. */
 WEFT_API int weft_start(const weft_config *cfg) WEFT_MUST_CHECK;
 WEFT_API int weft_stop(void);
 
@@ -84,7 +87,7 @@ WEFT_API void weft_yield(void);
 WEFT_API void weft_exit(void) WEFT_NORETURN;
 
 /* Runs fn(arg) when the calling fiber ends, by return or weft_exit; last deferred first. arg is a root.
- * 0, -ENOMEM, -EPERM (not a fiber). */
+ * 0, -ENOMEM, -EINVAL (fn NULL), -EPERM (not a fiber). */
 WEFT_API int weft_defer(weft_fn *fn, void *arg);
 
 /* Id of the calling fiber: 1 is the main fiber, numbers are never reused; 0 outside of fibers. */

@@ -152,7 +152,8 @@ static struct m *idle_m_get(void)
 /* p, which nobody owns, gets a machine. Under sched.lock, which it drops. */
 static void p_run_locked(struct p *p, bool spinning)
 {
-    struct m *m = idle_m_get();
+    bool ending = load_rlx(&sched.ending) != 0; /* rlx: set under the lock. Then nobody runs anything more */
+    struct m *m = ending ? NULL : idle_m_get();
     if (m != NULL) {
         m_own(m, p);
         m->spinning = spinning;
@@ -160,7 +161,7 @@ static void p_run_locked(struct p *p, bool spinning)
         m_wake(m);
         return;
     }
-    m = m_new();
+    m = ending ? NULL : m_new();
     if (m == NULL) {
         p_idle_put(p);
         lock_drop(&sched.lock);
@@ -180,20 +181,25 @@ static void p_run_locked(struct p *p, bool spinning)
         m_start_or_give_up(m);
 }
 
+void m_give_up(struct m *m)
+{
+    lock_take(&sched.lock);
+    p_idle_put(m_disown(m));
+    sched.nactive--;
+    bool spinning = m->spinning;
+    store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
+    lock_drop(&sched.lock);
+    if (spinning)
+        sub_seq(&sched.nspinning, 1);
+}
+
 void m_start_or_give_up(struct m *m)
 {
     int err = m_thread_start(m);
     if (err == 0)
         return;
-    lock_take(&sched.lock);
-    p_idle_put(m_disown(m));
-    sched.nactive--;
-    store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
-    bool alone = load_rlx(&sched.nthreads) == 0 && sched.main_m == NULL;
-    lock_drop(&sched.lock);
-    if (m->spinning)
-        sub_seq(&sched.nspinning, 1);
-    if (alone)
+    m_give_up(m);
+    if (load_acq(&sched.nthreads) == 0 && sched.main_m == NULL)
         w_fatal("cannot make a thread (error %d): raise the limit of processes (ulimit -u) or of address space", -err);
 }
 
@@ -347,6 +353,24 @@ static void m_bury(struct m *m)
     store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
 }
 
+/* A machine that leaves since the runtime ends still has its processor. A stop of the world, by a fiber that has not noticed yet, waits for every one: so it idles. */
+static void p_leave(struct m *m)
+{
+    if (!m_has_p(m))
+        return;
+    lock_take(&sched.lock);
+    p_idle_put(m_disown(m));
+    lock_drop(&sched.lock);
+}
+
+void m_leave(struct m *m)
+{
+    p_leave(m);
+    m_thread_teardown(m);
+    m_bury(m);
+    lock_drop(&sched.lock);
+}
+
 static void *m_main(void *arg)
 {
     struct m *m = arg;
@@ -355,6 +379,7 @@ static void *m_main(void *arg)
     PROBE(thread_start, m->id, 0, 0);
     switch_loop(m);
     PROBE(thread_end, m->id, 0, 0);
+    p_leave(m);
     m_thread_teardown(m);
     add_rlx(&sched.threads_ended, 1); /* rlx: counter */
     lock_take(&sched.lock);
@@ -420,16 +445,7 @@ bool m_exit_locked(struct m *m)
 
 static pthread_key_t detach_key;
 
-static void thread_gone(void *arg)
-{
-    struct m *m = arg;
-    if (weft_tls_m == m && m->run == sched.run && load_acq(&sched.running) != 0) {
-        m_detach(m);
-        return;
-    }
-    m_thread_teardown(m);
-    store_rel(&m->dead, M_DEAD); /* rel: nobody points to it any more; acq in m_claim */
-}
+static void thread_gone(void *arg) { m_detach(arg); }
 
 /* Destructors run in the order of keys. Off-heap memory makes one too when the library is loaded: what that does, under its locks and in user code, must come when the thread has
  * detached, or a collector that needs memory would stop it there. Hence the priority. */
@@ -440,7 +456,7 @@ static struct m *m_claim(struct m *own)
 {
     lock_take(&sched.lock);
     struct m *m = own != NULL ? own : load_acq(&sched.all_m);
-    while (own == NULL && m != NULL && !(m->foreign && load_acq(&m->dead) == M_DEAD)) /* acq: rel in thread_gone */
+    while (own == NULL && m != NULL && !(m->foreign && load_rlx(&m->dead) == M_DEAD)) /* rlx: under the lock */
         m = m->all_next;
     if (m != NULL) {
         uint32_t id = m->id;
@@ -481,19 +497,17 @@ int m_attach(struct m **out)
     return 0;
 }
 
+/* No processor is needed for it, and nothing is waited for but the end of a stop: it may come at any time, also while the runtime ends or when it has long ended. */
 void m_detach(struct m *m)
 {
-    struct m *in = rt_enter();
-    if (in != m)
-        w_fatal("weft_detach: the calling thread's record is that of another thread");
-    struct p *p = m_disown(m);
-    store_rel(&m->self.state, FIBER_DEAD); /* rel: a stop that sees it has nothing to scan here */
-    m->cur = NULL;
+    store_seq(&m->in_runtime, 1); /* seq: a stop finds us inside from here on, or has sent its signal before */
     pthread_setspecific(detach_key, NULL);
-    proc_handoff(p);
+    store_rel(&m->self.state, FIBER_DEAD); /* rel: a stop that sees it has nothing to scan here */
+    __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE); /* rel: after the state; acq in thread_stopped */
     m_thread_teardown(m);
+    uint64_t run = m->run;
     m_bury(m);
-    if (--sched.nactive == 0)
+    if (run == sched.run && load_rlx(&sched.running) != 0 && --sched.nactive == 0) /* rlx: written under the lock, as run */
         runtime_idle_locked();
     else
         lock_drop(&sched.lock);
@@ -502,10 +516,11 @@ void m_detach(struct m *m)
 void machines_free(void)
 {
     struct m *keep = NULL;
+    lock_take(&sched.lock); /* a thread of the host may be ending */
     for (struct m *m = load_acq(&sched.all_m), *next; m != NULL; m = next) {
         next = m->all_next;
         if (m->foreign) {
-            if (load_rlx(&m->dead) == M_ALIVE) /* rlx: nobody else runs */
+            if (load_rlx(&m->dead) == M_ALIVE) /* rlx: under the lock */
                 store_rlx(&m->dead, M_ABSENT); /* its thread still points to it */
             m->all_next = keep;
             keep = m;
@@ -514,4 +529,5 @@ void machines_free(void)
         }
     }
     store_rel(&sched.all_m, keep);
+    lock_drop(&sched.lock);
 }

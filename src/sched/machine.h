@@ -51,10 +51,12 @@ struct m *m_new(void);                 /* not in any list yet; NULL: no memory *
 void m_publish_locked(struct m *m);    /* into all_m, under sched.lock */
 int m_thread_start(struct m *m);       /* 0 or negative errno */
 void m_start_or_give_up(struct m *m);  /* the same; on failure its P idles again */
+void m_give_up(struct m *m);           /* m, whose thread was not started, gives its P back */
+void m_leave(struct m *m);             /* on its own thread, which runs no fiber any more: the thread is as it was before, others may have m */
 void m_thread_setup(struct m *m);      /* on the thread itself: thread-locals, alternate stack */
 void m_thread_teardown(struct m *m);
 int m_attach(struct m **out);          /* the calling host thread; 0, -ESRCH, -ENOMEM */
-void m_detach(struct m *m);
+void m_detach(struct m *m);            /* the same; m may be of an earlier life of the runtime */
 void machines_free(void);              /* at the end of the runtime */
 
 /* Ends the runtime: every machine leaves at its next step. Any machine. Only the first result counts. */

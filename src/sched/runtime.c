@@ -29,7 +29,7 @@
 
 #define MAX_PROCS 1024
 
-struct sched sched;
+struct sched sched = { .lock = LOCK_INIT(RANK_SCHED) };
 struct sched_reports sched_reports;
 
 static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER; /* start and stop; never taken by fibers */
@@ -273,17 +273,20 @@ static void procs_end(void)
 
 static void sched_reset(const struct config *cfg, bool host_main)
 {
-    struct m *kept = load_rlx(&sched.all_m); /* rlx: nobody runs; machines of host threads live on */
+    /* The lock stays: the last thread of the life before may still be about to drop it, and a thread of the host may be ending. */
+    lock_take(&sched.lock);
+    struct m *kept = load_rlx(&sched.all_m); /* rlx: under the lock; machines of host threads live on */
     uint64_t run = sched.run;
     uint32_t next_m_id = sched.next_m_id;
-    memset(&sched, 0, sizeof sched);
+    memset((char *)&sched + sizeof sched.lock, 0, sizeof sched - sizeof sched.lock);
     store_rlx(&sched.all_m, kept);
     sched.run = run + 1;
+    lock_drop(&sched.lock);
     sched.next_m_id = next_m_id;
     sched.cfg = *cfg;
     sched.host_main = host_main;
     sched.nactive = 1; /* who starts: nothing is asleep for ever before it has come to run */
-    lock_init(&sched.lock, RANK_SCHED);
+    store_rlx(&sched.next_fiber_id, host_main ? 1 : 0); /* rlx: nobody runs. 1 is the main fiber, where there is one */
     lock_init(&sched.take_lock, RANK_TAKE);
     store_rlx(&sched.max_threads, cfg->max_threads);
     sched.stop_signal = (int)cfg->stop_signal;
@@ -354,9 +357,10 @@ void runtime_end(int result)
 void runtime_leave_fiber(struct m *m)
 {
     struct fiber *f = m->cur;
-    if (f == NULL) { /* parked in place */
+    if (f == NULL) { /* parked in place, or between weft_blocking_begin and _end */
         void *drop;
         m->prev_to = AFTER_NOTHING; /* what the fiber that was left last here wanted is done long ago */
+        sanitize_switch_to_g0(NULL, m, true);
         weft_arch_switch(&drop, m->g0_sp);
         __builtin_unreachable();
     }
@@ -440,6 +444,14 @@ static void free_defers(struct fiber *f, void *arg)
     }
 }
 
+/* From here on a thread of the host that ends leaves its machine and nothing else. */
+static void running_end(void)
+{
+    lock_take(&sched.lock);
+    store_rel(&sched.running, 0); /* rel: as ever for those who look without the lock */
+    lock_drop(&sched.lock);
+}
+
 static bool threads_ended(void)
 {
     int64_t limit_ns = sched.cfg.stop_timeout_ms < 0 ? INT64_MAX : os_now_ns() + sched.cfg.stop_timeout_ms * 1000000;
@@ -462,7 +474,7 @@ static int runtime_down(void)
     sysmon_end(); /* first, since it makes threads for others */
     if (!threads_ended()) {
         broken = true;
-        store_rel(&sched.running, 0);
+        running_end();
         sched_logf("weft: %u threads are still in fibers that did not call weft within the stop time-out; the runtime stays mapped", load_rlx(&sched.nthreads));
         return -EBUSY;
     }
@@ -470,7 +482,7 @@ static int runtime_down(void)
         report_deadlock();
     if (sched_reports.end != NULL)
         sched_reports.end();
-    store_rel(&sched.running, 0);
+    running_end();
     unhook_faults();
     world_end();
     stack_each(0, 1, free_defers, NULL);
@@ -488,6 +500,8 @@ static int runtime_down(void)
 
 static int run_main(weft_fn *fn, void *arg)
 {
+    if (m_self() != NULL) /* the thread was attached to an earlier life of the runtime */
+        m_detach(m_self());
     lock_take(&sched.lock);
     struct m *m = m_new();
     if (m != NULL) {
@@ -497,8 +511,10 @@ static int run_main(weft_fn *fn, void *arg)
         m_own(m, p_idle_get());
     }
     lock_drop(&sched.lock);
-    if (m == NULL)
+    if (m == NULL) {
+        runtime_end(-ENOMEM);
         return -ENOMEM;
+    }
     m_thread_setup(m);
     weft_go_opts opts = { .size = sizeof opts, .stack_size = (size_t)sched.cfg.main_stack_size };
     int err = sched_spawn(fn, arg, &opts, __builtin_return_address(0), FIBER_MAIN);
@@ -506,16 +522,23 @@ static int run_main(weft_fn *fn, void *arg)
         switch_loop(m);
     else
         runtime_end(err);
-    if (m_has_p(m))
-        m_disown(m);
-    m_thread_teardown(m);
+    m_leave(m);
     return err;
+}
+
+/* The calling thread is ours. It must not wait for `life`: whoever ends the runtime waits for it. */
+static bool on_fiber(void)
+{
+    struct m *m = m_self();
+    return m != NULL && !m->foreign;
 }
 
 int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg)
 {
     if (main_fn == NULL)
         return -EINVAL;
+    if (on_fiber())
+        return -EALREADY;
     pthread_mutex_lock(&life);
     int err = broken ? -EBUSY : load_acq(&sched.running) != 0 ? -EALREADY : runtime_up(cfg, false);
     pthread_mutex_unlock(&life);
@@ -530,6 +553,8 @@ int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg)
 
 int weft_start(const weft_config *cfg)
 {
+    if (on_fiber())
+        return -EALREADY;
     pthread_mutex_lock(&life);
     int err = broken ? -EBUSY : load_acq(&sched.running) != 0 ? -EALREADY : runtime_up(cfg, true);
     struct m *m;
@@ -548,12 +573,14 @@ int weft_start(const weft_config *cfg)
 
 int weft_stop(void)
 {
+    if (on_fiber())
+        return -EPERM;
     pthread_mutex_lock(&life);
     int err = -ESRCH;
     struct m *m = m_self();
     if (load_acq(&sched.running) != 0) {
         err = -EPERM;
-        if (sched.host_main && (m == NULL || m->foreign)) {
+        if (sched.host_main) {
             if (m != NULL && m->run == sched.run)
                 m_detach(m);
             runtime_end(0);
@@ -582,6 +609,8 @@ int weft_detach(void)
         return 0;
     if (!m->foreign)
         return -EPERM;
+    if (m->blocking)
+        w_fatal("a weft function was called between weft_blocking_begin and weft_blocking_end");
     m_detach(m);
     return 0;
 }

@@ -161,7 +161,7 @@ struct m {
     size_t g0_bytes;
     void *g0_fake, *g0_tsan;
     struct m *all_next; /* sched.lock to change; the list never shrinks while the runtime runs */
-    w_u32 dead;         /* enum m_dead; sched.lock to change, but for a thread of the host that ends between two lives of the runtime */
+    w_u32 dead;         /* enum m_dead; sched.lock to change */
     uint64_t run;       /* sched.run this machine belongs to: a thread of the host may come back in a later life of the runtime */
     /* work for the scheduler's stack, set by the fiber that switches to it */
     void (*g0_call)(void *arg);

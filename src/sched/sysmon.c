@@ -60,6 +60,11 @@ static void sysmon_poke(void)
 void sysmon_start_thread(struct m *m)
 {
     lock_take(&sysmon.lock);
+    if (sysmon.closed) { /* the runtime ends: m would end at once */
+        lock_drop(&sysmon.lock);
+        m_give_up(m);
+        return;
+    }
     m->idle_next = sysmon.asked;
     sysmon.asked = m;
     store_seq(&sysmon.nasked, load_rlx(&sysmon.nasked) + 1); /* rlx: under the lock */
@@ -227,6 +232,9 @@ static void *sysmon_main(void *arg)
             delay = w_min(delay * 2, (int64_t)10000000);
         }
     }
+    lock_take(&sysmon.lock);
+    sysmon.closed = true;
+    lock_drop(&sysmon.lock);
     start_asked();
     return NULL;
 }
