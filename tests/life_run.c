@@ -79,6 +79,18 @@ Test(life_run, results_of_run)
     cr_expect_eq(weft_run(NULL, NULL, NULL), -EINVAL);
 }
 
+static void on_calling_thread(void *arg)
+{
+    cr_assert_eq(gettid(), *(pid_t *)arg);
+}
+
+Test(life_run, the_main_fiber_begins_on_the_calling_thread)
+{
+    pid_t mine = gettid();
+    for (int i = 0; i < 300; i++)
+        test_run_procs(4, on_calling_thread, &mine);
+}
+
 static void stop_from_fiber(void *arg)
 {
     cr_expect_eq(weft_stop(), -EPERM);

@@ -178,6 +178,10 @@ int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const vo
     if (!(flags & FIBER_SYSTEM))
         store_rlx(&p->fibers_made, load_rlx(&p->fibers_made) + 1); /* rlx: counter, only writer */
     PROBE(fiber_create, id, t->parent, site);
+    if (unlikely(flags & FIBER_MAIN)) { /* begins on this thread: not in a queue, where another machine could steal it */
+        m->given = (runnable)t | RUNNABLE_TASK;
+        return 0;
+    }
     if (likely(p != NULL)) {
         runq_put_next(p, (runnable)t | RUNNABLE_TASK);
     } else { /* only the runtime's own fibers are started like this */
