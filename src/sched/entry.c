@@ -40,7 +40,8 @@ static struct m *machine_here(int *err)
 {
     struct m *m = m_self();
     *err = 0;
-    if (likely(m != NULL && m->run == sched.run && load_acq(&sched.running) != 0)) { /* acq: sees what start wrote */
+    /* A thread of ours may come after the end, if it was not waited for any longer: rt_own or rt_leave sends it home. acq: sees what start wrote */
+    if (likely(m != NULL && m->run == sched.run && (!m->foreign || load_acq(&sched.running) != 0))) {
         store_seq(&m->in_runtime, 1);
         return m;
     }
