@@ -153,7 +153,8 @@ static bool poll_asleep(struct m *m)
     if (load_seq(&sched.stopping) == 0 && m_get_idle(m)) {
         if (list != NULL)
             inject_fibers(m->p, list);
-        spinning_begin(m); /* timers on other processors are found by stealing */
+        else
+            spinning_begin(m); /* timers on other processors are found by stealing */
         return true;
     }
     if (list != NULL)

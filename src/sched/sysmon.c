@@ -13,8 +13,9 @@
  * It also: polls descriptors that nobody polled for 10 ms; wakes a machine for timers that are overdue because all were busy; starts threads for tainted threads, and helpers of parallel marking; forces
  * a collection after two minutes without; keeps the coarse clock.
  *
- * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. While all processors idle
- * it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. */
+ * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. Once it has come there and
+ * all processors idle, it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. Not before: a server's processors
+ * idle for moments thousands of times a second, and each would be ended by a wake-up of the monitor on the way of the request that ends it. */
 #include "sched/sysmon.h"
 #include "sched/machine.h"
 #include "sched/mutator.h"
@@ -29,6 +30,8 @@
 #include <string.h>
 
 #define SLICE_NS 10000000
+#define DELAY_MIN_NS INT64_C(20000)
+#define DELAY_MAX_NS INT64_C(10000000)
 #define ASLEEP_NS 100000000
 #define FORCE_GC_NS INT64_C(120000000000)
 
@@ -211,25 +214,23 @@ static void *sysmon_main(void *arg)
 {
     (void)arg;
     pthread_setname_np(pthread_self(), "weft-sysmon");
-    int64_t delay = 20000, polled = 0;
+    int64_t delay = DELAY_MIN_NS, polled = 0;
     unsigned quiet = 0;
     while (load_acq(&sched.ending) == 0) {
         store_seq(&sysmon.word, 0);
-        if (all_idle()) {
+        if (delay == DELAY_MAX_NS && all_idle()) {
             store_seq(&sysmon.asleep, 1); /* seq: before the second look; sysmon_wake's caller changes nidle_p before it looks at asleep */
             while (all_idle() && load_seq(&sysmon.word) == 0)
                 idle_look(os_futex_wait(&sysmon.word, 0, all_asleep() ? ASLEEP_NS : FORCE_GC_NS / 2));
             store_seq(&sysmon.asleep, 0);
-            quiet = 0;
-            delay = 20000;
         } else {
             os_futex_wait(&sysmon.word, 0, delay);
         }
         if (look(os_now_ns(), &polled)) {
             quiet = 0;
-            delay = 20000;
+            delay = DELAY_MIN_NS;
         } else if (++quiet > 50) {
-            delay = w_min(delay * 2, (int64_t)10000000);
+            delay = w_min(delay * 2, DELAY_MAX_NS);
         }
     }
     lock_take(&sysmon.lock);
