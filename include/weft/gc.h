@@ -30,10 +30,10 @@ WEFT_API const weft_type *weft_type_make(size_t size, const size_t *offsets, siz
 #define WEFT_TYPE(T, ...)                                                                             \
     WEFT_TYPE_IMPL_(T, WEFT_FOREACH_(WEFT_OFFSET_, T, __VA_ARGS__))
 WEFT_API void *weft_alloc_typed(const weft_type *type);
-/* n elements in a row; NULL also when n * size overflows. */
+/* n elements in a row; NULL also when n * size overflows. Both: NULL for type NULL. */
 WEFT_API void *weft_alloc_array(const weft_type *type, size_t n);
 
-/* A larger or smaller copy of the same kind; p may be NULL (then weft_alloc). p stays valid, nothing is freed by hand. NULL: no memory,
+/* A larger or smaller copy of the same kind (but conservative if p is typed); p may be NULL (then weft_alloc). p stays valid, nothing is freed by hand. NULL: no memory,
  * or p is not the start of a heap object. */
 WEFT_API void *weft_realloc(void *p, size_t size);
 WEFT_API char *weft_strdup(const char *s);       /* noscan copy */

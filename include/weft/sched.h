@@ -77,6 +77,7 @@ typedef struct weft_go_opts {
     uint64_t *id;          /* out: the fiber's id */
 } weft_go_opts;
 #define WEFT_GO_OPTS_INIT { sizeof(weft_go_opts), 0, 0, 0 }
+/* weft_go with options; opts may be NULL. -EINVAL also for a wrong size or stack_size. */
 WEFT_API int weft_go_opts_run(weft_fn *fn, void *arg, const weft_go_opts *opts);
 
 /* Lets others run; the caller is queued behind them. May move. */
