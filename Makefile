@@ -56,7 +56,9 @@ SYSROOT_LIBS := $(if $(SYSROOT),-L$(SYSROOT)/usr/lib/$(ARCH)-linux-gnu -Wl$(comm
 # No sibling calls: the public function that a fiber waits in is to be found on its stack.
 WARN := -Wall -Wextra $(if $(filter true,$(CI))$(WERROR),-Werror)
 MODE := $(if $(filter debug,$(BUILD)),-O1 -DWEFT_CHECKS,-O2)
-SANITIZE := $(if $(SAN),-fsanitize=$(if $(filter address,$(SAN)),address$(comma)undefined,$(SAN)) -fno-sanitize-recover=undefined)
+# gcc warns of every fence under TSan, which does not see them.
+SANITIZE := $(if $(SAN),-fsanitize=$(if $(filter address,$(SAN)),address$(comma)undefined,$(SAN)) -fno-sanitize-recover=undefined) \
+    $(if $(filter thread,$(SAN)),$(if $(findstring clang,$(CC)),,-Wno-tsan))
 COMMON := -D_GNU_SOURCE -g $(MODE) $(SANITIZE) $(WARN) -pthread -Iinclude $(SYSROOT_CFLAGS) -MMD -MP $(EXTRA_CFLAGS)
 LIB_CFLAGS := -std=gnu11 $(COMMON) -Isrc -fPIC -fvisibility=hidden -fno-omit-frame-pointer \
     -fasynchronous-unwind-tables -fno-strict-aliasing -fno-optimize-sibling-calls
