@@ -368,6 +368,7 @@ Test(life_reports, overflow_by_a_frame_that_jumps)
     expect_overflow(&(struct deep){ "jumps further", 64 << 10, (62 << 10) + 5 * (64 << 10), false }, 64);
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they have handlers of their own, which say more */
 /* A fault that is none of ours goes where it went before. */
 static void segv(void *arg)
 {
@@ -379,7 +380,6 @@ static void run_segv(void *arg)
     _exit(weft_run(segv, (void *)16, NULL));
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they have handlers of their own, which say more */
 Test(life_reports, other_faults_are_not_ours)
 {
     test_fork(&out, run_segv, NULL);

@@ -55,16 +55,16 @@ static void measure(bool buggy)
     }
     double rate = (double)requests * 1e9 / (double)(weft_now() - start);
     bug_bystander_stop(&bystander);
-    double p99 = bug_bystander_us(&bystander, 99);
+    double half = bug_bystander_us(&bystander, 50), p99 = bug_bystander_us(&bystander, 99);
     weft_keep_alive(live); /* a variable nobody reads would be optimised away, and its tree collected */
     weft_read_mem_stats(m);
     cycles = m->num_gc - cycles;
     bug_value("rate", rate);
-    bug_value("p99", p99);
+    bug_value("half", half);
     bug_value("per_request", (double)cycles / (double)requests);
-    bug_say("%.0f requests/s with %u collections; an unrelated fiber's p99 is %.1f ms; peak memory %.0f MiB", rate,
-            cycles, p99 / 1000, bug_peak_mib());
-    bug_cell("%.0f requests/s, p99 %.1f ms", rate, p99 / 1000);
+    bug_say("%.0f requests/s with %u collections; an unrelated fiber's median is %.1f ms, p99 %.1f ms; peak memory %.0f MiB", rate,
+            cycles, half / 1000, p99 / 1000, bug_peak_mib());
+    bug_cell("%.0f requests/s, median %.1f ms", rate, half / 1000);
 }
 
 static void buggy(void *arg) { (void)arg, measure(true); }
@@ -78,7 +78,8 @@ static const char *verdict(const struct bug_result *b, const struct bug_result *
         return "the pacer collects as often as the loop did";
     if (bug_get(f, "rate") < 3 * bug_get(b, "rate"))
         return "throughput without the calls is not three times as high";
-    if (bug_get(b, "p99") < 1.5 * bug_get(f, "p99"))
+    /* Stop follows stop, so the median shows them; a single stop of the pacer's is as long, and shows in the p99. */
+    if (bug_get(b, "half") < 1.5 * bug_get(f, "half"))
         return "the unrelated fiber is not held up more";
     return NULL;
 }
