@@ -81,7 +81,7 @@ Test(sched_fair, fibers_in_user_code_do_not_hold_up_a_ticker)
 static uint64_t handoffs(void)
 {
     uint64_t n = 0;
-    for (uint32_t i = 0; i < sched.nprocs; i++)
+    for (uint32_t i = 0; i < nprocs(); i++)
         n += load_rlx(&sched.allp[i]->handoffs);
     return n;
 }

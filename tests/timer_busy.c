@@ -13,7 +13,7 @@ static void watch(void *arg)
     int64_t seen = 0;
     while (load_acq(&stop) == 0) {
         int64_t first = INT64_MAX;
-        for (uint32_t i = 0; i < sched.nprocs; i++)
+        for (uint32_t i = 0; i < nprocs(); i++)
             first = w_min(first, load_seq(&sched.allp[i]->timers.next_ns));
         if (first != INT64_MAX && first != seen && load_seq(&sched.poll_until_ns) != 0 && weft_now() < first) {
             seen = first;

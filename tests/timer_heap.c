@@ -8,7 +8,7 @@
 static uint32_t waiting(void)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < sched.nprocs; i++)
+    for (uint32_t i = 0; i < nprocs(); i++)
         n += sched.allp[i]->timers.len;
     return n;
 }
@@ -202,7 +202,7 @@ static void run_stopped(void *arg)
     for (int i = 0; i < 100000; i++)
         cr_assert(weft_timer_stop(t[(i * 7919) % 100000]));
     cr_expect_eq(waiting(), 0);
-    for (uint32_t i = 0; i < sched.nprocs; i++)
+    for (uint32_t i = 0; i < nprocs(); i++)
         cr_expect_leq(sched.allp[i]->timers.cap, 64, "room for %u timers is kept", sched.allp[i]->timers.cap);
 }
 

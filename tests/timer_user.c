@@ -7,7 +7,7 @@
 static uint32_t waiting(void)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < sched.nprocs; i++)
+    for (uint32_t i = 0; i < nprocs(); i++)
         n += sched.allp[i]->timers.len;
     return n;
 }

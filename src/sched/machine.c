@@ -78,7 +78,7 @@ struct p *p_idle_get(void)
     struct p *p = sched.idle_p;
     sched.idle_p = p->idle_next;
     uint32_t idle = sub_seq(&sched.nidle_p, 1);
-    if (idle == sched.nprocs)
+    if (idle == nprocs())
         sysmon_wake();
     return p;
 }
@@ -456,7 +456,7 @@ static struct m *m_claim(struct m *own)
 {
     lock_take(&sched.lock);
     struct m *m = own != NULL ? own : load_acq(&sched.all_m);
-    while (own == NULL && m != NULL && !(m->foreign && load_rlx(&m->dead) == M_DEAD)) /* rlx: under the lock */
+    while (own == NULL && m != NULL && !(load_rlx(&m->dead) == M_DEAD && m->foreign)) /* rlx: under the lock, and so the rest of a dead one */
         m = m->all_next;
     if (m != NULL) {
         uint32_t id = m->id;

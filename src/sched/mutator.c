@@ -121,7 +121,7 @@ static void collect(void *why) { gc_collect((enum gc_why)(uintptr_t)why); }
 
 static void collect_here(enum gc_why why)
 {
-    world_helpers_prepare(sched.nprocs);
+    world_helpers_prepare(nprocs());
     sched_on_big_stack(collect, (void *)(uintptr_t)why);
     rt_own(m_self()); /* while we waited for another's stop, weft_maxprocs may have withdrawn our processor */
 }
@@ -161,7 +161,7 @@ static void host_relax(void)
 
 static void host_stop(int reason) { world_stop(reason, true); }
 static void host_parallel(unsigned want, void (*fn)(void *, unsigned, unsigned), void *arg) { world_parallel(want, fn, arg); }
-static unsigned host_procs(void) { return sched.nprocs; }
+static unsigned host_procs(void) { return nprocs(); }
 static uint64_t host_stack_bytes(void) { return stack_slots() * os_page_bytes(); }
 static void host_finalizers(void) { worker_poke(&finalizers); }
 static void host_sweep(void) { worker_poke(&sweeper); }
@@ -395,7 +395,7 @@ int weft_read_mem_stats(weft_mem_stats *out)
 static uint64_t stacks_cached(void)
 {
     uint64_t n = 0;
-    for (uint32_t i = 0; i < sched.nprocs; i++)
+    for (uint32_t i = 0; i < nprocs(); i++)
         n += sched.allp[i]->nfree_stacks;
     return n;
 }

@@ -45,7 +45,7 @@ static bool can_spin(struct m *m, int round)
     if (round >= SPIN_ROUNDS || sched.ncpu < 2)
         return false;
     uint32_t unused = load_rlx(&sched.nidle_p) + load_rlx(&sched.nspinning); /* rlx: heuristics */
-    if (sched.nprocs <= unused + 1)
+    if (nprocs() <= unused + 1)
         return false;
     struct p *p = m->p;
     return load_rlx(&p->runq.head) == load_rlx(&p->runq.tail) && load_rlx(&p->runq.next) == NULL; /* rlx: as above */

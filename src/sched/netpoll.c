@@ -70,7 +70,7 @@ int netpoll_add(struct pollable *po, int fd, bool write, uint64_t tag)
     store_rlx(&po->slot[FD_READ], SLOT_NIL); /* rlx: a late event may turn it to READY: harmless */
     store_rlx(&po->slot[FD_WRITE], SLOT_NIL);
     store_rlx(&po->seen, 0);
-    store_rlx(&po->tag, tag); /* rlx: the system call orders it before its events */
+    store_rel(&po->tag, tag); /* rel: publishes po; acq in deliver. The system call would order it as well */
     po->write_watched = write;
     return poller_add(&net.poller, fd, tag, write);
 }
@@ -163,7 +163,7 @@ static void deliver(const struct epoll_event *ev, struct fiber_list *list)
 {
     struct pollable *po = tag_address(ev->data.u64);
     uint32_t events = ev->events, lasting = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI);
-    if (ev->data.u64 != load_rlx(&po->tag)) /* rlx: if it is just changing, see netpoll_remove */
+    if (ev->data.u64 != load_acq(&po->tag)) /* acq: sees po; rel in netpoll_add. If it is just changing, see netpoll_remove */
         return;
     if (lasting != 0)
         or_rlx(&po->seen, lasting); /* rlx: published by the change of the slot that follows, for these events concern reading too */

@@ -94,7 +94,7 @@ runnable globq_get(void)
 
 runnable globq_get_batch(struct p *p, uint32_t max)
 {
-    uint32_t n = load_rlx(&sched.global_len) / sched.nprocs + 1; /* rlx: written under the lock only */
+    uint32_t n = load_rlx(&sched.global_len) / nprocs() + 1; /* rlx: written under the lock only */
     n = w_min(n, w_min(max, (uint32_t)RUNQ_SIZE / 2));
     runnable first = globq_get();
     while (first != 0 && --n > 0) {

@@ -147,7 +147,7 @@ static void p_withdraw(struct p *p)
 static int procs_resize(uint32_t n)
 {
     struct m *self = m_self();
-    uint32_t old = sched.nprocs;
+    uint32_t old = nprocs();
     for (uint32_t i = old; i < n; i++)
         if (sched.allp[i] == NULL ? (sched.allp[i] = p_new(i)) == NULL : gc_cache_init(&sched.allp[i]->gc) != 0)
             return -ENOMEM;
@@ -163,7 +163,7 @@ static int procs_resize(uint32_t n)
         p_empty(p);
         store_rlx(&p->status, P_DEAD); /* rlx: in a stop */
     }
-    sched.nprocs = n;
+    store_rel(&sched.nprocs, n); /* rel: publishes allp; acq in nprocs */
     for (uint32_t i = old; i < n; i++)
         p_idle_put(sched.allp[i]);
     lock_drop(&sched.lock);
@@ -184,7 +184,7 @@ static void maxprocs_set(void *arg)
 int weft_maxprocs(int n)
 {
     rt_enter();
-    int old = (int)sched.nprocs;
+    int old = (int)nprocs();
     if (n >= 1 && n != old) {
         uint32_t want = (uint32_t)w_min(n, MAX_PROCS);
         sched_on_big_stack(maxprocs_set, &want);
@@ -254,7 +254,7 @@ static int procs_start(void)
     for (uint32_t i = 0; i < n; i++)
         if ((sched.allp[i] = p_new(i)) == NULL)
             return -ENOMEM;
-    sched.nprocs = n;
+    store_rel(&sched.nprocs, n); /* rel: as in procs_resize */
     lock_take(&sched.lock);
     for (uint32_t i = n; i-- > 0;)
         p_idle_put(sched.allp[i]);
@@ -394,7 +394,7 @@ static bool strangers(void)
 {
     int known = (int)load_acq(&sched.nthreads) + 2 + (int)world_helpers(); /* the main thread, the monitor */
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
-        known += m->foreign && load_acq(&m->dead) == 0;
+        known += load_acq(&m->dead) == M_ALIVE && m->foreign; /* acq: sees the rest; rel in m_publish_locked */
     int n = os_thread_count();
 #ifdef W_TSAN
     n -= n > known + 1 ? 2 : 1; /* it has a thread of its own, in a child of a fork two */
@@ -407,7 +407,7 @@ static bool asleep_for_ever(void)
 {
     if (sched.host_main || sched.nactive != 0 || load_rlx(&sched.global_len) != 0) /* rlx: under the lock */
         return false;
-    for (uint32_t i = 0; i < sched.nprocs; i++)
+    for (uint32_t i = 0; i < nprocs(); i++)
         if (!runq_empty(sched.allp[i]))
             return false;
     return load_rlx(&sched.stopping) == 0 && load_rlx(&sched.ending) == 0 && !timers_any() && netpoll_waiters() == 0; /* rlx: set under the lock */

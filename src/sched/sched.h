@@ -197,7 +197,7 @@ struct sched {
     w_u32 stopping;          /* a stop of the world is wanted or in force */
     w_u32 ending;            /* the runtime ends */
     /* fixed while running, but for maxprocs (changed in a stop) */
-    uint32_t nprocs;
+    w_u32 nprocs;            /* rel: publishes allp up to it; acq in nprocs. Some threads are never stopped */
     uint32_t ncpu;
     struct p **allp;         /* grows in a stop, entries stay */
     uint32_t allp_cap;
@@ -218,6 +218,7 @@ struct sched {
     int64_t start_ns;
 };
 extern struct sched sched;
+static inline uint32_t nprocs(void) { return load_acq(&sched.nprocs); } /* acq: sees allp[] up to it; rel in procs_resize */
 
 /* ---- in and out (entry.c) -------------------------------------------------------------------------- */
 
@@ -231,7 +232,7 @@ static inline struct m *rt_enter(void)
         return rt_enter_slow();
     store_rlx(&m->in_runtime, 1); /* [ENTRY]: before the look at pstate; the taker's membarrier orders it */
     fence_compiler();
-    if (unlikely(load_rlx(&m->pstate) != M_OWNED))
+    if (unlikely(load_acq(&m->pstate) != M_OWNED)) /* acq: sees m->p, which a stop may have taken and given back; rel in m_own */
         return rt_enter_slow();
     return m;
 }

@@ -92,7 +92,7 @@ static bool next_is_stale(struct p *victim)
 static runnable steal(struct m *m, int64_t *now)
 {
     struct p *p = m->p;
-    uint32_t n = sched.nprocs;
+    uint32_t n = nprocs();
     for (int round = 0; round < 4; round++) {
         uint32_t start = rng_below(&p->rng, n);
         for (uint32_t k = 0; k < n; k++) {
@@ -126,7 +126,7 @@ static runnable steal(struct m *m, int64_t *now)
 
 static bool any_queue_filled(void)
 {
-    for (uint32_t i = 0; i < sched.nprocs; i++)
+    for (uint32_t i = 0; i < nprocs(); i++)
         if (!runq_empty(sched.allp[i]))
             return true;
     return load_rlx(&sched.global_len) != 0; /* rlx: behind the fences of spinning_end, p_idle_put */
@@ -207,9 +207,16 @@ runnable schedule_next(struct m *m)
         if (!m_has_p(m)) {
             if (unlikely(m->given != 0)) { /* the processor was withdrawn (weft_maxprocs) */
                 lock_take(&sched.lock);
-                globq_put(m->given);
+                bool stop = load_rlx(&sched.stopping) != 0; /* rlx: set before the stopper takes this lock; then nothing that is scanned may move */
+                if (!stop) {
+                    globq_put(m->given);
+                    m->given = 0;
+                }
                 lock_drop(&sched.lock);
-                m->given = 0;
+                if (stop) {
+                    world_stop_here(m);
+                    continue;
+                }
             }
             if (!m_get_idle(m)) {
                 if (load_acq(&sched.stopping) != 0)
@@ -248,8 +255,8 @@ runnable schedule_next(struct m *m)
             r = take_global(m, RUNQ_SIZE / 2);
         if (r == 0)
             r = take_polled(m);
-        if (r == 0 && sched.nprocs > 1 &&
-            (m->spinning || 2 * load_rlx(&sched.nspinning) < sched.nprocs - load_rlx(&sched.nidle_p))) { /* rlx: heuristics */
+        if (r == 0 && nprocs() > 1 &&
+            (m->spinning || 2 * load_rlx(&sched.nspinning) < nprocs() - load_rlx(&sched.nidle_p))) { /* rlx: heuristics */
             if (!m->spinning)
                 spinning_begin(m);
             r = steal(m, &now);

@@ -643,8 +643,10 @@ void tasks_each_stw(void (*fn)(struct task *t, void *arg), void *arg)
         for (uint32_t h = load_rlx(&p->runq.head); h != load_rlx(&p->runq.tail); h++) /* rlx: as above */
             task_visit(load_rlx(&p->runq.slot[h % RUNQ_SIZE]), fn, arg);
     }
+    lock_take(&sched.lock); /* who comes from epoll without a processor may just be putting fibers there */
     for (runnable r = sched.global_head; r != 0; r = run_link(r)->next)
         task_visit(r, fn, arg);
+    lock_drop(&sched.lock);
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         task_visit(m->given, fn, arg);
 }

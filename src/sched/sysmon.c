@@ -172,7 +172,7 @@ static bool look(int64_t now, int64_t *polled)
         proc_wake_slow();
         did = true;
     }
-    for (uint32_t i = 0; i < sched.nprocs; i++) {
+    for (uint32_t i = 0; i < nprocs(); i++) {
         struct p *p = sched.allp[i];
         if (load_rlx(&p->status) == P_RUNNING && retake(p, now)) /* rlx: hint */
             did = true;
@@ -186,7 +186,7 @@ static bool look(int64_t now, int64_t *polled)
 /* Nothing runs and nothing will by itself: no need to look. */
 static bool all_idle(void)
 {
-    return load_seq(&sched.nidle_p) == sched.nprocs && load_rlx(&sysmon.nasked) == 0 && load_rlx(&sysmon.helpers) == 0 &&
+    return load_seq(&sched.nidle_p) == nprocs() && load_rlx(&sysmon.nasked) == 0 && load_rlx(&sysmon.helpers) == 0 &&
            load_seq(&sched.ending) == 0; /* rlx: who asks pokes us */
 }
 

@@ -381,7 +381,7 @@ int64_t timers_run(struct p *p, int64_t now_ns)
 int64_t timers_next(void)
 {
     int64_t next = INT64_MAX;
-    for (uint32_t i = 0; i < sched.nprocs; i++)
+    for (uint32_t i = 0; i < nprocs(); i++)
         next = w_min(next, load_seq(&sched.allp[i]->timers.next_ns)); /* seq: see [TIMER] */
     return next;
 }
@@ -423,7 +423,7 @@ void timers_move(struct p *from, struct p *to)
 /* The word that names the timer is given as the root: the timer lies in the object that it keeps. */
 void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker)
 {
-    for (uint32_t i = 0; i < sched.nprocs; i++) {
+    for (uint32_t i = 0; i < nprocs(); i++) {
         struct timer_heap *h = &sched.allp[i]->timers;
         for (uint32_t s = 0; s < h->cap; s++)
             if (h->timer_of[s] & TIMER_ROOT)

@@ -229,7 +229,7 @@ static bool procs_at_rest(struct m *self)
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         n += m->taken != NULL || (m->p != NULL && load_acq(&m->pstate) != M_GONE && (m == self || load_acq(&m->dead) == M_ALIVE));
     lock_drop(&sched.lock);
-    return n == sched.nprocs;
+    return n == nprocs();
 }
 
 /* m is late for the n-th time. Nothing may be logged while threads are stopped, since the host's log may need what one of them holds; a line of ours to stderr may. */
