@@ -52,7 +52,7 @@ static void clients_add(struct client *c)
     if (c->next)
         c->next->prev = c;
     server.clients = c;
-    server.n_clients++;
+    __atomic_fetch_add(&server.n_clients, 1, __ATOMIC_RELAXED); /* read without the lock, too */
     if (server.stopping) /* accepted while the end began */
         shutdown(weft_fd_number(c->fd), SHUT_RD);
     weft_mutex_unlock(&server.clients_lock);
@@ -64,7 +64,7 @@ static void clients_remove(struct client *c)
     *(c->prev ? &c->prev->next : &server.clients) = c->next;
     if (c->next)
         c->next->prev = c->prev;
-    server.n_clients--;
+    __atomic_fetch_sub(&server.n_clients, 1, __ATOMIC_RELAXED);
     weft_mutex_unlock(&server.clients_lock);
 }
 
@@ -169,7 +169,7 @@ static void reject(weft_fd *fd, const char *reply)
 static void start_connection(weft_fd *fd, const struct sockaddr_storage *peer)
 {
     count(&server.accepted, 1);
-    if (server.n_clients >= (size_t)server.options.max_clients) { /* a racy read: one more or less is no harm */
+    if (__atomic_load_n(&server.n_clients, __ATOMIC_RELAXED) >= (size_t)server.options.max_clients) { /* a racy read: one more or less is no harm */
         reject(fd, "-ERR max number of clients reached\r\n");
         return;
     }

@@ -227,7 +227,7 @@ static bool procs_at_rest(struct m *self)
     lock_take(&sched.lock);
     uint32_t n = load_rlx(&sched.nidle_p); /* rlx: under the lock */
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
-        n += m->taken != NULL || (m->p != NULL && load_acq(&m->pstate) != M_GONE && (m == self || load_acq(&m->dead) == M_ALIVE));
+        n += m->taken != NULL || (load_acq(&m->pstate) != M_GONE && (m == self || load_acq(&m->dead) == M_ALIVE));
     lock_drop(&sched.lock);
     return n == nprocs();
 }
@@ -386,10 +386,10 @@ static void scan_task(struct task *t, void *arg)
 
 static void scan_machine(const struct scan *s, struct m *m)
 {
-    if (load_rlx(&m->dead) != 0) /* rlx: the world stands still */
+    if (load_acq(&m->dead) != M_ALIVE) /* acq: sees what was made of it, perhaps only just now, by a thread that attaches; rel in m_publish_locked */
         return;
     struct fiber *f = m->cur;
-    if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && m->stop_sp != NULL) { /* rlx: as above */
+    if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && m->stop_sp != NULL) { /* rlx: the world stands still */
         scan_stack_from(s, f, m->stop_sp);
         if (m->stop_regs_lo != NULL)
             s->range(s->marker, m->stop_regs_lo, m->stop_regs_hi);
