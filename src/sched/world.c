@@ -3,7 +3,7 @@
  * [STW]. Two things can be stopped: the processors, that is everything that happens inside weft, and the threads, that is every store the program may do. Statistics need the first,
  * collections both.
  *
- *   1. One stopper at a time: `owner`. Who wants to stop while another does stands still for that one first.
+ *   1. One stopper at a time: `owner`. Who wants to stop while another does stands still for that one first. A fork owns it, too: see the end of this file.
  *   2. stopping = 1; POLL_STOP in every machine's poll; then sched.lock once, after which no idle P is taken up (see machine.c); then a membarrier.
  *   3. Idle Ps are stopped by being idle: nobody gets one. Each machine with a P is either
  *        in user code: its P is taken (p_take) and kept in m->taken; or
@@ -51,7 +51,7 @@ struct helper {
 };
 
 static struct {
-    w_u32 owner;       /* futex: 1 while somebody stops the world */
+    w_u32 owner;       /* 1 while somebody stops the world or forks */
     w_u32 gate;        /* futex: number of the stop that is wanted or comes next; grows at each start and is never 0, which machines start with */
     w_u32 event;       /* futex: bumped at each acknowledgement */
     /* the owner's */
@@ -187,7 +187,7 @@ static void take_ownership(struct m *m)
         if (load_acq(&sched.stopping) != 0)
             world_stop_here(m);
         else
-            cpu_relax();
+            sys_call0(SYS_sched_yield); /* a stop begins or ends, or a fork is under way */
     }
 }
 
@@ -494,30 +494,17 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
 
 /* ---- fork -------------------------------------------------------------------------------------------------------- */
 
-/* Between the handlers of fork(2) the thread that forks holds every lock of off-heap memory and of malloc, in user code. The first a collector needs in a stop, so it must not
- * be stopped there: the signal waits till the fork is done. Ours are registered after those of off-heap memory, and so run before them on the way in, after them on the way out. */
-static __thread bool fork_blocked __attribute__((tls_model("initial-exec")));
-
+/* A fork and a stop exclude each other. Between its handlers fork(2) takes every lock of off-heap memory and of malloc. The first a collector needs in a stop, the others a
+ * stopped thread may hold; so with a thread halfway through, stopped or not, attached or not, a stop might never end. Ours are registered after those of off-heap memory,
+ * and so run before them on the way in, after them on the way out. Who waits here is in user code and may be stopped. */
 static void fork_prepare(void)
 {
-    fork_blocked = false;
-    if (m_self() == NULL || load_acq(&sched.running) == 0)
-        return;
-    sigset_t set, old;
-    sigemptyset(&set);
-    sigaddset(&set, sched.stop_signal);
-    fork_blocked = pthread_sigmask(SIG_BLOCK, &set, &old) == 0 && !sigismember(&old, sched.stop_signal);
+    while (!cas_acq(&world.owner, 0, 1)) /* acq: as in take_ownership */
+        sys_call0(SYS_sched_yield);
 }
 
-static void fork_done(void)
-{
-    if (!fork_blocked)
-        return;
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, sched.stop_signal);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-}
+/* In the parent, and in the child, where nobody else is. */
+static void fork_done(void) { store_rel(&world.owner, 0); } /* rel: acq in take_ownership, fork_prepare */
 
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static void fork_register(void) { pthread_atfork(fork_prepare, fork_done, fork_done); }
