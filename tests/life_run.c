@@ -562,7 +562,7 @@ Test(life_run, fibers_that_are_left_behind_run_no_deferred_calls)
 
 #define IDS 5000
 static uint64_t ids[IDS];
-static void note_id(void *arg) { *(uint64_t *)arg = weft_fiber_id(); }
+static void note_id(void *arg) { __atomic_store_n((uint64_t *)arg, weft_fiber_id(), __ATOMIC_RELEASE); }
 static int by_value(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -652,7 +652,7 @@ static void run_sizes(void *arg)
         test_until(weft_num_fibers() == 1);
     }
     weft_waitgroup_wait(&wg);
-    cr_expect_eq(steps, n);
+    cr_expect_eq(__atomic_load_n(&steps, __ATOMIC_RELAXED), n);
 }
 
 Test(life_run, sizes_of_stacks)

@@ -7,8 +7,14 @@
 static uint32_t waiting(void)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < nprocs(); i++)
-        n += sched.allp[i]->timers.len;
+    struct m *m = rt_enter();
+    for (uint32_t i = 0; i < nprocs(); i++) {
+        struct timer_heap *h = &sched.allp[i]->timers;
+        lock_take(&h->lock);
+        n += h->len;
+        lock_drop(&h->lock);
+    }
+    rt_leave(m);
     return n;
 }
 
