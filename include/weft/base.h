@@ -6,8 +6,8 @@
  *   - Results come back through pointers. Option structs carry their size first (use the _INIT macros) and are
  *     zero for "the default".
  *   - Unless its comment says otherwise, a function may be called by fibers and by any thread of the host while the runtime
- *     runs; a host thread attaches itself on its first call. None may be called from a signal handler, or from a callback of
- *     dl_iterate_phdr (which holds a lock of the loader's that a collection takes). While the runtime does not run, those whose
+ *     runs; a host thread attaches itself on its first call. None may be called from a signal handler, a handler of
+ *     pthread_atfork, or a callback of dl_iterate_phdr (which holds a lock of the loader's that a collection takes). While the runtime does not run, those whose
  *     comment has -ESRCH return that, and others that need it end the program with a line that says so.
  *   - "May block" means: the calling fiber waits and others run. "May collect" means: the call may run a
  *     garbage collection. "May move" means: the fiber may continue on another thread, so addresses of

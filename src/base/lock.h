@@ -15,9 +15,7 @@
 #include "base/base.h"
 
 enum lock_rank {
-    RANK_WORLD = 1, /* sched/world.c: one stop at a time */
-    RANK_GC,        /* gc/cycle.c: one collection at a time (held across a stop) */
-    RANK_ATTACH,    /* sched/machine.c: list of attached threads */
+    RANK_GC = 1,    /* gc/cycle.c: one collection at a time (held across a stop) */
     RANK_FD,        /* sched/fd.c: one descriptor */
     RANK_USERTIMER, /* sched/usertimer.c: start and stop of one timer */
     RANK_CHAN,      /* sched/chan.c: a channel; several in address order (select) */

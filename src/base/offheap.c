@@ -154,7 +154,7 @@ static void first_arena_adopt(struct purpose *pu)
 }
 
 /* When the library is loaded, as jemalloc starts itself: no thread races for it, and no fork comes in the middle. */
-__attribute__((constructor)) static void read_default_hooks(void)
+__attribute__((constructor(102))) static void read_default_hooks(void)
 {
     extent_hooks_t *def;
     size_t len = sizeof def;

@@ -175,13 +175,8 @@ void rt_leave_slow(struct m *m)
         }
         if (poll & POLL_HANDOFF) /* the monitor has come too often when we were inside: we give up what it could not take */
             and_acq_rel(&m->poll, ~(uint32_t)POLL_HANDOFF);
-        if ((poll & (POLL_FOREIGN | POLL_HANDOFF)) && m_has_p(m)) {
+        if ((poll & (POLL_FOREIGN | POLL_HANDOFF)) && load_rlx(&m->pstate) != M_GONE) { /* rlx: looked at again, inside */
             store_seq(&m->in_runtime, 1);
-            if (load_acq(&m->pstate) == M_TAKING) {
-                store_seq(&m->in_runtime, 0);
-                cpu_relax();
-                continue;
-            }
             if (m_has_p(m)) {
                 lock_take(&sched.lock);
                 bool stop = load_rlx(&sched.stopping) != 0; /* rlx: under the lock */

@@ -66,7 +66,7 @@ struct p *p_take(struct m *m)
     struct p *p = m->p;
     m->p = NULL;
     store_rlx(&p->owner, NULL); /* rlx: a hint */
-    store_rel(&m->pstate, M_GONE); /* rel: publishes m->p; acq in rt_enter_slow */
+    store_rel(&m->pstate, M_GONE); /* rel: publishes m->p; acq in rt_own */
     return p;
 }
 
@@ -340,7 +340,7 @@ void m_thread_teardown(struct m *m)
     }
 }
 
-/* The thread is about to end: nothing below touches m. Its stack and thread-local variables are roots as long as the machine counts, so it must not vanish under a
+/* The thread ends, or is no longer ours: nothing below touches m. Its stack and thread-local variables are roots as long as the machine counts, so it must not vanish under a
  * collector that looks at them. Takes sched.lock. */
 static void m_bury(struct m *m)
 {
@@ -473,6 +473,7 @@ int m_attach(struct m **out)
 {
     if (load_acq(&sched.running) == 0)
         return -ESRCH;
+    int err = errno; /* the caller's, whatever libc does below */
     struct m *own = weft_tls_m; /* of an earlier life of the runtime, perhaps */
     if (own != NULL)
         m_thread_teardown(own);
@@ -493,6 +494,7 @@ int m_attach(struct m **out)
     sched.nactive++;
     m_publish_locked(m);
     lock_drop(&sched.lock);
+    errno = err;
     *out = m;
     return 0;
 }

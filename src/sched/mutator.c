@@ -53,7 +53,7 @@ static void worker_poke(struct worker *w)
     if (f != NULL)
         sched_ready_tail(f);
     else if (make) {
-        weft_go_opts opts = { .size = sizeof opts, .name = w->name, .stack_size = 256u << 10 };
+        weft_go_opts opts = { .size = sizeof opts, .name = w->name }; /* a stack of the default size: one of another size may be had only by a new mapping */
         if (sched_spawn(w->fn, w, &opts, (const void *)w->fn, FIBER_SYSTEM) != 0) {
             lock_take(&w->lock);
             w->made = false; /* the next poke tries again */

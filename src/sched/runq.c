@@ -69,16 +69,6 @@ void globq_put(runnable r)
     store_rlx(&sched.global_len, load_rlx(&sched.global_len) + 1); /* rlx: written under the lock only */
 }
 
-void globq_put_front(runnable r)
-{
-    lock_check_held(&sched.lock);
-    run_link(r)->next = sched.global_head;
-    sched.global_head = r;
-    if (sched.global_tail == 0)
-        sched.global_tail = r;
-    store_rlx(&sched.global_len, load_rlx(&sched.global_len) + 1); /* rlx: as above */
-}
-
 runnable globq_get(void)
 {
     lock_check_held(&sched.lock);

@@ -9,7 +9,6 @@ void runq_put_slow(struct p *p, runnable r, uint32_t head, uint32_t tail);
 uint32_t runq_steal(struct p *victim, struct p *into, bool take_next, runnable *first);
 /* Under sched.lock. */
 void globq_put(runnable r);
-void globq_put_front(runnable r);
 runnable globq_get(void);
 /* Takes one and moves a fair share of the rest to p's ring. Under sched.lock. */
 runnable globq_get_batch(struct p *p, uint32_t max);
@@ -17,11 +16,6 @@ runnable globq_get_batch(struct p *p, uint32_t max);
 static inline bool runq_empty(struct p *p)
 {
     return load_rlx(&p->runq.head) == load_rlx(&p->runq.tail) && load_rlx(&p->runq.next) == NULL; /* rlx: hints; takers check again */
-}
-
-static inline uint32_t runq_len(struct p *p)
-{
-    return load_rlx(&p->runq.tail) - load_rlx(&p->runq.head) + (load_rlx(&p->runq.next) != NULL); /* rlx: hint */
 }
 
 static inline void runq_put(struct p *p, runnable r)

@@ -1,6 +1,6 @@
 /* The runtime's life, and the public calls that are one step away from the scheduler.
  *
- * Start: settings, memory, processors, collector, monitor; then the calling thread becomes machine 0 (weft_run) or is attached (weft_start). End: `ending` is
+ * Start: settings, memory, processors, collector, monitor; then the calling thread becomes the main machine (weft_run) or is attached (weft_start). End: `ending` is
  * set, each machine leaves its fiber at its next step inside weft and its thread returns; the last step unmaps everything. A fiber that stays in user code keeps its thread: it is
  * waited for as long as stop_timeout_ms says, and then everything stays mapped and the runtime is broken for good. */
 #include "base/fmt.h"
@@ -296,6 +296,37 @@ static void sched_reset(const struct config *cfg, bool host_main)
     store_rlx(&sched.coarse_ns, sched.start_ns);
 }
 
+/* The calling thread becomes the main machine, with a processor and the first ids: before threads of the host may call in, and take them. */
+static int main_machine(void)
+{
+    if (m_self() != NULL) /* attached to an earlier life of the runtime */
+        m_detach(m_self());
+    lock_take(&sched.lock);
+    struct m *m = m_new();
+    lock_drop(&sched.lock);
+    if (m == NULL)
+        return -ENOMEM;
+    m->main = true;
+    m_thread_setup(m);
+    lock_take(&sched.lock);
+    struct p *p = p_idle_get();
+    p->id_next = 1;
+    p->id_end = 1 + IDS_RESERVED;
+    store_rlx(&sched.next_fiber_id, IDS_RESERVED); /* rlx: nobody else runs yet */
+    m_own(m, p);
+    sched.main_m = m;
+    m_publish_locked(m);
+    lock_drop(&sched.lock);
+    return 0;
+}
+
+static void main_machine_undo(void)
+{
+    if (sched.main_m != NULL)
+        m_thread_teardown(sched.main_m);
+    machines_free();
+}
+
 static void unhook_faults(void)
 {
     signal_unhook(SIGSEGV);
@@ -316,13 +347,14 @@ static int runtime_up(const weft_config *cfg, bool host_main)
         return err;
     if ((err = stack_start()) == 0 && (err = task_start()) == 0 && (err = netpoll_start()) == 0) {
         if ((err = mutator_start()) == 0) {
-            if ((err = procs_start()) == 0 && (err = signal_hook(SIGSEGV, fault)) == 0) {
+            if ((err = procs_start()) == 0 && (err = host_main ? 0 : main_machine()) == 0 && (err = signal_hook(SIGSEGV, fault)) == 0) {
                 if ((err = signal_hook(SIGBUS, fault)) == 0 && (err = sysmon_start()) == 0) {
                     store_rel(&sched.running, 1); /* rel: publishes all of it; acq in rt_enter_slow, m_attach */
                     return 0;
                 }
                 unhook_faults();
             }
+            main_machine_undo();
             procs_end();
             mutator_end();
         }
@@ -500,22 +532,7 @@ static int runtime_down(void)
 
 static int run_main(weft_fn *fn, void *arg)
 {
-    if (m_self() != NULL) /* the thread was attached to an earlier life of the runtime */
-        m_detach(m_self());
-    lock_take(&sched.lock);
-    struct m *m = m_new();
-    if (m != NULL) {
-        m->main = true;
-        sched.main_m = m;
-        m_publish_locked(m);
-        m_own(m, p_idle_get());
-    }
-    lock_drop(&sched.lock);
-    if (m == NULL) {
-        runtime_end(-ENOMEM);
-        return -ENOMEM;
-    }
-    m_thread_setup(m);
+    struct m *m = sched.main_m;
     weft_go_opts opts = { .size = sizeof opts, .stack_size = (size_t)sched.cfg.main_stack_size };
     int err = sched_spawn(fn, arg, &opts, __builtin_return_address(0), FIBER_MAIN);
     if (err == 0)
@@ -622,7 +639,7 @@ static int go(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site
     if (fn == NULL || (opts != NULL && opts->size != sizeof *opts))
         return -EINVAL;
     struct m *m = m_self();
-    if (unlikely(m == NULL || m->run != sched.run)) {
+    if (unlikely(m == NULL || m->foreign || m->run != sched.run)) { /* a thread of the host may come after the end */
         m = rt_enter_try();
         if (m == NULL)
             return load_acq(&sched.running) != 0 ? -ENOMEM : -ESRCH;

@@ -36,6 +36,7 @@
 /* ---- processors ---------------------------------------------------------------------------------- */
 
 #define RUNQ_SIZE 256
+#define IDS_RESERVED 16u /* ids of fibers that a processor takes at a time */
 #define GLOBAL_TURN 61 /* steps after which the global queue comes first, once */
 struct timer;
 
@@ -58,7 +59,7 @@ struct timer_heap {
     struct timer_run *running;  /* callbacks under way, of this heap */
 };
 
-enum p_status { P_IDLE, P_RUNNING, P_STOPPED, P_DEAD };
+enum p_status { P_IDLE, P_RUNNING, P_DEAD };
 
 struct p {
     uint32_t id;
@@ -122,7 +123,7 @@ struct m {
     /* [ENTRY]; first, so that the fast path touches one line */
     w_u32 in_runtime;   /* owner writes; takers and the stop handler read */
     w_u32 pstate;
-    w_u32 poll;         /* set by stoppers (or), cleared under the world lock */
+    w_u32 poll;         /* why to leave slowly. STOP: the stopper, cleared under sched.lock; END: runtime_end; HANDOFF: the monitor, cleared by the owner; FOREIGN: fixed */
     uint32_t id;
     struct p *p;        /* valid in OWNED and FENCED */
     struct fiber *cur;  /* the fiber that runs here; NULL in the scheduler and while parked in place. Owner writes; read by others in a stop */
@@ -140,10 +141,9 @@ struct m {
     bool blocking;      /* between weft_blocking_begin and _end */
     /* parking: see m_sleep */
     w_u32 sleep;        /* futex: 0 awake, 1 sleeping, 2 token */
-    struct p *nextp;    /* given by the waker before the token */
     struct m *idle_next; /* sched.lock */
     /* [STW] */
-    w_u32 stop_ack;     /* = world epoch once stopped with registers published */
+    w_u32 stop_ack;     /* = world.gate once stopped with registers published */
     void *stop_sp;      /* lowest stack address to scan */
     const void *stop_regs_lo, *stop_regs_hi; /* registers of an interrupted thread; NULL if they lie on the stack */
     w_u32 stop_sent; /* number of the stop for which the signal was sent; the stopper writes */
@@ -166,9 +166,9 @@ struct m {
     /* work for the scheduler's stack, set by the fiber that switches to it */
     void (*g0_call)(void *arg);
     void *g0_arg;
-    runnable given;     /* a runnable taken from a queue but not run yet: bound elsewhere */
+    runnable given;     /* a runnable taken from a queue but not run yet: bound elsewhere, a task without a stack at hand, or the main fiber */
     bool exiting;       /* its locked fiber ended: the thread goes too */
-    bool tainted;       /* a fiber is or was locked to the thread, and may have changed it: no thread is cloned from it */
+    bool tainted;       /* a fiber is locked to the thread, or ended so, and may have changed it: no thread is cloned from it */
     struct fiber self;  /* foreign: the fiber that stands for the thread */
 } w_aligned(64);
 
@@ -202,7 +202,6 @@ struct sched {
     struct p **allp;         /* grows in a stop, entries stay */
     uint32_t allp_cap;
     struct m *main_m;
-    struct fiber *main_fiber;
     bool fenced;             /* no membarrier(2) */
     bool host_main;          /* weft_start: threads of the host may wake anybody */
     struct config cfg;

@@ -214,7 +214,7 @@ static struct fiber *shared_get(struct p *p, unsigned log2)
         return NULL;
     if (n > 1) {
         p->fresh_slot = slot + ((size_t)1 << log2);
-        p->nfresh_slots = n - 1;
+        __atomic_store_n(&p->nfresh_slots, n - 1, __ATOMIC_RELAXED); /* rlx: others count with it; and below */
     }
     return slot_open(slot, log2);
 }
@@ -230,7 +230,7 @@ struct fiber *stack_get(struct p *p, unsigned log2)
     if (p != NULL && p->nfresh_slots != 0 && log2 == sched.stack_log2) {
         char *slot = p->fresh_slot;
         p->fresh_slot += (size_t)1 << log2;
-        p->nfresh_slots--;
+        __atomic_store_n(&p->nfresh_slots, p->nfresh_slots - 1, __ATOMIC_RELAXED);
         return slot_open(slot, log2);
     }
     int err = errno;

@@ -14,7 +14,7 @@ unsigned stack_log2(size_t bytes);    /* of the smallest slot of at least bytes;
 /* stack_get will be quick: no lock, no system call, no page fault. */
 static inline bool stack_at_hand(const struct p *p, unsigned log2) { return p != NULL && p->free_stacks != NULL && p->free_stacks->stack_log2 == log2; }
 
-/* A slot's descriptor with stack_lo, stack_hi and stack_log2 set and all else zero, state FIBER_DEAD. NULL: no memory. p is the caller's, may be NULL. */
+/* A slot's descriptor with stack_lo, stack_hi and stack_log2 set, state FIBER_FREE or FIBER_DEAD; the rest is as the last fiber left it. NULL: no memory. p is the caller's, may be NULL. */
 struct fiber *stack_get(struct p *p, unsigned log2);
 /* Gives it back; the caller runs on another stack. */
 void stack_put(struct p *p, struct fiber *f);

@@ -143,8 +143,8 @@ static uint64_t fiber_id_new(struct p *p)
     if (p == NULL)
         return add_rlx(&sched.next_fiber_id, 1) + 1; /* rlx: only uniqueness matters */
     if (p->id_next == p->id_end) {
-        p->id_next = add_rlx(&sched.next_fiber_id, 16) + 1; /* rlx: as above */
-        p->id_end = p->id_next + 16;
+        p->id_next = add_rlx(&sched.next_fiber_id, IDS_RESERVED) + 1; /* rlx: as above */
+        p->id_end = p->id_next + IDS_RESERVED;
     }
     return p->id_next++;
 }
@@ -399,7 +399,7 @@ void park_in_place(struct m *m, park_commit *commit, void *arg, enum wait_reason
     park_at(m, m->cur, commit, arg, why);
 }
 
-/* Queues itself, unless a stop or a free processor came in between: then it is woken at once. */
+/* Queues itself, and wakes a machine if a processor has become idle meanwhile. */
 static void queue_for_proc(struct fiber *f, void *arg)
 {
     (void)arg;
@@ -570,10 +570,10 @@ static void give_to_bound(struct m *m, struct fiber *f)
 {
     struct m *to = f->bound;
     lock_take(&sched.lock);
-    if (load_rlx(&sched.stopping) != 0) { /* rlx: set before the stopper took this lock */
+    if (load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0) { /* rlx: set before or under this lock. At the end that machine may have left already */
         m->given = (runnable)f;
         lock_drop(&sched.lock);
-        return; /* the loop stops, and comes here again */
+        return; /* the loop stops or ends, or comes here again */
     }
     struct p *p = m_disown(m);
     m_own(to, p);

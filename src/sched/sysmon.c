@@ -46,18 +46,16 @@ static struct {
     w_u32 helpers;     /* of parallel marking: so many are wanted; 0: as many as there are */
 } sysmon;
 
-void sysmon_wake(void)
-{
-    if (load_seq(&sysmon.asleep) == 0)
-        return;
-    store_seq(&sysmon.word, 1);
-    os_futex_wake(&sysmon.word, 1);
-}
-
 static void sysmon_poke(void)
 {
     store_seq(&sysmon.word, 1);
     os_futex_wake(&sysmon.word, 1);
+}
+
+void sysmon_wake(void)
+{
+    if (load_seq(&sysmon.asleep) != 0)
+        sysmon_poke();
 }
 
 void sysmon_start_thread(struct m *m)
@@ -164,7 +162,6 @@ static bool look(int64_t now, int64_t *polled)
         struct fiber *list = netpoll(0);
         if (list != NULL) {
             inject_fibers(NULL, list);
-            proc_wake();
             did = true;
         }
     }
@@ -217,7 +214,6 @@ static void *sysmon_main(void *arg)
     int64_t delay = DELAY_MIN_NS, polled = 0;
     unsigned quiet = 0;
     while (load_acq(&sched.ending) == 0) {
-        store_seq(&sysmon.word, 0);
         if (delay == DELAY_MAX_NS && all_idle()) {
             store_seq(&sysmon.asleep, 1); /* seq: before the second look; sysmon_wake's caller changes nidle_p before it looks at asleep */
             while (all_idle() && load_seq(&sysmon.word) == 0)
@@ -226,6 +222,7 @@ static void *sysmon_main(void *arg)
         } else {
             os_futex_wait(&sysmon.word, 0, delay);
         }
+        store_seq(&sysmon.word, 0); /* seq: before the look, or a poke in between would be lost */
         if (look(os_now_ns(), &polled)) {
             quiet = 0;
             delay = DELAY_MIN_NS;

@@ -3,7 +3,7 @@
  * [STW]. Two things can be stopped: the processors, that is everything that happens inside weft, and the threads, that is every store the program may do. Statistics need the first,
  * collections both.
  *
- *   1. One stopper at a time: `owner`. Who wants to stop while another does stands still for that one first. A fork owns it, too: see the end of this file.
+ *   1. One stopper at a time: `owner`. Who wants to stop while another does stands still for that one first. A fork owns it, too: see fork_prepare.
  *   2. stopping = 1; POLL_STOP in every machine's poll; then sched.lock once, after which no idle P is taken up (see machine.c); then a membarrier.
  *   3. Idle Ps are stopped by being idle: nobody gets one. Each machine with a P is either
  *        in user code: its P is taken (p_take) and kept in m->taken; or
@@ -63,7 +63,7 @@ static struct {
     weft_stop_stats stats[WEFT_STOP_REASONS]; /* written by the owner; read racily, each word by itself */
     struct lock helpers_lock; /* RANK_LEAF: who starts helpers */
     struct helper helpers[64];
-    w_u32 nhelpers;    /* grows under helpers_lock, rel: publishes the helper; acq in world_parallel */
+    w_u32 nhelpers;    /* grows under helpers_lock, rel: publishes the helper; acq in world_helpers */
     /* work of the helpers */
     void (*fn)(void *arg, unsigned i, unsigned n);
     void *arg;
@@ -101,17 +101,28 @@ static void acknowledge(struct m *m, uint32_t stop)
     os_futex_wake(&world.event, 1);
 }
 
+static void stand_still_once(struct m *m, uint32_t stop)
+{
+    acknowledge(m, stop);
+    while (load_acq(&world.gate) == stop) /* acq: sees what the stopper did; rel in world_start */
+        os_futex_wait(&world.gate, stop, -1);
+}
+
 static void stand_still(void *arg)
 {
-    struct m *m = arg;
     while (load_acq(&sched.stopping) != 0) {
         uint32_t stop = load_acq(&world.gate);
         if (load_acq(&sched.stopping) == 0)
             return;
-        acknowledge(m, stop);
-        while (load_acq(&world.gate) == stop) /* acq: sees what the stopper did; rel in world_start */
-            os_futex_wait(&world.gate, stop, -1);
+        stand_still_once(arg, stop);
     }
+}
+
+/* From user code, for this stop only: somebody inside may still want a lock of libc that we hold before the next one may stop us, and that one sends a signal of its own. */
+static void stand_still_signalled(void *arg)
+{
+    struct m *m = arg;
+    stand_still_once(m, load_rlx(&m->stop_sent)); /* rlx: as looked at in stop_signal */
 }
 
 void world_stop_here(struct m *m)
@@ -127,14 +138,15 @@ static void stand_still_here(struct m *m, ucontext_t *uc)
     struct fiber *f = m->cur;
     const char *here = __builtin_frame_address(0);
     if (f != NULL && (const char *)f->stack_lo <= here && here < (const char *)f->stack_hi) {
-        world_stop_here(m);
+        m->stop_regs_lo = m->stop_regs_hi = NULL;
+        weft_arch_call_saved(&m->stop_sp, stand_still_signalled, m);
         return;
     }
 #endif
     m->stop_sp = (void *)(arch_uc_sp(uc) - ARCH_RED_ZONE);
     m->stop_regs_lo = uc;
     m->stop_regs_hi = arch_uc_end(uc);
-    stand_still(m);
+    stand_still_signalled(m);
 }
 
 /* Real-time signals queue, so each counts; of others one stands for all that were sent till then. */
@@ -249,7 +261,7 @@ static void late(struct m *m, bool (*done)(struct m *), int64_t n)
 
 static void wait_for(struct m *m, bool (*done)(struct m *))
 {
-    int64_t times = 0;
+    int64_t times = 0, since_ns = 0;
     for (unsigned spins = 0;; spins++) {
         uint32_t e = load_acq(&world.event);
         if (done(m))
@@ -259,7 +271,10 @@ static void wait_for(struct m *m, bool (*done)(struct m *))
             continue;
         }
         os_futex_wait(&world.event, e, 1000000);
-        if (os_now_ns() - world.decided_ns > (times + 1) * LATE_NS)
+        int64_t now_ns = os_now_ns();
+        if (since_ns == 0)
+            since_ns = now_ns;
+        if (now_ns - since_ns > (times + 1) * LATE_NS)
             late(m, done, ++times);
     }
 }
@@ -284,7 +299,7 @@ void world_stop(int reason, bool threads)
     world.late = NULL;
     PROBE(world_stop, reason, 0, 0);
     store_seq(&sched.stopping, 1);
-    lock_take(&sched.lock); /* from here on no P changes hands */
+    lock_take(&sched.lock); /* from here on no idle P is taken up */
     struct m *all = load_acq(&sched.all_m);
     lock_drop(&sched.lock);
     for (struct m *m = all; m != NULL; m = m->all_next)
@@ -389,7 +404,8 @@ static void scan_machine(const struct scan *s, struct m *m)
     if (load_acq(&m->dead) != M_ALIVE) /* acq: sees what was made of it, perhaps only just now, by a thread that attaches; rel in m_publish_locked */
         return;
     struct fiber *f = m->cur;
-    if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && m->stop_sp != NULL) { /* rlx: the world stands still */
+    /* Who has not acknowledged is inside for its first time, since the stop began: it holds nothing of the heap. rlx: the world stands still. */
+    if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && acked(m)) {
         scan_stack_from(s, f, m->stop_sp);
         if (m->stop_regs_lo != NULL)
             s->range(s->marker, m->stop_regs_lo, m->stop_regs_hi);
@@ -506,14 +522,13 @@ static void fork_prepare(void)
 /* In the parent, and in the child, where nobody else is. */
 static void fork_done(void) { store_rel(&world.owner, 0); } /* rel: acq in take_ownership, fork_prepare */
 
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-static void fork_register(void) { pthread_atfork(fork_prepare, fork_done, fork_done); }
+/* As early as it can be, after off-heap memory: handlers that the host registers later, which may wait for its locks, run outside of ours. */
+__attribute__((constructor(103))) static void fork_register(void) { pthread_atfork(fork_prepare, fork_done, fork_done); }
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
 int world_start_up(void)
 {
-    pthread_once(&fork_once, fork_register);
     sched.fenced = sched.cfg.membarrier == 0 || !membarrier_ready();
     lock_init(&world.helpers_lock, RANK_LEAF);
     if (load_rlx(&world.gate) == 0) /* rlx: nobody runs yet */
