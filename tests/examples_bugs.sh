@@ -3,6 +3,7 @@
 # 13 resident memory, which a sanitizer or an emulator changes: they run where neither is in the way.
 B=${B:?output directory}
 bad=0
+unset WEFT_DEBUG WEFT_MAXPROCS # they measure, as their users run them
 check() { # name, words expected at the end, command...
     name=$1 want=$2; shift 2
     got=$(timeout 150 "$@" 2>&1)

@@ -6,6 +6,7 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 CC=${CC:-gcc} CXX=${CXX:-g++} MAKE=${MAKE:-make}
 sanitize=${SAN:+-fsanitize=$SAN}
+[ "${SAN:-}" != address ] || sanitize=-fsanitize=address,undefined
 make_b="$MAKE -s --no-print-directory B=$B CC=$CC SAN=${SAN:-}"
 
 # check NAME COMMAND: a shell command; its output is kept in $tmp/out

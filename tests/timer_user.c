@@ -1,5 +1,6 @@
 /* weft_timer_*: ticks, stop and reset, functions, and what the collector may take. */
 #include "base/rng.h"
+#include "gc/heap.h"
 #include "sched/sched.h"
 #include "test.h"
 #include <errno.h>
@@ -234,7 +235,8 @@ static void run_unreachable(void *arg)
     weft_timer *kept = weft_timer_new(3600 * WEFT_SECOND, 0);
     cr_assert_eq(weft_waitgroup_go(&wg, make_many, NULL), 0);
     weft_waitgroup_wait(&wg);
-    cr_expect_geq(waiting(), 10000);
+    if (!heap.stress)
+        cr_expect_geq(waiting(), 10000);
     for (int i = 0; i < 100 && waiting() > 50; i++) {
         weft_gc();
         weft_sleep(WEFT_MILLISECOND);

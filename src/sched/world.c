@@ -301,6 +301,9 @@ void world_stop(int reason, bool threads)
     store_seq(&sched.stopping, 1);
     lock_take(&sched.lock); /* from here on no idle P is taken up */
     struct m *all = load_acq(&sched.all_m);
+    for (struct m *m = all; m != NULL; m = m->all_next)
+        if (load_rlx(&m->dead) == M_ALIVE) /* rlx: under the lock */
+            m->stop_of = load_rlx(&world.gate); /* rlx: only we open the gate */
     lock_drop(&sched.lock);
     for (struct m *m = all; m != NULL; m = m->all_next)
         or_acq_rel(&m->poll, POLL_STOP);
@@ -401,11 +404,11 @@ static void scan_task(struct task *t, void *arg)
 
 static void scan_machine(const struct scan *s, struct m *m)
 {
-    if (load_acq(&m->dead) != M_ALIVE) /* acq: sees what was made of it, perhaps only just now, by a thread that attaches; rel in m_publish_locked */
+    /* One that came during the stop holds nothing of the heap, and is at work on its own fields until it stands still. */
+    if (m->stop_of != load_rlx(&world.gate) || load_acq(&m->dead) != M_ALIVE) /* rlx: only we open the gate. acq: with a thread that ended without a word */
         return;
     struct fiber *f = m->cur;
-    /* Who has not acknowledged is inside for its first time, since the stop began: it holds nothing of the heap. rlx: the world stands still. */
-    if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && acked(m)) {
+    if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && acked(m)) { /* rlx: the world stands still */
         scan_stack_from(s, f, m->stop_sp);
         if (m->stop_regs_lo != NULL)
             s->range(s->marker, m->stop_regs_lo, m->stop_regs_hi);
