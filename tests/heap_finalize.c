@@ -305,8 +305,8 @@ static void leaving(void *arg)
     make(MANY, ends_itself, 3);
     test_until((collect(), count_now(&ran) >= MANY - 5));
     test_until(count_now(&deferred_ran) == count_now(&ran));
-    make(MANY, one_at_a_time, -1);
     most_inside = inside = 0;
+    make(MANY, one_at_a_time, -1);
     test_until((collect(), count_now(&ran) >= 2 * MANY - 10));
     cr_assert_eq(most_inside, 1);
     test_until(weft_num_fibers() == fibers);
