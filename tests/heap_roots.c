@@ -19,6 +19,9 @@ typedef uintptr_t held_in_spin(uintptr_t hidden, int *stop);
             " movq %" #reg ",%rax\n add $8,%rsp\n pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n");
 HELD(rbx) HELD(rbp) HELD(r12) HELD(r13) HELD(r14) HELD(r15)
 static held_by_call *const by_call[] = { held_rbx, held_rbp, held_r12, held_r13, held_r14, held_r15 };
+/* Keeps no register itself, and overwrites what weft_blocking_begin may have left below. */
+__asm__(".text\nblocked_here: subq $8,%rsp\n call weft_blocking_begin\n subq $512,%rsp\n movq %rsp,%rdi\n movl $64,%ecx\n xorl %eax,%eax\n rep stosq\n"
+        " call blocked_meanwhile\n addq $512,%rsp\n call weft_blocking_end\n addq $8,%rsp\n ret\n");
 extern held_in_spin spin_rax, spin_r11, spin_xmm0, spin_xmm15, spin_red_zone, spin_ymm;
 __asm__(".text\n"
         "spin_rax: movq %rdi,%rax\n notq %rax\n xorl %edi,%edi\n1: cmpl $0,(%rsi)\n je 1b\n ret\n"
@@ -39,6 +42,8 @@ static bool can_run(held_in_spin *fn) { return fn != spin_ymm || __builtin_cpu_s
             " mov x0,x2\n mov x2,#0\n blr x1\n mov x0," #reg "\n ldr " #reg ",[sp,#16]\n ldp x29,x30,[sp],#32\n ret\n");
 HELD(x19) HELD(x20) HELD(x24) HELD(x28)
 static held_by_call *const by_call[] = { held_x19, held_x20, held_x24, held_x28 };
+__asm__(".text\n.type blocked_here,%function\nblocked_here: stp x29,x30,[sp,#-16]!\n bl weft_blocking_begin\n sub sp,sp,#512\n mov x0,sp\n mov x1,#64\n"
+        "1: str xzr,[x0],#8\n subs x1,x1,#1\n b.ne 1b\n bl blocked_meanwhile\n add sp,sp,#512\n bl weft_blocking_end\n ldp x29,x30,[sp],#16\n ret\n");
 extern held_in_spin spin_x3, spin_v16;
 __asm__(".text\n"
         "spin_x3: mvn x3,x0\n mov x0,#0\n1: ldr w2,[x1]\n cbz w2,1b\n mov x0,x3\n ret\n"
@@ -291,15 +296,9 @@ static void in_a_system_call(uint64_t i)
     box_check(b, 1000 + i);
 }
 
-static void blocked_here(void *arg)
-{
-    weft_blocking_begin();
-    char *junk = __builtin_alloca(4096); /* over all that was saved below this frame */
-    memset(junk, 0, 4096);
-    __asm__ volatile("" : : "r"(junk) : "memory");
-    read_pipe(arg);
-    weft_blocking_end();
-}
+void blocked_here(void *arg);
+__attribute__((used)) void blocked_meanwhile(void);
+void blocked_meanwhile(void) { read_pipe(NULL); }
 
 static void between_begin_and_end(uint64_t i)
 {

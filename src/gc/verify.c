@@ -19,17 +19,18 @@ static struct {
     const char *root;
 } verify;
 
-static w_cold w_noreturn void missed(uintptr_t obj, struct span *s, uintptr_t word)
+static w_cold w_noreturn void missed(uintptr_t obj, struct span *s, uintptr_t at, uintptr_t word)
 {
     const char *kind = s->shape == SHAPE_NOSCAN ? "noscan" : s->shape == SHAPE_CONS ? "conservative" : "typed";
     if (verify.from != 0)
         w_fatal("gcverify: object %p (%zu bytes, %s) is reachable and was not marked: word %p in object %p points to it",
                 (void *)obj, span_elem(s), kind, (void *)word, (void *)verify.from);
-    w_fatal("gcverify: object %p (%zu bytes, %s) is reachable and was not marked: word %p of a root (%s) points to it",
-            (void *)obj, span_elem(s), kind, (void *)word, verify.root);
+    w_fatal("gcverify: object %p (%zu bytes, %s) is reachable and was not marked: word %p at %p, a root (%s), points to it",
+            (void *)obj, span_elem(s), kind, (void *)word, (void *)at, verify.root);
 }
 
-static void reach(uintptr_t word)
+/* By the word that lies at `at`; 0: in no memory. */
+static void reach(uintptr_t at, uintptr_t word)
 {
     struct span *s = heap_span_of((void *)word);
     if (s == NULL)
@@ -39,7 +40,7 @@ static void reach(uintptr_t word)
         return;
     uintptr_t obj = (uintptr_t)span_base(s) + i * span_elem(s);
     if (!bits_get(span_marks(s), i))
-        missed(obj, s, word);
+        missed(obj, s, at, word);
     size_t bit = (obj - (uintptr_t)heap.base) / 8;
     if (bits_get(verify.seen, bit))
         return;
@@ -48,7 +49,7 @@ static void reach(uintptr_t word)
         verify.stack[verify.n++] = obj;
 }
 
-static w_no_sanitize void look_at(uintptr_t p) { reach(*(const uintptr_t *)p); }
+static w_no_sanitize void look_at(uintptr_t p) { reach(p, *(const uintptr_t *)p); }
 
 static void scan_object(uintptr_t obj)
 {
@@ -82,7 +83,7 @@ void verify_range(const void *lo, const void *hi)
 
 void verify_word(uintptr_t word)
 {
-    reach(word);
+    reach(0, word);
     drain();
 }
 

@@ -333,8 +333,8 @@ static w_no_sanitize enum caught capture_parked(struct dump *d, struct rec *r, b
     bool waits = load_rlx(&f->state) == FIBER_WAITING; /* rlx: read with acquire in fiber_pin */
     if (r->kind == KIND_FIBER && f->id != r->id) {
         is = CAUGHT_GONE;
-    } else if (waits && f->why == WAIT_BLOCKING) {
-        is = CAUGHT_RUNNING; /* only the scheduler believes that it is parked */
+    } else if (f->why == WAIT_BLOCKING) {
+        is = CAUGHT_RUNNING; /* only the scheduler believes that it is parked, or runnable again */
     } else {
         int64_t since = f->since_ns;
         copy_fields(r, f);

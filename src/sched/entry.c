@@ -110,13 +110,14 @@ struct m *rt_enter_try(void)
     return m;
 }
 
-/* Between the two calls the thread is in user code, but what it held when it left is all it may use of the heap; so it is scanned as if it were parked where it left. The frame that
- * weft_arch_call_saved made is overwritten by what the thread calls next, hence the copy. */
-static void blocking_leave(void *arg)
+/* Between the two calls the thread is in user code, but what it held when it left is all it may use of the heap; so it is scanned as if it were parked where it left: from the
+ * frame of who called, which no frame of ours may hold a register of, since what the thread calls next overwrites it; hence the stub and the copy. */
+static __attribute__((used)) void blocking_leave(const struct arch_frame *fr)
 {
-    struct m *m = arg;
+    struct m *m = rt_enter();
     struct fiber *f = m->cur;
-    m->block_frame = *(struct arch_frame *)f->sp;
+    f->sp = (void *)(fr + 1);
+    m->block_frame = *fr;
     m->blocked = f;
     m->blocking = true;
     f->why = WAIT_BLOCKING;
@@ -124,14 +125,10 @@ static void blocking_leave(void *arg)
     store_rel(&f->state, FIBER_WAITING); /* rel: publishes sp and frame */
     __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE);
     proc_handoff(p);
-}
-
-void weft_blocking_begin(void)
-{
-    struct m *m = rt_enter();
-    weft_arch_call_saved(&m->cur->sp, blocking_leave, m);
     store_rel(&m->in_runtime, 0); /* rel: as in rt_leave. Without a P and a current fiber nobody waits for us */
 }
+
+ARCH_FRAMED(weft_blocking_begin, blocking_leave);
 
 void weft_blocking_end(void)
 {
@@ -140,7 +137,7 @@ void weft_blocking_end(void)
         w_fatal("weft_blocking_end without weft_blocking_begin on this thread");
     store_seq(&m->in_runtime, 1);
     struct fiber *f = m->blocked;
-    /* A stop does not wait for us before we have a processor, so till then we remain what it scans: parked, with block_frame. */
+    /* A stop does not wait for us before we have a processor, so till then we remain what it scans: parked where we left. */
     while (!m_has_p(m)) {
         if (load_acq(&sched.stopping) != 0)
             world_stop_here(m);

@@ -7,6 +7,7 @@
 #if !defined(W_ASAN) && !defined(W_TSAN)
 
 #define SANITIZE_STACKS 0
+static inline void sanitize_memory_new(void *base, size_t bytes) { (void)base; (void)bytes; }
 static inline void sanitize_fiber_new(struct fiber *f) { (void)f; }
 static inline void sanitize_fiber_free(struct fiber *f) { (void)f; }
 static inline void sanitize_switch_begin(struct fiber *from, struct fiber *to, bool dead) { (void)from; (void)to; (void)dead; }
@@ -42,6 +43,15 @@ static inline void sanitize_thread(struct m *m)
     m->g0_bytes = bytes;
 #ifdef W_TSAN
     m->g0_tsan = __tsan_get_current_fiber();
+#endif
+}
+
+/* Memory for stacks where other stacks may have been. */
+static inline void sanitize_memory_new(void *base, size_t bytes)
+{
+    (void)base, (void)bytes;
+#ifdef W_ASAN
+    __asan_unpoison_memory_region(base, bytes);
 #endif
 }
 

@@ -15,6 +15,7 @@
  *
  * Pages are small ones on purpose (MADV_NOHUGEPAGE): a huge page would make every parked fiber cost what its neighbours could use. */
 #include "sched/stack.h"
+#include "sched/sanitize.h"
 #include "os/vm.h"
 #include <errno.h>
 #include <string.h>
@@ -108,6 +109,7 @@ static struct arena *arena_new(unsigned log2)
         return NULL;
     }
     madvise(base, bytes, MADV_NOHUGEPAGE);
+    sanitize_memory_new(base, bytes);
     a->base = base;
     a->log2 = log2;
     a->nslots = (uint32_t)(bytes >> log2);

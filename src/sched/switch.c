@@ -220,10 +220,10 @@ static struct fiber *fiber_bind(struct p *p, struct task *t)
         w_fatal("no memory for the stack of fiber %lu (%lu stacks of fibers exist); raise vm.max_map_count or the limit of address space, "
                 "or start fewer fibers at a time", (unsigned long)t->id, (unsigned long)stack_slots());
     fiber_init(f, t);
+    sanitize_fiber_new(f);
     f->sp = arch_stack_init((void *)w_align_down((uintptr_t)f->stack_hi, 16), fiber_start);
     store_rel(&f->state, FIBER_RUNNABLE); /* rel: publishes the fiber to dumps, before its task goes: one of the two is always there; acq in fiber_pin */
     task_free(p, t);
-    sanitize_fiber_new(f);
     PROBE(fiber_start, f->id, p->id, 0);
     return f;
 }
@@ -385,18 +385,19 @@ static void in_place_sleep(void *arg)
     fiber_take(m, f);
 }
 
-static void park_at(struct m *m, struct fiber *f, park_commit *commit, void *arg, enum wait_reason why)
+static void park_at(struct m *m, struct fiber *f, void **sp, park_commit *commit, void *arg)
 {
-    f->why = (uint8_t)why;
     f->since_ns = load_rlx(&sched.coarse_ns); /* rlx: for show */
     f->err = *m->errno_at;
     struct in_place ip = { m, f, commit, arg };
-    weft_arch_call_saved(&f->sp, in_place_sleep, &ip);
+    weft_arch_call_saved(sp, in_place_sleep, &ip);
 }
 
 void park_in_place(struct m *m, park_commit *commit, void *arg, enum wait_reason why)
 {
-    park_at(m, m->cur, commit, arg, why);
+    struct fiber *f = m->cur;
+    f->why = (uint8_t)why;
+    park_at(m, f, &f->sp, commit, arg);
 }
 
 /* Queues itself, and wakes a machine if a processor has become idle meanwhile. */
@@ -415,7 +416,10 @@ void proc_wait_in_place(struct m *m, struct fiber *f)
 {
     bool was_bound = f->bound != NULL;
     f->bound = m;
-    park_at(m, f, queue_for_proc, NULL, WAIT_PROC);
+    void *below; /* who returns from blocking remains parked where it left */
+    if (!m->blocking)
+        f->why = WAIT_PROC;
+    park_at(m, f, m->blocking ? &below : &f->sp, queue_for_proc, NULL);
     if (!was_bound)
         f->bound = NULL;
 }

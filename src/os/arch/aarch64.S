@@ -31,6 +31,23 @@
     add sp, sp, #176
 .endm
 
+/* What unwinders need of it, where C lies above. */
+.macro FRAME_SAVED
+    .cfi_adjust_cfa_offset 176
+    .cfi_rel_offset x29, 144
+    .cfi_rel_offset x30, 152
+    .cfi_rel_offset x19, 64
+    .cfi_rel_offset x20, 72
+.endm
+
+.macro FRAME_LOADED
+    .cfi_adjust_cfa_offset -176
+    .cfi_restore x29
+    .cfi_restore x30
+    .cfi_restore x19
+    .cfi_restore x20
+.endm
+
     .globl weft_arch_switch
     .hidden weft_arch_switch
     .type weft_arch_switch, %function
@@ -57,23 +74,33 @@ weft_arch_switch:
 weft_arch_call_saved:
     .cfi_startproc
     SAVE_FRAME
-    .cfi_adjust_cfa_offset 176
-    .cfi_rel_offset x29, 144
-    .cfi_rel_offset x30, 152
-    .cfi_rel_offset x19, 64
-    .cfi_rel_offset x20, 72
+    FRAME_SAVED
     mov x10, sp
     str x10, [x0]
     mov x9, x1
     mov x0, x2
     blr x9
     LOAD_FRAME
-    .cfi_adjust_cfa_offset -176
-    .cfi_restore x29
-    .cfi_restore x30
+    FRAME_LOADED
     ret
     .cfi_endproc
     .size weft_arch_call_saved, . - weft_arch_call_saved
+
+    .globl weft_arch_call_framed
+    .hidden weft_arch_call_framed
+    .type weft_arch_call_framed, %function
+    .p2align 4
+weft_arch_call_framed: /* of x16 */
+    .cfi_startproc
+    SAVE_FRAME
+    FRAME_SAVED
+    mov x0, sp
+    blr x16
+    LOAD_FRAME
+    FRAME_LOADED
+    ret
+    .cfi_endproc
+    .size weft_arch_call_framed, . - weft_arch_call_framed
 
     .globl weft_arch_restart
     .hidden weft_arch_restart

@@ -46,12 +46,8 @@ weft_arch_switch:
     .cfi_endproc
     .size weft_arch_switch, . - weft_arch_switch
 
-    .globl weft_arch_call_saved
-    .hidden weft_arch_call_saved
-    .type weft_arch_call_saved, @function
-    .p2align 4
-weft_arch_call_saved:
-    .cfi_startproc
+/* struct arch_frame, and back. In between the stack is aligned: 8 at entry, 56 pushed. */
+.macro SAVE_FRAME
     pushq %rbp
     .cfi_adjust_cfa_offset 8
     .cfi_rel_offset %rbp, 0
@@ -74,27 +70,60 @@ weft_arch_call_saved:
     .cfi_adjust_cfa_offset 8
     stmxcsr (%rsp)
     fnstcw 4(%rsp)
-    movq %rsp, (%rdi)
-    movq %rsi, %rax
-    movq %rdx, %rdi
-    call *%rax          /* the stack is aligned: 8 at entry, 56 pushed */
+.endm
+
+.macro LOAD_FRAME
     addq $8, %rsp
     .cfi_adjust_cfa_offset -8
     popq %r15
     .cfi_adjust_cfa_offset -8
+    .cfi_restore %r15
     popq %r14
     .cfi_adjust_cfa_offset -8
+    .cfi_restore %r14
     popq %r13
     .cfi_adjust_cfa_offset -8
+    .cfi_restore %r13
     popq %r12
     .cfi_adjust_cfa_offset -8
+    .cfi_restore %r12
     popq %rbx
     .cfi_adjust_cfa_offset -8
+    .cfi_restore %rbx
     popq %rbp
     .cfi_adjust_cfa_offset -8
+    .cfi_restore %rbp
+.endm
+
+    .globl weft_arch_call_saved
+    .hidden weft_arch_call_saved
+    .type weft_arch_call_saved, @function
+    .p2align 4
+weft_arch_call_saved:
+    .cfi_startproc
+    SAVE_FRAME
+    movq %rsp, (%rdi)
+    movq %rsi, %rax
+    movq %rdx, %rdi
+    call *%rax
+    LOAD_FRAME
     ret
     .cfi_endproc
     .size weft_arch_call_saved, . - weft_arch_call_saved
+
+    .globl weft_arch_call_framed
+    .hidden weft_arch_call_framed
+    .type weft_arch_call_framed, @function
+    .p2align 4
+weft_arch_call_framed: /* of %rax */
+    .cfi_startproc
+    SAVE_FRAME
+    movq %rsp, %rdi
+    call *%rax
+    LOAD_FRAME
+    ret
+    .cfi_endproc
+    .size weft_arch_call_framed, . - weft_arch_call_framed
 
     .globl weft_arch_restart
     .hidden weft_arch_restart
