@@ -89,18 +89,24 @@ static inline unsigned gc_class_of(size_t bytes)
     return bytes <= 1024 ? gc_class_small[(bytes + 7) / 8] : gc_class_large[(bytes - 1024 + 127) / 128];
 }
 
+/* NULL: the run is used up. An empty one has bump = limit = NULL, hence the numbers: nothing may be added to a null pointer. */
+static inline void *gc_run_take(struct gc_run *r, size_t size)
+{
+    uintptr_t next = (uintptr_t)r->bump + size;
+    if (unlikely(next > (uintptr_t)r->limit))
+        return NULL;
+    char *p = r->bump;
+    r->bump = (char *)next;
+    return p;
+}
+
 /* The whole fast path. NULL: take gc_alloc_slow. c is that of the caller's processor. */
 static inline void *gc_alloc_fast(struct gc_cache *c, size_t bytes, unsigned basic_shape)
 {
     if (unlikely(bytes > GC_MAX_SMALL))
         return NULL;
     unsigned cls = gc_class_of(bytes);
-    struct gc_run *r = &c->basic[basic_shape].run[cls];
-    char *p = r->bump, *next = p + gc_class_size[cls];
-    if (unlikely(next > r->limit)) /* an empty run has bump = limit = NULL */
-        return NULL;
-    r->bump = next;
-    return p;
+    return gc_run_take(&c->basic[basic_shape].run[cls], gc_class_size[cls]);
 }
 
 /* Refills and large objects. *want_gc is set when a cycle is due: the caller lets gc_collect run on a big stack before it goes back to the

@@ -167,12 +167,7 @@ static inline void *alloc_fast(struct gc_cache *c, size_t bytes, uint32_t shape)
     if (bytes > GC_MAX_SMALL || shape >= c->nshapes || c->shapes[shape] == NULL)
         return NULL;
     unsigned cls = gc_class_of(bytes);
-    struct gc_run *r = &c->shapes[shape]->run[cls];
-    char *p = r->bump, *next = p + gc_class_size[cls];
-    if (unlikely(next > r->limit))
-        return NULL;
-    r->bump = next;
-    return p;
+    return gc_run_take(&c->shapes[shape]->run[cls], gc_class_size[cls]);
 }
 
 void *gc_alloc_typed(struct gc_cache *c, const weft_type *t, size_t n, bool *want_gc)

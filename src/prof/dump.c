@@ -603,37 +603,36 @@ static uint32_t trim_outer(const struct trace *t)
     return at_end ? t->n - 2 : t->n;
 }
 
-static void trace_render(struct dump *d, struct trace *t)
+/* The length of the text, of which buf gets what there is room for. */
+static size_t trace_text(struct dump *d, struct trace *t, char *buf, size_t room)
 {
     uint32_t inner, from = trim_inner(d, t, &inner), to = trim_outer(t);
-    /* Twice: to know the length, then into memory of that length. */
-    for (char *buf = NULL;;) {
-        size_t len = 0, room = t->len;
-        for (uint32_t i = from; i < to; i++) {
-            const struct place *p = place_get(d, t->pc[i]);
-            if (t->elided > 0 && i == UNWIND_INNER)
-                len += w_fmt(buf + w_min(len, room), room - w_min(len, room), "...%u frames elided...\n", t->elided);
-            for (uint32_t k = i == from ? inner : 0; p != NULL && k < p->n; k++) {
-                len += put_name(buf + w_min(len, room), room - w_min(len, room), p, &p->sym[k]);
-                len += w_fmt(buf + w_min(len, room), room - w_min(len, room), "(...)\n");
-                len += put_place(buf + w_min(len, room), room - w_min(len, room), p, &p->sym[k]);
-            }
-        }
-        if (t->cut)
-            len += w_fmt(buf + w_min(len, room), room - w_min(len, room), "...additional frames elided...\n");
-        if (buf != NULL) {
-            t->text = buf;
-            t->len = len;
-            return;
-        }
-        buf = mem(d, len + 1);
-        t->len = len + 1;
-        if (buf == NULL) {
-            t->text = "";
-            t->len = 0;
-            return;
+    size_t len = 0;
+#define REST buf + w_min(len, room), room - w_min(len, room)
+    for (uint32_t i = from; i < to; i++) {
+        const struct place *p = place_get(d, t->pc[i]);
+        if (t->elided > 0 && i == UNWIND_INNER)
+            len += w_fmt(REST, "...%u frames elided...\n", t->elided);
+        for (uint32_t k = i == from ? inner : 0; p != NULL && k < p->n; k++) {
+            len += put_name(REST, p, &p->sym[k]);
+            len += w_fmt(REST, "(...)\n");
+            len += put_place(REST, p, &p->sym[k]);
         }
     }
+    if (t->cut)
+        len += w_fmt(REST, "...additional frames elided...\n");
+#undef REST
+    return len;
+}
+
+static void trace_render(struct dump *d, struct trace *t)
+{
+    char none;
+    size_t len = trace_text(d, t, &none, 0);
+    char *buf = mem(d, len + 1);
+    if (buf != NULL)
+        t->len = trace_text(d, t, buf, len + 1);
+    t->text = buf != NULL ? buf : "";
 }
 
 static void symbols(struct dump *d)
