@@ -421,9 +421,10 @@ static int64_t fibers_alive(void)
     return n;
 }
 
-/* Threads that we know of: any other one may be about to call in and wake somebody. */
+/* Threads that we do not know of: each may be about to call in and wake somebody. Under sched.lock, or one might become known between the two counts and not be counted active. */
 static bool strangers(void)
 {
+    lock_check_held(&sched.lock);
     int known = (int)load_acq(&sched.nthreads) + 2 + (int)world_helpers(); /* the main thread, the monitor */
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         known += load_acq(&m->dead) == M_ALIVE && m->foreign; /* acq: sees the rest; rel in m_publish_locked */
@@ -448,13 +449,11 @@ static bool asleep_for_ever(void)
 void runtime_idle_locked(void)
 {
     bool dead = asleep_for_ever();
+    bool ended = dead && fibers_alive() == 0; /* the main fiber has called weft_exit, and all have ended */
+    dead = dead && (ended || !strangers());
     lock_drop(&sched.lock);
-    if (!dead)
-        return;
-    if (fibers_alive() == 0) /* the main fiber has called weft_exit, and all have ended */
-        runtime_end(0);
-    else if (!strangers())
-        runtime_end(-EDEADLK);
+    if (dead)
+        runtime_end(ended ? 0 : -EDEADLK);
 }
 
 static void report_deadlock(void)
