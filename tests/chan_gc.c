@@ -33,8 +33,9 @@ static void churn(void)
 /* Stale copies of pointers lie about on a stack; this makes them go. */
 static __attribute__((noinline)) void wipe_stack(void)
 {
-    volatile char junk[8192];
-    memset((char *)junk, 0, sizeof junk);
+    char junk[8192];
+    memset(junk, 0, sizeof junk);
+    __asm__ volatile("" : : "r"(junk) : "memory");
 }
 
 static __attribute__((noinline)) void put(weft_chan *c, uint64_t from, uint64_t n)

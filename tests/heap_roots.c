@@ -2,6 +2,8 @@
 #include "heap_test.h"
 #include <dlfcn.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "base/base.h"
 
@@ -34,6 +36,9 @@ __asm__(".text\n"
         "spin_ymm: notq %rdi\n movq %rdi,%xmm1\n xorl %edi,%edi\n vxorps %ymm9,%ymm9,%ymm9\n vinsertf128 $1,%xmm1,%ymm9,%ymm9\n pxor %xmm1,%xmm1\n"
         "1: cmpl $0,(%rsi)\n je 1b\n vextractf128 $1,%ymm9,%xmm1\n movq %xmm1,%rax\n vzeroupper\n ret\n");
 static held_in_spin *const in_spin[] = { spin_rax, spin_r11, spin_xmm0, spin_xmm15, spin_red_zone, spin_ymm };
+/* Holds it in a register while the page at the second argument cannot be read. */
+extern held_in_spin hold_over_fault;
+__asm__(".text\nhold_over_fault: movq %rdi,%rax\n notq %rax\n xorl %edi,%edi\n movl (%rsi),%ecx\n ret\n");
 static bool can_run(held_in_spin *fn) { return fn != spin_ymm || __builtin_cpu_supports("avx"); }
 #elif defined(__aarch64__)
 #define HELD(reg)                                                                                                           \
@@ -49,6 +54,8 @@ __asm__(".text\n"
         "spin_x3: mvn x3,x0\n mov x0,#0\n1: ldr w2,[x1]\n cbz w2,1b\n mov x0,x3\n ret\n"
         "spin_v16: mvn x0,x0\n movi v16.2d,#0\n mov v16.d[1],x0\n mov x0,#0\n1: ldr w2,[x1]\n cbz w2,1b\n mov x0,v16.d[1]\n ret\n");
 static held_in_spin *const in_spin[] = { spin_x3, spin_v16 };
+extern held_in_spin hold_over_fault;
+__asm__(".text\n.type hold_over_fault,%function\nhold_over_fault: mvn x3,x0\n mov x0,#0\n ldr w2,[x1]\n mov x0,x3\n ret\n");
 static bool can_run(held_in_spin *fn) { return fn != NULL; }
 #endif
 
@@ -235,46 +242,78 @@ static void spin_with(uint64_t i)
     box_check((void *)spin_fn(hidden, &spin_stop), i);
 }
 
+/* Three threads and three fibers, in user code till spin_stop. */
+static void in_user_code(hold_fn *hold, const char *what)
+{
+    begin(2000);
+    __atomic_store_n(&spin_stop, 0, __ATOMIC_RELEASE);
+    pthread_t t[3];
+    for (uint64_t i = 0; i < 6; i++) {
+        holders[i] = (struct holder){ hold, i };
+        if (i < 3)
+            cr_assert_eq(pthread_create(&t[i], NULL, holder_thread, &holders[i]), 0);
+        else
+            cr_assert_eq(weft_go(holder_fiber, &holders[i]), 0);
+    }
+    test_until(count_now(&waiting) == 6);
+    for (int n = 0; n < 5; n++) {
+        churn();
+        expect_live(what);
+    }
+    __atomic_store_n(&spin_stop, 1, __ATOMIC_RELEASE);
+    test_until(count_now(&finished) == 6);
+    weft_blocking_begin();
+    for (int i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    weft_blocking_end();
+    track_free(&tracked);
+}
+
 static void in_spins(void *arg)
 {
     (void)arg;
     for (size_t k = 0; k < sizeof in_spin / sizeof in_spin[0]; k++) {
-        if (!can_run(in_spin[k]))
-            continue;
         spin_fn = in_spin[k];
-        begin(2000);
-        __atomic_store_n(&spin_stop, 0, __ATOMIC_RELEASE);
-        pthread_t t[3];
-        for (uint64_t i = 0; i < 3; i++) {
-            holders[i] = (struct holder){ spin_with, i };
-            cr_assert_eq(pthread_create(&t[i], NULL, holder_thread, &holders[i]), 0);
-        }
-        for (uint64_t i = 3; i < 6; i++) {
-            holders[i] = (struct holder){ spin_with, i };
-            cr_assert_eq(weft_go(holder_fiber, &holders[i]), 0);
-        }
-        test_until(count_now(&waiting) == 6);
-        for (int n = 0; n < 5; n++) {
-            churn();
-            expect_live("in a register of a thread that spins");
-        }
-        __atomic_store_n(&spin_stop, 1, __ATOMIC_RELEASE);
-        test_until(count_now(&finished) == 6);
-        weft_blocking_begin();
-        for (int i = 0; i < 3; i++)
-            pthread_join(t[i], NULL);
-        weft_blocking_end();
-        track_free(&tracked);
+        if (can_run(spin_fn))
+            in_user_code(spin_with, "in a register of a thread that spins");
     }
 }
 
-/* ThreadSanitizer keeps a signal back until the thread calls something that it knows: who spins is never stopped there. */
-#ifdef W_TSAN
-#define DISABLED .disabled = true
-#else
-#define DISABLED .disabled = false
-#endif
-Test(heap_roots, registers_of_threads_that_spin, DISABLED) { test_run_procs(2, in_spins, NULL); }
+Test(heap_roots, registers_of_threads_that_spin, SIGNALS_AT_ONCE) { test_run_procs(2, in_spins, NULL); }
+
+/* The host's handler of a fault takes its time, on the alternate stack; meanwhile only what the kernel put there knows the registers of who was interrupted. */
+static void handle_slowly(int sig, siginfo_t *info, void *uc)
+{
+    (void)sig, (void)uc;
+    count_up(&waiting);
+    while (__atomic_load_n(&spin_stop, __ATOMIC_ACQUIRE) == 0)
+        usleep(100);
+    if (mprotect((void *)((uintptr_t)info->si_addr & -(uintptr_t)4096), 4096, PROT_READ) != 0)
+        abort();
+}
+
+static void fault_with(uint64_t i)
+{
+    int *page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert_neq(page, MAP_FAILED);
+    uintptr_t hidden = box_hidden(&tracked, i);
+    wipe_stack();
+    box_check((void *)hold_over_fault(hidden, page), i);
+    munmap(page, 4096);
+}
+
+static void in_faults(void *arg)
+{
+    (void)arg;
+    in_user_code(fault_with, "in a register, over a fault that the host handles");
+}
+
+Test(heap_roots, registers_of_threads_in_a_handler)
+{
+    struct sigaction sa = { .sa_sigaction = handle_slowly, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+    cr_assert_eq(sigaction(SIGSEGV, &sa, NULL), 0);
+    test_run_procs(2, in_faults, NULL);
+}
 
 /* In a system call, announced and not, with the pointer on the stack or in a register of who called. */
 static int pipe_ends[2];
@@ -336,7 +375,7 @@ static void in_kernel(void *arg)
     close(pipe_ends[1]);
 }
 
-Test(heap_roots, threads_in_system_calls) { test_run_procs(2, in_kernel, &(hold_fn *){ in_a_system_call }); }
+Test(heap_roots, threads_in_system_calls, SIGNALS_AT_ONCE) { test_run_procs(2, in_kernel, &(hold_fn *){ in_a_system_call }); }
 Test(heap_roots, between_blocking_begin_and_end) { test_run_procs(2, in_kernel, &(hold_fn *){ between_begin_and_end }); }
 
 /* ---- what has not started yet, timers ---------------------------------------------------------------------------------------------- */

@@ -57,8 +57,9 @@ static inline void box_check(const struct box *b, uint64_t i)
 /* Stale copies of pointers lie about on a stack; this makes them go. */
 static __attribute__((noinline, unused)) void wipe_stack(void)
 {
-    volatile char junk[16384];
-    memset((char *)junk, 0, sizeof junk);
+    char junk[16384];
+    memset(junk, 0, sizeof junk);
+    __asm__ volatile("" : : "r"(junk) : "memory"); /* somebody might read it */
 }
 
 /* Collects, and takes freed memory into use again, so that what was freed by mistake shows. */

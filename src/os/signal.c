@@ -10,6 +10,7 @@
 #include "base/atomic.h"
 #include "base/base.h"
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #define OLD_MAX 8u
@@ -37,6 +38,18 @@ static void default_action(int sig, siginfo_t *info)
         raise(sig);
 }
 
+/* What the kernel would have made of the mask for this handler. For one that is behind the host's own, that one has seen to it. */
+static void block_as_wanted(int sig, const struct sigaction *sa)
+{
+    pthread_sigmask(SIG_BLOCK, &sa->sa_mask, NULL);
+    if (sa->sa_flags & SA_NODEFER) {
+        sigset_t own;
+        sigemptyset(&own);
+        sigaddset(&own, sig);
+        pthread_sigmask(SIG_UNBLOCK, &own, NULL);
+    }
+}
+
 /* What would have happened without us. */
 static void pass_on(int sig, siginfo_t *info, void *uc, unsigned level, enum signal_whose whose)
 {
@@ -49,6 +62,7 @@ static void pass_on(int sig, siginfo_t *info, void *uc, unsigned level, enum sig
     }
     if (now.sa_flags & (int)SA_RESETHAND)
         *old = none;
+    block_as_wanted(sig, &now);
     if (now.sa_flags & SA_SIGINFO)
         now.sa_sigaction(sig, info, uc);
     else
@@ -89,7 +103,7 @@ static void remember(struct hook *h, const struct sigaction *found)
     store_rel(&h->nold, n + 1); /* rel: publishes old; acq in pass_on */
 }
 
-int signal_hook(int sig, signal_fn *fn)
+int signal_hook(int sig, signal_fn *fn, bool undisturbed)
 {
     if (sig < 1 || sig > 64)
         return -EINVAL;
@@ -97,7 +111,7 @@ int signal_hook(int sig, signal_fn *fn)
     memset(&sa, 0, sizeof sa);
     sa.sa_sigaction = dispatch;
     sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
-    sigfillset(&sa.sa_mask);
+    (undisturbed ? sigfillset : sigemptyset)(&sa.sa_mask);
     if (sigaction(sig, NULL, &found) != 0)
         return -errno;
     if (!is_ours(&found)) /* else the host has put back what it had found in an earlier life: what is behind us we know */

@@ -347,8 +347,8 @@ static int runtime_up(const weft_config *cfg, bool host_main)
         return err;
     if ((err = stack_start()) == 0 && (err = task_start()) == 0 && (err = netpoll_start()) == 0) {
         if ((err = mutator_start()) == 0) {
-            if ((err = procs_start()) == 0 && (err = host_main ? 0 : main_machine()) == 0 && (err = signal_hook(SIGSEGV, fault)) == 0) {
-                if ((err = signal_hook(SIGBUS, fault)) == 0 && (err = sysmon_start()) == 0) {
+            if ((err = procs_start()) == 0 && (err = host_main ? 0 : main_machine()) == 0 && (err = signal_hook(SIGSEGV, fault, false)) == 0) {
+                if ((err = signal_hook(SIGBUS, fault, false)) == 0 && (err = sysmon_start()) == 0) {
                     store_rel(&sched.running, 1); /* rel: publishes all of it; acq in rt_enter_slow, m_attach */
                     return 0;
                 }
@@ -398,7 +398,7 @@ void runtime_leave_fiber(struct m *m)
     }
     m->prev = f;
     m->prev_to = AFTER_NOTHING;
-    m->cur = NULL;
+    __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE); /* rel: acq in thread_stopped */
     sanitize_switch_to_g0(f, m, false);
     weft_arch_switch(&f->sp, m->g0_sp);
     __builtin_unreachable();

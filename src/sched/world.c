@@ -131,21 +131,25 @@ void world_stop_here(struct m *m)
     weft_arch_call_saved(&m->stop_sp, stand_still, m);
 }
 
+/* We are in the handler of the stop signal. On the stack for handlers there may be more above our context: that of a handler of the host which it interrupted, and what this one
+ * had interrupted in its turn. */
 static void stand_still_here(struct m *m, ucontext_t *uc)
 {
+    const char *lo = uc->uc_stack.ss_sp, *hi = lo + uc->uc_stack.ss_size, *at = (const char *)uc;
 #ifdef W_TSAN
-    /* TSan puts a handler off to the next call it knows, and then calls it on the stack of that call, with a copy of a context that is out of date. */
-    struct fiber *f = m->cur;
+    /* TSan puts a handler off to the next call it knows and calls it there, on the stack of that call, with a copy of a context that is out of date. */
     const char *here = __builtin_frame_address(0);
-    if (f != NULL && (const char *)f->stack_lo <= here && here < (const char *)f->stack_hi) {
-        m->stop_regs_lo = m->stop_regs_hi = NULL;
+    if ((uintptr_t)at - (uintptr_t)here > 1u << 16) {
+        bool nested = lo <= here && here < hi;
+        m->stop_regs_lo = nested ? here : NULL;
+        m->stop_regs_hi = nested ? hi : NULL;
         weft_arch_call_saved(&m->stop_sp, stand_still_signalled, m);
         return;
     }
 #endif
     m->stop_sp = (void *)(arch_uc_sp(uc) - ARCH_RED_ZONE);
-    m->stop_regs_lo = uc;
-    m->stop_regs_hi = arch_uc_end(uc);
+    m->stop_regs_lo = at;
+    m->stop_regs_hi = lo <= at && at < hi ? hi : arch_uc_end(uc);
     stand_still_signalled(m);
 }
 
@@ -539,7 +543,7 @@ int world_start_up(void)
     memset(world.stats, 0, sizeof world.stats);
     for (int i = 0; i < WEFT_STOP_REASONS; i++)
         world.stats[i].reason = reason_text[i];
-    return signal_hook(sched.stop_signal, stop_signal);
+    return signal_hook(sched.stop_signal, stop_signal, true); /* undisturbed: no handler of the host runs in a stop */
 }
 
 void world_end(void)
