@@ -149,7 +149,7 @@ static void storm(void *arg)
     test_until(count_now(&running) == 0);
 }
 
-Test(heap_modules, storm_of_loading_during_collections)
+Test(heap_modules, storm_of_loading_during_collections, SIGNALS_AT_ONCE) /* of threads that wait for the loader's lock */
 {
     copies_make();
     for (int procs = 1; procs <= 4; procs *= 2) {

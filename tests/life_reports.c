@@ -157,13 +157,19 @@ static void *write_late(void *arg)
         abort();
     return arg;
 }
-static pthread_t thread;
+static void start_thread(void *(*fn)(void *), void *arg)
+{
+    pthread_t t;
+    if (pthread_create(&t, NULL, fn, arg) != 0)
+        abort();
+    pthread_detach(t);
+}
 static void by_descriptor(void *arg)
 {
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
         abort();
     start_named(ring_when_readable, arg, "reader");
-    pthread_create(&thread, NULL, write_late, NULL);
+    start_thread(write_late, NULL);
 }
 /* The writer is no thread that could call in: it is a child process. */
 static void by_descriptor_only(void *arg)
@@ -185,8 +191,8 @@ static void *ring_from_thread(void *arg)
     ring(NULL);
     return NULL;
 }
-static void by_thread(void *arg) { (void)arg; pthread_create(&thread, NULL, ring_from_thread, NULL); }
-static void by_attached_thread(void *arg) { (void)arg; pthread_create(&thread, NULL, ring_from_thread, &bell); }
+static void by_thread(void *arg) { (void)arg; start_thread(ring_from_thread, NULL); }
+static void by_attached_thread(void *arg) { (void)arg; start_thread(ring_from_thread, &bell); }
 
 static void block_and_ring(void *arg)
 {
@@ -258,7 +264,7 @@ static void *end_late(void *arg)
     usleep(20000);
     return arg;
 }
-static void by_nobody(void *arg) { (void)arg; pthread_create(&thread, NULL, end_late, NULL); pthread_detach(thread); }
+static void by_nobody(void *arg) { (void)arg; start_thread(end_late, NULL); }
 
 Test(life_reports, a_deadlock_is_found_when_the_last_stranger_has_gone)
 {

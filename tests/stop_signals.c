@@ -361,7 +361,7 @@ static char *nobody; /* a page that cannot be read */
 static void jump_out(int sig, siginfo_t *info, void *uc)
 {
     (void)uc;
-    cr_assert(probing && sig == SIGSEGV && info->si_addr == nobody);
+    cr_assert(probing && sig == SIGSEGV && info->si_addr == nobody, "signal %d, code %d, at %p, probing %d", sig, info->si_code, info->si_addr, probing);
     count(sig, info, uc);
     siglongjmp(probe_from, 1);
 }
@@ -477,7 +477,7 @@ static void stops_and_reads(void *arg)
     close(p[1]);
 }
 
-Test(stop_signals, a_read_in_a_fiber_is_not_disturbed_by_stops)
+Test(stop_signals, a_read_in_a_fiber_is_not_disturbed_by_stops, SIGNALS_AT_ONCE)
 {
     for (int procs = 1; procs <= 3; procs += 2) {
         test_run_procs(procs, stops_and_reads, &(bool){ false });

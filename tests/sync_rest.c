@@ -20,7 +20,8 @@ static void wait_called(void *arg)
     weft_mutex_lock(&r->m);
     weft_cond_wait(&r->c, &r->m);
     cr_assert(!weft_mutex_trylock(&r->m), "it is locked again");
-    r->got[r->next++] = g->id;
+    r->got[r->next] = g->id;
+    __atomic_fetch_add(&r->next, 1, __ATOMIC_RELEASE);
     weft_mutex_unlock(&r->m);
 }
 
@@ -44,7 +45,7 @@ static void cond_order(void *arg)
         weft_mutex_lock(&r.m);
         weft_cond_signal(&r.c);
         weft_mutex_unlock(&r.m);
-        test_until(__atomic_load_n(&r.next, __ATOMIC_RELAXED) == i + 1);
+        test_until(__atomic_load_n(&r.next, __ATOMIC_ACQUIRE) == i + 1);
         cr_assert_eq(parked_on(&r.c), (size_t)(N - i - 1), "a signal wakes one");
         cr_assert_eq(r.got[i], i, "fiber %d was woken as number %d", r.got[i], i);
     }

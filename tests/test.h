@@ -6,6 +6,7 @@
 #ifndef WEFT_TEST_H
 #define WEFT_TEST_H
 
+#include "base/base.h"
 #include <criterion/criterion.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,6 +16,13 @@
 /* Files made by the build: TEST_PROG("overflow"), TEST_MOD("plain"). */
 #define TEST_PROG(name) TEST_BUILD "/tests/prog/" name
 #define TEST_MOD(name) TEST_BUILD "/tests/mod/" name ".so"
+
+/* An option of tests in which threads that spin, or wait for the kernel, are to be stopped: ThreadSanitizer keeps a signal back until the thread calls something that it knows. */
+#ifdef W_TSAN
+#define SIGNALS_AT_ONCE .disabled = true
+#else
+#define SIGNALS_AT_ONCE .disabled = false
+#endif
 
 /* Runs fn(arg) under weft_run and fails the test unless that returns 0. The config is one with n processors (0: the
  * default), or cfg. */

@@ -42,9 +42,10 @@ static bool late; /* one came to sleep when the first was due: that tells nothin
 static void sleep_till(void *arg)
 {
     int i = (int)(intptr_t)arg;
-    late |= weft_now() >= base;
+    if (weft_now() >= base)
+        __atomic_store_n(&late, true, __ATOMIC_RELAXED);
     weft_sleep(base + i * 100000 - weft_now());
-    order[nwoken++] = i;
+    order[__atomic_fetch_add(&nwoken, 1, __ATOMIC_RELAXED)] = i;
 }
 
 static void run_order(void *arg)

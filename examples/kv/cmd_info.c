@@ -76,7 +76,7 @@ static void info_clients(struct text *t, const weft_mem_stats *m, int64_t now_ms
 {
     (void)m, (void)now_ms;
     text_add(t, "# Clients\r\n");
-    line(t, "connected_clients", server.n_clients);
+    line(t, "connected_clients", clients_count());
     line(t, "maxclients", (uint64_t)server.options.max_clients);
 }
 

@@ -133,7 +133,7 @@ static void client_line(struct text *t, const struct client *c, int64_t now_ms)
 static void client_lines(struct client *c, bool all)
 {
     weft_mutex_lock(&server.clients_lock);
-    size_t cap = (all ? server.n_clients : 1) * (sizeof c->peer + sizeof c->name + 100);
+    size_t cap = (all ? clients_count() : 1) * (sizeof c->peer + sizeof c->name + 100);
     struct text t = { .b = weft_alloc_noscan(cap), .cap = cap };
     if (t.b && !all)
         client_line(&t, c, c->now_ms);

@@ -43,6 +43,8 @@ void server_stats_reset(void)
         __atomic_store_n(counters[i], 0, __ATOMIC_RELAXED);
 }
 
+size_t clients_count(void) { return __atomic_load_n(&server.n_clients, __ATOMIC_RELAXED); }
+
 /* ---- a connection -------------------------------------------------------------------------------- */
 
 static void clients_add(struct client *c)
@@ -169,7 +171,7 @@ static void reject(weft_fd *fd, const char *reply)
 static void start_connection(weft_fd *fd, const struct sockaddr_storage *peer)
 {
     count(&server.accepted, 1);
-    if (__atomic_load_n(&server.n_clients, __ATOMIC_RELAXED) >= (size_t)server.options.max_clients) { /* a racy read: one more or less is no harm */
+    if (clients_count() >= (size_t)server.options.max_clients) { /* one more or less is no harm */
         reject(fd, "-ERR max number of clients reached\r\n");
         return;
     }
@@ -266,7 +268,7 @@ static void wait_for_signal(weft_fd *signals)
 {
     struct signalfd_siginfo info;
     if (weft_read_full(signals, &info, sizeof info) == sizeof info)
-        printf("kv: signal %u: finishing %zu connections\n", info.ssi_signo, server.n_clients);
+        printf("kv: signal %u: finishing %zu connections\n", info.ssi_signo, clients_count());
     fflush(stdout);
 }
 
@@ -278,7 +280,7 @@ static void finish_connections(int grace_ms)
         shutdown(weft_fd_number(c->fd), SHUT_RD);
     weft_mutex_unlock(&server.clients_lock);
     if (weft_waitgroup_wait_until(&connections, weft_now() + grace_ms * WEFT_MILLISECOND) < 0)
-        printf("kv: %zu connections did not finish in %d ms\n", server.n_clients, grace_ms);
+        printf("kv: %zu connections did not finish in %d ms\n", clients_count(), grace_ms);
 }
 
 int server_run(const struct server_options *options)

@@ -36,7 +36,7 @@ extern struct server {
     int64_t start_ms;
     weft_mutex clients_lock;
     struct client *clients; /* with n_clients and stopping: under clients_lock */
-    size_t n_clients;
+    size_t n_clients;       /* read by clients_count */
     bool stopping;
     /* Counters: relaxed, nobody orders anything by them. */
     uint64_t next_id, accepted, rejected, commands, protocol_errors, reply_too_large;
@@ -44,6 +44,8 @@ extern struct server {
 
 /* Serves until SIGTERM or SIGINT, which the caller has blocked in all threads. 0, or 1 after a message to stderr. */
 int server_run(const struct server_options *options);
+
+size_t clients_count(void); /* without the lock */
 
 /* The counters start again from nothing. */
 void server_stats_reset(void);

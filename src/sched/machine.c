@@ -242,23 +242,31 @@ void proc_handoff(struct p *p)
 static void m_clear(struct m *m)
 {
     store_seq(&m->dead, M_ABSENT); /* seq: before what follows */
-    bool in_list = m->in_list;
     memset(m, 0, offsetof(struct m, all_next));
     memset(&m->run, 0, sizeof *m - offsetof(struct m, run));
-    m->in_list = in_list;
     m->run = sched.run;
     store_rlx(&m->in_runtime, 1); /* rlx: not published yet, and the next */
     store_rlx(&m->pstate, M_GONE);
 }
 
-struct m *m_new(void)
+/* One that is used no more, or a new one that is in no list yet; NULL: no memory. */
+static struct m *m_record(bool foreign)
 {
     lock_check_held(&sched.lock);
     struct m *m = load_acq(&sched.all_m);
-    while (m != NULL && (load_rlx(&m->dead) != M_DEAD || m->foreign)) /* rlx: under the lock */
+    while (m != NULL && (load_rlx(&m->dead) != M_DEAD || m->foreign != foreign)) /* rlx: under the lock */
         m = m->all_next;
-    if (m == NULL)
-        m = off_alloc_aligned(OFF_SCHED, sizeof *m, W_CACHELINE);
+    if (m == NULL && (m = off_alloc_aligned(OFF_SCHED, sizeof *m, W_CACHELINE)) != NULL) {
+        m->in_list = false;
+        m->foreign = foreign;
+        m->id = 0;
+    }
+    return m;
+}
+
+struct m *m_new(void)
+{
+    struct m *m = m_record(false);
     if (m == NULL)
         return NULL;
     m_clear(m);
@@ -455,15 +463,11 @@ __attribute__((constructor(101))) static void make_detach_key(void) { pthread_ke
 static struct m *m_claim(struct m *own)
 {
     lock_take(&sched.lock);
-    struct m *m = own != NULL ? own : load_acq(&sched.all_m);
-    while (own == NULL && m != NULL && !(load_rlx(&m->dead) == M_DEAD && m->foreign)) /* rlx: under the lock, and so the rest of a dead one */
-        m = m->all_next;
+    struct m *m = own != NULL ? own : m_record(true);
     if (m != NULL) {
-        uint32_t id = m->id;
+        uint32_t id = m->id != 0 ? m->id : ++sched.next_m_id;
         m_clear(m);
         m->id = id;
-    } else {
-        m = m_new();
     }
     lock_drop(&sched.lock);
     return m;
@@ -480,7 +484,6 @@ int m_attach(struct m **out)
     struct m *m = m_claim(own);
     if (m == NULL)
         return -ENOMEM;
-    m->foreign = true;
     store_rlx(&m->poll, POLL_FOREIGN); /* rlx: not published yet; so each way out gives the P back */
     struct fiber *f = &m->self;
     f->flags = FIBER_THREAD | FIBER_SYSTEM;

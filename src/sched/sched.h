@@ -135,9 +135,7 @@ struct m {
     void *commit_arg;
     uint8_t prev_to;    /* enum after_switch */
     bool spinning;
-    bool foreign;       /* the host's thread */
     bool main;          /* ran weft_run */
-    bool in_list;
     bool blocking;      /* between weft_blocking_begin and _end */
     /* parking: see m_sleep */
     w_u32 sleep;        /* futex: 0 awake, 1 sleeping, 2 token */
@@ -161,7 +159,10 @@ struct m {
     void *g0_lo;        /* the thread's own stack, for sanitizers only; and the next three */
     size_t g0_bytes;
     void *g0_fake, *g0_tsan;
+    /* from all_next to dead: what stays when the record is used again, as others may be looking at it */
     struct m *all_next; /* sched.lock to change; the list never shrinks while the runtime runs */
+    bool in_list;       /* sched.lock */
+    bool foreign;       /* for a thread of the host; fixed */
     w_u32 dead;         /* enum m_dead; sched.lock to change */
     uint64_t run;       /* sched.run this machine belongs to: a thread of the host may come back in a later life of the runtime */
     /* work for the scheduler's stack, set by the fiber that switches to it */

@@ -259,12 +259,12 @@ static bool runs_elsewhere(struct timer_heap *h, struct timer *t, struct m *me)
 /* ---- starting and stopping ---------------------------------------------------------------------------------- */
 
 /* seq: after the store of next_ns in heap_note_next, see [TIMER]. */
-static void wake_poller(int64_t when_ns)
+static void wake_poller(int64_t when_ns, bool without_p)
 {
     int64_t until = load_seq(&sched.poll_until_ns);
     if (until != 0 && when_ns < until)
         netpoll_break();
-    else if (until == 0 && m_self()->p == NULL)
+    else if (until == 0 && without_p)
         proc_wake();
 }
 
@@ -272,11 +272,12 @@ static void wake_poller(int64_t when_ns)
 static void start_in(struct timer_heap *h, struct timer *t, int64_t when_ns)
 {
     when_ns = w_max(when_ns, (int64_t)0);
+    bool without_p = m_self()->p == NULL; /* before the timer may wake us, and so give us one */
     lock_take(&h->lock);
     bool first = heap_insert(h, t, when_ns);
     lock_drop(&h->lock);
-    if (first || m_self()->p == NULL)
-        wake_poller(when_ns);
+    if (first || without_p)
+        wake_poller(when_ns, without_p);
 }
 
 void timer_start(struct timer *t, int64_t when_ns)
