@@ -38,7 +38,7 @@ missing)
 make-args)
     lib=$root/usr/lib/aarch64-linux-gnu
     # The loader's path for qemu is the root: -L makes it look there for /lib/ld-linux-aarch64.so.1 and the libraries.
-    echo "CROSS=aarch64-linux-gnu- SYSROOT=$root EMULATOR=qemu-aarch64 JEMALLOC=$lib/libjemalloc_pic.a"
+    echo "CROSS=aarch64-linux-gnu- SYSROOT=$root EMULATOR=qemu-aarch64 JEMALLOC=$lib/libjemalloc_pic.a EXTRA_CFLAGS=-DWEFT_RESERVE_GIB=8"
     ;;
 *)
     echo "aarch64.sh missing|make-args" >&2

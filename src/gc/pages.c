@@ -12,7 +12,13 @@
 struct chunk { uint64_t used[8], dirty[8], released[8]; };
 struct summary { uint16_t start, longest, end, pad; };
 
+#if defined(WEFT_RESERVE_GIB) /* an emulator keeps a table of all that is reserved: tools/aarch64.sh */
+#define RESERVE_DEFAULT ((size_t)WEFT_RESERVE_GIB << 30)
+#elif defined(W_ASAN) || defined(W_TSAN)
+#define RESERVE_DEFAULT ((size_t)64 << 30) /* their shadow has to fit as well */
+#else
 #define RESERVE_DEFAULT HEAP_MAX_BYTES
+#endif
 #define RESERVE_MIN ((size_t)16 << 20)
 #define HUGE_FROM_CHUNK 1u       /* the first chunk stays in small pages: programs that need no more stay small */
 #define SPAN_HUGE_CHUNKS 16u     /* chunks whose span records fill a huge page */
@@ -74,10 +80,6 @@ int pages_start(size_t want)
 {
     size_t bytes = want == 0 ? RESERVE_DEFAULT : w_align_up(w_min(w_max(want, RESERVE_MIN), HEAP_MAX_BYTES), CHUNK_BYTES);
     size_t limit = os_vm_limit_bytes();
-#if defined(W_ASAN) || defined(W_TSAN)
-    if (want == 0)
-        bytes = (size_t)64 << 30; /* their shadow has to fit as well */
-#endif
     if (limit != SIZE_MAX) /* the rest of the process needs room too */
         while (bytes > limit / 2 && bytes > RESERVE_MIN)
             bytes /= 2;
