@@ -424,7 +424,8 @@ static void unborn_main(void *arg)
     check_form(lines_seen, true);
     char *p = part_of(lines_seen, id);
     char want[300];
-    snprintf(want, sizeof want, "fiber %lu \"unborn\" [runnable, not started]:\ncreated by hold_fiber in fiber 2\n\t" HERE ":", (unsigned long)id);
+    const char *name = test_is_emulated() ? "" : " \"unborn\""; /* which is read with process_vm_readv(2), if there is such a call */
+    snprintf(want, sizeof want, "fiber %lu%s [runnable, not started]:\ncreated by hold_fiber in fiber 2\n\t" HERE ":", (unsigned long)id, name);
     cr_expect_eq(strncmp(p, want, strlen(want)), 0, "wanted \"%s\" at the start of:\n%s", want, p);
     expect_in(lines_seen, "\n\n3 of 3 fibers\n");
     free(p);
@@ -805,6 +806,7 @@ static void deadlock_child(void *arg)
 
 Test(dump_stack, a_deadlock_lists_the_fibers)
 {
+    test_needs_a_kernel();
     static struct test_output out;
     cr_assert_eq(test_fork(&out, deadlock_child, NULL), 42, "%s", out.text);
     expect_in(out.text, "fiber 1 [chan receive]:\nweft_chan_recv(...)\n");

@@ -106,10 +106,10 @@ static struct gc_settings th_settings(void)
     return (struct gc_settings){ .gc_percent = 100, .memory_limit = INT64_MAX, .trace = true };
 }
 
-/* base: an address in a frame of the caller's caller or further up. */
+/* base: of a frame above which nothing is held. */
 static void th_begin(struct gc_settings set, void *base)
 {
-    th.stack_base = base;
+    th.stack_base = (const char *)base + 1024; /* on aarch64 the address of a frame is its lower end */
     th_main_tp = th_tp();
     cr_assert(off_init() == 0);
     cr_assert(gc_start(&th_host, &set) == 0);
@@ -128,8 +128,7 @@ static __attribute__((noinline, unused)) void th_collect(enum gc_why why)
     jmp_buf regs;
     __builtin_unwind_init();
     (void)setjmp(regs);
-    th.stack_top = (const char *)__builtin_frame_address(0) - 512;
-    th.stack_top = (const char *)(w_min((uintptr_t)th.stack_top, (uintptr_t)&regs) & ~(uintptr_t)7);
+    th.stack_top = (const char *)w_min((uintptr_t)__builtin_frame_address(0), (uintptr_t)&regs);
     gc_collect(why);
     __asm__ volatile("" : : "r"(regs) : "memory");
 }

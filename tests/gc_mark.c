@@ -1,6 +1,7 @@
 /* What a cycle keeps and what it frees. Everything runs with gcverify and gcpoison, so a wrong mark ends the test. */
 #include "gc_host.h"
 #include "gc/mark.h"
+#include "test.h"
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -361,6 +362,7 @@ static void make_dropped(void) { dropped_off = (size_t)((char *)th_alloc(1u << 2
 
 Test(gc_mark, poison_knows_what_the_kernel_took)
 {
+    test_needs_a_kernel();
     struct gc_settings set = checked();
     set.madv_free = true;
     th_begin(set, __builtin_frame_address(0));

@@ -21,6 +21,7 @@ Test(heap_nomem, the_reserved_range_is_full)
 #if !defined(W_ASAN) && !defined(W_TSAN)
 Test(heap_nomem, the_address_space_is_limited)
 {
+    test_needs_a_kernel();
     survives("limit", "1");
     survives("limit", "3");
 }

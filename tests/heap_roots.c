@@ -41,21 +41,22 @@ extern held_in_spin hold_over_fault;
 __asm__(".text\nhold_over_fault: movq %rdi,%rax\n notq %rax\n xorl %edi,%edi\n movl (%rsi),%ecx\n ret\n");
 static bool can_run(held_in_spin *fn) { return fn != spin_ymm || __builtin_cpu_supports("avx"); }
 #elif defined(__aarch64__)
+/* Global, since the linker gives all local ones the same place in the table that C goes by. */
 #define HELD(reg)                                                                                                           \
     extern held_by_call held_##reg;                                                                                         \
-    __asm__(".text\n.type held_" #reg ",%function\nheld_" #reg ":\n stp x29,x30,[sp,#-32]!\n str " #reg ",[sp,#16]\n mvn " #reg ",x0\n" \
+    __asm__(".text\n.globl held_" #reg "\n.type held_" #reg ",%function\nheld_" #reg ":\n stp x29,x30,[sp,#-32]!\n str " #reg ",[sp,#16]\n mvn " #reg ",x0\n" \
             " mov x0,x2\n mov x2,#0\n blr x1\n mov x0," #reg "\n ldr " #reg ",[sp,#16]\n ldp x29,x30,[sp],#32\n ret\n");
 HELD(x19) HELD(x20) HELD(x24) HELD(x28)
 static held_by_call *const by_call[] = { held_x19, held_x20, held_x24, held_x28 };
-__asm__(".text\n.type blocked_here,%function\nblocked_here: stp x29,x30,[sp,#-16]!\n bl weft_blocking_begin\n sub sp,sp,#512\n mov x0,sp\n mov x1,#64\n"
+__asm__(".text\n.globl blocked_here\n.type blocked_here,%function\nblocked_here: stp x29,x30,[sp,#-16]!\n bl weft_blocking_begin\n sub sp,sp,#512\n mov x0,sp\n mov x1,#64\n"
         "1: str xzr,[x0],#8\n subs x1,x1,#1\n b.ne 1b\n bl blocked_meanwhile\n add sp,sp,#512\n bl weft_blocking_end\n ldp x29,x30,[sp],#16\n ret\n");
 extern held_in_spin spin_x3, spin_v16;
-__asm__(".text\n"
+__asm__(".text\n.globl spin_x3, spin_v16\n"
         "spin_x3: mvn x3,x0\n mov x0,#0\n1: ldr w2,[x1]\n cbz w2,1b\n mov x0,x3\n ret\n"
         "spin_v16: mvn x0,x0\n movi v16.2d,#0\n mov v16.d[1],x0\n mov x0,#0\n1: ldr w2,[x1]\n cbz w2,1b\n mov x0,v16.d[1]\n ret\n");
 static held_in_spin *const in_spin[] = { spin_x3, spin_v16 };
 extern held_in_spin hold_over_fault;
-__asm__(".text\n.type hold_over_fault,%function\nhold_over_fault: mvn x3,x0\n mov x0,#0\n ldr w2,[x1]\n mov x0,x3\n ret\n");
+__asm__(".text\n.globl hold_over_fault\n.type hold_over_fault,%function\nhold_over_fault: mvn x3,x0\n mov x0,#0\n ldr w2,[x1]\n mov x0,x3\n ret\n");
 static bool can_run(held_in_spin *fn) { return fn != NULL; }
 #endif
 

@@ -50,7 +50,7 @@ static inline struct kv kv_start(const char *debug, const char *const *options)
         close(out[1]);
         if (debug)
             setenv("WEFT_DEBUG", debug, 1);
-        execv(argv[0], (char *const *)argv);
+        test_exec(argv);
         perror(argv[0]);
         _exit(127);
     }

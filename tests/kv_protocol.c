@@ -550,7 +550,7 @@ static int refused(struct text *says, const char *const *options)
     pid_t pid = fork();
     if (pid == 0) {
         dup2(out[1], 2);
-        execv(argv[0], (char *const *)argv);
+        test_exec(argv);
         _exit(127);
     }
     close(out[1]);

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LIVES 1000
+#define LIVES (test_is_emulated() ? 100 : 1000)
 #define WARM 100
 #ifdef W_TSAN
 #define MAPS INT16_MAX /* it maps something for each thread and each stack, and keeps it */

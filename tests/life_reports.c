@@ -88,6 +88,7 @@ static void expect_deadlock(weft_fn *main_does, const char *main_waits)
 
 Test(life_reports, a_deadlock_lists_all_fibers)
 {
+    test_needs_a_kernel();
     expect_deadlock(main_sends_on_nil, "[chan send (nil chan)]");
     expect_deadlock(main_locked_selects, "[select (no cases)");
     expect_deadlock(main_has_exited, NULL);
@@ -118,6 +119,7 @@ static void run_logged(void *arg)
 
 Test(life_reports, a_deadlock_goes_to_the_log_and_leaves_a_clean_house)
 {
+    test_needs_a_kernel();
     cr_expect_eq(test_fork(&out, run_logged, NULL), 0, "%s", out.text);
     expect_said("weft: all fibers are asleep - deadlock: 4 wait");
 }
@@ -268,6 +270,7 @@ static void by_nobody(void *arg) { (void)arg; start_thread(end_late, NULL); }
 
 Test(life_reports, a_deadlock_is_found_when_the_last_stranger_has_gone)
 {
+    test_needs_a_kernel();
     cr_expect_eq(test_fork(&out, run_waiting, (void *)(uintptr_t)by_nobody), EDEADLK, "%s", out.text);
 }
 

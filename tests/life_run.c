@@ -372,6 +372,7 @@ static void deadlock_without_main(void *arg)
 
 Test(life_run, weft_exit_from_main_and_one_sleeps_for_ever)
 {
+    test_needs_a_kernel();
     static struct test_output out;
     cr_expect_eq(test_fork(&out, deadlock_without_main, NULL), 0); /* of Criterion's threads one might wake it */
     cr_expect_not_null(strstr(out.text, "deadlock"), "%s", out.text);

@@ -47,6 +47,7 @@ static void for_ever_run(void *arg)
 /* In a child: Criterion's own threads might wake somebody, for all the runtime knows. */
 Test(select, nothing_to_wait_for_blocks_for_ever)
 {
+    test_needs_a_kernel();
     static struct test_output out;
     static const char *const want[] = { "select (no cases)", "chan send (nil chan)", "select", "chan receive (nil chan)", "chan send (nil chan)" };
     for (int i = 0; i < 5; i++) {

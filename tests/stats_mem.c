@@ -369,6 +369,7 @@ static void free_os_memory(void *arg)
 
 Test(stats_mem, free_os_memory)
 {
+    test_needs_a_kernel();
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.debug = "gcstress=0";
     test_run_config(&cfg, free_os_memory, &(bool){ false });

@@ -53,6 +53,7 @@ struct test_output {
 /* Runs argv[0] with the arguments up to a NULL; env: "NAME=value" to add, up to a NULL, or NULL. Killed after 30 s.
  * The test fails if it cannot be started. Returns exit_code. */
 int test_child(struct test_output *out, const char *const argv[], const char *const env[]);
+void test_exec(const char *const argv[]); /* in a child: becomes the program, if need be in the emulator; returns when it cannot be run */
 /* The same with sh -c. */
 int test_shell(struct test_output *out, const char *command);
 /* Runs fn(arg) in a forked child: for what ends the program. */
@@ -74,5 +75,9 @@ uint64_t test_seed(void);
 
 /* True in a build with a sanitizer, or under emulation: for limits on resources, never to skip what is checked. */
 bool test_is_slow(void);
+
+bool test_is_emulated(void);
+/* Ends a test, as skipped, where a program's kernel is an emulator: that neither counts the threads of a process (so no deadlock is ever found) nor takes pages back. */
+void test_needs_a_kernel(void);
 
 #endif

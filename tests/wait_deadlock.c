@@ -49,6 +49,7 @@ static void child(void *arg)
 
 Test(wait_deadlock, is_not_hidden_by_a_wait_that_is_over)
 {
+    test_needs_a_kernel();
     static struct test_output out;
     for (int k = 0; k < 10; k++)
         for (int procs = 1; procs <= 4; procs *= 2) {

@@ -350,7 +350,7 @@ void m_thread_teardown(struct m *m)
 
 /* The thread ends, or is no longer ours: nothing below touches m. Its stack and thread-local variables are roots as long as the machine counts, so it must not vanish under a
  * collector that looks at them. Takes sched.lock. */
-static void m_bury(struct m *m)
+static void m_bury_lock(struct m *m)
 {
     lock_take(&sched.lock);
     while (load_rlx(&sched.stopping) != 0) { /* rlx: a stopper sets it before it takes this lock */
@@ -375,7 +375,7 @@ void m_leave(struct m *m)
 {
     p_leave(m);
     m_thread_teardown(m);
-    m_bury(m);
+    m_bury_lock(m);
     lock_drop(&sched.lock);
 }
 
@@ -395,7 +395,7 @@ static void *m_main(void *arg)
         runtime_idle_locked();
     else
         lock_drop(&sched.lock);
-    m_bury(m);
+    m_bury_lock(m);
     if (sub_seq(&sched.nthreads, 1) == 1 || load_rlx(&sched.ending) != 0)
         os_futex_wake(&sched.nthreads, INT_MAX);
     lock_drop(&sched.lock);
@@ -511,7 +511,7 @@ void m_detach(struct m *m)
     __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE); /* rel: after the state; acq in thread_stopped */
     m_thread_teardown(m);
     uint64_t run = m->run;
-    m_bury(m);
+    m_bury_lock(m);
     if (run == sched.run && load_rlx(&sched.running) != 0 && --sched.nactive == 0) /* rlx: written under the lock, as run */
         runtime_idle_locked();
     else

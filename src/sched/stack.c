@@ -55,7 +55,7 @@ static struct {
     struct arena *fresh[STACK_MAX_LOG2 + 1]; /* arena with unused slots, by size */
     struct fiber *free[STACK_MAX_LOG2 + 1];
     uint64_t nfree, nslots;
-    w_u32 guard_by_mprotect; /* the kernel has no MADV_GUARD_INSTALL */
+    bool light_guards;   /* MADV_GUARD_INSTALL works; fixed */
     size_t page;
 } stacks;
 
@@ -67,6 +67,17 @@ unsigned stack_log2(size_t bytes)
     return l <= STACK_MAX_LOG2 ? l : 0;
 }
 
+/* An emulator may take the call and do nothing. */
+static bool guards_hold(size_t page)
+{
+    int err = errno;
+    char c, *p = os_vm_reserve(page, page);
+    bool hold = p != NULL && os_vm_commit(p, page) == 0 && madvise(p, page, MADV_GUARD_INSTALL) == 0 && os_vm_peek(&c, p, 1) == 0;
+    os_vm_free(p, page);
+    errno = err;
+    return hold;
+}
+
 int stack_start(void)
 {
     memset(stacks.free, 0, sizeof stacks.free);
@@ -74,6 +85,7 @@ int stack_start(void)
     stacks.nfree = stacks.nslots = 0;
     store_rlx(&stacks.narenas, 0); /* rlx: nobody else runs yet */
     stacks.page = (size_t)sysconf(_SC_PAGESIZE);
+    stacks.light_guards = guards_hold(stacks.page);
     lock_init(&stacks.lock, RANK_STACK);
     return 0;
 }
@@ -137,14 +149,7 @@ static size_t guard_bytes(unsigned log2)
 static int guard_install(char *slot, unsigned log2)
 {
     size_t bytes = guard_bytes(log2);
-    if (load_rlx(&stacks.guard_by_mprotect) == 0) { /* rlx: who does not know yet finds out for himself */
-        if (madvise(slot, bytes, MADV_GUARD_INSTALL) == 0)
-            return 0;
-        if (errno != EINVAL)
-            return -errno;
-        store_rlx(&stacks.guard_by_mprotect, 1);
-    }
-    return mprotect(slot, bytes, PROT_NONE) == 0 ? 0 : -errno;
+    return (stacks.light_guards ? madvise(slot, bytes, MADV_GUARD_INSTALL) : mprotect(slot, bytes, PROT_NONE)) == 0 ? 0 : -errno;
 }
 
 /* Of n slots in a row: one system call where the kernel allows it for one's own process (from 6.13, named so from 6.14). Returns how many have one now. */
@@ -153,7 +158,7 @@ static uint32_t guards_install(char *slot, unsigned log2, uint32_t n)
     struct iovec at[BATCH_MAX];
     for (uint32_t i = 0; i < n; i++)
         at[i] = (struct iovec){ slot + ((size_t)i << log2), guard_bytes(log2) };
-    if (n > 1 && syscall(SYS_process_madvise, PIDFD_SELF_THREAD, at, n, MADV_GUARD_INSTALL, 0) == (long)(n * guard_bytes(log2)))
+    if (n > 1 && stacks.light_guards && syscall(SYS_process_madvise, PIDFD_SELF_THREAD, at, n, MADV_GUARD_INSTALL, 0) == (long)(n * guard_bytes(log2)))
         return n;
     uint32_t done = 0;
     while (done < n && guard_install(at[done].iov_base, log2) == 0)

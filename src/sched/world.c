@@ -168,10 +168,9 @@ static bool take_signalled(struct m *m, int sig)
  * to its threads, and of two that are pending the second vanishes. So `signalled` says whether we have sent one, and whether to stand still does not depend on it. */
 static enum signal_whose stop_signal(int sig, siginfo_t *info, void *ctx)
 {
-    (void)info;
     struct m *m = m_self();
-    if (m == NULL)
-        return SIGNAL_HOSTS;
+    if (m == NULL) /* one of ours may come when the thread has detached already: then its default must not end the program */
+        return info->si_code == SI_TKILL && info->si_pid == getpid() ? SIGNAL_BOTH : SIGNAL_HOSTS;
     bool ours = take_signalled(m, sig);
     if (ours && sched_reports.interrupted != NULL)
         sched_reports.interrupted(m, ctx);

@@ -69,7 +69,7 @@ static pid_t start(int *fd)
 }
 
 /* TEST_WRAP: the emulator and its arguments, for programs of ours. */
-static void exec_wrapped(const char *const argv[])
+void test_exec(const char *const argv[])
 {
     enum { MAX = 64 };
     const char *list[MAX + 1];
@@ -91,7 +91,7 @@ int test_child(struct test_output *out, const char *const argv[], const char *co
     if (pid == 0) {
         for (; env != NULL && *env != NULL; env++)
             putenv((char *)(uintptr_t)*env);
-        exec_wrapped(argv);
+        test_exec(argv);
         fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
         _exit(127);
     }
@@ -186,6 +186,18 @@ uint64_t test_seed(void)
     uint64_t seed = s != NULL ? strtoull(s, NULL, 0) : (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
     fprintf(stderr, "WEFT_TEST_SEED=%llu\n", (unsigned long long)seed);
     return seed;
+}
+
+bool test_is_emulated(void)
+{
+    const char *wrap = getenv("TEST_WRAP");
+    return wrap != NULL && wrap[0] != 0;
+}
+
+void test_needs_a_kernel(void)
+{
+    if (test_is_emulated())
+        _exit(77);
 }
 
 bool test_is_slow(void)
