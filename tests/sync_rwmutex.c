@@ -74,11 +74,12 @@ static void user(void *arg)
 static void everything(void *arg)
 {
     struct shared s = { .each = 2000, .seed = *(uint64_t *)arg };
-    for (int i = 0; i < 10; i++)
-        cr_assert_eq(weft_waitgroup_go(&s.wg, user, &s), 0);
-    weft_waitgroup_wait(&s.wg);
+    do { /* until somebody has waited in vain, too */
+        for (int i = 0; i < 10; i++)
+            cr_assert_eq(weft_waitgroup_go(&s.wg, user, &s), 0);
+        weft_waitgroup_wait(&s.wg);
+    } while (s.timeouts == 0);
     cr_assert_gt(s.most, 1, "readers share it");
-    cr_assert_gt(s.timeouts, 0);
     cr_assert_eq(s.rw.state_, 0, "nothing is left in the word: %x", s.rw.state_);
 }
 

@@ -32,32 +32,45 @@ Test(timer_sleep, not_before)
 
 /* ---- in order of their times, on one processor ---------------------------------------------------------------- */
 
-#define SLEEPERS 200
-static int order[SLEEPERS], nwoken;
-static int64_t base;
+#define SLEEPERS 50
+#define STEP (2 * WEFT_MILLISECOND)
+static int order[SLEEPERS], nasleep, nwoken;
+static int64_t base, last;
 static weft_waitgroup wg;
 
-static bool late; /* one came to sleep when the first was due: that tells nothing */
+/* One of them was not run for so long that what it asked for may be due after the next one's: that tells nothing. On one processor they go to sleep one after another. */
+static bool late;
+static int64_t note_time(void)
+{
+    int64_t now = weft_now();
+    if (now - __atomic_exchange_n(&last, now, __ATOMIC_RELAXED) >= STEP || now >= base)
+        __atomic_store_n(&late, true, __ATOMIC_RELAXED);
+    return now;
+}
 
 static void sleep_till(void *arg)
 {
     int i = (int)(intptr_t)arg;
-    if (weft_now() >= base)
-        __atomic_store_n(&late, true, __ATOMIC_RELAXED);
-    weft_sleep(base + i * 100000 - weft_now());
+    int64_t now = note_time();
+    __atomic_fetch_add(&nasleep, 1, __ATOMIC_RELAXED);
+    weft_sleep(base + i * STEP - now);
     order[__atomic_fetch_add(&nwoken, 1, __ATOMIC_RELAXED)] = i;
 }
 
 static void run_order(void *arg)
 {
     (void)arg;
-    int64_t lead_ns = 50 * WEFT_MILLISECOND;
+    int64_t lead_ns = 5 * WEFT_MILLISECOND;
     do {
         late = false;
-        nwoken = 0;
-        base = weft_now() + (lead_ns *= 2);
+        nasleep = nwoken = 0;
+        last = weft_now();
+        base = last + (lead_ns = w_min(lead_ns * 2, (int64_t)WEFT_SECOND));
         for (int k = 0; k < SLEEPERS; k++)
             cr_assert_eq(weft_waitgroup_go(&wg, sleep_till, (void *)(intptr_t)((k * 37) % SLEEPERS)), 0);
+        while (__atomic_load_n(&nasleep, __ATOMIC_RELAXED) < SLEEPERS)
+            weft_yield();
+        note_time();
         weft_waitgroup_wait(&wg);
     } while (late);
     for (int i = 0; i < SLEEPERS; i++)
