@@ -58,7 +58,7 @@ WEFT_API weft_handle weft_handle_new(void *p);
 WEFT_API void *weft_handle_get(weft_handle h);
 WEFT_API int weft_handle_free(weft_handle h);
 
-/* When obj has become unreachable, fn(obj, ctx) runs once, on the runtime's finalizer fiber; obj and all it reaches live until then, and
+/* When obj has become unreachable, fn(obj, ctx) runs once, on the runtime's finalizer fiber (its stack has the default size: weft_config.stack_size); obj and all it reaches live until then, and
  * are freed by a later cycle if still unreachable. Order: if A reaches B, A's runs first. A cycle of objects with finalizers is
  * never freed. ctx is a root: if it reaches obj, obj is never freed. fn NULL removes. Pending finalizers do not run at exit.
  * fn may do what any fiber may; while it blocks those behind it wait. weft_exit ends fn alone, and what it defers runs after it.

@@ -153,7 +153,8 @@ static void first_arena_adopt(struct purpose *pu)
     store_rlx(&pu->arena, 0 + 1);                  /* rlx: no other thread yet */
 }
 
-/* When the library is loaded, as jemalloc starts itself: no thread races for it, and no fork comes in the middle. */
+/* When the library is loaded, as jemalloc starts itself: no thread races for it, and no fork comes in the middle. After machine.c's key (101); before world.c's handlers of forks (103),
+ * which must come after jemalloc's. */
 __attribute__((constructor(102))) static void read_default_hooks(void)
 {
     extent_hooks_t *def;

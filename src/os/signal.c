@@ -38,7 +38,14 @@ static void default_action(int sig, siginfo_t *info)
         raise(sig);
 }
 
-/* What the kernel would have made of the mask for this handler. For one that is behind the host's own, that one has seen to it. */
+static void dispatch(int sig, siginfo_t *info, void *uc);
+
+static bool is_ours(const struct sigaction *sa)
+{
+    return (sa->sa_flags & SA_SIGINFO) && sa->sa_sigaction == dispatch;
+}
+
+/* What the kernel would have made of the mask for this handler, had it called it. */
 static void block_as_wanted(int sig, const struct sigaction *sa)
 {
     pthread_sigmask(SIG_BLOCK, &sa->sa_mask, NULL);
@@ -62,7 +69,9 @@ static void pass_on(int sig, siginfo_t *info, void *uc, unsigned level, enum sig
     }
     if (now.sa_flags & (int)SA_RESETHAND)
         *old = none;
-    block_as_wanted(sig, &now);
+    struct sigaction front;
+    if (level == 0 && sigaction(sig, NULL, &front) == 0 && is_ours(&front)) /* else a handler of the host's has called us: the mask is its affair */
+        block_as_wanted(sig, &now);
     if (now.sa_flags & SA_SIGINFO)
         now.sa_sigaction(sig, info, uc);
     else
@@ -85,11 +94,6 @@ static void dispatch(int sig, siginfo_t *info, void *uc)
         passing = outer;
     }
     errno = err;
-}
-
-static bool is_ours(const struct sigaction *sa)
-{
-    return (sa->sa_flags & SA_SIGINFO) && sa->sa_sigaction == dispatch;
 }
 
 static void remember(struct hook *h, const struct sigaction *found)

@@ -11,8 +11,8 @@ enum signal_whose { SIGNAL_HOSTS = 0, SIGNAL_OURS, SIGNAL_BOTH };
 /* Runs on the alternate stack; errno is saved around it. */
 typedef enum signal_whose signal_fn(int sig, siginfo_t *info, void *uc);
 
-/* Installs fn in front of the present handler of sig. undisturbed: all other signals wait until it, and what it passes on to, has returned; else that one is disturbed by what it
- * would be without us. 0, or negative errno. Not twice for one sig. */
+/* Installs fn in front of the present handler of sig. undisturbed: all other signals wait until it, and what it passes on to, has returned; else only those do that
+ * the handler passed on to has asked for (sa_mask). 0, or negative errno. Not twice for one sig. */
 int signal_hook(int sig, signal_fn *fn, bool undisturbed);
 /* Puts the host's handler back, unless the host has installed another one since. */
 void signal_unhook(int sig);

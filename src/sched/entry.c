@@ -110,9 +110,11 @@ struct m *rt_enter_try(void)
     return m;
 }
 
-/* Between the two calls the thread is in user code, but what it held when it left is all it may use of the heap; so it is scanned as if it were parked where it left: from the
- * frame of who called, which no frame of ours may hold a register of, since what the thread calls next overwrites it; hence the stub and the copy. */
-static __attribute__((used)) void blocking_leave(const struct arch_frame *fr)
+/* Between the two calls the thread is in user code, but what it held when it left is all it may use of the heap; so it is scanned as if it were parked where it left. The scan begins at
+ * the caller's frame and takes the callee-saved registers from a copy. weft_blocking_begin itself, which saves them, is written in assembly (os/arch): a frame of ours
+ * might keep one of them, and the next call overwrites that frame. */
+void blocking_leave(const struct arch_frame *fr);
+void blocking_leave(const struct arch_frame *fr)
 {
     struct m *m = rt_enter();
     struct fiber *f = m->cur;
@@ -127,8 +129,6 @@ static __attribute__((used)) void blocking_leave(const struct arch_frame *fr)
     proc_handoff(p);
     store_rel(&m->in_runtime, 0); /* rel: as in rt_leave. Without a P and a current fiber nobody waits for us */
 }
-
-ARCH_FRAMED(weft_blocking_begin, blocking_leave);
 
 void weft_blocking_end(void)
 {
@@ -148,8 +148,8 @@ void weft_blocking_end(void)
     }
     m->blocking = false;
     m->cur = f;
-    store_rlx(&f->state, FIBER_RUNNING); /* rlx: nobody may resume us but we */
-    f->why = WAIT_NONE;
+    fiber_runs(f);
+    f->why = WAIT_NONE; /* only now: a dump that has it pinned goes by why, as sp is no context */
     rt_leave(m);
 }
 

@@ -91,7 +91,7 @@ struct deferred { struct deferred *next; weft_fn *fn; void *arg; };
 
 struct fiber {
     struct run_link link;
-    void *sp;               /* saved context; valid unless running */
+    void *sp;               /* saved context, valid unless running; after weft_blocking_begin where the scan begins: the context is m->block_frame */
     w_u32 state;            /* enum fiber_state */
     w_u32 pin;              /* [PIN] */
     struct m *bound;        /* runs only there: locked to its thread, a host thread, or waiting in place for a processor; NULL: any */

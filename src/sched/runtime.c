@@ -1,7 +1,7 @@
 /* The runtime's life, and the public calls that are one step away from the scheduler.
  *
- * Start: settings, memory, processors, collector, monitor; then the calling thread becomes the main machine (weft_run) or is attached (weft_start). End: `ending` is
- * set, each machine leaves its fiber at its next step inside weft and its thread returns; the last step unmaps everything. A fiber that stays in user code keeps its thread: it is
+ * Start: settings, stacks, collector, processors; the calling thread becomes the main machine (weft_run); the monitor; then threads of the host may call in, with weft_start
+ * the calling one first. End: `ending` is set, each machine leaves its fiber at its next step inside weft and its thread returns; the last step unmaps everything. A fiber that stays in user code keeps its thread: it is
  * waited for as long as stop_timeout_ms says, and then everything stays mapped and the runtime is broken for good. */
 #include "base/fmt.h"
 #include "base/offheap.h"
@@ -349,7 +349,7 @@ static int runtime_up(const weft_config *cfg, bool host_main)
         if ((err = mutator_start()) == 0) {
             if ((err = procs_start()) == 0 && (err = host_main ? 0 : main_machine()) == 0 && (err = signal_hook(SIGSEGV, fault, false)) == 0) {
                 if ((err = signal_hook(SIGBUS, fault, false)) == 0 && (err = sysmon_start()) == 0) {
-                    store_rel(&sched.running, 1); /* rel: publishes all of it; acq in rt_enter_slow, m_attach */
+                    store_rel(&sched.running, 1); /* rel: publishes all of it; acq in machine_here, m_attach */
                     return 0;
                 }
                 unhook_faults();

@@ -143,7 +143,7 @@ struct m {
     /* [STW] */
     w_u32 stop_ack;     /* = world.gate once stopped with registers published */
     void *stop_sp;      /* lowest stack address to scan */
-    const void *stop_regs_lo, *stop_regs_hi; /* registers of an interrupted thread; NULL if they lie on the stack */
+    const void *stop_regs_lo, *stop_regs_hi; /* the registers of an interrupted thread, and what lies above them on the stack for handlers; NULL if they lie on its own */
     w_u32 stop_sent; /* number of the stop for which the signal was sent; the stopper writes */
     w_u32 signalled;    /* stop signals of ours that are under way; counted up by the sender, down by the handler */
     uint32_t stop_of;   /* number of the last stop that found it alive; the stopper's, under sched.lock */

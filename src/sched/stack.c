@@ -149,7 +149,9 @@ static size_t guard_bytes(unsigned log2)
 static int guard_install(char *slot, unsigned log2)
 {
     size_t bytes = guard_bytes(log2);
-    return (stacks.light_guards ? madvise(slot, bytes, MADV_GUARD_INSTALL) : mprotect(slot, bytes, PROT_NONE)) == 0 ? 0 : -errno;
+    if (stacks.light_guards && madvise(slot, bytes, MADV_GUARD_INSTALL) == 0)
+        return 0;
+    return mprotect(slot, bytes, PROT_NONE) == 0 ? 0 : -errno; /* locked memory (mlockall) takes no other ones */
 }
 
 /* Of n slots in a row: one system call where the kernel allows it for one's own process (from 6.13, named so from 6.14). Returns how many have one now. */

@@ -97,16 +97,23 @@ static inline void switch_finish(struct m *m)
     }
 }
 
-/* f runs on m from here on, though we are not on its stack yet. */
-static inline void fiber_take(struct m *m, struct fiber *f)
+static inline void runs(struct fiber *f)
 {
-    m->cur = f;
     store_rlx(&f->state, FIBER_RUNNING); /* rlx: ordered before the look at pin by the barrier, [PIN] */
     fence_compiler();
     if (unlikely(sched.fenced))
         fence_seq();
     if (unlikely(load_acq(&f->pin) != 0)) /* acq: who looked is done; rel in fiber_unpin */
         pin_wait(f);
+}
+
+void fiber_runs(struct fiber *f) { runs(f); }
+
+/* f runs on m from here on, though we are not on its stack yet. */
+static inline void fiber_take(struct m *m, struct fiber *f)
+{
+    m->cur = f;
+    runs(f);
     *m->errno_at = f->err;
 }
 
@@ -652,5 +659,6 @@ void tasks_each_stw(void (*fn)(struct task *t, void *arg), void *arg)
         task_visit(r, fn, arg);
     lock_drop(&sched.lock);
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
-        task_visit(m->given, fn, arg);
+        if (load_acq(&m->dead) == M_ALIVE) /* acq: as in scan_machine */
+            task_visit(m->given, fn, arg);
 }

@@ -14,6 +14,8 @@ void park_in_place(struct m *m, park_commit *commit, void *arg, enum wait_reason
 /* f, which m runs, waits in place for a processor. */
 void proc_wait_in_place(struct m *m, struct fiber *f);
 
+/* f, which was parked, runs: waits for who reads its stack, [PIN]. */
+void fiber_runs(struct fiber *f);
 /* [PIN]: true: f is parked and its stack stands still until fiber_unpin. Inside the runtime, not for the calling fiber, and for a few microseconds only. */
 bool fiber_pin(struct fiber *f);
 void fiber_unpin(struct fiber *f);

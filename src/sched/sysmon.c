@@ -81,12 +81,12 @@ void sysmon_start_helpers(unsigned want)
 
 static bool start_asked(void)
 {
-    uint32_t helpers = load_rlx(&sysmon.helpers); /* rlx: hint, as below */
+    uint32_t helpers = load_seq(&sysmon.helpers); /* seq, as below: after word = 0; who asks stores this before it pokes */
     if (helpers != 0) {
         store_rlx(&sysmon.helpers, 0); /* rlx: a larger wish that is lost comes again with the next collection */
         world_helpers_prepare(helpers);
     }
-    if (load_rlx(&sysmon.nasked) == 0) /* rlx: hint; who asks pokes us */
+    if (load_seq(&sysmon.nasked) == 0)
         return false;
     lock_take(&sysmon.lock);
     struct m *m = sysmon.asked;

@@ -12,7 +12,7 @@
  *      at work on queues and timers.
  *   4. If threads are to stop: each machine with a current fiber that is in user code gets the stop signal. The handler, on the alternate stack, publishes the
  *      interrupted registers and stack pointer, acknowledges, and sleeps. A handler that finds its machine inside the runtime does nothing: the machine will stand
- *      still when it leaves, since poll is set. Machines without a P that come in wait in rt_enter_slow, and acknowledge there.
+ *      still when it leaves, since poll is set. Machines without a P that come in wait in rt_own, and acknowledge there.
  *   5. start: taken Ps are given back where they came from (their machines need not even notice), poll is cleared, stopping = 0, gate is opened.
  *
  * An acknowledgement carries the number of the stop, so that a late one does not count for the next. Threads asleep between weft_blocking_begin and _end, parked in place, or idle have no
@@ -135,21 +135,22 @@ void world_stop_here(struct m *m)
  * had interrupted in its turn. */
 static void stand_still_here(struct m *m, ucontext_t *uc)
 {
-    const char *lo = uc->uc_stack.ss_sp, *hi = lo + uc->uc_stack.ss_size, *at = (const char *)uc;
+    uintptr_t lo = (uintptr_t)uc->uc_stack.ss_sp, hi = lo + uc->uc_stack.ss_size, at = (uintptr_t)uc;
 #ifdef W_TSAN
     /* TSan puts a handler off to the next call it knows and calls it there, on the stack of that call, with a copy of a context that is out of date. */
-    const char *here = __builtin_frame_address(0);
-    if ((uintptr_t)at - (uintptr_t)here > 1u << 16) {
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    if (at - here > 1u << 16) {
         bool nested = lo <= here && here < hi;
-        m->stop_regs_lo = nested ? here : NULL;
-        m->stop_regs_hi = nested ? hi : NULL;
+        m->stop_regs_lo = nested ? (void *)here : NULL;
+        m->stop_regs_hi = nested ? (void *)hi : NULL;
         weft_arch_call_saved(&m->stop_sp, stand_still_signalled, m);
         return;
     }
 #endif
-    m->stop_sp = (void *)(arch_uc_sp(uc) - ARCH_RED_ZONE);
-    m->stop_regs_lo = at;
-    m->stop_regs_hi = lo <= at && at < hi ? hi : arch_uc_end(uc);
+    uintptr_t sp = arch_uc_sp(uc) - ARCH_RED_ZONE;
+    m->stop_sp = lo <= sp && sp < hi ? NULL : (void *)sp; /* NULL: where the thread's own stack was left nobody knows, so all of it is scanned */
+    m->stop_regs_lo = uc;
+    m->stop_regs_hi = lo <= at && at < hi ? (void *)hi : arch_uc_end(uc);
     stand_still_signalled(m);
 }
 
@@ -164,7 +165,7 @@ static bool take_signalled(struct m *m, int sig)
     return ours;
 }
 
-/* On the alternate stack, of a thread that the stop signal interrupted. What the signal says of its sender does not tell whose it is: the host may send the same
+/* On the alternate stack, of a thread that the stop signal interrupted; if that stack is the host's and a handler of its own is running there, below that one. What the signal says of its sender does not tell whose it is: the host may send the same
  * to its threads, and of two that are pending the second vanishes. So `signalled` says whether we have sent one, and whether to stand still does not depend on it. */
 static enum signal_whose stop_signal(int sig, siginfo_t *info, void *ctx)
 {
@@ -385,7 +386,7 @@ static void scan_defers(const struct scan *s, struct fiber *f)
 static void scan_stack_from(const struct scan *s, struct fiber *f, const void *sp)
 {
     bool outside = (const char *)sp < f->stack_lo || (const char *)sp > f->stack_hi;
-    const void *lo = outside ? f->stack_lo : sp; /* outside: a signal handler of the host, on its alternate stack */
+    const void *lo = outside ? f->stack_lo : sp; /* outside: a signal handler of the host, on the alternate stack */
     s->range(s->marker, lo, f->stack_hi);
     s->range(s->marker, f, f + 1);
     scan_defers(s, f);
@@ -408,7 +409,7 @@ static void scan_task(struct task *t, void *arg)
 static void scan_machine(const struct scan *s, struct m *m)
 {
     /* One that came during the stop holds nothing of the heap, and is at work on its own fields until it stands still. */
-    if (m->stop_of != load_rlx(&world.gate) || load_acq(&m->dead) != M_ALIVE) /* rlx: only we open the gate. acq: with a thread that ended without a word */
+    if (load_acq(&m->dead) != M_ALIVE || m->stop_of != load_rlx(&world.gate)) /* acq: sees what was made of it; rel in m_publish_locked. rlx: only we open the gate */
         return;
     struct fiber *f = m->cur;
     if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && acked(m)) { /* rlx: the world stands still */

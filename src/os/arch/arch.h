@@ -13,10 +13,6 @@
 void weft_arch_switch(void **save, void *to);
 /* Pushes the callee-saved registers, stores the stack pointer to *save, and calls fn(arg) below them; returns when fn does. */
 void weft_arch_call_saved(void **save, void (*fn)(void *), void *arg);
-/* Defines the function `name`, which pushes the callee-saved registers and calls fn(struct arch_frame *) below them. They are its caller's: between the caller's frame and what
- * was pushed there is no frame in which a register might be kept. */
-#define ARCH_FRAMED(name, fn) __asm__(".text\n.globl " #name "\n.type " #name ", %function\n" #name ":\n.cfi_startproc\n" ARCH_JUMP_FRAMED(fn) \
-    "\n.cfi_endproc\n.size " #name ", . - " #name)
 /* Drops everything on the stack below top and calls fn there; fn does not return. */
 void weft_arch_restart(void *top, void (*fn)(void)) __attribute__((noreturn));
 /* The first frame of a fiber: calls the function that arch_stack_init put there. Unwinding ends here. */
@@ -30,7 +26,6 @@ struct arch_frame {
 };
 #define ARCH_FP(fr) ((fr)->rbp)
 #define ARCH_PC(fr) ((fr)->rip)
-#define ARCH_JUMP_FRAMED(fn) "leaq " #fn "(%rip), %rax\njmp weft_arch_call_framed"
 #define ARCH_RED_ZONE 128 /* bytes below the stack pointer that a leaf function may use */
 
 static inline void *arch_stack_init(void *top, void (*fn)(void))
@@ -77,7 +72,6 @@ struct arch_frame {
 };
 #define ARCH_FP(fr) ((fr)->x29)
 #define ARCH_PC(fr) ((fr)->x30)
-#define ARCH_JUMP_FRAMED(fn) "adrp x16, " #fn "\nadd x16, x16, :lo12:" #fn "\nb weft_arch_call_framed"
 #define ARCH_RED_ZONE 0
 
 static inline void *arch_stack_init(void *top, void (*fn)(void))

@@ -111,19 +111,20 @@ weft_arch_call_saved:
     .cfi_endproc
     .size weft_arch_call_saved, . - weft_arch_call_saved
 
-    .globl weft_arch_call_framed
-    .hidden weft_arch_call_framed
-    .type weft_arch_call_framed, @function
+/* A public function, which is to have no frame of its own between its caller's and the saved registers: see sched/entry.c. */
+    .globl weft_blocking_begin
+    .hidden blocking_leave
+    .type weft_blocking_begin, @function
     .p2align 4
-weft_arch_call_framed: /* of %rax */
+weft_blocking_begin:
     .cfi_startproc
     SAVE_FRAME
     movq %rsp, %rdi
-    call *%rax
+    call blocking_leave
     LOAD_FRAME
     ret
     .cfi_endproc
-    .size weft_arch_call_framed, . - weft_arch_call_framed
+    .size weft_blocking_begin, . - weft_blocking_begin
 
     .globl weft_arch_restart
     .hidden weft_arch_restart
