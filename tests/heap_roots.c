@@ -309,7 +309,7 @@ static void in_faults(void *arg)
     in_user_code(fault_with, "in a register, over a fault that the host handles");
 }
 
-Test(heap_roots, registers_of_threads_in_a_handler)
+Test(heap_roots, registers_of_threads_in_a_handler, SIGNALS_AT_ONCE)
 {
     struct sigaction sa = { .sa_sigaction = handle_slowly, .sa_flags = SA_SIGINFO | SA_ONSTACK };
     cr_assert_eq(sigaction(SIGSEGV, &sa, NULL), 0);

@@ -251,11 +251,13 @@ Test(life_run, a_negative_timeout_waits_for_it)
     pthread_join(t, NULL);
 }
 
+static bool told_to_end(void) { return (load_acq(&m_self()->poll) & POLL_END) != 0; }
+
 static void left_behind(void *arg)
 {
     (void)arg;
     set_flag(&inside);
-    while (load_acq(&sched.ending) == 0)
+    while (!told_to_end())
         ;
     cr_expect_eq(weft_stop(), -EPERM);
     cr_expect_eq(weft_run(nothing, NULL, NULL), -EALREADY);
@@ -283,7 +285,7 @@ static void collect_late(void *arg)
 {
     (void)arg;
     set_flag(&inside);
-    while (load_acq(&sched.nthreads) > 1 || load_acq(&sched.ending) == 0) /* all others have left */
+    while (load_acq(&sched.nthreads) > 1 || !told_to_end()) /* all others have left */
         ;
     for (int i = 0; i < 3; i++)
         weft_gc();
