@@ -212,17 +212,17 @@ bool maps_readable(const struct maps_module *m, uintptr_t addr, size_t bytes)
     return false;
 }
 
-struct hold { void (*fn)(void *); void *arg; };
+struct hold { void (*fn)(void *, bool); void *arg; };
 
 static int hold_call(struct dl_phdr_info *info, size_t size, void *arg)
 {
     struct hold *h = arg;
-    (void)info, (void)size;
-    h->fn(h->arg);
+    (void)size;
+    h->fn(h->arg, info->dlpi_subs == g.subs);
     return 1;
 }
 
-void maps_hold(void (*fn)(void *arg), void *arg)
+void maps_hold(void (*fn)(void *arg, bool all_there), void *arg)
 {
     dl_iterate_phdr(hold_call, &(struct hold){ fn, arg });
 }

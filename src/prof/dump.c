@@ -469,10 +469,10 @@ static struct trace *trace_keep(struct dump *d, const struct unwind_trace *w, en
     return t;
 }
 
-static void walk(void *arg)
+static void walk(void *arg, bool all_there)
 {
     struct dump *d = arg;
-    unwind_walk(d->maps, &d->from, &d->walked);
+    unwind_walk(d->maps, all_there, &d->from, &d->walked);
 }
 
 static void capture(struct dump *d, struct rec *r)

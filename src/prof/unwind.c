@@ -15,6 +15,7 @@
 #include <libunwind.h>
 #include <string.h>
 #include "base/atomic.h"
+#include "os/vm.h"
 
 /* ---- libunwind ------------------------------------------------------------------------------------- */
 
@@ -50,6 +51,7 @@ static struct {
 
 struct walk {
     const struct maps *maps;
+    bool all_there; /* of those modules */
     const struct unwind_from *from;
     struct note *note; /* being written; NULL: too long */
 };
@@ -113,8 +115,16 @@ static void note_read(struct walk *k, uint32_t where, uintptr_t value)
 
 /* ---- accessors ----------------------------------------------------------------------------------------------- */
 
-/* The modules' read-only and written data are readable alike: what is written meanwhile is no table of anybody's. (No sanitizer understands that.) */
-static w_no_sanitize int access_mem(unw_addr_space_t as, unw_word_t addr, unw_word_t *val, int write, void *arg)
+/* Of a module: code and tables, the same in each walk. What is written meanwhile is no table of anybody's. (No sanitizer understands that.) */
+static w_no_sanitize bool read_module(const struct walk *k, void *to, uintptr_t addr, size_t bytes)
+{
+    if (!k->all_there)
+        return os_vm_peek(to, (const void *)addr, bytes) == bytes;
+    memcpy(to, (const void *)addr, bytes);
+    return true;
+}
+
+static int access_mem(unw_addr_space_t as, unw_word_t addr, unw_word_t *val, int write, void *arg)
 {
     struct walk *k = arg;
     const struct unwind_from *u = k->from;
@@ -127,10 +137,8 @@ static w_no_sanitize int access_mem(unw_addr_space_t as, unw_word_t addr, unw_wo
         return 0;
     }
     const struct maps_module *m = maps_find(k->maps, addr);
-    if (m != NULL && maps_readable(m, addr, sizeof *val)) {
-        memcpy(val, (const void *)addr, sizeof *val); /* code and tables: the same in each walk */
+    if (m != NULL && maps_readable(m, addr, sizeof *val) && read_module(k, val, addr, sizeof *val))
         return 0;
-    }
     k->note->good = false;
     return -UNW_EUNSPEC;
 }
@@ -162,7 +170,8 @@ static int find_proc_info(unw_addr_space_t as, unw_word_t ip, unw_proc_info_t *p
     struct eh_hdr h;
     if (m == NULL || m->eh_hdr == 0 || m->eh_hdr_bytes < sizeof h)
         return -UNW_ENOINFO;
-    memcpy(&h, (const void *)m->eh_hdr, sizeof h);
+    if (!read_module(k, &h, m->eh_hdr, sizeof h))
+        return -UNW_ENOINFO;
     if (h.version != 1 || h.frame_enc != 0x1b || h.count_enc != 0x03 || h.table_enc != 0x3b ||
         h.count > (m->eh_hdr_bytes - sizeof h) / 8)
         return -UNW_ENOINFO;
@@ -275,7 +284,7 @@ static void walk_frame_pointers(const struct unwind_from *u, struct unwind_trace
     }
 }
 
-void unwind_walk(const struct maps *t, const struct unwind_from *u, struct unwind_trace *out)
+void unwind_walk(const struct maps *t, bool all_there, const struct unwind_from *u, struct unwind_trace *out)
 {
     if (lib.generation != t->generation) {
         lib.generation = t->generation;
@@ -290,10 +299,10 @@ void unwind_walk(const struct maps *t, const struct unwind_from *u, struct unwin
         return;
     }
     nt->nreads = 0;
-    nt->good = true;
+    nt->good = all_there;
     out->n = out->elided = 0;
     if (lib.ready) {
-        struct walk k = { t, u, nt };
+        struct walk k = { t, all_there, u, nt };
         walk_tables(&k, out);
     }
     if (out->n <= 1) {

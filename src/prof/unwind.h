@@ -36,7 +36,7 @@ void unwind_from_frame(struct unwind_from *u, const void *sp, const void *hi);
 void unwind_from_signal(struct unwind_from *u, const ucontext_t *uc, const void *hi);
 
 /* Between maps_begin and maps_end, and within maps_hold. Takes no lock but libunwind's own. */
-void unwind_walk(const struct maps *t, const struct unwind_from *u, struct unwind_trace *out);
+void unwind_walk(const struct maps *t, bool all_there, const struct unwind_from *u, struct unwind_trace *out);
 
 /* Loads libunwind, once. Between maps_begin and maps_end, not within maps_hold. False: frame pointers will have to do. */
 bool unwind_load(void);
