@@ -411,7 +411,7 @@ static void scan_machine(const struct scan *s, struct m *m)
     /* One that came during the stop holds nothing of the heap, and is at work on its own fields until it stands still. */
     if (load_acq(&m->dead) != M_ALIVE || m->stop_of != load_rlx(&world.gate)) /* acq: sees what was made of it; rel in m_publish_locked. rlx: only we open the gate */
         return;
-    struct fiber *f = m->cur;
+    struct fiber *f = __atomic_load_n(&m->cur, __ATOMIC_ACQUIRE); /* acq: as in thread_stopped. Who comes back from blocking may only just be parking again */
     if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && acked(m)) { /* rlx: the world stands still */
         scan_stack_from(s, f, m->stop_sp);
         if (m->stop_regs_lo != NULL)
