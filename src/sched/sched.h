@@ -146,7 +146,6 @@ struct m {
     const void *stop_regs_lo, *stop_regs_hi; /* the registers of an interrupted thread, and what lies above them on the stack for handlers; NULL if they lie on its own */
     w_u32 stop_sent; /* number of the stop for which the signal was sent; the stopper writes */
     w_u32 signalled;    /* stop signals of ours that are under way; counted up by the sender, down by the handler */
-    uint32_t stop_of;   /* number of the last stop that found it alive; the stopper's, under sched.lock */
     struct p *taken;    /* P seized by the current stop */
     struct fiber *blocked;         /* between weft_blocking_begin and _end: the fiber, */
     struct arch_frame block_frame; /* and its registers as of then */

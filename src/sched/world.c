@@ -305,9 +305,6 @@ void world_stop(int reason, bool threads)
     store_seq(&sched.stopping, 1);
     lock_take(&sched.lock); /* from here on no idle P is taken up */
     struct m *all = load_acq(&sched.all_m);
-    for (struct m *m = all; m != NULL; m = m->all_next)
-        if (load_rlx(&m->dead) == M_ALIVE) /* rlx: under the lock */
-            m->stop_of = load_rlx(&world.gate); /* rlx: only we open the gate */
     lock_drop(&sched.lock);
     for (struct m *m = all; m != NULL; m = m->all_next)
         or_acq_rel(&m->poll, POLL_STOP);
@@ -408,8 +405,7 @@ static void scan_task(struct task *t, void *arg)
 
 static void scan_machine(const struct scan *s, struct m *m)
 {
-    /* One that came during the stop holds nothing of the heap, and is at work on its own fields until it stands still. */
-    if (load_acq(&m->dead) != M_ALIVE || m->stop_of != load_rlx(&world.gate)) /* acq: sees what was made of it; rel in m_publish_locked. rlx: only we open the gate */
+    if (load_acq(&m->dead) != M_ALIVE) /* acq: sees what was made of it, perhaps only just now, by a thread that attaches; rel in m_publish_locked */
         return;
     struct fiber *f = __atomic_load_n(&m->cur, __ATOMIC_ACQUIRE); /* acq: as in thread_stopped. Who comes back from blocking may only just be parking again */
     if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && acked(m)) { /* rlx: the world stands still */
