@@ -58,6 +58,7 @@ static struct {
     bool threads;
     int reason;
     int64_t decided_ns;
+    struct m *all;     /* the machines that this stop is about: what the list began with when `stopping` was set. Ones that attach meanwhile are put in front */
     struct m *late;    /* the first one that was waited for too long */
     bool late_inside;
     weft_stop_stats stats[WEFT_STOP_REASONS]; /* written by the owner; read racily, each word by itself */
@@ -304,7 +305,7 @@ void world_stop(int reason, bool threads)
     PROBE(world_stop, reason, 0, 0);
     store_seq(&sched.stopping, 1);
     lock_take(&sched.lock); /* from here on no idle P is taken up */
-    struct m *all = load_acq(&sched.all_m);
+    struct m *all = world.all = load_acq(&sched.all_m);
     lock_drop(&sched.lock);
     for (struct m *m = all; m != NULL; m = m->all_next)
         or_acq_rel(&m->poll, POLL_STOP);
@@ -425,7 +426,8 @@ void world_scan_stacks(unsigned worker, unsigned nworkers, void (*range)(void *,
 {
     struct scan s = { range, marker };
     unsigned i = 0;
-    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
+    /* From world.all: all workers must count the same machines, or one is left to another that counts it differently. */
+    for (struct m *m = world.all; m != NULL; m = m->all_next)
         if (i++ % nworkers == worker)
             scan_machine(&s, m);
     stack_each(worker, nworkers, scan_fiber, &s);
