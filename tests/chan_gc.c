@@ -1,47 +1,12 @@
 /* The collector and channels: whatever an element or a waiter points to lives; what was received is let go. */
+#include "heap_test.h"
 #include "waiting.h"
 #include <errno.h>
-#include <string.h>
-
-struct box { uint64_t mark; struct box *next; char pad[48]; };
-#define MARK 0x5ca1ab1ec0ffee00u
-
-static struct box *box_new(uint64_t i)
-{
-    struct box *b = weft_alloc(sizeof *b);
-    b->mark = MARK ^ i;
-    b->next = weft_alloc(sizeof *b);
-    b->next->mark = ~(MARK ^ i);
-    return b;
-}
-
-static void box_check(struct box *b, uint64_t i)
-{
-    cr_assert_eq(b->mark, MARK ^ i, "object %lu was freed while a channel held it", (unsigned long)i);
-    cr_assert_eq(b->next->mark, ~(MARK ^ i), "what object %lu points to was freed", (unsigned long)i);
-}
-
-/* Collects, and takes freed memory into use again. */
-static void churn(void)
-{
-    weft_gc();
-    for (int i = 0; i < 2000; i++)
-        memset(weft_alloc(sizeof(struct box)), 0x11, sizeof(struct box));
-    weft_gc();
-}
-
-/* Stale copies of pointers lie about on a stack; this makes them go. */
-static __attribute__((noinline)) void wipe_stack(void)
-{
-    char junk[8192];
-    memset(junk, 0, sizeof junk);
-    __asm__ volatile("" : : "r"(junk) : "memory");
-}
 
 static __attribute__((noinline)) void put(weft_chan *c, uint64_t from, uint64_t n)
 {
     for (uint64_t i = from; i < from + n; i++) {
-        struct box *b = box_new(i);
+        struct box *b = box_new(NULL, i);
         cr_assert_eq(weft_chan_send(c, &b), 0);
     }
 }
@@ -57,7 +22,7 @@ static void in_the_buffer(void *arg)
             cr_assert_eq(weft_chan_recv(c, &b), 1);
         put(c, cap, cap / 2); /* around the end */
         b = NULL;
-        wipe_stack();
+        test_wipe_stack();
         churn();
         for (uint64_t i = cap / 2; i < cap + cap / 2; i++) {
             cr_assert_eq(weft_chan_recv(c, &b), 1);
@@ -75,7 +40,7 @@ struct side { weft_chan *c; uint64_t i; weft_waitgroup wg; };
 static void send_box(void *arg)
 {
     struct side *s = arg;
-    struct box *b = box_new(s->i);
+    struct box *b = box_new(NULL, s->i);
     weft_waitgroup *wg = &s->wg;
     cr_assert_eq(weft_chan_send(s->c, &b), 0);
     (void)wg;
@@ -85,7 +50,7 @@ static void send_box(void *arg)
 static __attribute__((noinline)) struct box **boxed(uint64_t i)
 {
     struct box **cell = weft_alloc(sizeof *cell);
-    *cell = box_new(i);
+    *cell = box_new(NULL, i);
     return cell;
 }
 
@@ -127,7 +92,7 @@ static void held_by_parked(void *arg)
             cr_assert_eq(weft_waitgroup_go(&s[i].wg, fn, &s[i]), 0);
             test_until(senders(c) + weft_chan_len(c) == i + 1);
         }
-        wipe_stack();
+        test_wipe_stack();
         churn();
         for (uint64_t i = 0; i < FIBERS; i++) {
             struct box *b = NULL;
@@ -169,7 +134,7 @@ static void handed_over(void *arg)
         cr_assert_eq(weft_waitgroup_go(&s.wg, recv_box, &s), 0);
         test_until(receivers(s.c) == 1);
         put(s.c, i, 1);
-        wipe_stack();
+        test_wipe_stack();
         churn();
         weft_waitgroup_wait(&s.wg);
     }
@@ -206,7 +171,7 @@ static void channels_in_channels(void *arg)
     weft_waitgroup wg = { 0 };
     for (int i = 0; i < 3; i++)
         send_chan(outer);
-    wipe_stack();
+    test_wipe_stack();
     churn();
     for (int i = 0; i < 3; i++)
         cr_assert_eq(weft_waitgroup_go(&wg, recv_chan, outer), 0);
@@ -240,7 +205,7 @@ static void lets_go(void *arg)
     (void)arg;
     weft_chan *c = weft_chan_make(sizeof(void *), 100); /* every slot is used once: none is overwritten */
     through(c, 100);
-    wipe_stack();
+    test_wipe_stack();
     weft_gc();
     test_until(__atomic_load_n(&finalized, __ATOMIC_RELAXED) >= 95); /* a conservative scan may find a few still */
     weft_keep_alive(c);
@@ -252,7 +217,7 @@ static void under_stress_send(void *arg)
 {
     struct side *s = arg;
     for (uint64_t i = 0; i < 300; i++) {
-        struct box *b = box_new(i);
+        struct box *b = box_new(NULL, i);
         cr_assert_eq(weft_chan_send(s->c, &b), 0);
     }
 }

@@ -40,7 +40,7 @@ Test(gc_alloc, memory_that_was_used_comes_back_zeroed)
                 cr_assert(all_zero(p, n), "%zu bytes in round %d", n, round);
                 memset(p, 0xee, gc_object_size(p));
             }
-        th_clear_stack();
+        test_wipe_stack();
         th_collect(GC_WHY_FORCED);
     }
     th_end();
@@ -84,7 +84,7 @@ Test(gc_alloc, too_large_is_null_and_the_heap_lives_on)
     while (th_alloc(16, SHAPE_NOSCAN) != NULL)
         ;
     list = NULL;
-    th_clear_stack();
+    test_wipe_stack();
     th_collect(GC_WHY_NOMEM);
     cr_assert_not_null(th_alloc(100000, SHAPE_CONS));
     cr_assert_not_null(th_alloc(16, SHAPE_NOSCAN));

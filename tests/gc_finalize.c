@@ -12,7 +12,7 @@ static struct gc_settings checked(void)
 
 static void collect(void)
 {
-    th_clear_stack();
+    test_wipe_stack();
     th_collect(GC_WHY_FORCED);
 }
 

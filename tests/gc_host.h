@@ -3,7 +3,6 @@
 #ifndef WEFT_GC_HOST_H
 #define WEFT_GC_HOST_H
 
-#include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -15,6 +14,7 @@
 #include "gc/heap.h"
 #include "os/clock.h"
 #include "os/loader.h"
+#include "test.h"
 
 static struct {
     struct gc_cache cache;
@@ -164,14 +164,6 @@ static __attribute__((noinline, unused)) void th_away(void (*fn)(void))
     __asm__ volatile("" : : "r"(pad) : "memory");
     fn();
     __asm__ volatile("" : : "r"(pad) : "memory");
-}
-
-/* Overwrites what dead frames left on the stack. */
-static __attribute__((noinline, unused)) void th_clear_stack(void)
-{
-    volatile char junk[8192];
-    for (size_t i = 0; i < sizeof junk; i++)
-        junk[i] = 0;
 }
 
 #endif

@@ -1,7 +1,6 @@
 /* What a cycle keeps and what it frees. Everything runs with gcverify and gcpoison, so a wrong mark ends the test. */
 #include "gc_host.h"
 #include "gc/mark.h"
-#include "test.h"
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -24,7 +23,7 @@ static uint64_t objects(void)
 
 static void collect(void)
 {
-    th_clear_stack();
+    test_wipe_stack();
     th_collect(GC_WHY_FORCED);
 }
 

@@ -43,7 +43,7 @@ Test(gc_stats, counts_are_exact)
             }
         }
     cr_assert_eq(stats()->total_alloc, bytes);
-    th_clear_stack();
+    test_wipe_stack();
     th_collect(GC_WHY_FORCED);
     cr_assert_eq(stats()->total_alloc, bytes);
     cr_assert_eq(st.mallocs, n);
@@ -80,7 +80,7 @@ Test(gc_stats, free_memory_goes_back)
     uint64_t full = stats()->heap_inuse;
     cr_assert(full >= 64u << 20);
     memset(keep, 0, sizeof keep);
-    th_clear_stack();
+    test_wipe_stack();
     th_collect(GC_WHY_FORCED);
     cr_assert(stats()->heap_idle >= 62u << 20);
     gc_release_free();
@@ -121,7 +121,7 @@ static void fill(unsigned mib)
     for (unsigned i = 0; i < mib; i++)
         keep[i % 64] = th_alloc(1u << 20, SHAPE_NOSCAN);
     memset(keep, 0, sizeof keep);
-    th_clear_stack();
+    test_wipe_stack();
     th_collect(GC_WHY_FORCED);
 }
 

@@ -14,7 +14,7 @@ static void note(void *obj, void *ctx)
 
 static void collect(void)
 {
-    wipe_stack();
+    test_wipe_stack();
     weft_gc();
 }
 

@@ -59,7 +59,7 @@ static void hold_in_module(int k)
     for (int where = 0; where < nwhere; where++)
         for (uint64_t i = 0; i < SLOTS; i++)
             slots(where)[i] = box_new(NULL, i + (uint64_t)k * 1000);
-    wipe_stack();
+    test_wipe_stack();
     for (int i = 0; i < 3; i++)
         weft_yield();
     for (int where = 0; where < nwhere; where++)

@@ -72,7 +72,7 @@ static int waiting, finished;
 static void wait_here(void *arg)
 {
     (void)arg;
-    wipe_stack();
+    test_wipe_stack();
     count_up(&waiting);
     cr_assert_eq(weft_chan_recv(gate, NULL), 0);
 }
@@ -92,7 +92,7 @@ static void expect_live(const char *what)
 /* Stale words hold a few; some per holder at most. */
 static void expect_gone(const char *what)
 {
-    wipe_stack();
+    test_wipe_stack();
     weft_gc();
     size_t live = track_live(&tracked);
     cr_assert(live <= tracked.n / 8 + 2, "%s: %zu of %zu objects are still there", what, live, tracked.n);
@@ -106,7 +106,7 @@ static void holder_fiber(void *arg)
 {
     struct holder *h = arg;
     h->hold(h->i);
-    wipe_stack();
+    test_wipe_stack();
     count_up(&finished);
 }
 
@@ -238,7 +238,7 @@ static held_in_spin *spin_fn;
 static void spin_with(uint64_t i)
 {
     uintptr_t hidden = box_hidden(&tracked, i);
-    wipe_stack();
+    test_wipe_stack();
     count_up(&waiting);
     box_check((void *)spin_fn(hidden, &spin_stop), i);
 }
@@ -298,7 +298,7 @@ static void fault_with(uint64_t i)
     int *page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     cr_assert_neq(page, MAP_FAILED);
     uintptr_t hidden = box_hidden(&tracked, i);
-    wipe_stack();
+    test_wipe_stack();
     box_check((void *)hold_over_fault(hidden, page), i);
     munmap(page, 4096);
 }
@@ -322,7 +322,7 @@ static int pipe_ends[2];
 static void read_pipe(void *arg)
 {
     char c;
-    wipe_stack();
+    test_wipe_stack();
     count_up(&waiting);
     cr_assert_eq(read(pipe_ends[0], &c, 1), 1);
     (void)arg;

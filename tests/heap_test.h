@@ -54,22 +54,14 @@ static inline void box_check(const struct box *b, uint64_t i)
     cr_assert_eq(b->next->mark, ~(BOX_MARK ^ i), "what object %lu points to was freed", (unsigned long)i);
 }
 
-/* Stale copies of pointers lie about on a stack; this makes them go. */
-static __attribute__((noinline, unused)) void wipe_stack(void)
-{
-    char junk[16384];
-    memset(junk, 0, sizeof junk);
-    __asm__ volatile("" : : "r"(junk) : "memory"); /* somebody might read it */
-}
-
 /* Collects, and takes freed memory into use again, so that what was freed by mistake shows. */
 static __attribute__((noinline, unused)) void churn(void)
 {
-    wipe_stack();
+    test_wipe_stack();
     weft_gc();
     for (int i = 0; i < 2000; i++)
         memset(weft_alloc(sizeof(struct box)), 0x11, sizeof(struct box));
-    wipe_stack();
+    test_wipe_stack();
     weft_gc();
 }
 

@@ -188,7 +188,7 @@ static void exact(void *arg)
     cr_assert_eq(now.by_size[0].mallocs - before.by_size[0].mallocs, 500);
     uint64_t bytes = now.total_alloc - before.total_alloc;
     cr_assert(bytes >= 1000 * small + 500 * 33000 && bytes <= 1000 * small + 500 * 40960, "%lu", bytes);
-    wipe_stack();
+    test_wipe_stack();
     weft_gc();
     read_stats();
     cr_assert_eq(now.mallocs, before.mallocs);
@@ -349,7 +349,7 @@ static void free_os_memory(void *arg)
     for (int i = 0; i < 3; i++) {
         memset(&now, 0, sizeof now);
         release_some(sizes[i]);
-        wipe_stack();
+        test_wipe_stack();
         long full = test_rss_kib(), lazy0 = rollup_kib("LazyFree");
         cr_assert(full > 80 * 1024);
         weft_free_os_memory();
@@ -362,7 +362,7 @@ static void free_os_memory(void *arg)
             cr_assert_eq(again[k], 0);
         weft_keep_alive(again);
         again = NULL;
-        wipe_stack();
+        test_wipe_stack();
         weft_free_os_memory();
     }
 }

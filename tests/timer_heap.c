@@ -1,23 +1,9 @@
 /* The runtime's own timers: order, stopping, periods, what the heap holds. */
 #include "os/clock.h"
 #include "sched/sched.h"
-#include "test.h"
+#include "waiting.h"
 #include "base/rng.h"
 #include <string.h>
-
-static uint32_t waiting(void)
-{
-    uint32_t n = 0;
-    struct m *m = rt_enter();
-    for (uint32_t i = 0; i < nprocs(); i++) {
-        struct timer_heap *h = &sched.allp[i]->timers;
-        lock_take(&h->lock);
-        n += h->len;
-        lock_drop(&h->lock);
-    }
-    rt_leave(m);
-    return n;
-}
 
 /* ---- order --------------------------------------------------------------------------------------------- */
 
@@ -52,7 +38,7 @@ static void run_order(void *arg)
         one[i].stopped = true;
     }
     rt_leave(m_self());
-    test_until(waiting() <= 1); /* the pause of test_until is one itself */
+    test_until(timers_waiting() <= 1); /* the pause of test_until is one itself */
     int left = 0;
     for (int i = 0; i < N; i++) {
         cr_expect_eq(one[i].ran, !one[i].stopped);
@@ -204,10 +190,10 @@ static void run_stopped(void *arg)
     static weft_timer *t[100000];
     for (int i = 0; i < 100000; i++)
         t[i] = weft_timer_new(3600 * WEFT_SECOND + i, 0);
-    cr_expect_eq(waiting(), 100000);
+    cr_expect_eq(timers_waiting(), 100000);
     for (int i = 0; i < 100000; i++)
         cr_assert(weft_timer_stop(t[(i * 7919) % 100000]));
-    cr_expect_eq(waiting(), 0);
+    cr_expect_eq(timers_waiting(), 0);
     for (uint32_t i = 0; i < nprocs(); i++)
         cr_expect_leq(sched.allp[i]->timers.cap, 64, "room for %u timers is kept", sched.allp[i]->timers.cap);
 }
@@ -233,7 +219,7 @@ static void run_shrink(void *arg)
     (void)arg;
     for (int i = 0; i < 400; i++)
         cr_assert_eq(weft_waitgroup_go(&wg, sleeper, (void *)(intptr_t)(50 * WEFT_MILLISECOND + i * 10000)), 0);
-    test_until(waiting() + load_seq(&woken) >= 400);
+    test_until(timers_waiting() + load_seq(&woken) >= 400);
     weft_maxprocs(1);
     weft_waitgroup_wait(&wg);
     cr_expect_eq(load_seq(&woken), 400);

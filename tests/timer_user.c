@@ -2,22 +2,8 @@
 #include "base/rng.h"
 #include "gc/heap.h"
 #include "sched/sched.h"
-#include "test.h"
+#include "waiting.h"
 #include <errno.h>
-
-static uint32_t waiting(void)
-{
-    uint32_t n = 0;
-    struct m *m = rt_enter();
-    for (uint32_t i = 0; i < nprocs(); i++) {
-        struct timer_heap *h = &sched.allp[i]->timers;
-        lock_take(&h->lock);
-        n += h->len;
-        lock_drop(&h->lock);
-    }
-    rt_leave(m);
-    return n;
-}
 
 /* ---- once, and again and again ------------------------------------------------------------------------------ */
 
@@ -56,7 +42,7 @@ static void run_ticker(void *arg)
     test_until(weft_chan_len(weft_timer_chan(t)) == 1); /* ticks nobody takes are dropped: there is room for one */
     cr_expect(weft_timer_stop(t));
     cr_expect_eq(weft_chan_recv_until(weft_timer_chan(t), &v, weft_now() + 3 * period), -ETIMEDOUT);
-    cr_expect_eq(waiting(), 0);
+    cr_expect_eq(timers_waiting(), 0);
 }
 
 Test(timer_user, ticker) { test_run(run_ticker, NULL); }
@@ -141,7 +127,7 @@ static void run_shared(void *arg)
     weft_waitgroup_wait(&wg);
     for (int i = 0; i < 16; i++)
         weft_timer_stop(shared[i]);
-    cr_expect_eq(waiting(), 0);
+    cr_expect_eq(timers_waiting(), 0);
 }
 
 Test(timer_user, many_stop_and_reset_the_same_one)
@@ -236,12 +222,12 @@ static void run_unreachable(void *arg)
     cr_assert_eq(weft_waitgroup_go(&wg, make_many, NULL), 0);
     weft_waitgroup_wait(&wg);
     if (!heap.stress)
-        cr_expect_geq(waiting(), 10000);
-    for (int i = 0; i < 100 && waiting() > 50; i++) {
+        cr_expect_geq(timers_waiting(), 10000);
+    for (int i = 0; i < 100 && timers_waiting() > 50; i++) {
         weft_gc();
         weft_sleep(WEFT_MILLISECOND);
     }
-    cr_expect_leq(waiting(), 50, "%u unreachable timers are left", waiting());
+    cr_expect_leq(timers_waiting(), 50, "%u unreachable timers are left", timers_waiting());
     cr_expect(weft_timer_stop(kept), "this one was reachable");
 }
 

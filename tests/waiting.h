@@ -1,4 +1,4 @@
-/* Who waits: looks inside channels and the parking lot, so that a test can go on when others are parked, and not after a while. */
+/* Who waits: looks inside channels, the parking lot and the heaps of timers, so that a test can go on when others are parked, and not after a while. */
 #ifndef WEFT_TEST_WAITING_H
 #define WEFT_TEST_WAITING_H
 
@@ -40,5 +40,20 @@ static inline size_t parked_as(void *addr, enum lot_kind kind)
     return n;
 }
 static inline size_t parked_on(void *addr) { return parked_as(addr, LOT_ANY) + parked_as(addr, LOT_MUTEX); }
+
+/* Timers, of sleepers too, that are to fire yet. */
+static inline uint32_t timers_waiting(void)
+{
+    uint32_t n = 0;
+    struct m *m = rt_enter();
+    for (uint32_t i = 0; i < nprocs(); i++) {
+        struct timer_heap *h = &sched.allp[i]->timers;
+        lock_take(&h->lock);
+        n += h->len;
+        lock_drop(&h->lock);
+    }
+    rt_leave(m);
+    return n;
+}
 
 #endif

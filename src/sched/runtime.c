@@ -1,8 +1,9 @@
 /* The runtime's life, and the public calls that are one step away from the scheduler.
  *
- * Start: settings, stacks, collector, processors; the calling thread becomes the main machine (weft_run); the monitor; then threads of the host may call in, with weft_start
- * the calling one first. End: `ending` is set, each machine leaves its fiber at its next step inside weft and its thread returns; the last step unmaps everything. A fiber that stays in user code keeps its thread: it is
- * waited for as long as stop_timeout_ms says, and then everything stays mapped and the runtime is broken for good. */
+ * Start: settings, stacks, collector, processors; the calling thread becomes the main machine (weft_run); the monitor; then threads of the host
+ * may call in, with weft_start the calling one first. End: `ending` is set, each machine leaves its fiber at its next step inside weft and its
+ * thread returns; the last step unmaps everything. A fiber that stays in user code keeps its thread: it is waited for as long as
+ * stop_timeout_ms says, and then everything stays mapped and the runtime is broken for good. */
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "os/affinity.h"

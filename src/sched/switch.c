@@ -107,7 +107,7 @@ static inline void runs(struct fiber *f)
         pin_wait(f);
 }
 
-void fiber_runs(struct fiber *f) { runs(f); }
+void fiber_runs(struct fiber *f) { runs(f); } /* not the hot path: every switch has its own copy */
 
 /* f runs on m from here on, though we are not on its stack yet. */
 static inline void fiber_take(struct m *m, struct fiber *f)

@@ -7,11 +7,11 @@
  *      between two looks of the monitor, if the thread has used no CPU time between them: it sleeps in the kernel (a blocking read, a foreign mutex).
  * A fiber that calls weft again and again without ever waiting is inside nearly whenever the monitor looks; it is told to give its processor up itself when it
  * leaves (POLL_HANDOFF), and goes on without in the same way.
- * Only where somebody gains: the queue of that processor, or the global one, has work, or no other processor is idle or searching to serve timers and
- * descriptors.
+ * Only where somebody gains: the queue of that processor, or the global one, has work, or no other processor is idle or searching to serve timers
+ * and descriptors.
  *
- * It also: polls descriptors that nobody polled for 10 ms; wakes a machine for timers that are overdue because all were busy; starts threads for tainted threads, and helpers of parallel marking; forces
- * a collection after two minutes without; keeps the coarse clock.
+ * It also: polls descriptors that nobody polled for 10 ms; wakes a machine for timers that are overdue because all were busy; starts threads for
+ * tainted threads, and helpers of parallel marking; forces a collection after two minutes without; keeps the coarse clock.
  *
  * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. Once it has come there and
  * all processors idle, it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. Not before: a server's processors

@@ -166,8 +166,9 @@ static bool take_signalled(struct m *m, int sig)
     return ours;
 }
 
-/* On the alternate stack, of a thread that the stop signal interrupted; if that stack is the host's and a handler of its own is running there, below that one. What the signal says of its sender does not tell whose it is: the host may send the same
- * to its threads, and of two that are pending the second vanishes. So `signalled` says whether we have sent one, and whether to stand still does not depend on it. */
+/* On the alternate stack, of a thread that the stop signal interrupted; if that stack is the host's and a handler of its own is running there,
+ * below that one. What the signal says of its sender does not tell whose it is: the host may send the same to its threads, and of two that are
+ * pending the second vanishes. So `signalled` says whether we have sent one, and whether to stand still does not depend on it. */
 static enum signal_whose stop_signal(int sig, siginfo_t *info, void *ctx)
 {
     struct m *m = m_self();

@@ -13,6 +13,13 @@
 #include <unistd.h>
 #include "base/base.h"
 
+__attribute__((noinline)) void test_wipe_stack(void)
+{
+    char junk[16384];
+    memset(junk, 0, sizeof junk);
+    __asm__ volatile("" : : "r"(junk) : "memory"); /* somebody might read it */
+}
+
 /* ---- child programs ------------------------------------------------------------------------------------ */
 
 static void collect(struct test_output *out, pid_t pid, int fd)
