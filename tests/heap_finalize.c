@@ -4,12 +4,12 @@
 
 #define MANY 200
 
-static int ran, order[200000];
-/* One after the other, so ran has one writer; it goes up after order is written, for who reads both. */
+static int ran, noted, order[200000];
+/* One after the other, so noted has one writer; ran goes up after order is written, for who reads both. */
 static void note(void *obj, void *ctx)
 {
     (void)obj;
-    order[ran] = (int)(uintptr_t)ctx;
+    order[noted++] = (int)(uintptr_t)ctx;
     count_up(&ran);
 }
 
@@ -23,7 +23,7 @@ static void collect(void)
 static void run(weft_fn *fn)
 {
     for (int procs = 1; procs <= 4; procs *= 2) {
-        ran = 0;
+        ran = noted = 0;
         test_run_procs(procs, fn, NULL);
     }
 }
@@ -367,7 +367,7 @@ static void leave_them(void *arg)
 Test(heap_finalize, those_that_wait_at_the_end_do_not_run)
 {
     for (int i = 0; i < 3; i++) {
-        ran = 0;
+        ran = noted = 0;
         test_run_procs(2, leave_them, NULL);
         cr_assert(ran <= MANY); /* some may have got in before the one that blocks */
     }
