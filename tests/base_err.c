@@ -7,7 +7,7 @@
 Test(base_err, known_errors_say_what_to_do)
 {
     static const int returned[] = { EINVAL, ENOMEM, EPIPE, ETIMEDOUT, EAGAIN, EDEADLK, EALREADY, ESRCH, EBUSY,
-                                    EPERM, EEXIST, ENOENT, EOVERFLOW, ERANGE, ECANCELED, ENOSPC };
+                                    EPERM, EEXIST, ELOOP, ENOENT, EOVERFLOW, ERANGE, ECANCELED, ENOSPC };
     for (size_t i = 0; i < sizeof returned / sizeof returned[0]; i++) {
         const char *text = weft_strerror(-returned[i]);
         cr_expect_not_null(strchr(text, ':'), "%d: \"%s\" has no advice", returned[i], text);

@@ -41,10 +41,10 @@ static void fin_save(void *obj, void *ctx)
 /* What the scheduler's fiber does. */
 static __attribute__((noinline)) int run_some(void)
 {
-    struct gc_finalizer_call c;
+    struct gc_call c;
     int n = 0;
-    while (gc_finalizer_take(&c)) {
-        c.fn(c.obj, c.ctx);
+    while (gc_call_take(GC_FINALIZER, &c)) {
+        c.finalizer(c.obj, c.arg);
         memset(&c, 0, sizeof c);
         __asm__ volatile("" : : "r"(&c) : "memory");
         n++;
@@ -71,7 +71,7 @@ Test(gc_finalize, chain_runs_from_its_head_one_a_cycle)
         collect();
         cr_assert_eq(run_some(), 1);
         cr_assert_eq(order[i - 1], i);
-        cr_assert_eq(th.finalizers_ready, i);
+        cr_assert_eq(th.calls_ready[GC_FINALIZER], i);
         cr_assert_eq(objects(), (uint64_t)(4 - i) , "resurrected for its finalizer, freed by the next cycle");
     }
     collect();

@@ -21,7 +21,7 @@ static struct {
     unsigned procs;
     const char *stack_base, *stack_top; /* base: set by host_start's caller frame; top: in a stop */
     int64_t stop_ns;
-    int stops, finalizers_ready;
+    int stops, calls_ready[GC_CALLS];
     char last_log[400];
     void (*in_stop)(void);
 } th = { .procs = 1 };
@@ -87,7 +87,7 @@ static void th_parallel(unsigned want, void (*fn)(void *, unsigned, unsigned), v
         pthread_join(t[i], NULL);
 }
 static unsigned th_procs(void) { return th.procs; }
-static void th_fin(void) { th.finalizers_ready++; }
+static void th_calls(enum gc_call_kind kind) { th.calls_ready[kind]++; }
 static void th_sweep(void) { }
 static void th_log(const char *line)
 {
@@ -98,7 +98,7 @@ static void th_log(const char *line)
 
 static const struct gc_host th_host = {
     .stop_world = th_stop, .start_world = th_start, .scan_stacks = th_scan, .parallel = th_parallel, .procs = th_procs,
-    .finalizers_ready = th_fin, .sweep_ready = th_sweep, .log = th_log,
+    .calls_ready = th_calls, .sweep_ready = th_sweep, .log = th_log,
 };
 
 static struct gc_settings th_settings(void)

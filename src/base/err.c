@@ -29,6 +29,8 @@
       "not allowed from here: see in the header who may call this (a fiber, or a thread of the host)")                 \
     X(EEXIST,                                                                                                          \
       "exists already: remove the old one first")                                                                      \
+    X(ELOOP,                                                                                                           \
+      "a circle: the argument points into the object it is for (pass what is needed by itself), or too many symlinks") \
     X(ENOENT,                                                                                                          \
       "no such file or object: check the name or the pointer")                                                         \
     X(EOVERFLOW,                                                                                                       \

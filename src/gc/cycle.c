@@ -5,7 +5,8 @@
  *     sweep termination   what the last cycle left is swept to the end; the table of modules is brought up to date; the world is
  *                         stopped [LOADER]; the processors' caches are flushed, so that allocation bits are exact
  *     mark                all roots and what they reach, by all processors (mark.c)
- *     mark termination    finalizers of dead objects are queued (special.c); the next goal is set; all spans become unswept
+ *     mark termination    weak pointers to dead objects are cleared, finalizers and cleanups queued (special.c); the next goal is set; all spans
+ *                         become unswept
  *     sweep               the world runs; refills, a fiber in the background and whoever forced the cycle sweep
  *
  * Concurrent marking [CONC] has its place between: mark then runs before the stop, and its rest in mark termination.
@@ -28,6 +29,7 @@
 #include "gc/sweep.h"
 #include "gc/type.h"
 #include "gc/verify.h"
+#include "gc/weak.h"
 #include "os/clock.h"
 #include "os/loader.h"
 
@@ -90,6 +92,7 @@ void gc_stop_all(void)
     heap.running = false;
     finalize_stop();
     specials_stop();
+    weak_stop();
     mark_free_memory();
     roots_stop();
     types_stop();
@@ -231,8 +234,9 @@ static bool cycle(enum gc_why why)
 
 static void tell_host(void)
 {
-    if (finalize_pending())
-        heap.host.finalizers_ready();
+    for (unsigned k = 0; k < GC_CALLS; k++)
+        if (gc_calls_waiting(k) != 0)
+            heap.host.calls_ready(k);
     if (sweep_pending())
         heap.host.sweep_ready();
 }
@@ -255,6 +259,8 @@ void gc_collect(enum gc_why why)
     if (done)
         tell_host();
 }
+
+uint64_t gc_cycles_begun(void) { return load_rlx(&gc.begun); } /* rlx: a figure, and exact in a stop */
 
 int64_t gc_last_end_ns(void) { return load_rlx(&gc.last_end_ns); } /* rlx: a figure */
 

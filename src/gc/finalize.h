@@ -1,4 +1,4 @@
-/* Finalizers: from found dead to taken by the fiber that runs them. */
+/* Finalizers and cleanups: from found dead to taken by the fibers that run them. */
 #ifndef WEFT_GC_FINALIZE_H
 #define WEFT_GC_FINALIZE_H
 
@@ -9,6 +9,6 @@ void finalize_stop(void);
 /* In a stop. */
 void finalize_roots_stw(struct marker *m);
 bool finalize_queue_stw(void *obj, weft_finalizer *fn, void *ctx); /* false: out of memory */
-bool finalize_pending(void);
+bool cleanup_queue_stw(weft_fn *fn, void *arg);                    /* the same */
 
 #endif

@@ -20,6 +20,8 @@
 /* Scans [lo, hi) conservatively; lo is aligned up to 8. In a stop only. */
 typedef void gc_scan_range_fn(void *marker, const void *lo, const void *hi);
 
+enum gc_call_kind { GC_FINALIZER, GC_CLEANUP, GC_CALLS };
+
 struct gc_host {
     /* Stops every processor and every thread that may touch the heap, and starts them again. reason: WEFT_STOP_*.
      * start returns the ns from deciding to stop until now. Called outside a stop by a thread inside the runtime. */
@@ -36,8 +38,8 @@ struct gc_host {
     void (*relax)(void);
     /* Bytes of fibers' stacks, for the memory limit; any time. NULL: none. */
     uint64_t (*stack_bytes)(void);
-    /* Outside a stop, may be called under no lock: there are finalizers to run; spans to sweep. */
-    void (*finalizers_ready)(void);
+    /* Outside a stop, may be called under no lock: there are calls of that kind to run; spans to sweep. */
+    void (*calls_ready)(enum gc_call_kind kind);
     void (*sweep_ready)(void);
     void (*log)(const char *line); /* gctrace and findings */
 };
@@ -126,18 +128,56 @@ bool gc_due(void);             /* the heap has reached the trigger, and the last
 bool gc_sweep_some(void);
 int64_t gc_last_end_ns(void);  /* monotonic; 0: never */
 
-/* ---- finalizers: gc finds, sched runs ------------------------------------------------------------------ */
+/* ---- finalizers and cleanups: gc finds, sched runs ------------------------------------------------------- */
 
-struct gc_finalizer_call { weft_finalizer *fn; void *obj, *ctx; };
-/* Takes one that is due, in order. Its obj and ctx stay roots until the caller's own stack holds them (the entry is copied out under the queue's lock). */
-bool gc_finalizer_take(struct gc_finalizer_call *out);
+struct gc_call {
+    union { weft_finalizer *finalizer; weft_fn *cleanup; };
+    void *obj; /* of a finalizer */
+    void *arg; /* a finalizer's ctx */
+};
+/* Takes one that is due, in order. What it names stays a root until the caller's own stack holds it (the entry is copied out under the queue's lock). */
+bool gc_call_take(enum gc_call_kind kind, struct gc_call *out);
+uint64_t gc_calls_waiting(enum gc_call_kind kind); /* queued and not taken; a hint */
+uint64_t gc_calls_queued(enum gc_call_kind kind);  /* ever; a figure */
 int gc_finalizer_set(void *obj, weft_finalizer *fn, void *ctx);
+int gc_cleanup_add(void *p, weft_fn *fn, void *arg, weft_cleanup *out);
+bool gc_cleanup_stop(weft_cleanup c);
+
+/* ---- weak pointers --------------------------------------------------------------------------------------- */
+
+struct weft_weak { w_u64 hidden; }; /* the address, complemented; 0: dead. Written by who makes it and in stops; rlx: whoever has the handle got it from the maker */
+/* The handle for p; NULL: none yet. */
+weft_weak *gc_weak_find(const void *p);
+/* Makes fresh, an object without pointers of GC_WEAK_BYTES, the handle for p unless somebody was faster, and returns the one that holds. NULL: no memory, or p
+ * points to no live object of the heap though into it. */
+weft_weak *gc_weak_attach(const void *p, weft_weak *fresh);
+#define GC_WEAK_BYTES 16u
+/* Inside the runtime, so between stops. The caller makes sure that what is returned lies open on its stack, not as a complement, when it goes out. */
+static inline void *gc_weak_get(const weft_weak *w)
+{
+    uint64_t h = load_rlx(&w->hidden);
+    return h == 0 ? NULL : (void *)(uintptr_t)~h;
+}
+
+/* ---- pools: what they hold is turned over by each cycle -------------------------------------------------------- */
+
+struct gc_pool_side; /* an object of the heap; its contents are sched's */
+/* The beginning of an object without pointers. */
+struct gc_pool {
+    W_PTR(struct gc_pool_side) primary; /* taken away in stops only */
+    struct gc_pool_side *victim;        /* written in stops */
+    void *arg;                          /* a root while the pool is reachable; fixed */
+    uint64_t cycle;
+};
+int gc_pool_add(struct gc_pool *pool); /* 0, -ENOMEM */
+uint64_t gc_cycles_begun(void);
 
 /* ---- the rest of the public calls, once inside --------------------------------------------------------- */
 
 const weft_type *gc_type_make(size_t size, const size_t *offsets, size_t n);
 void *gc_object_base(const void *p);
 size_t gc_object_size(const void *p);
+bool gc_in_heap(const void *p); /* in its range of addresses */
 unsigned gc_object_shape(const void *base); /* of a live object */
 int gc_root_add(void *p, size_t bytes);
 int gc_root_remove(void *p);

@@ -63,7 +63,7 @@ struct span {
     /* cold */
     struct span *next;       /* in a list of central.c */
     size_t npages;
-    struct special_table *specials; /* RANK_SPECIAL to change; NULL: none */
+    struct special_table *specials; /* under the lock of special.c; NULL: none */
     bool needzero;           /* free slots may hold old bytes */
     uint8_t pad_[256 - 144 - 25];
 };

@@ -28,7 +28,6 @@ struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
     s->scan = 0;
     s->next = NULL;
     s->npages = npages;
-    s->specials = NULL;
     s->needzero = needzero;
     memset(s->bits, 0, sizeof s->bits);
     if (heap.poison)
@@ -42,7 +41,7 @@ struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
 void span_free(struct span *s)
 {
     size_t first = span_page(s), n = s->npages;
-    w_debug_assert(s->specials == NULL);
+    w_assert(s->specials == NULL); /* and so it is in every record that is free: special_cleanup_remove may look */
     for (size_t i = 0; i < n; i++)
         store_rlx(&heap.pagemap[first + i], 0); /* rlx: no pointer into a free span is anybody's */
     sub_rlx(&heap.nspans, 1); /* rlx: counter */
@@ -93,6 +92,8 @@ struct span *span_next(size_t from)
             return &heap.spans[i];
     return NULL;
 }
+
+bool gc_in_heap(const void *p) { return (uintptr_t)p - (uintptr_t)heap.base < heap.reserved; }
 
 void *gc_object_base(const void *p)
 {

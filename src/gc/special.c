@@ -1,11 +1,13 @@
 /* See special.h.
  *
- * A span that has any special has a table of them, sorted by object and kind; all tables are in one vector, which the marker cuts into
- * jobs. One lock for all: they are changed by weft_set_finalizer and its like only, and read in stops. */
+ * A span that has any special has a table of them, sorted by object and kind; all tables are in one vector, which the marker
+ * cuts into jobs. One lock for all: they are changed by weft_set_finalizer and its like only, and read in stops. Objects mostly get theirs
+ * in the order of their addresses, as they are allocated, so that adding is appending. */
 #include "gc/special.h"
 #include <errno.h>
 #include <string.h>
 #include "gc/finalize.h"
+#include "gc/weak.h"
 
 struct special_table {
     struct span *span;
@@ -65,7 +67,7 @@ static void drop_if_empty(struct special_table *t)
     off_free(OFF_SPECIAL, t);
 }
 
-/* The place of (index, kind), or where it would be. */
+/* The first entry of (index, kind) or behind it: where the kind begins. */
 static uint32_t search(const struct special_table *t, uint32_t index, uint32_t kind)
 {
     uint32_t lo = 0, hi = t->n;
@@ -84,14 +86,19 @@ static bool is_at(const struct special_table *t, uint32_t i, uint32_t index, uin
     return i < t->n && t->e[i].index == index && t->e[i].kind == kind;
 }
 
+/* The one of a kind that is there once; NULL: none. */
+static struct special *only_locked(const struct special_table *t, size_t index, enum special_kind kind)
+{
+    uint32_t i = t != NULL ? search(t, (uint32_t)index, kind) : 0;
+    return t != NULL && is_at(t, i, (uint32_t)index, kind) ? &t->e[i] : NULL;
+}
+
+/* Behind those of its object and kind. */
 static int add_locked(struct span *s, struct special sp)
 {
     struct special_table *t = table_of(s);
     if (t == NULL)
         return -ENOMEM;
-    uint32_t i = search(t, sp.index, sp.kind);
-    if (is_at(t, i, sp.index, sp.kind))
-        return -EEXIST;
     if (t->n == t->cap) {
         uint32_t cap = w_max(4u, 2 * t->cap);
         void *e = off_realloc(OFF_SPECIAL, t->e, cap * sizeof *t->e);
@@ -102,10 +109,18 @@ static int add_locked(struct span *s, struct special sp)
         t->e = e;
         t->cap = cap;
     }
+    uint32_t i = search(t, sp.index, sp.kind + 1);
     memmove(&t->e[i + 1], &t->e[i], (t->n - i) * sizeof *t->e);
     t->e[i] = sp;
     t->n++;
     return 0;
+}
+
+static void remove_locked(struct special_table *t, struct special *e)
+{
+    t->n--;
+    memmove(e, e + 1, (size_t)(t->e + t->n - e) * sizeof *e);
+    drop_if_empty(t);
 }
 
 int special_add(struct span *s, struct special sp)
@@ -116,57 +131,188 @@ int special_add(struct span *s, struct special sp)
     return err;
 }
 
+int special_add_only(struct span *s, struct special sp)
+{
+    lock_take(&specials.lock);
+    int err = only_locked(s->specials, sp.index, sp.kind) != NULL ? -EEXIST : add_locked(s, sp);
+    lock_drop(&specials.lock);
+    return err;
+}
+
 bool special_remove(struct span *s, size_t index, enum special_kind kind)
 {
     lock_take(&specials.lock);
+    struct special *e = only_locked(s->specials, index, kind);
+    if (e != NULL)
+        remove_locked(s->specials, e);
+    lock_drop(&specials.lock);
+    return e != NULL;
+}
+
+/* ---- weak handles ---------------------------------------------------------------------------------------------- */
+
+static weft_weak *weak_locked(const struct special_table *t, size_t index, uint64_t offset)
+{
+    if (t == NULL)
+        return NULL;
+    for (uint32_t i = search(t, (uint32_t)index, SPECIAL_WEAK); is_at(t, i, (uint32_t)index, SPECIAL_WEAK); i++)
+        if (t->e[i].weak.offset == offset)
+            return t->e[i].weak.handle;
+    return NULL;
+}
+
+weft_weak *special_weak(struct span *s, size_t index, uint64_t offset)
+{
+    lock_take(&specials.lock);
+    weft_weak *w = weak_locked(s->specials, index, offset);
+    lock_drop(&specials.lock);
+    return w;
+}
+
+weft_weak *special_weak_add(struct span *s, size_t index, uint64_t offset, weft_weak *handle)
+{
+    struct special sp = { .index = (uint32_t)index, .kind = SPECIAL_WEAK, .weak = { handle, offset } };
+    lock_take(&specials.lock);
+    weft_weak *w = weak_locked(s->specials, index, offset);
+    if (w == NULL && add_locked(s, sp) == 0)
+        w = handle;
+    lock_drop(&specials.lock);
+    return w;
+}
+
+/* ---- cleanups --------------------------------------------------------------------------------------------------- */
+
+bool special_cleanup_remove(const void *p, uint64_t id)
+{
+    struct span *s = heap_span_of(p);
+    if (s == NULL)
+        return false;
+    bool found = false;
+    lock_take(&specials.lock);
     struct special_table *t = s->specials;
-    uint32_t i = t != NULL ? search(t, (uint32_t)index, kind) : 0;
-    bool found = t != NULL && is_at(t, i, (uint32_t)index, kind);
-    if (found) {
-        memmove(&t->e[i], &t->e[i + 1], (--t->n - i) * sizeof *t->e);
-        drop_if_empty(t);
+    if (t != NULL) { /* so the span is in use, whosever it is, and its record stands still */
+        uint32_t index = (uint32_t)span_index(s, p), i = search(t, index, SPECIAL_CLEANUP);
+        while (is_at(t, i, index, SPECIAL_CLEANUP) && t->e[i].cleanup.id != id)
+            i++;
+        found = is_at(t, i, index, SPECIAL_CLEANUP);
+        if (found)
+            remove_locked(t, &t->e[i]);
     }
     lock_drop(&specials.lock);
     return found;
 }
 
+/* ---- pools ------------------------------------------------------------------------------------------------------- */
+
+int gc_pool_add(struct gc_pool *pool)
+{
+    struct span *s = heap_span_of(pool);
+    size_t i = span_index(s, pool);
+    pool->cycle = gc_cycles_begun();
+    return special_add(s, (struct special){ .index = (uint32_t)i, .kind = SPECIAL_POOL, .pool = pool });
+}
+
 /* ---- in a stop ------------------------------------------------------------------------------------------------ */
 
-/* The last job is the queue of finalizers to run. */
+/* The last job is the queues of what is to run. */
 size_t specials_jobs_stw(void) { return (specials.n + TABLES_PER_JOB - 1) / TABLES_PER_JOB + 1; }
+
+/* Once in each cycle, though marking for gcverify comes by a second time. */
+static void pool_turn(struct gc_pool *pool)
+{
+    uint64_t now = gc_cycles_begun();
+    if (pool->cycle == now)
+        return;
+    pool->cycle = now;
+    pool->victim = load_rlx(&pool->primary); /* rlx, here and below: everybody stands still */
+    store_rlx(&pool->primary, NULL);
+}
+
+static void hold(struct span *s, const struct special *e, struct marker *m)
+{
+    switch ((enum special_kind)e->kind) {
+    case SPECIAL_WEAK:
+        mark_word(m, (uintptr_t)e->weak.handle);
+        break;
+    case SPECIAL_FINALIZER:
+        /* Go's rule: what the object reaches is kept, the object itself is not. So of A -> B, only A can be found dead. */
+        mark_contents(m, s, e->index);
+        mark_word(m, (uintptr_t)e->finalizer.ctx);
+        break;
+    case SPECIAL_CLEANUP:
+        mark_word(m, (uintptr_t)e->cleanup.arg);
+        break;
+    case SPECIAL_POOL:
+        pool_turn(e->pool);
+        mark_word(m, (uintptr_t)e->pool->victim);
+        mark_word(m, (uintptr_t)e->pool->arg);
+        break;
+    }
+}
 
 void specials_job_stw(size_t i, struct marker *m)
 {
     size_t from = i * TABLES_PER_JOB, to = w_min(from + TABLES_PER_JOB, specials.n);
-    if (from >= specials.n) {
+    if (from >= specials.n)
         finalize_roots_stw(m);
-        return;
-    }
     for (; from < to; from++) {
         struct special_table *t = specials.table[from];
-        for (uint32_t k = 0; k < t->n; k++) {
-            /* Go's rule: what the object reaches is kept, the object itself is not. So of A -> B, only A can be found dead. */
-            mark_contents(m, t->span, t->e[k].index);
-            mark_word(m, (uintptr_t)t->e[k].ctx);
-        }
+        for (uint32_t k = 0; k < t->n; k++)
+            hold(t->span, &t->e[k], m);
     }
 }
 
-/* Queues the finalizers of dead objects and marks these: what they reach is marked already. An object whose call cannot
- * be queued for want of memory is kept as it is, for the next cycle. */
-static uint64_t finalize_dead(struct special_table *t)
+/* What becomes of a special whose object was not marked. *lives: the object is to live on; what its finalizer may reach is marked already. Returns true if the special
+ * stays: a call that cannot be queued for want of memory keeps the object as it is, for the next cycle. */
+static bool outlives(struct span *s, const struct special *e, bool *lives)
+{
+    bool stays = false;
+    switch ((enum special_kind)e->kind) {
+    case SPECIAL_WEAK:
+        weak_clear_stw(e->weak.handle);
+        break;
+    case SPECIAL_FINALIZER:
+        stays = !finalize_queue_stw(span_object(s, e->index), e->finalizer.fn, e->finalizer.ctx);
+        *lives = true;
+        break;
+    case SPECIAL_CLEANUP:
+        stays = *lives || !cleanup_queue_stw(e->cleanup.fn, e->cleanup.arg);
+        break;
+    case SPECIAL_POOL:
+        stays = *lives;
+        break;
+    }
+    *lives |= stays;
+    return stays;
+}
+
+/* The object of entries [from, to) was not marked; those that stay are moved to *kept. */
+static bool dead_object(struct special_table *t, uint32_t from, uint32_t to, uint32_t *kept)
+{
+    bool lives = false;
+    for (uint32_t k = from; k < to; k++) {
+        struct special sp = t->e[k];
+        if (outlives(t->span, &sp, &lives))
+            t->e[(*kept)++] = sp;
+    }
+    return lives;
+}
+
+static uint64_t table_dead(struct special_table *t)
 {
     uint64_t bytes = 0;
     uint32_t kept = 0;
-    for (uint32_t k = 0; k < t->n; k++) {
-        struct special sp = t->e[k];
-        bool dead = !mark_is_set(t->span, sp.index);
-        if (dead) {
-            bits_set(span_marks(t->span), sp.index);
+    for (uint32_t k = 0, end; k < t->n; k = end) {
+        uint32_t index = t->e[k].index;
+        for (end = k + 1; end < t->n && t->e[end].index == index;)
+            end++;
+        if (mark_is_set(t->span, index)) {
+            memmove(&t->e[kept], &t->e[k], (end - k) * sizeof *t->e);
+            kept += end - k;
+        } else if (dead_object(t, k, end, &kept)) {
+            bits_set(span_marks(t->span), index);
             bytes += span_elem(t->span);
         }
-        if (!dead || !finalize_queue_stw(span_object(t->span, sp.index), sp.fn, sp.ctx))
-            t->e[kept++] = sp;
     }
     t->n = kept;
     return bytes;
@@ -176,7 +322,7 @@ uint64_t specials_dead_stw(void)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < specials.n; i++)
-        bytes += finalize_dead(specials.table[i]);
+        bytes += table_dead(specials.table[i]);
     for (size_t i = specials.n; i-- > 0;)
         drop_if_empty(specials.table[i]);
     return bytes;

@@ -1,25 +1,43 @@
-/* What is attached to an object without being in it: finalizers now; cleanups and weak pointers have their place here. */
+/* What is attached to an object without being in it: weak handles, a finalizer, cleanups; and what a pool holds. */
 #ifndef WEFT_GC_SPECIAL_H
 #define WEFT_GC_SPECIAL_H
 
 #include "gc/heap.h"
 #include "gc/mark.h"
 
-/* In the order in which the end of a mark treats the kinds of one object. To add a kind: a line here, its roots in specials_job_stw,
- * and what becomes of it when the object is dead in specials_dead_stw. */
-enum special_kind { SPECIAL_FINALIZER = 1 };
+/* In the order in which the end of a mark treats the kinds of one object: weak handles forget it before its finalizer is queued, and cleanups
+ * wait until it is found dead without a finalizer. To add a kind: a line here, what it holds in hold() of special.c, and what becomes
+ * of it when the object is dead in dead_object(). */
+enum special_kind { SPECIAL_WEAK = 1, SPECIAL_FINALIZER, SPECIAL_CLEANUP, SPECIAL_POOL };
 
 struct special {
     uint32_t index; /* of the object in its span */
     uint32_t kind;
-    weft_finalizer *fn;
-    void *ctx;      /* a root */
+    union {
+        struct { weft_weak *handle; uint64_t offset; } weak;       /* offset in the object; several per object */
+        struct { weft_finalizer *fn; void *ctx; } finalizer;       /* at most one */
+        struct { weft_fn *fn; void *arg; uint64_t id; } cleanup;   /* any number */
+        struct gc_pool *pool;                                      /* the object itself */
+    };
 };
 
 void specials_stop(void);
-/* -EEXIST: the object has one of this kind; -ENOMEM. */
+
+/* What follows is for live objects: (s, index) is one that the caller holds. */
+
+/* A further one of its kind; 0, -ENOMEM. */
 int special_add(struct span *s, struct special sp);
+/* -EEXIST: the object has one. */
+int special_add_only(struct span *s, struct special sp);
 bool special_remove(struct span *s, size_t index, enum special_kind kind); /* false: there was none */
+
+/* The handle for that offset; NULL: none. */
+weft_weak *special_weak(struct span *s, size_t index, uint64_t offset);
+/* Adds this one unless somebody was faster, and returns the one that holds; NULL: no memory. */
+weft_weak *special_weak_add(struct span *s, size_t index, uint64_t offset, weft_weak *handle);
+
+/* The object may be dead, and its memory another's by now: ids are never used again. false: there is none such. */
+bool special_cleanup_remove(const void *p, uint64_t id);
 
 /* In a stop: jobs that mark what specials hold. */
 size_t specials_jobs_stw(void);

@@ -41,6 +41,7 @@ struct fiber;
     X(WAIT_SLEEP, "sleep")                               \
     X(WAIT_IO, "IO wait")                                \
     X(WAIT_FINALIZER, "finalizer wait")                  \
+    X(WAIT_CLEANUP, "cleanup wait")                      \
     X(WAIT_SWEEP, "GC sweep wait")                       \
     X(WAIT_PROC, "waiting for a processor")              \
     X(WAIT_BLOCKING, "syscall")                          \

@@ -4,14 +4,15 @@
  * noticed runs it, on its thread's own stack with its registers saved on its own (sched_on_big_stack), so that it is scanned like any parked fiber; the new object is held
  * by a variable of that frame.
  *
- * Two fibers belong to the runtime: one runs finalizers, one sweeps behind a cycle (and collects when two minutes passed without). Both sleep when there is nothing to do. They are made at
- * the first need, so a program that has no finalizers has no fiber for them. */
+ * Some fibers belong to the runtime: one runs finalizers, up to a quarter as many as processors run cleanups, one sweeps behind a cycle (and collects when two
+ * minutes passed without). All sleep when there is nothing to do. They are made at the first need, so a program that has no finalizers has no fiber for them. */
 #include "sched/mutator.h"
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/world.h"
+#include "gc/type.h"
 #include "os/vm.h"
 #include <errno.h>
 #include <sched.h>
@@ -23,22 +24,23 @@ struct worker {
     struct lock lock;        /* RANK_WORKER */
     struct fiber *parked;    /* under lock */
     bool poked, made;        /* under lock */
+    /* fixed after mutator_start */
     weft_fn *fn;
     const char *name;
     enum wait_reason why;
+    enum gc_call_kind kind;  /* of those that run calls */
 };
 
-static void finalizer_fiber(void *arg);
-static void sweep_fiber(void *arg);
-static struct worker finalizers = { .fn = finalizer_fiber, .name = "finalizers", .why = WAIT_FINALIZER };
-static struct worker sweeper = { .fn = sweep_fiber, .name = "sweeper", .why = WAIT_SWEEP };
+#define CLEANERS_MAX 64u
+
+static struct worker finalizer, cleaner[CLEANERS_MAX], sweeper;
+static w_u64 executed[GC_CALLS]; /* rlx: figures */
 static w_u32 forced; /* sysmon wants a collection */
 
-static void worker_init(struct worker *w)
+static void worker_init(struct worker *w, weft_fn *fn, const char *name, enum wait_reason why)
 {
+    *w = (struct worker){ .fn = fn, .name = name, .why = why };
     lock_init(&w->lock, RANK_WORKER);
-    w->parked = NULL;
-    w->poked = w->made = false;
 }
 
 static void worker_poke(struct worker *w)
@@ -78,12 +80,13 @@ static void worker_wait(struct worker *w)
     lock_drop(&w->lock);
 }
 
-/* A finalizer has called weft_exit: that ends it, and this fiber; another one goes on. */
-static void finalizer_exited(void *arg)
+/* A call has ended by weft_exit: that ends it, and this fiber; another one goes on. */
+static void call_exited(void *arg)
 {
     struct worker *w = arg;
     struct m *m = rt_enter();
     m->cur->flags |= FIBER_SYSTEM;
+    add_rlx(&executed[w->kind], 1);
     lock_take(&w->lock);
     w->made = false;
     lock_drop(&w->lock);
@@ -91,15 +94,16 @@ static void finalizer_exited(void *arg)
     rt_leave(m_self());
 }
 
-static void finalizer_fiber(void *arg)
+/* Runs finalizers or cleanups. */
+static void calls_fiber(void *arg)
 {
     struct worker *w = arg;
-    weft_defer(finalizer_exited, w); /* without memory for that: then so it is */
+    weft_defer(call_exited, w); /* without memory for that: then so it is */
     struct deferred *own = m_self()->cur->defers;
     for (;;) {
-        struct gc_finalizer_call call;
+        struct gc_call call;
         struct m *m = rt_enter();
-        while (!gc_finalizer_take(&call)) {
+        while (!gc_call_take(w->kind, &call)) {
             worker_wait(w);
             m = m_self();
         }
@@ -107,15 +111,21 @@ static void finalizer_fiber(void *arg)
         m->cur->flags &= (uint16_t)~FIBER_SYSTEM; /* it runs the program's code now: dumps show it */
         *m->errno_at = 0; /* each is as if on a fiber of its own */
         rt_leave(m);
-        call.fn(call.obj, call.ctx);
+        if (w->kind == GC_FINALIZER)
+            call.finalizer(call.obj, call.arg);
+        else
+            call.cleanup(call.arg);
         fiber_run_defers(own);
-        call.obj = call.ctx = NULL;
+        call.obj = call.arg = NULL;
         __asm__ volatile("" : : "r"(&call) : "memory"); /* the stores happen: this frame must not keep the object */
         m = rt_enter();
         m->cur->flags |= FIBER_SYSTEM;
+        add_rlx(&executed[w->kind], 1);
         rt_leave(m);
     }
 }
+
+uint64_t mutator_calls_executed(enum gc_call_kind kind) { return load_rlx(&executed[kind]); }
 
 static void collect(void *why) { gc_collect((enum gc_why)(uintptr_t)why); }
 
@@ -163,7 +173,16 @@ static void host_stop(int reason) { world_stop(reason, true); }
 static void host_parallel(unsigned want, void (*fn)(void *, unsigned, unsigned), void *arg) { world_parallel(want, fn, arg); }
 static unsigned host_procs(void) { return nprocs(); }
 static uint64_t host_stack_bytes(void) { return stack_slots() * os_page_bytes(); }
-static void host_finalizers(void) { worker_poke(&finalizers); }
+static void host_calls(enum gc_call_kind kind)
+{
+    if (kind == GC_FINALIZER) {
+        worker_poke(&finalizer);
+        return;
+    }
+    uint64_t most = w_min(w_max(nprocs() / 4, 1u), CLEANERS_MAX);
+    for (uint64_t i = 0, n = w_min(most, gc_calls_waiting(kind)); i < n; i++)
+        worker_poke(&cleaner[i]);
+}
 static void host_sweep(void) { worker_poke(&sweeper); }
 
 static void host_scan(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker)
@@ -175,7 +194,7 @@ int mutator_start(void)
 {
     static const struct gc_host host = {
         .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .parallel = host_parallel, .procs = host_procs,
-        .stack_bytes = host_stack_bytes, .finalizers_ready = host_finalizers, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
+        .stack_bytes = host_stack_bytes, .calls_ready = host_calls, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
     };
     const struct config *c = &sched.cfg;
     struct gc_settings set = {
@@ -183,8 +202,14 @@ int mutator_start(void)
         .stress = (uint64_t)c->gcstress, .poison = c->gcpoison != 0, .verify = c->gcverify != 0, .trace = c->gctrace != 0,
         .madv_free = c->madvdontneed == 0,
     };
-    worker_init(&finalizers);
-    worker_init(&sweeper);
+    worker_init(&finalizer, calls_fiber, "finalizers", WAIT_FINALIZER);
+    worker_init(&sweeper, sweep_fiber, "sweeper", WAIT_SWEEP);
+    for (unsigned i = 0; i < CLEANERS_MAX; i++) {
+        worker_init(&cleaner[i], calls_fiber, "cleanups", WAIT_CLEANUP);
+        cleaner[i].kind = GC_CLEANUP;
+    }
+    for (unsigned k = 0; k < GC_CALLS; k++)
+        store_rlx(&executed[k], 0); /* rlx: alone */
     store_rlx(&forced, 0);
     return gc_start(&host, &set);
 }
@@ -290,6 +315,20 @@ void *weft_realloc(void *old, size_t size)
     return copy;
 }
 
+void *weft_realloc_array(const weft_type *type, void *old, size_t n)
+{
+    if (type == NULL)
+        return NULL;
+    struct m *m = rt_enter();
+    bool fits = old == NULL || (gc_object_base(old) == old && gc_object_shape(old) == type->shape);
+    size_t have = old != NULL ? gc_object_size(old) : 0;
+    rt_leave(m);
+    char *copy = fits ? alloc_typed(type, n) : NULL;
+    if (copy != NULL && old != NULL)
+        memcpy(copy, old, w_min(have, n * type->size));
+    return copy;
+}
+
 char *weft_strdup(const char *s)
 {
     size_t n = strlen(s) + 1;
@@ -315,6 +354,8 @@ weft_handle weft_handle_new(void *p) { INSIDE(weft_handle, gc_handle_new(p)); }
 void *weft_handle_get(weft_handle h) { INSIDE(void *, gc_handle_get(h)); }
 int weft_handle_free(weft_handle h) { INSIDE(int, gc_handle_free(h)); }
 int weft_set_finalizer(void *obj, weft_finalizer *fn, void *ctx) { INSIDE(int, gc_finalizer_set(obj, fn, ctx)); }
+int weft_add_cleanup(void *p, weft_fn *fn, void *arg, weft_cleanup *out) { INSIDE(int, gc_cleanup_add(p, fn, arg, out)); }
+bool weft_cleanup_stop(weft_cleanup c) { INSIDE(bool, gc_cleanup_stop(c)); }
 const weft_type *weft_type_make(size_t size, const size_t *offsets, size_t n) { INSIDE(const weft_type *, gc_type_make(size, offsets, n)); }
 
 const weft_type *weft_type_once(struct weft_type_once *once, size_t size, const size_t *offsets, size_t n)
@@ -329,6 +370,33 @@ const weft_type *weft_type_once(struct weft_type_once *once, size_t size, const 
         __atomic_store_n(&once->run, sched.run, __ATOMIC_RELEASE);
     }
     return t;
+}
+
+weft_weak *weft_weak_make(void *p)
+{
+    if (p == NULL)
+        return NULL;
+    struct m *m = rt_enter();
+    weft_weak *w = gc_weak_find(p);
+    if (w == NULL) {
+        weft_weak *fresh = mutator_alloc(m, GC_WEAK_BYTES, SHAPE_NOSCAN);
+        m = m_self();
+        if (fresh != NULL)
+            w = gc_weak_attach(p, fresh);
+    }
+    rt_leave(m);
+    return w;
+}
+
+void *weft_weak_get(const weft_weak *w)
+{
+    if (w == NULL)
+        return NULL;
+    struct m *m = rt_enter();
+    void *p = gc_weak_get(w);
+    __asm__ volatile("" : "+r"(p)); /* open from here on, where a stop looks: not taken from its complement after rt_leave */
+    rt_leave(m);
+    return p;
 }
 
 void weft_gc(void)

@@ -1,12 +1,14 @@
-/* The program's side of the heap: allocation, collections, the runtime's own fibers (finalizers, sweeping). */
+/* The program's side of the heap: allocation, collections, the runtime's own fibers (finalizers, cleanups, sweeping). */
 #ifndef WEFT_SCHED_MUTATOR_H
 #define WEFT_SCHED_MUTATOR_H
 
+#include "gc/gc.h"
 #include "sched/sched.h"
 
 int mutator_start(void);      /* the collector and its fibers; needs processors to exist */
 void mutator_end(void);
 void mutator_force_gc(void);  /* a collection on the runtime's own fiber, soon; by sysmon */
 void *mutator_alloc(struct m *m, size_t bytes, unsigned shape); /* inside the runtime; NULL: out of memory after a collection. For channels and timers */
+uint64_t mutator_calls_executed(enum gc_call_kind kind); /* finalizers or cleanups that have run; a figure */
 
 #endif
