@@ -1,8 +1,8 @@
-/* weft/sync.h - channels, select, locks, waiting, time.
+/* weft/sync.h - channels, select, locks, waiting, time, contexts, pools.
  *
- * Contracts: Go's language specification (channels, select), sync, time. What Go panics on is an error here.
+ * Contracts: Go's language specification (channels, select), sync, time, context. What Go panics on is an error here.
  * Every call that waits, but weft_once_do, has a form with a deadline (a time of weft_now(); 0: none), which gives -ETIMEDOUT.
- * All objects but channels and timers are plain structs, zero-initialised, of the caller's; they must not be copied once used. */
+ * All objects but channels, timers, contexts and pools are plain structs, zero-initialised, of the caller's; they must not be copied once used. */
 #ifndef WEFT_SYNC_H
 #define WEFT_SYNC_H
 
@@ -139,6 +139,53 @@ WEFT_API weft_timer *weft_timer_func(int64_t ns, int64_t period_ns, weft_fn *fn,
 WEFT_API weft_chan *weft_timer_chan(weft_timer *t);
 WEFT_API bool weft_timer_stop(weft_timer *t);
 WEFT_API bool weft_timer_reset(weft_timer *t, int64_t ns);
+
+/* ---- contexts ------------------------------------------------------------------------------------ */
+
+/* What a task hands on to those it starts: whether it is cancelled, till when it has time, and values. A collected object that does not
+ * change but for being cancelled; NULL is the context without anything, which never is. Who derives a context keeps it alive until it is
+ * cancelled, so cancel each that you make, also when all went well. Contract: Go's package context. All may be called from anywhere; none blocks; those that
+ * make one may collect, and return NULL without memory. */
+typedef struct weft_ctx weft_ctx;
+/* One that can be cancelled, and is when its parent is. */
+WEFT_API weft_ctx *weft_ctx_cancellable(weft_ctx *parent);
+/* The same, and it is cancelled at deadline (a time of weft_now(); 0: none), if its parent's is not sooner anyway. */
+WEFT_API weft_ctx *weft_ctx_until(weft_ctx *parent, int64_t deadline);
+/* One with a value under a key: an address that is yours. NULL is no key. */
+WEFT_API weft_ctx *weft_ctx_with(weft_ctx *parent, const void *key, void *value);
+/* One with the parent's values only: for what is to go on when the parent is cancelled. */
+WEFT_API weft_ctx *weft_ctx_detached(weft_ctx *parent);
+/* When parent is cancelled (at once if it is), fn(arg) runs on a fiber of its own; NULL also for fn NULL. _stop: true: it will not run; false: it was started, or stopped
+ * already. weft_ctx_cancel of the returned context starts fn. */
+WEFT_API weft_ctx *weft_ctx_after(weft_ctx *parent, weft_fn *fn, void *arg);
+WEFT_API bool weft_ctx_after_stop(weft_ctx *c);
+
+/* Cancels c and all that is derived from it; when it returns, all of them are. The first cause stays. 0, also if it was cancelled before; -EINVAL: c cannot be
+ * cancelled by itself (NULL, of weft_ctx_with, _detached), or cause is not a negative errno. */
+WEFT_API int weft_ctx_cancel(weft_ctx *c);
+WEFT_API int weft_ctx_cancel_as(weft_ctx *c, int cause);
+/* 0, -ECANCELED, or -ETIMEDOUT (the deadline passed). cause: what weft_ctx_cancel_as was given; else the same. */
+WEFT_API int weft_ctx_err(const weft_ctx *c);
+WEFT_API int weft_ctx_cause(const weft_ctx *c);
+/* A channel that is closed when c is cancelled, for weft_select; NULL, which is never ready, if c cannot be. To sleep unless cancelled:
+ * weft_chan_recv_until(weft_ctx_done(c), NULL, weft_now() + ns) == -ETIMEDOUT. */
+WEFT_API weft_chan *weft_ctx_done(const weft_ctx *c);
+/* When c will be cancelled, 0: not by time. Fits all _until calls. */
+WEFT_API int64_t weft_ctx_deadline(const weft_ctx *c);
+/* The value of the nearest context up from c that has one under that key; NULL: none. */
+WEFT_API void *weft_ctx_get(const weft_ctx *c, const void *key);
+
+/* ---- pools ---------------------------------------------------------------------------------------- */
+
+/* Objects to use again instead of allocating them. What is in a pool may vanish at any time, as it does when two collections passed without its being taken.
+ * A collected object. Contract: Go's sync.Pool. */
+typedef struct weft_pool weft_pool;
+/* make(arg), which may be NULL, makes what get returns when the pool is empty. NULL: no memory. */
+WEFT_API weft_pool *weft_pool_new(void *(*make)(void *arg), void *arg);
+/* Some object that was put, mostly one that was put on this processor last; else what make returns, or NULL without it. Does not block, but make may. May collect. */
+WEFT_API void *weft_pool_get(weft_pool *pool);
+/* x, which is a pointer into the heap (others are not looked after) and no longer the caller's. NULL is ignored. Does not block; may collect. */
+WEFT_API void weft_pool_put(weft_pool *pool, void *x);
 
 WEFT_END_DECLS
 #endif

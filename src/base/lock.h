@@ -18,6 +18,7 @@ enum lock_rank {
     RANK_GC = 1,    /* gc/cycle.c: one collection at a time (held across a stop) */
     RANK_FD,        /* sched/fd.c: one descriptor */
     RANK_USERTIMER, /* sched/usertimer.c: start and stop of one timer */
+    RANK_CTX,       /* sched/ctx.c: a tree of contexts */
     RANK_CHAN,      /* sched/chan.c: a channel; several in address order (select) */
     RANK_LOT,       /* sched/lot.c: a bucket of waiters by address: mutex, rwmutex, cond, waitgroup, sema */
     RANK_WORKER,    /* sched/mutator.c: a fiber of the runtime that sleeps until poked */

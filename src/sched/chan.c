@@ -412,15 +412,11 @@ static struct chan_waiter **close_queue(weft_chan *c, struct chan_queue *q, stru
     return last;
 }
 
-int weft_chan_close(weft_chan *c)
+int chan_close_inside(weft_chan *c)
 {
-    if (c == NULL)
-        return -EINVAL;
-    struct m *m = rt_enter();
     lock_take(&c->lock);
     if (load_rlx(&c->closed) != 0) { /* rlx: under the lock */
         lock_drop(&c->lock);
-        rt_leave(m);
         return -EPIPE;
     }
     store_rel(&c->closed, 1); /* rel: publishes the final count, and all that was done before the close; acq in weft_chan_try_recv */
@@ -432,8 +428,17 @@ int weft_chan_close(weft_chan *c)
         chain = chain->next; /* before its frame may go */
         sched_ready_tail(f);
     }
-    rt_leave(m);
     return 0;
+}
+
+int weft_chan_close(weft_chan *c)
+{
+    if (c == NULL)
+        return -EINVAL;
+    struct m *m = rt_enter();
+    int r = chan_close_inside(c);
+    rt_leave(m);
+    return r;
 }
 
 size_t weft_chan_len(weft_chan *c)

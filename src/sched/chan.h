@@ -48,6 +48,8 @@ void chan_dequeue(struct chan_queue *q, struct chan_waiter *w); /* w is queued t
 
 /* weft_chan_try_send without the doors, for callbacks of timers. */
 int chan_try_send_inside(weft_chan *c, const void *elem);
+/* weft_chan_close without the doors. */
+int chan_close_inside(weft_chan *c);
 /* Drops what is buffered. */
 void chan_drain_inside(weft_chan *c);
 
