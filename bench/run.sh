@@ -48,6 +48,9 @@ timers          | timers 100000      | 2 | 5 | go             | ns_per_op go=1; 
 mem-stats-1     | mem_stats 1        | 2 | 5 | go             | p50_ns go=1; p99_ns
 mem-stats-1000  | mem_stats 1000     | 2 | 5 | go             | p50_ns go=1; p99_ns
 mem-stats-100000 | mem_stats 100000 1000 | 2 | 5 | go          | p50_ns go=1; p99_ns
+finalizer       | specials finalizer | 2 | 5 | go             | ns_per_op go=1; run_ns go=1
+cleanup         | specials cleanup   | 2 | 5 | go             | ns_per_op go=1; run_ns go=1
+weak            | specials weak      | 2 | 5 | go             | ns_per_op go=1; again_ns go=1; get_ns go=1
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
 TABLE
 }

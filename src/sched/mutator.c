@@ -24,6 +24,7 @@ struct worker {
     struct lock lock;        /* RANK_WORKER */
     struct fiber *parked;    /* under lock */
     bool poked, made;        /* under lock */
+    w_u64 executed;          /* calls; written by its fiber; rlx: a figure */
     /* fixed after mutator_start */
     weft_fn *fn;
     const char *name;
@@ -34,7 +35,6 @@ struct worker {
 #define CLEANERS_MAX 64u
 
 static struct worker finalizer, cleaner[CLEANERS_MAX], sweeper;
-static w_u64 executed[GC_CALLS]; /* rlx: figures */
 static w_u32 forced; /* sysmon wants a collection */
 
 static void worker_init(struct worker *w, weft_fn *fn, const char *name, enum wait_reason why)
@@ -86,12 +86,27 @@ static void call_exited(void *arg)
     struct worker *w = arg;
     struct m *m = rt_enter();
     m->cur->flags |= FIBER_SYSTEM;
-    add_rlx(&executed[w->kind], 1);
+    store_rlx(&w->executed, load_rlx(&w->executed) + 1);
     lock_take(&w->lock);
     w->made = false;
     lock_drop(&w->lock);
     worker_poke(w);
     rt_leave(m_self());
+}
+
+/* Waits for a call. The fiber is the runtime's own until it has one, and runs the program's code from then on: dumps show it. */
+static void next_call(struct worker *w, struct gc_call *call)
+{
+    struct m *m = rt_enter();
+    m->cur->flags |= FIBER_SYSTEM;
+    while (!gc_call_take(w->kind, call)) {
+        worker_wait(w);
+        m = m_self();
+    }
+    PROBE(finalizer_run, call->obj, 0, 0);
+    m->cur->flags &= (uint16_t)~FIBER_SYSTEM;
+    *m->errno_at = 0; /* each is as if on a fiber of its own */
+    rt_leave(m);
 }
 
 /* Runs finalizers or cleanups. */
@@ -102,15 +117,7 @@ static void calls_fiber(void *arg)
     struct deferred *own = m_self()->cur->defers;
     for (;;) {
         struct gc_call call;
-        struct m *m = rt_enter();
-        while (!gc_call_take(w->kind, &call)) {
-            worker_wait(w);
-            m = m_self();
-        }
-        PROBE(finalizer_run, call.obj, 0, 0);
-        m->cur->flags &= (uint16_t)~FIBER_SYSTEM; /* it runs the program's code now: dumps show it */
-        *m->errno_at = 0; /* each is as if on a fiber of its own */
-        rt_leave(m);
+        next_call(w, &call);
         if (w->kind == GC_FINALIZER)
             call.finalizer(call.obj, call.arg);
         else
@@ -118,14 +125,19 @@ static void calls_fiber(void *arg)
         fiber_run_defers(own);
         call.obj = call.arg = NULL;
         __asm__ volatile("" : : "r"(&call) : "memory"); /* the stores happen: this frame must not keep the object */
-        m = rt_enter();
-        m->cur->flags |= FIBER_SYSTEM;
-        add_rlx(&executed[w->kind], 1);
-        rt_leave(m);
+        store_rlx(&w->executed, load_rlx(&w->executed) + 1);
     }
 }
 
-uint64_t mutator_calls_executed(enum gc_call_kind kind) { return load_rlx(&executed[kind]); }
+uint64_t mutator_calls_executed(enum gc_call_kind kind)
+{
+    if (kind == GC_FINALIZER)
+        return load_rlx(&finalizer.executed); /* rlx, here and below: figures */
+    uint64_t n = 0;
+    for (unsigned i = 0; i < CLEANERS_MAX; i++)
+        n += load_rlx(&cleaner[i].executed);
+    return n;
+}
 
 static void collect(void *why) { gc_collect((enum gc_why)(uintptr_t)why); }
 
@@ -208,8 +220,6 @@ int mutator_start(void)
         worker_init(&cleaner[i], calls_fiber, "cleanups", WAIT_CLEANUP);
         cleaner[i].kind = GC_CLEANUP;
     }
-    for (unsigned k = 0; k < GC_CALLS; k++)
-        store_rlx(&executed[k], 0); /* rlx: alone */
     store_rlx(&forced, 0);
     return gc_start(&host, &set);
 }
