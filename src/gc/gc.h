@@ -159,6 +159,12 @@ static inline void *gc_weak_get(const weft_weak *w)
     return h == 0 ? NULL : (void *)(uintptr_t)~h;
 }
 
+/* ---- watches: for who knows an object by a pointer that is no root ----------------------------------------------- */
+
+/* When obj, the start of a live object, is found dead for good, dead_stw(obj) is called in that stop, under the lock of specials. 0, -EEXIST, -ENOMEM. */
+int gc_watch(void *obj, void (*dead_stw)(void *obj));
+bool gc_unwatch(void *obj); /* false: it was not watched */
+
 /* ---- pools: what they hold is turned over by each cycle -------------------------------------------------------- */
 
 struct gc_pool_side; /* an object of the heap; its contents are sched's */

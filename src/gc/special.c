@@ -202,6 +202,20 @@ bool special_cleanup_remove(const void *p, uint64_t id)
     return found;
 }
 
+/* ---- watches --------------------------------------------------------------------------------------------------- */
+
+int gc_watch(void *obj, void (*dead_stw)(void *obj))
+{
+    struct span *s = heap_span_of(obj);
+    return special_add_only(s, (struct special){ .index = (uint32_t)span_index(s, obj), .kind = SPECIAL_WATCH, .dead_stw = dead_stw });
+}
+
+bool gc_unwatch(void *obj)
+{
+    struct span *s = heap_span_of(obj);
+    return special_remove(s, span_index(s, obj), SPECIAL_WATCH);
+}
+
 /* ---- pools ------------------------------------------------------------------------------------------------------- */
 
 int gc_pool_add(struct gc_pool *pool)
@@ -242,6 +256,8 @@ static void hold(struct span *s, const struct special *e, struct marker *m)
     case SPECIAL_CLEANUP:
         mark_word(m, (uintptr_t)e->cleanup.arg);
         break;
+    case SPECIAL_WATCH:
+        break;
     case SPECIAL_POOL:
         pool_turn(e->pool);
         mark_word(m, (uintptr_t)e->pool->victim);
@@ -277,6 +293,11 @@ static bool outlives(struct span *s, const struct special *e, bool *lives)
         break;
     case SPECIAL_CLEANUP:
         stays = *lives || !cleanup_queue_stw(e->cleanup.fn, e->cleanup.arg);
+        break;
+    case SPECIAL_WATCH:
+        stays = *lives;
+        if (!stays)
+            e->dead_stw(span_object(s, e->index));
         break;
     case SPECIAL_POOL:
         stays = *lives;

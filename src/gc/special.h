@@ -8,7 +8,7 @@
 /* In the order in which the end of a mark treats the kinds of one object: weak handles forget it before its finalizer is queued, and cleanups
  * wait until it is found dead without a finalizer. To add a kind: a line here, what it holds in hold() of special.c, and what becomes
  * of it when the object is dead in dead_object(). */
-enum special_kind { SPECIAL_WEAK = 1, SPECIAL_FINALIZER, SPECIAL_CLEANUP, SPECIAL_POOL };
+enum special_kind { SPECIAL_WEAK = 1, SPECIAL_FINALIZER, SPECIAL_CLEANUP, SPECIAL_WATCH, SPECIAL_POOL };
 
 struct special {
     uint32_t index; /* of the object in its span */
@@ -17,6 +17,7 @@ struct special {
         struct { weft_weak *handle; uint64_t offset; } weak;       /* offset in the object; several per object */
         struct { weft_finalizer *fn; void *ctx; } finalizer;       /* at most one */
         struct { weft_fn *fn; void *arg; uint64_t id; } cleanup;   /* any number */
+        void (*dead_stw)(void *obj);                               /* at most one; see gc_watch */
         struct gc_pool *pool;                                      /* the object itself */
     };
 };

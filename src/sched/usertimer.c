@@ -4,12 +4,11 @@
  * for it, keeps the timer: weft_timer_chan(weft_timer_new(...)) is enough.
  *
  * Reachability. The heap of timers is not memory of the collector, and finds the timer by a pointer that is no root: a timer on a channel that nobody
- * can receive from is as good as none. Before its memory may be used anew, it must be out of that heap; for this it has a finalizer, which stops it. (The
- * other way, asking for each timer in the heap after each mark whether it still lives, would cost a cache miss per timer in the stop; this costs
- * something for the dead ones only, outside of it.) The object survives until its finalizer has run, so a tick in between goes to valid memory. It reaches
- * no other object, so no cycle of finalizers can come of it. The program cannot set a finalizer of its own on a timer.
- * A timer with a function does reach something, and must run though nobody holds it: it has no finalizer, and is a root while it waits (TIMER_ROOT in
- * timer.c). Being an object that is scanned, it keeps arg.
+ * can receive from is as good as none. So, exactly while it waits there, a timer is watched (gc_watch): the stop that finds it dead takes it out. A timer that was
+ * stopped or has fired is garbage like any other. (Two other ways lost: asking each timer in the heap after each mark whether it still lives costs a cache miss per
+ * timer in the stop; a finalizer keeps each dead one, stopped or not, for a further cycle: starting and stopping cost twice as much, and the heap grew fourfold.)
+ * A timer with a function does reach something, and must run though nobody holds it: it is a root while it waits (TIMER_ROOT in timer.c). Being an object that is
+ * scanned, it keeps arg. So is a timer for whose watch there is no memory.
  *
  * No old tick. A tick is sent by the callback, under the channel's lock only; stop and reset hold the timer's own lock, take it out of the heap, wait for a callback under way,
  * and drop what is in the channel. After that nothing of before can be received. As in Go, a tick that had been sent but not received counts as "it was running". */
@@ -17,6 +16,7 @@
 #include "os/clock.h"
 #include "sched/chan.h"
 #include "sched/sched.h"
+#include <errno.h>
 #include <stddef.h>
 
 struct weft_timer {
@@ -39,10 +39,13 @@ static inline weft_chan *chan_of(struct weft_timer *t)
     return &((struct chan_timer *)t)->chan;
 }
 
-/* Nobody took the last tick: this one is dropped. */
+/* If nobody took the last tick, this one is dropped. */
 static void send_tick(void *arg, int64_t now_ns)
 {
-    (void)chan_try_send_inside(chan_of(arg), &now_ns);
+    struct weft_timer *t = arg;
+    if (t->timer.period_ns <= 0)
+        gc_unwatch(t);
+    (void)chan_try_send_inside(chan_of(t), &now_ns);
 }
 
 /* Without memory for a fiber the run is late, not lost. */
@@ -66,13 +69,16 @@ static void timer_init(struct weft_timer *t, int64_t period_ns, void (*fn)(void 
     lock_init(&t->lock, RANK_USERTIMER);
 }
 
-static void unreachable(void *obj, void *ctx)
+static void dead_stw(void *obj)
 {
-    (void)ctx;
     struct weft_timer *t = obj;
-    rt_enter();
-    timer_stop(&t->timer);
-    rt_leave(m_self());
+    timer_cancel(&t->timer);
+}
+
+static void start(struct weft_timer *t, int64_t ns)
+{
+    t->timer.root = t->fn != NULL || gc_watch(t, dead_stw) == -ENOMEM;
+    timer_start(&t->timer, when_after(ns));
 }
 
 weft_timer *weft_timer_new(int64_t ns, int64_t period_ns)
@@ -87,11 +93,9 @@ weft_timer *weft_timer_new(int64_t ns, int64_t period_ns)
     ct->chan.cap = 1;
     timer_init(&ct->t, period_ns, send_tick);
     rt_enter();
-    int r = gc_finalizer_set(ct, unreachable, NULL);
-    if (r == 0)
-        timer_start(&ct->t.timer, when_after(ns));
+    start(&ct->t, ns);
     rt_leave(m_self());
-    return r == 0 ? &ct->t : NULL;
+    return &ct->t;
 }
 
 weft_timer *weft_timer_func(int64_t ns, int64_t period_ns, weft_fn *fn, void *arg)
@@ -102,12 +106,11 @@ weft_timer *weft_timer_func(int64_t ns, int64_t period_ns, weft_fn *fn, void *ar
     if (t == NULL)
         return NULL;
     timer_init(t, period_ns, run_fn);
-    t->timer.root = true;
     t->fn = fn;
     t->arg = arg;
     t->site = __builtin_return_address(0);
     rt_enter();
-    timer_start(&t->timer, when_after(ns));
+    start(t, ns);
     rt_leave(m_self());
     return t;
 }
@@ -120,6 +123,8 @@ weft_chan *weft_timer_chan(weft_timer *t)
 static bool stop_locked(struct weft_timer *t)
 {
     bool was = timer_stop(&t->timer);
+    if (t->fn == NULL)
+        gc_unwatch(t);
     if (t->fn == NULL && load_rlx(&chan_of(t)->count) != 0) { /* rlx: only the callback fills it, and that is over */
         chan_drain_inside(chan_of(t));
         was = true;
@@ -142,7 +147,7 @@ bool weft_timer_reset(weft_timer *t, int64_t ns)
     rt_enter();
     lock_take(&t->lock);
     bool was = stop_locked(t);
-    timer_start(&t->timer, when_after(ns));
+    start(t, ns);
     lock_drop(&t->lock);
     rt_leave(m_self());
     return was;
