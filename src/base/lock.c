@@ -2,13 +2,18 @@
  *
  * [LOCK] Word 0: free; 1: held, nobody sleeps; 2: held, somebody may sleep. Who cannot take it at once spins a little
  * (a holder needs well under a microsecond), then writes 2 and sleeps as long as it reads 2. Having slept, it takes
- * the lock as 2, for it cannot know whether others still sleep. Who frees a 2 wakes one. */
+ * the lock as 2, for it cannot know whether others still sleep. Who frees a 2 wakes one.
+ *
+ * Each look takes the cache line away from the holder, which mostly wants the lock again at once. So looks become rarer, up to one in 64 pauses: two processors
+ * on one channel then take turns of many elements instead of one, at 14 ns an element instead of 49. */
 #include "base/lock.h"
 #include <errno.h>
 #include <linux/futex.h>
 #include "base/syscall.h"
 
-#define SPINS 100
+#define PAUSES_FIRST 4u  /* before the first look; twice as many before each further one */
+#define PAUSES_MOST 64u
+#define LOOKS 8
 
 void lock_init(struct lock *l, enum lock_rank rank)
 {
@@ -17,8 +22,11 @@ void lock_init(struct lock *l, enum lock_rank rank)
 
 void lock_slow(struct lock *l)
 {
-    for (int i = 0; i < SPINS; i++) {
-        cpu_relax();
+    unsigned pauses = PAUSES_FIRST;
+    for (int i = 0; i < LOOKS; i++) {
+        for (unsigned k = 0; k < pauses; k++)
+            cpu_relax();
+        pauses = w_min(2 * pauses, PAUSES_MOST);
         /* rlx: a look before the expensive try; cas_acq: as in lock_take */
         if (load_rlx(&l->word) == 0 && cas_acq(&l->word, 0, 1))
             return;
