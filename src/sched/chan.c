@@ -397,21 +397,27 @@ weft_chan *weft_chan_make_noscan(size_t elem_size, size_t capacity)
     return chan_make(elem_size, capacity, false);
 }
 
-/* Moves all waiters of q to the end of the chain *last; they get ok = false. A receiver's memory is zeroed. */
-static struct chan_waiter **close_queue(weft_chan *c, struct chan_queue *q, struct chan_waiter **last)
+#define CLOSE_BATCH 64
+
+/* Takes up to n waiters, receivers first; they get ok = false. A receiver's memory is zeroed. */
+static size_t close_some(weft_chan *c, struct fiber **woken, size_t n)
 {
     struct chan_waiter *w;
-    while ((w = take_waiter(q)) != NULL) {
-        if (q == &c->recvq && w->elem != NULL)
+    size_t k = 0;
+    while (k < n && (w = take_waiter(&c->recvq)) != NULL) {
+        if (w->elem != NULL)
             elem_zero(w->elem, c->elem_size);
         w->ok = false;
-        *last = w;
-        last = &w->next;
+        woken[k++] = w->fiber;
     }
-    *last = NULL;
-    return last;
+    while (k < n && (w = take_waiter(&c->sendq)) != NULL) {
+        w->ok = false;
+        woken[k++] = w->fiber;
+    }
+    return k;
 }
 
+/* Once it is closed nobody queues any more, so waiters may be woken in batches, with the lock dropped in between: few enough to be in the cache still. */
 int chan_close_inside(weft_chan *c)
 {
     lock_take(&c->lock);
@@ -420,14 +426,15 @@ int chan_close_inside(weft_chan *c)
         return -EPIPE;
     }
     store_rel(&c->closed, 1); /* rel: publishes the final count, and all that was done before the close; acq in weft_chan_try_recv */
-    struct chan_waiter *chain;
-    close_queue(c, &c->sendq, close_queue(c, &c->recvq, &chain));
+    struct fiber *woken[CLOSE_BATCH];
+    size_t n;
+    do {
+        n = close_some(c, woken, CLOSE_BATCH);
+        lock_drop(&c->lock);
+        sched_ready_many(woken, n);
+        lock_take(&c->lock);
+    } while (n == CLOSE_BATCH);
     lock_drop(&c->lock);
-    while (chain != NULL) {
-        struct fiber *f = chain->fiber;
-        chain = chain->next; /* before its frame may go */
-        sched_ready_tail(f);
-    }
     return 0;
 }
 

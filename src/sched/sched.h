@@ -260,8 +260,9 @@ void park_unlock(struct fiber *f, void *lock);
 /* f becomes runnable, next on this processor. f must be parked or about to be (its commit under way), and readied once per park. Callable by a machine
  * with or without a P. */
 void sched_ready(struct fiber *f);
-/* The same, at the tail of the queue: for many at once. */
+/* The same, at the tail of the queue; and for many at once. */
 void sched_ready_tail(struct fiber *f);
+void sched_ready_many(struct fiber *const *f, size_t n);
 void fiber_yield(void);
 /* Starts a task from inside, or from a thread of the runtime without a machine. site: creation pc. 0, -ENOMEM, -EINVAL (stack size). */
 int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site, uint32_t flags, void *group);

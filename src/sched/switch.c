@@ -309,9 +309,9 @@ void sched_ready(struct fiber *f)
     proc_wake();
 }
 
-void sched_ready_tail(struct fiber *f)
+/* Without waking a machine for it. */
+static void ready_tail(struct m *m, struct fiber *f)
 {
-    struct m *m = m_self();
     PROBE(fiber_ready, f->id, m != NULL && m->cur != NULL ? m->cur->id : 0, 0);
     store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: as in sched_ready */
     struct p *p = m != NULL ? m->p : NULL;
@@ -322,7 +322,21 @@ void sched_ready_tail(struct fiber *f)
         globq_put((runnable)f);
         lock_drop(&sched.lock);
     }
-    fence_seq(); /* the store of tail or list before the looks of proc_wake */
+}
+
+void sched_ready_tail(struct fiber *f)
+{
+    sched_ready_many(&f, 1);
+}
+
+void sched_ready_many(struct fiber *const *f, size_t n)
+{
+    if (n == 0)
+        return;
+    struct m *m = m_self();
+    for (size_t i = 0; i < n; i++)
+        ready_tail(m, f[i]);
+    fence_seq(); /* the stores of tail or list before the looks of proc_wake */
     proc_wake();
 }
 
