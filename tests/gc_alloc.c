@@ -161,6 +161,32 @@ Test(gc_alloc, pages_against_a_model)
     th_end();
 }
 
+#define MIB (1u << 20)
+static char *held[64];
+static void hold_mib(void)
+{
+    for (int i = 0; i < 64; i++)
+        held[i] = th_alloc(MIB, SHAPE_NOSCAN);
+}
+
+Test(gc_alloc, dead_large_objects_make_room_for_new_ones)
+{
+    BEGIN();
+    gc_set_percent(-1);
+    hold_mib();
+    struct pages_stats before, after;
+    pages_stats(&before);
+    for (int round = 0; round < 5; round++) {
+        memset(held, 0, sizeof held);
+        test_wipe_stack();
+        th_collect(GC_WHY_PERIODIC); /* leaves all to be swept */
+        hold_mib();
+    }
+    pages_stats(&after);
+    cr_assert(after.sys_bytes <= before.sys_bytes + 4 * MIB, "%lu MiB became %lu", before.sys_bytes / MIB, after.sys_bytes / MIB);
+    th_end();
+}
+
 Test(gc_alloc, types_are_shared_and_checked)
 {
     BEGIN();

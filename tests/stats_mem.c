@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
+#include "base/offheap.h"
+#include "gc/pages.h"
 
 static uint64_t wall_ns(void)
 {
@@ -197,6 +199,45 @@ static void exact(void *arg)
 }
 
 Test(stats_mem, counts_are_exact) { run_exactly(1, exact); }
+
+/* Off-heap memory and the heap's tables, each byte under one name. */
+static void once(void *arg)
+{
+    (void)arg;
+    weft_maxprocs(weft_maxprocs(0) + 2);
+    for (int i = 0; i < 20; i++)
+        weft_alloc_typed(WEFT_TYPE(struct pair, a, b));
+    memset(&now, 0, sizeof now);
+    read_stats();
+    uint64_t mapped = 0;
+    for (int i = 0; i < OFF_PURPOSES; i++) {
+        struct off_stats s;
+        off_stats((enum off_purpose)i, &s);
+        mapped += s.mapped_bytes;
+    }
+    struct pages_stats pg;
+    pages_stats(&pg);
+    cr_assert_eq(now.mcache_sys + now.gc_sys + now.buck_hash_sys + now.other_sys, mapped + pg.tables_sys_bytes);
+    cr_assert_eq(now.mspan_sys, pg.spans_sys_bytes);
+}
+
+Test(stats_mem, every_byte_is_counted_once) { run_exactly(2, once); }
+
+struct two { void *a, *b; };
+static void impossible(void *arg)
+{
+    (void)arg;
+    memset(&now, 0, sizeof now);
+    uint32_t cycles = read_stats()->num_gc;
+    cr_assert_null(weft_alloc((size_t)1 << 50));
+    cr_assert_null(weft_alloc_noscan(SIZE_MAX));
+    cr_assert_null(weft_alloc_array(WEFT_TYPE(struct two, a, b), SIZE_MAX / 2));
+    cr_assert_null(weft_alloc_array(WEFT_TYPE(struct two, a, b), (size_t)1 << 50));
+    cr_assert_null(weft_realloc(weft_alloc(10), (size_t)1 << 50));
+    cr_assert_eq(read_stats()->num_gc, cycles, "no collection makes room for them");
+}
+
+Test(stats_mem, an_impossible_size_costs_no_collection) { run_exactly(1, impossible); }
 
 static void many_cycles(void *arg)
 {

@@ -209,6 +209,8 @@ static void *large(uint32_t shape, size_t bytes, bool *want_gc)
     return span_base(s);
 }
 
+bool gc_alloc_possible(size_t bytes) { return bytes <= w_min(heap.reserved, LARGE_MAX_PAGES << PAGE_SHIFT); }
+
 void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want_gc)
 {
     if (unlikely(heap.stress != 0) && ++c->priv->stress_count >= heap.stress) {

@@ -65,14 +65,16 @@ static struct span *take_unswept(struct central *c)
     return s;
 }
 
-bool central_sweep_one(struct central *c)
+bool central_sweep_one(struct central *c, size_t *freed)
 {
     struct span *s = take_unswept(c);
     if (s == NULL)
         return false;
-    if (span_sweep(s) == s->nobj)
+    if (span_sweep(s) == s->nobj) {
+        if (freed != NULL)
+            *freed = s->npages;
         span_free(s);
-    else
+    } else
         central_put(c, s);
     sweep_leave();
     return true;
@@ -110,8 +112,9 @@ void central_unsweep_stw(struct central *c)
 struct span *central_large(uint32_t shape, size_t bytes)
 {
     size_t n = bytes / HEAP_PAGE + (bytes % HEAP_PAGE != 0);
-    if (n > LARGE_MAX_PAGES)
+    if (!gc_alloc_possible(bytes))
         return NULL;
+    sweep_large(n);
     struct span *s = span_new(shape, CLASS_LARGE, n);
     if (s == NULL)
         return NULL;

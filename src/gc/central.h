@@ -20,8 +20,8 @@ struct span *central_get(uint32_t shape, unsigned cls);
 void central_put(struct central *c, struct span *s);
 /* In a stop: all spans become unswept. */
 void central_unsweep_stw(struct central *c);
-/* Sweeps one span of the list: false when there is none. Empty ones give their pages back. */
-bool central_sweep_one(struct central *c);
+/* Sweeps one span of the list: false when there is none. Empty ones give their pages back; *freed (NULL: not asked): how many. */
+bool central_sweep_one(struct central *c, size_t *freed);
 
 /* A large object with its one slot taken and zeroed. NULL: out of memory. */
 struct span *central_large(uint32_t shape, size_t bytes);

@@ -111,6 +111,8 @@ static inline void *gc_alloc_fast(struct gc_cache *c, size_t bytes, unsigned bas
     return gc_run_take(&c->basic[basic_shape].run[cls], gc_class_size[cls]);
 }
 
+/* Could an empty heap hold it? If not, to collect for it is in vain. */
+bool gc_alloc_possible(size_t bytes);
 /* Refills and large objects. *want_gc is set when a cycle is due: the caller lets gc_collect run on a big stack before it goes back to the
  * program; the object returned is already the program's. NULL: out of memory (the caller collects and tries once more). */
 void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want_gc);
@@ -181,6 +183,7 @@ uint64_t gc_cycles_begun(void);
 /* ---- the rest of the public calls, once inside --------------------------------------------------------- */
 
 const weft_type *gc_type_make(size_t size, const size_t *offsets, size_t n);
+size_t gc_type_size(const weft_type *t);
 void *gc_object_base(const void *p);
 size_t gc_object_size(const void *p);
 bool gc_in_heap(const void *p); /* in its range of addresses */

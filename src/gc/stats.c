@@ -65,15 +65,18 @@ static void count(weft_mem_stats *out)
     out->alloc = out->heap_alloc = out->total_alloc - freed;
 }
 
-static uint64_t cache_bytes(void)
+/* Of caches: the struct that lies in the host's own memory, and *off, what is OFF_GC's. */
+static uint64_t cache_bytes(uint64_t *off)
 {
-    uint64_t n = 0;
+    uint64_t hosts = 0;
+    *off = 0;
     for (struct gc_cache_priv *pv = heap.caches; pv != NULL; pv = pv->next) {
-        n += sizeof *pv->cache + pv->cache->nshapes * sizeof *pv->cache->shapes;
+        hosts += sizeof *pv->cache;
+        *off += sizeof *pv + pv->cache->nshapes * sizeof *pv->cache->shapes;
         for (uint32_t i = SHAPE_TYPED; i < pv->cache->nshapes; i++)
-            n += pv->cache->shapes[i] != NULL ? sizeof **pv->cache->shapes : 0;
+            *off += pv->cache->shapes[i] != NULL ? sizeof **pv->cache->shapes : 0;
     }
-    return n;
+    return hosts + *off;
 }
 
 static struct off_stats offheap(enum off_purpose why)
@@ -86,6 +89,7 @@ static struct off_stats offheap(enum off_purpose why)
 void gc_fill_stats(weft_mem_stats *out)
 {
     size_t size = out->size;
+    uint64_t caches_off;
     struct pages_stats pg;
     memset(out, 0, sizeof *out);
     out->size = size;
@@ -98,8 +102,8 @@ void gc_fill_stats(weft_mem_stats *out)
     out->heap_released = pg.released_bytes;
     out->mspan_inuse = load_rlx(&heap.nspans) * sizeof(struct span);
     out->mspan_sys = pg.spans_sys_bytes;
-    out->mcache_inuse = out->mcache_sys = cache_bytes();
-    out->gc_sys = pg.tables_sys_bytes + offheap(OFF_GC).mapped_bytes + offheap(OFF_SPECIAL).mapped_bytes;
+    out->mcache_inuse = out->mcache_sys = cache_bytes(&caches_off);
+    out->gc_sys = pg.tables_sys_bytes + offheap(OFF_GC).mapped_bytes - caches_off + offheap(OFF_SPECIAL).mapped_bytes;
     out->next_gc = load_rlx(&pacer.goal);
     out->last_gc = stats.last_wall_ns;
     out->pause_total_ns = stats.pause_total_ns;

@@ -62,6 +62,20 @@ unsigned span_sweep(struct span *s)
 
 bool sweep_pending(void) { return load_rlx(&sweep.pending) != 0; } /* rlx: a hint */
 
+/* Dead large objects give their pages back before new ones take fresh pages. Each is looked at once in a cycle, so a long search comes once in a cycle. */
+void sweep_large(size_t npages)
+{
+    if (!sweep_pending())
+        return;
+    uint32_t n = load_acq(&shapes.count); /* acq: rel in shape_add */
+    for (uint32_t sh = 0; sh < n; sh++)
+        for (size_t freed = 0; central_sweep_one(&shape_get(sh)->central[0], &freed); freed = 0) {
+            if (freed >= npages)
+                return;
+            npages -= freed;
+        }
+}
+
 bool gc_sweep_some(void)
 {
     if (!sweep_pending())
@@ -70,7 +84,7 @@ bool gc_sweep_some(void)
     uint64_t at = load_rlx(&sweep.cursor);                         /* rlx: a hint */
     for (unsigned done = 0; at < end; at++) {
         struct central *ce = &shape_get((uint32_t)(at / GC_CLASSES))->central[at % GC_CLASSES];
-        while (central_sweep_one(ce))
+        while (central_sweep_one(ce, NULL))
             if (++done == 32) {
                 store_rlx(&sweep.cursor, at); /* rlx: a hint. It may go back when two race: no harm */
                 return true;
@@ -87,7 +101,7 @@ void sweep_finish(void)
     uint32_t n = load_acq(&shapes.count); /* acq: rel in shape_add */
     for (uint32_t sh = 0; sh < n; sh++)
         for (unsigned c = 0; c < GC_CLASSES; c++)
-            while (central_sweep_one(&shape_get(sh)->central[c]))
+            while (central_sweep_one(&shape_get(sh)->central[c], NULL))
                 ;
     while (load_acq(&sweep.in_hand) != 0) /* acq: rel in sweep_leave */
         cpu_relax();

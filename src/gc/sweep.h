@@ -10,6 +10,8 @@ unsigned span_sweep(struct span *s);
 /* Around having a span in hand: sweep_finish waits for others'. */
 void sweep_enter(void);
 void sweep_leave(void);
+/* Before npages are taken for a large object: sweeps large objects till as many are free, or none is left to sweep. */
+void sweep_large(size_t npages);
 /* Sweeps all that is left, and waits until all others have finished theirs. */
 void sweep_finish(void);
 /* In a stop, after a mark: everything becomes unswept. */

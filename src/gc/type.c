@@ -170,6 +170,8 @@ static inline void *alloc_fast(struct gc_cache *c, size_t bytes, uint32_t shape)
     return gc_run_take(&c->shapes[shape]->run[cls], gc_class_size[cls]);
 }
 
+size_t gc_type_size(const weft_type *t) { return t->size; }
+
 void *gc_alloc_typed(struct gc_cache *c, const weft_type *t, size_t n, bool *want_gc)
 {
     size_t bytes;

@@ -235,11 +235,16 @@ static void *try_slow(struct m *m, size_t bytes, unsigned shape, const struct ty
     return t != NULL ? gc_alloc_typed(&m->p->gc, t->type, t->n, want_gc) : gc_alloc_slow(&m->p->gc, bytes, shape, want_gc);
 }
 
+static bool possible(size_t bytes, const struct typed *t)
+{
+    return (t == NULL || !__builtin_mul_overflow(gc_type_size(t->type), t->n, &bytes)) && gc_alloc_possible(bytes);
+}
+
 static w_noinline void *alloc_slow(struct m *m, size_t bytes, unsigned shape, const struct typed *t)
 {
     bool want_gc = false;
     void *volatile obj = try_slow(m, bytes, shape, t, &want_gc); /* volatile: on this frame, which a collection scans */
-    if (obj == NULL) {
+    if (obj == NULL && possible(bytes, t)) {
         collect_here(GC_WHY_NOMEM);
         m = m_self();
         obj = try_slow(m, bytes, shape, t, &want_gc);
@@ -489,6 +494,7 @@ void sched_fill_stats(weft_mem_stats *out)
     out->stack_inuse = (stack_bound() - stacks_cached()) * os_page_bytes();
     out->stack_sys = stack_slots() * os_page_bytes();
     out->buck_hash_sys = prof.mapped_bytes;
+    out->other_sys -= nprocs() * sizeof(struct gc_cache); /* part of struct p, and counted as mcache */
     out->other_sys += sched_mem.mapped_bytes + fiber_mem.mapped_bytes + trace.mapped_bytes + other.mapped_bytes;
     out->sys = out->heap_sys + out->stack_sys + out->mspan_sys + out->mcache_sys + out->buck_hash_sys + out->gc_sys + out->other_sys;
 }
