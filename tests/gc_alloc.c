@@ -118,7 +118,7 @@ Test(gc_alloc, pages_against_a_model)
         size_t n = r >> 60 < 12 ? 1 + (r >> 40) % 12 : 1 + (r >> 40) % 1500;
         if (nruns < 256 && r >> 33 & 1) {
             bool dirty;
-            size_t first = pages_alloc(n, &dirty);
+            size_t grown, first = pages_alloc(n, &dirty, &grown);
             if (first == NO_PAGE)
                 continue;
             for (size_t i = first; i < first + n; i++) {
@@ -136,6 +136,10 @@ Test(gc_alloc, pages_against_a_model)
             pages_free(run[k].first, run[k].n);
             run[k] = run[--nruns];
         }
+        if (step % 100 == 99)
+            pages_release_some(step % 200 == 99);
+        if (step % 500 == 499)
+            pages_generation();
         if (step % 1000 == 999) {
             struct pages_stats st;
             pages_stats(&st);
@@ -145,7 +149,7 @@ Test(gc_alloc, pages_against_a_model)
             cr_assert_eq(st.sys_bytes - st.free_bytes, used * HEAP_PAGE);
             cr_assert(st.released_bytes <= st.free_bytes);
             if (step % 3000 == 2999) {
-                pages_release(SIZE_MAX);
+                pages_release(SIZE_MAX, true);
                 pages_stats(&st);
                 cr_assert_eq(st.released_bytes, st.free_bytes);
             }
@@ -156,7 +160,8 @@ Test(gc_alloc, pages_against_a_model)
         pages_free(run[nruns].first, run[nruns].n);
     }
     bool dirty;
-    cr_assert_eq(pages_alloc(MAX, &dirty), 0, "all free pages are one run again");
+    size_t grown;
+    cr_assert_eq(pages_alloc(MAX, &dirty, &grown), 0, "all free pages are one run again");
     pages_free(0, MAX);
     th_end();
 }

@@ -103,11 +103,15 @@ WEFT_API void weft_unpin(weft_pinner *pinner);
 
 /* A full collection: finishes one under way, runs one, sweeps it to the end. Blocks the caller only. Finalizers are queued, not awaited. */
 WEFT_API void weft_gc(void);
-/* Collect when the heap has grown by percent of what was live; negative: off. Returns the previous value (-1: off). */
+/* Collect when the heap has grown by percent of what was live, stacks and globals included, and at least to 4 MiB * percent / 100; negative: off. At once: the call itself
+ * collects if that is due. Returns the previous value (-1: off). Two minutes after the last collection there is one in any case, unless it is off. */
 WEFT_API int weft_set_gc_percent(int percent);
-/* Soft limit of the runtime's memory in bytes; negative only reads. Returns the previous one; default INT64_MAX. */
+/* Soft limit of all memory that the runtime has and has not given back, in bytes: heap, stacks, its own tables; not the host's. Collections come earlier, free memory goes back
+ * sooner; also with the percentage off. Soft: when half of the CPU time goes to collecting, the limit gives way. Negative only reads. Returns the previous one; default
+ * INT64_MAX, no limit. May collect. Contract: debug.SetMemoryLimit. */
 WEFT_API int64_t weft_set_memory_limit(int64_t bytes);
-/* Collects and returns all free memory to the operating system. */
+/* Collects and returns all free memory to the operating system, at once. By itself the runtime does so in the background, with up to 1 % of the processors' time, for what
+ * exceeds by a tenth the memory that the heap used when it was last collected. May block. */
 WEFT_API void weft_free_os_memory(void);
 
 /* ---- machinery of WEFT_TYPE ----------------------------------------------------------------------- */

@@ -24,6 +24,7 @@
 #include "gc/pacer.h"
 #include "gc/pages.h"
 #include "gc/roots.h"
+#include "gc/scavenge.h"
 #include "gc/special.h"
 #include "gc/stats.h"
 #include "gc/sweep.h"
@@ -68,6 +69,7 @@ int gc_start(const struct gc_host *host, const struct gc_settings *set)
     heap.poison = set->poison;
     heap.verify = set->verify;
     heap.trace = set->trace;
+    heap.scavtrace = set->scavtrace;
     heap.madv_free = set->madv_free;
     heap.stress = set->stress;
     store_rlx(&heap.sweepgen, SWEEPGEN_STEP); /* rlx: nobody else yet */
@@ -75,6 +77,7 @@ int gc_start(const struct gc_host *host, const struct gc_settings *set)
     store_rlx(&gc.last_end_ns, 0);
     gc.start_ns = os_now_ns();
     stats_start();
+    scavenge_start();
     sweep_reset();
     int err = pages_start(set->heap_reserve);
     if (err == 0 && (err = types_start()) == 0 && (err = roots_start()) == 0)
@@ -201,11 +204,13 @@ static void mark(struct cycle *c)
     PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
     c->marked.live_bytes += specials_dead_stw();
     c->marked.waste_bytes = in_use - w_min(in_use, c->before_bytes);
+    c->marked.in_use_bytes = in_use;
     if (heap.verify)
         verify_stw();
     store_rlx(&heap.live, c->marked.live_bytes);
     sweep_begin_stw();
     pacer_marked(&c->marked);
+    scavenge_pace_stw();
     PROBE(gc_phase, c->number, PHASE_SWEEP, 0);
 }
 
@@ -214,17 +219,16 @@ static bool cycle(enum gc_why why)
     struct cycle c = { .why = why };
     PROBE(gc_phase, load_rlx(&gc.begun) + 1, PHASE_SWEEP_TERM, 0); /* rlx: the lock is held */
     sweep_finish();
-    uint64_t excess = pacer_excess_bytes();
-    if (excess != 0)
-        pages_release(excess);
+    scavenge_to_limit();
     c.begin_ns = os_now_ns();
+    pacer_cycle_begins(c.begin_ns);
     if (!stop_with_roots())
         return false;
     mark(&c);
     c.pause_ns = heap.host.start_world();
     c.end_ns = os_now_ns();
     stats_cycle(why == GC_WHY_FORCED, c.pause_ns, os_wall_ns(), (c.end_ns - c.begin_ns) * c.procs);
-    pacer_cycle_took(c.end_ns - c.begin_ns, c.end_ns);
+    pacer_cycle_took(c.end_ns - c.begin_ns, c.end_ns, c.number);
     store_rlx(&gc.last_end_ns, c.end_ns); /* rlx: figures */
     PROBE(gc_end, c.number, c.marked.live_bytes, load_rlx(&pacer.goal));
     if (heap.trace)
@@ -263,5 +267,3 @@ void gc_collect(enum gc_why why)
 uint64_t gc_cycles_begun(void) { return load_rlx(&gc.begun); } /* rlx: a figure, and exact in a stop */
 
 int64_t gc_last_end_ns(void) { return load_rlx(&gc.last_end_ns); } /* rlx: a figure */
-
-void gc_release_free(void) { pages_release(SIZE_MAX); }

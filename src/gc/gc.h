@@ -41,7 +41,12 @@ struct gc_host {
     /* Outside a stop, may be called under no lock: there are calls of that kind to run; spans to sweep. */
     void (*calls_ready)(enum gc_call_kind kind);
     void (*sweep_ready)(void);
-    void (*log)(const char *line); /* gctrace and findings */
+    /* [SCAVENGE] The same; gc_scavenge_some has something to do. NULL, as the next two: nobody ever calls it. */
+    void (*scavenge_ready)(void);
+    /* Free memory of the host's own. wanted: after each cycle, is some of it no longer needed? some: gives a piece back and returns its bytes; 0: there is no more. */
+    bool (*release_wanted)(void);
+    size_t (*release_some)(void);
+    void (*log)(const char *line); /* gctrace, scavtrace and findings */
 };
 
 struct gc_settings {
@@ -49,7 +54,7 @@ struct gc_settings {
     int gc_percent;           /* negative: off */
     int64_t memory_limit;     /* INT64_MAX: none */
     uint64_t stress;          /* gcstress=N: collect every N allocations; 0: off */
-    bool poison, verify, trace, madv_free; /* gcpoison, gcverify, gctrace, madvdontneed=0 */
+    bool poison, verify, trace, scavtrace, madv_free; /* gcpoison, gcverify, gctrace, scavtrace, madvdontneed=0 */
 };
 
 int gc_start(const struct gc_host *host, const struct gc_settings *set); /* 0, -ENOMEM, -EINVAL */
@@ -128,7 +133,13 @@ void gc_collect(enum gc_why why);
 bool gc_due(void);             /* the heap has reached the trigger, and the last cycle by the limit was long enough ago */
 /* Sweeps some spans, for a background fiber: false when there is nothing left. */
 bool gc_sweep_some(void);
+/* Gives back a piece of memory that is kept for nothing, for a background fiber: after how many ns the next may be due; 0: at once; -1: not before
+ * host.scavenge_ready. One caller at a time. */
+int64_t gc_scavenge_some(void);
 int64_t gc_last_end_ns(void);  /* monotonic; 0: never */
+/* So long without a cycle that one is due, GC_WHY_PERIODIC: two minutes (a variable for tests); not before the first one, and not with percent off. Any thread. */
+bool gc_period_over(int64_t now_ns);
+extern int64_t gc_period_ns;
 
 /* ---- finalizers and cleanups: gc finds, sched runs ------------------------------------------------------- */
 
@@ -196,6 +207,11 @@ int gc_handle_free(weft_handle h);
 int gc_set_percent(int percent);
 int64_t gc_set_limit(int64_t bytes);
 void gc_release_free(void);    /* every free page goes back to the system */
+/* Given back since the start, and the time that took: in the background, and in allocations. Any time. */
+struct gc_scavenge_stats { uint64_t background_bytes, eager_bytes, background_ns, assist_ns; };
+void gc_scavenge_stats(struct gc_scavenge_stats *out);
+/* The last cycle that brought collecting to the cap on its time; 0: none. Any time. */
+uint64_t gc_capped_cycle(void);
 /* All fields but the stacks' and sched's part of sys; in a stop, caches flushed. */
 void gc_fill_stats(weft_mem_stats *out);
 /* In the child of a fork, alone: undoes what threads that are no more were about to do. */

@@ -82,7 +82,7 @@ struct heap {
     size_t reserved;
     w_u32 *pagemap;
     struct span *spans;
-    bool running, poison, verify, trace, madv_free;
+    bool running, poison, verify, trace, scavtrace, madv_free;
     uint64_t stress;
     struct gc_host host;
 

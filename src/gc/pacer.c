@@ -1,113 +1,176 @@
-/* See pacer.h. The limit's share follows Go's, headroom and all. So that a limit below what lives does not turn the program into one
- * collection after another, the limit alone starts a cycle only after the program has run for as long as the last cycle took. */
+/* See pacer.h. */
 #include "gc/pacer.h"
 #include "gc/pages.h"
+#include "gc/scavenge.h"
 #include "gc/stats.h"
+#include "gc/sweep.h"
 #include "os/clock.h"
 
-#define HEAP_MIN_BYTES ((uint64_t)4 << 20)
-#define LIMIT_HEADROOM_MIN ((uint64_t)1 << 20)
+#define SWEEP_MIN_BYTES ((uint64_t)1 << 20)
+#define LIMIT_MIN_BYTES ((uint64_t)64 << 10)
+#define DRAIN_NS 10000000
+#define PERIOD_NS INT64_C(120000000000)
 
-struct pacer pacer = { .lock = LOCK_INIT(RANK_LEAF) };
+struct pacer pacer = { .lock = LOCK_INIT(RANK_LEAF), .limit = { INT64_MAX } };
+int64_t gc_period_ns = PERIOD_NS;
 
-static uint64_t percent_of(uint64_t bytes, int percent)
+/* Asked before the lock is taken. */
+struct memory { uint64_t overhead, retained; };
+static struct memory memory_now(void) { return (struct memory){ stats_overhead_bytes(), pages_retained_bytes() }; }
+
+static void update_locked(const struct memory *now)
 {
-    return (uint64_t)w_min((__extension__(unsigned __int128)bytes) * (unsigned)percent / 100,
-                           (__extension__(unsigned __int128)UINT64_MAX / 4));
-}
-
-static uint64_t percent_goal(void)
-{
-    if (pacer.percent < 0)
-        return UINT64_MAX;
-    uint64_t live = pacer.last.live_bytes, all = live + pacer.last.stack_bytes + pacer.last.global_bytes;
-    return w_max(live + percent_of(all, pacer.percent), percent_of(HEAP_MIN_BYTES, pacer.percent));
-}
-
-static uint64_t limit_goal(uint64_t overhead)
-{
-    if (pacer.limit == INT64_MAX)
-        return UINT64_MAX;
-    uint64_t limit = (uint64_t)pacer.limit, live = pacer.last.live_bytes;
-    uint64_t not_objects = overhead + pacer.last.waste_bytes + w_max(limit / 100 * 3, LIMIT_HEADROOM_MIN);
-    return limit > not_objects ? w_max(limit - not_objects, live) : live;
-}
-
-/* overhead: stats_overhead_bytes(), asked before the lock was taken. */
-static void update_locked(uint64_t overhead)
-{
-    uint64_t by_percent = percent_goal(), by_limit = limit_goal(overhead), goal = w_min(by_percent, by_limit);
-    store_rlx(&pacer.by_limit, by_limit < by_percent); /* rlx, here and below: see pacer.h */
+    const struct pacer_marked *l = &pacer.last;
+    uint64_t limit = (uint64_t)load_rlx(&pacer.limit); /* rlx, here and below: see pacer.h */
+    uint64_t percent = pace_percent_goal(pacer.percent, l->live_bytes, l->stack_bytes, l->global_bytes);
+    uint64_t by_limit = pace_limit_goal(limit, l->live_bytes, now->overhead + l->waste_bytes, now->overhead + now->retained);
+    bool limited = by_limit < percent;
+    uint64_t goal = limited ? by_limit : w_max(percent, pacer.sweep_min);
+    store_rlx(&pacer.by_limit, limited);
     store_rlx(&pacer.goal, goal);
-    store_rlx(&pacer.trigger, goal);
+    store_rlx(&pacer.trigger, limited ? w_max(goal, l->live_bytes + LIMIT_MIN_BYTES) : goal);
+}
+
+/* A setting has changed. */
+static void commit_locked(const struct memory *now)
+{
+    pacer.sweep_min = sweep_pending() ? load_rlx(&heap.live) + SWEEP_MIN_BYTES : 0; /* rlx: counter */
+    update_locked(now);
 }
 
 void pacer_start(int percent, int64_t limit)
 {
-    uint64_t overhead = stats_overhead_bytes();
+    struct memory now = memory_now();
     lock_take(&pacer.lock);
     pacer.percent = percent < 0 ? -1 : percent;
-    pacer.limit = limit;
+    store_rlx(&pacer.limit, limit); /* rlx: nobody else yet, here and below */
     pacer.last = (struct pacer_marked){ 0 };
-    store_rlx(&pacer.not_before_ns, 0); /* rlx: alone */
-    update_locked(overhead);
+    pacer.sweep_min = pacer.last_goal = 0;
+    pacer.bucket = (struct pace_bucket){ 0 };
+    pacer.cpu_ns = os_process_cpu_ns();
+    store_rlx(&pacer.capped, 0);
+    store_rlx(&pacer.capped_cycle, 0);
+    store_rlx(&pacer.assist_ns, 0);
+    store_rlx(&pacer.drained_ns, os_now_ns());
+    update_locked(&now);
     lock_drop(&pacer.lock);
 }
 
 void pacer_marked(const struct pacer_marked *m)
 {
-    uint64_t overhead = stats_overhead_bytes();
+    struct memory now = memory_now();
     lock_take(&pacer.lock);
     pacer.last = *m;
-    update_locked(overhead);
+    pacer.last_goal = load_rlx(&pacer.goal); /* rlx: the lock is held */
+    commit_locked(&now);
     lock_drop(&pacer.lock);
 }
 
-void pacer_cycle_took(int64_t ns, int64_t now_ns)
+void pacer_revise(uint64_t overhead, uint64_t retained)
 {
-    store_rlx(&pacer.not_before_ns, now_ns + ns); /* rlx: a hint */
+    struct memory now = { overhead, retained };
+    lock_take(&pacer.lock);
+    update_locked(&now);
+    lock_drop(&pacer.lock);
 }
+
+/* ---- the cap ------------------------------------------------------------------------------------------------- */
+
+/* The program's time is CPU time: processors that idled, or threads that the system let wait, have not got anything done. */
+static void drain_locked(int64_t now_ns)
+{
+    unsigned procs = heap.host.procs();
+    int64_t cpu = os_process_cpu_ns(), assist = xchg_acq_rel(&pacer.assist_ns, 0); /* no order is needed */
+    int64_t window = (now_ns - load_rlx(&pacer.drained_ns)) * (int64_t)procs; /* rlx, here and below: the lock is held */
+    int64_t program = w_max(w_min(cpu - pacer.cpu_ns, window) - assist, (int64_t)0);
+    pace_bucket_resize(&pacer.bucket, procs);
+    pace_bucket_add(&pacer.bucket, assist, program);
+    pacer.cpu_ns = cpu;
+    store_rlx(&pacer.drained_ns, now_ns);
+    store_rlx(&pacer.capped, pace_bucket_full(&pacer.bucket));
+}
+
+void pacer_cycle_begins(int64_t now_ns)
+{
+    lock_take(&pacer.lock);
+    drain_locked(now_ns);
+    lock_drop(&pacer.lock);
+}
+
+/* All processors stood still for it. */
+void pacer_cycle_took(int64_t ns, int64_t now_ns, uint64_t number)
+{
+    unsigned procs = heap.host.procs();
+    lock_take(&pacer.lock);
+    bool was = load_rlx(&pacer.capped) != 0; /* rlx, here and below: the lock is held */
+    pace_bucket_resize(&pacer.bucket, procs);
+    pace_bucket_add(&pacer.bucket, ns * (int64_t)procs, 0);
+    pacer.cpu_ns = os_process_cpu_ns();
+    store_rlx(&pacer.drained_ns, now_ns);
+    store_rlx(&pacer.capped, pace_bucket_full(&pacer.bucket));
+    if (!was && load_rlx(&pacer.capped) != 0)
+        store_rlx(&pacer.capped_cycle, number);
+    lock_drop(&pacer.lock);
+}
+
+bool pacer_capped(void)
+{
+    if (load_rlx(&pacer.capped) == 0) /* rlx, here and below: hints */
+        return false;
+    int64_t now = os_now_ns();
+    if (now - load_rlx(&pacer.drained_ns) > DRAIN_NS && lock_try(&pacer.lock)) {
+        drain_locked(now);
+        lock_drop(&pacer.lock);
+    }
+    return load_rlx(&pacer.capped) != 0;
+}
+
+uint64_t gc_capped_cycle(void) { return load_rlx(&pacer.capped_cycle); } /* rlx: a figure */
+
+/* ---- due? ------------------------------------------------------------------------------------------------------ */
 
 bool gc_due(void)
 {
     return load_rlx(&heap.live) >= load_rlx(&pacer.trigger) && /* rlx: see pacer.h */
-           (load_rlx(&pacer.by_limit) == 0 || os_now_ns() >= load_rlx(&pacer.not_before_ns));
+           (load_rlx(&pacer.by_limit) == 0 || !pacer_capped());
 }
 
-uint64_t pacer_excess_bytes(void)
+bool gc_period_over(int64_t now_ns)
 {
+    int64_t last = gc_last_end_ns();
+    if (last == 0 || now_ns - last <= gc_period_ns)
+        return false;
     lock_take(&pacer.lock);
-    uint64_t limit = (uint64_t)pacer.limit;
+    bool on = pacer.percent >= 0;
     lock_drop(&pacer.lock);
-    if (limit == INT64_MAX)
-        return 0;
-    struct pages_stats pg;
-    pages_stats(&pg);
-    uint64_t have = pg.sys_bytes - pg.released_bytes + stats_overhead_bytes();
-    return have > limit ? have - limit : 0;
+    return on;
 }
+
+/* ---- settings --------------------------------------------------------------------------------------------------- */
 
 int gc_set_percent(int percent)
 {
-    uint64_t overhead = stats_overhead_bytes();
+    struct memory now = memory_now();
     lock_take(&pacer.lock);
     int old = pacer.percent;
     pacer.percent = percent < 0 ? -1 : percent;
-    update_locked(overhead);
+    commit_locked(&now);
     lock_drop(&pacer.lock);
     return old;
 }
 
 int64_t gc_set_limit(int64_t bytes)
 {
-    uint64_t overhead = stats_overhead_bytes();
+    struct memory now = memory_now();
     lock_take(&pacer.lock);
-    int64_t old = pacer.limit;
+    int64_t old = load_rlx(&pacer.limit); /* rlx: the lock is held, and below */
     if (bytes >= 0) {
-        pacer.limit = bytes;
-        update_locked(overhead);
+        store_rlx(&pacer.limit, bytes);
+        commit_locked(&now);
     }
     lock_drop(&pacer.lock);
+    if (bytes >= 0)
+        scavenge_wake();
     return old;
 }
 

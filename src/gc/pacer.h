@@ -1,39 +1,49 @@
-/* When the next cycle is due.
+/* When the next cycle is due: pace.h's arithmetic, with what the cycles found, the settings, and a clock.
  *
- *     goal = live + (live + stacks + globals) * percent / 100,  at least 4 MiB * percent / 100
+ * As marking stops the world, the trigger is the goal. The program allocates nothing during a cycle, so it is given some bytes after each, where Go gives
+ * them before the goal: a megabyte by percent while the sweep is not done, 64 KiB when the memory limit leaves nothing.
  *
- * and with a memory limit at most what that leaves for objects:
- *
- *     limit - overhead - waste - headroom,  never below live
- *
- * overhead: all the runtime has beside the heap's pages. waste: what of the pages in use no object had when the last cycle began. Free pages are
- * not subtracted, since objects go there first; what they hold beyond the limit goes back to the system (pacer_excess_bytes).
- * As marking stops the world, the trigger is the goal. */
+ * What the runtime has beside the heap's pages changes between cycles (fibers start, tables grow), and what the limit leaves for objects with it. So with a limit the
+ * goal is set anew whenever the heap takes pages (scavenge.c). Not subtracted are free pages, since objects go there first. */
 #ifndef WEFT_GC_PACER_H
 #define WEFT_GC_PACER_H
 
 #include "gc/heap.h"
+#include "gc/pace.h"
 
-struct pacer_marked { uint64_t live_bytes, stack_bytes, global_bytes, waste_bytes; };
+/* waste: what of the pages in use no object had when the cycle began. in_use: those pages. */
+struct pacer_marked { uint64_t live_bytes, stack_bytes, global_bytes, waste_bytes, in_use_bytes; };
 
 struct pacer {
     w_u64 trigger;   /* heap.live from which a cycle is due; UINT64_MAX: never. rlx: a threshold, being late by a span is no harm */
     w_u64 goal;      /* what statistics show */
+    w_i64 limit;     /* written under lock; rlx: a setting */
     struct lock lock; /* RANK_LEAF; the rest */
     int percent;
-    int64_t limit;
+    uint64_t sweep_min; /* goal by percent: not below, while the sweep is not done */
+    uint64_t last_goal; /* before the last cycle; 0: there was none */
     struct pacer_marked last;
+    struct pace_bucket bucket;
+    int64_t cpu_ns;       /* of the process, when the bucket was drained last */
     /* rlx: hints; a cycle too early or late is no harm */
     w_u32 by_limit;       /* the goal is the limit's */
-    w_i64 not_before_ns;  /* then no cycle starts before: at most half the time goes to collecting */
+    w_u32 capped;         /* the bucket is full */
+    w_i64 drained_ns;     /* when */
+    w_u64 capped_cycle;   /* the cycle that filled it last; 0: none */
+    w_i64 assist_ns;      /* collector's work inside allocations since */
 };
 extern struct pacer pacer;
 
 void pacer_start(int percent, int64_t limit);
 /* After a mark. In a stop or under the gc lock. */
 void pacer_marked(const struct pacer_marked *m);
-void pacer_cycle_took(int64_t ns, int64_t now_ns);
-/* How much more than the limit the runtime has from the system. */
-uint64_t pacer_excess_bytes(void);
+/* Before and after the stop of a cycle; number is its own. */
+void pacer_cycle_begins(int64_t now_ns);
+void pacer_cycle_took(int64_t ns, int64_t now_ns, uint64_t number);
+/* With a limit: overhead, of what is not the heap's pages, and retained, of those, are of now. */
+void pacer_revise(uint64_t overhead, uint64_t retained);
+/* Collecting takes too much of the time: what serves the limit alone is to be left. */
+bool pacer_capped(void);
+static inline bool pacer_limited(void) { return load_rlx(&pacer.limit) != INT64_MAX; } /* rlx: a setting */
 
 #endif

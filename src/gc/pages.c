@@ -3,13 +3,22 @@
  * Per chunk of 512 pages three bitmaps: used, dirty (may hold old bytes), released (free and without memory behind it), and a
  * summary: the number of free pages at its start, at its end, and the longest free run inside. start and end are exact;
  * longest is an upper bound, made exact when a search believed it and found nothing. A search walks the summaries, eight bytes a chunk,
- * from the first chunk that may have room; runs that cross chunks are found by adding end and start. */
+ * from the first chunk that may have room; runs that cross chunks are found by adding end and start.
+ *
+ * [DENSE] To release a page that is used again soon costs twice, and breaks the huge page around it. So each chunk remembers the most pages it had in use in this
+ * generation, from one end of a sweep to the next, and in the last one; above DENSE_PAGES in either, the background leaves it alone. As first fit fills the heap from its
+ * start, these are the chunks that the program lives in. The record is brought up to date when the chunk is touched. */
 #include "gc/pages.h"
 #include <errno.h>
 #include <string.h>
+#include "base/syscall.h"
 #include "os/vm.h"
 
-struct chunk { uint64_t used[8], dirty[8], released[8]; };
+struct chunk {
+    uint64_t used[8], dirty[8], released[8];
+    uint32_t generation;               /* [DENSE] of the next three */
+    uint16_t in_use, peak, last_peak;
+};
 struct summary { uint16_t start, longest, end, pad; };
 
 #if defined(WEFT_RESERVE_GIB) /* an emulator keeps a table of all that is reserved: tools/aarch64.sh */
@@ -23,6 +32,11 @@ struct summary { uint16_t start, longest, end, pad; };
 #define HUGE_FROM_CHUNK 1u       /* the first chunk stays in small pages: programs that need no more stay small */
 #define SPAN_HUGE_CHUNKS 16u     /* chunks whose span records fill a huge page */
 #define HUGE_TABLES_FROM SPAN_HUGE_CHUNKS /* heaps of more chunks have their tables in huge pages */
+#define DENSE_PAGES 496u         /* 96.875 % */
+#define HALF_PAGES (OS_HUGE_PAGE / HEAP_PAGE) /* a chunk is two huge pages */
+
+/* What to release, in this order. */
+enum level { WHOLE_HUGE_PAGES, ANY_PAGES, LEVELS };
 
 static struct {
     struct lock lock; /* all below */
@@ -31,6 +45,11 @@ static struct {
     size_t nchunks, max_chunks;
     size_t hint;                 /* no free page in a chunk below */
     size_t free_pages, released_pages;
+    size_t release_from[LEVELS]; /* nothing to release in this and higher chunks */
+    size_t generation_from[LEVELS]; /* the same for the background, in this generation */
+    uint32_t generation;
+    unsigned in_flight;          /* runs on their way to the system, marked as used meanwhile */
+    w_u64 retained;              /* bytes; written under lock, rlx elsewhere: a figure */
 } pages = { .lock = LOCK_INIT(RANK_HEAP) };
 
 /* ---- tables ------------------------------------------------------------------------------------------- */
@@ -89,6 +108,10 @@ int pages_start(size_t want)
     if (bytes < RESERVE_MIN)
         return -ENOMEM;
     pages.nchunks = pages.hint = pages.free_pages = pages.released_pages = 0;
+    memset(pages.release_from, 0, sizeof pages.release_from);
+    memset(pages.generation_from, 0, sizeof pages.generation_from);
+    pages.generation = pages.in_flight = 0;
+    store_rlx(&pages.retained, 0); /* rlx: nobody else yet */
     store_rlx(&heap.committed, 0); /* rlx: nobody else yet */
     os_vm_name(heap.base, heap.reserved, "weft: heap");
     os_vm_name(heap.spans, w_align_up(span_table_bytes(pages.max_chunks), OS_HUGE_PAGE), "weft: spans");
@@ -228,9 +251,36 @@ static void update_ends(struct summary *sum, const struct chunk *c)
                 k = w_min((size_t)CHUNK_PAGES - at, e_ - p_);                                                         \
          p_ < e_; p_ += k, c = p_ / CHUNK_PAGES, at = 0, k = w_min((size_t)CHUNK_PAGES, e_ - p_))
 
+static void count_retained_locked(void)
+{
+    store_rlx(&pages.retained, (uint64_t)(pages.nchunks * CHUNK_PAGES - pages.released_pages) << PAGE_SHIFT); /* rlx: a figure */
+}
+
+/* [DENSE] */
+static void chunk_now_locked(struct chunk *ch)
+{
+    if (ch->generation == pages.generation)
+        return;
+    ch->last_peak = ch->generation + 1 == pages.generation ? ch->peak : ch->in_use;
+    ch->peak = ch->in_use;
+    ch->generation = pages.generation;
+}
+
+static bool chunk_dense_locked(struct chunk *ch)
+{
+    chunk_now_locked(ch);
+    return w_max(ch->peak, ch->last_peak) > DENSE_PAGES;
+}
+
+static bool half_free(const struct chunk *ch, unsigned half)
+{
+    const uint64_t *w = &ch->used[half * 4];
+    return (w[0] | w[1] | w[2] | w[3]) == 0;
+}
+
 /* ---- allocation --------------------------------------------------------------------------------------------- */
 
-static size_t find_locked(size_t n)
+static size_t find_locked(size_t n, size_t *grown)
 {
     size_t run = 0, run_at = pages.hint * CHUNK_PAGES;
     bool seen_free = false;
@@ -257,15 +307,32 @@ static size_t find_locked(size_t n)
     }
     if (run == 0)
         run_at = pages.nchunks * CHUNK_PAGES;
-    return grow_locked((n - run + CHUNK_PAGES - 1) / CHUNK_PAGES) ? run_at : NO_PAGE;
+    size_t more = (n - run + CHUNK_PAGES - 1) / CHUNK_PAGES;
+    if (!grow_locked(more))
+        return NO_PAGE;
+    *grown = more * CHUNK_BYTES;
+    return run_at;
 }
 
-size_t pages_alloc(size_t n, bool *needzero)
+/* There may be room when the runs in flight have come back. */
+static size_t find_wait_locked(size_t n, size_t *grown)
 {
+    size_t first;
+    while ((first = find_locked(n, grown)) == NO_PAGE && pages.in_flight != 0) {
+        lock_drop(&pages.lock);
+        sys_call0(SYS_sched_yield);
+        lock_take(&pages.lock);
+    }
+    return first;
+}
+
+size_t pages_alloc(size_t n, bool *needzero, size_t *grown)
+{
+    *grown = 0;
     if (n > heap.reserved >> PAGE_SHIFT)
         return NO_PAGE;
     lock_take(&pages.lock);
-    size_t first = find_locked(n), dirty = 0;
+    size_t first = find_wait_locked(n, grown), dirty = 0;
     if (first != NO_PAGE) {
         each_piece(first, n) {
             struct chunk *ch = &pages.chunks[c];
@@ -277,12 +344,32 @@ size_t pages_alloc(size_t n, bool *needzero)
             if (k == CHUNK_PAGES)
                 pages.sums[c].longest = 0;
             update_ends(&pages.sums[c], ch);
+            chunk_now_locked(ch);
+            ch->in_use += (uint16_t)k;
+            ch->peak = w_max(ch->peak, ch->in_use);
         }
         pages.free_pages -= n;
+        count_retained_locked();
     }
     lock_drop(&pages.lock);
     *needzero = dirty != 0;
     return first;
+}
+
+/* [at, at + k) of chunk c is free again. */
+static void free_piece_locked(size_t c, size_t at, size_t k)
+{
+    struct chunk *ch = &pages.chunks[c];
+    struct summary *sum = &pages.sums[c];
+    w_debug_assert(count_bits(ch->used, at, k) == k);
+    fill_bits(ch->used, at, k, false);
+    update_ends(sum, ch);
+    /* the free run around the piece */
+    size_t to = bits_next(ch->used, CHUNK_PAGES, at + k - 1), from = at;
+    while (from > 0 && !bits_get(ch->used, from - 1))
+        from = from % 64 == 0 && ch->used[from / 64 - 1] == 0 ? from - 64 : from - 1;
+    sum->longest = (uint16_t)w_max((size_t)sum->longest, to - from);
+    pages.hint = w_min(pages.hint, c);
 }
 
 void pages_free(size_t first, size_t n)
@@ -290,64 +377,131 @@ void pages_free(size_t first, size_t n)
     lock_take(&pages.lock);
     each_piece(first, n) {
         struct chunk *ch = &pages.chunks[c];
-        struct summary *sum = &pages.sums[c];
-        w_debug_assert(count_bits(ch->used, at, k) == k);
-        fill_bits(ch->used, at, k, false);
-        update_ends(sum, ch);
-        /* the free run around the piece */
-        size_t to = bits_next(ch->used, CHUNK_PAGES, at + k - 1), from = at;
-        while (from > 0 && !bits_get(ch->used, from - 1))
-            from = from % 64 == 0 && ch->used[from / 64 - 1] == 0 ? from - 64 : from - 1;
-        sum->longest = (uint16_t)w_max((size_t)sum->longest, to - from);
+        free_piece_locked(c, at, k);
+        chunk_now_locked(ch);
+        ch->in_use -= (uint16_t)k;
+        pages.release_from[ANY_PAGES] = w_max(pages.release_from[ANY_PAGES], c + 1);
+        if (half_free(ch, 0) || half_free(ch, 1))
+            pages.release_from[WHOLE_HUGE_PAGES] = w_max(pages.release_from[WHOLE_HUGE_PAGES], c + 1);
     }
-    pages.hint = w_min(pages.hint, first / CHUNK_PAGES);
     pages.free_pages += n;
     lock_drop(&pages.lock);
 }
 
 /* ---- back to the system -------------------------------------------------------------------------------------- */
 
-/* The lock is held over the madvise, so that nobody gets a page on its way out. */
-static size_t release_chunk_locked(struct chunk *ch, char *mem, size_t most)
+/* The last run of free pages that have memory; false: none. */
+static bool last_run(const struct chunk *ch, size_t *at, size_t *k)
 {
-    size_t done = 0;
-    for (size_t i = 0; i < CHUNK_PAGES && done < most;) {
-        size_t from = i;
-        while (from < CHUNK_PAGES && (bits_get(ch->used, from) || bits_get(ch->released, from)))
-            from++;
-        size_t to = from;
-        while (to < CHUNK_PAGES && !bits_get(ch->used, to) && !bits_get(ch->released, to))
-            to++;
-        i = to;
-        if (from == to || os_vm_release(mem + from * HEAP_PAGE, (to - from) * HEAP_PAGE, !heap.madv_free) != 0)
+    for (size_t w = 8; w-- > 0;) {
+        uint64_t x = ~(ch->used[w] | ch->released[w]);
+        if (x == 0)
             continue;
-        fill_bits(ch->released, from, to - from, true);
-        if (!heap.madv_free)
-            fill_bits(ch->dirty, from, to - from, false);
-        done += to - from;
+        size_t to = w * 64 + 64 - (size_t)__builtin_clzll(x), from = to - 1;
+        while (from > 0 && !bits_get(ch->used, from - 1) && !bits_get(ch->released, from - 1))
+            from--;
+        *at = from;
+        *k = to - from;
+        return true;
     }
-    pages.released_pages += done;
+    return false;
+}
+
+/* Of the half, pages are released that were released before: one call for all. */
+static bool last_half(const struct chunk *ch, size_t *at, size_t *k)
+{
+    for (unsigned half = 2; half-- > 0;)
+        if (half_free(ch, half) && count_bits(ch->released, half * HALF_PAGES, HALF_PAGES) < HALF_PAGES) {
+            *at = half * HALF_PAGES;
+            *k = HALF_PAGES;
+            return true;
+        }
+    return false;
+}
+
+/* The last piece to release at this level, in a chunk below *below, which moves down to what was looked at. */
+static bool find_release_locked(enum level level, bool force, size_t *below, size_t *c, size_t *at, size_t *k)
+{
+    for (*below = w_min(*below, pages.nchunks); *below > 0; --*below) {
+        struct chunk *ch = &pages.chunks[*below - 1];
+        *c = *below - 1;
+        if ((force || !chunk_dense_locked(ch)) && (level == WHOLE_HUGE_PAGES ? last_half : last_run)(ch, at, k))
+            return true;
+    }
+    return false;
+}
+
+/* Without the lock over the system call: so nobody waits for that, and nobody gets a page on its way out, since those are marked as used. Returns how many pages had not
+ * been released before; 0: the system refuses, as for memory that is locked. */
+static size_t release_piece_locked(size_t c, size_t at, size_t k)
+{
+    struct chunk *ch = &pages.chunks[c];
+    fill_bits(ch->used, at, k, true);
+    update_ends(&pages.sums[c], ch);
+    pages.in_flight++;
+    lock_drop(&pages.lock);
+    bool ok = os_vm_release(heap.base + c * CHUNK_BYTES + at * HEAP_PAGE, k * HEAP_PAGE, !heap.madv_free) == 0;
+    lock_take(&pages.lock);
+    pages.in_flight--;
+    free_piece_locked(c, at, k);
+    if (!ok)
+        return 0;
+    size_t got = k - count_bits(ch->released, at, k);
+    pages.released_pages += got;
+    fill_bits(ch->released, at, k, true);
+    if (!heap.madv_free)
+        fill_bits(ch->dirty, at, k, false);
+    count_retained_locked();
+    return got;
+}
+
+size_t pages_release_some(bool force)
+{
+    size_t *from = force ? pages.release_from : pages.generation_from, c, at, k, got = 0;
+    lock_take(&pages.lock);
+    for (int level = 0; level < LEVELS && got == 0; level++)
+        while (got == 0 && find_release_locked((enum level)level, force, &from[level], &c, &at, &k)) {
+            got = release_piece_locked(c, at, k);
+            if (got == 0)
+                from[level] = w_min(from[level], c);
+        }
+    lock_drop(&pages.lock);
+    return got << PAGE_SHIFT;
+}
+
+size_t pages_release(size_t bytes, bool force)
+{
+    size_t done = 0, got;
+    while (done < bytes && (got = pages_release_some(force)) != 0)
+        done += got;
     return done;
 }
 
-size_t pages_release(size_t bytes)
+void pages_release_tables(void)
 {
-    size_t want = bytes == SIZE_MAX ? SIZE_MAX : (bytes + HEAP_PAGE - 1) >> PAGE_SHIFT, done = 0;
-    for (size_t i = SIZE_MAX; done < want;) { /* from the end: the start is used first */
+    for (size_t c = 0;; c += SPAN_HUGE_CHUNKS) {
         lock_take(&pages.lock);
-        i = w_min(i, pages.nchunks);
-        if (i-- == 0) {
-            lock_drop(&pages.lock);
-            break;
-        }
-        if (pages.free_pages > pages.released_pages)
-            done += release_chunk_locked(&pages.chunks[i], heap.base + i * CHUNK_BYTES, want - done);
-        else
-            i = 0;
+        bool there = c + SPAN_HUGE_CHUNKS <= pages.nchunks, empty = there;
+        for (size_t i = c; empty && i < c + SPAN_HUGE_CHUNKS; i++)
+            empty = pages.chunks[i].in_use == 0;
+        if (empty) /* under the lock: nobody makes a span there meanwhile */
+            os_vm_release(&heap.spans[c * CHUNK_PAGES], span_table_bytes(SPAN_HUGE_CHUNKS), true);
         lock_drop(&pages.lock);
+        if (!there)
+            return;
     }
-    return done << PAGE_SHIFT;
 }
+
+void pages_generation(void)
+{
+    lock_take(&pages.lock);
+    pages.generation++;
+    for (int level = 0; level < LEVELS; level++)
+        pages.generation_from[level] = pages.release_from[level];
+    lock_drop(&pages.lock);
+}
+
+uint64_t pages_retained_bytes(void) { return load_rlx(&pages.retained); } /* rlx: a figure */
 
 void pages_stats(struct pages_stats *out)
 {

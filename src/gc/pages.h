@@ -7,11 +7,21 @@
 
 int pages_start(size_t reserve);   /* fills heap.base, .reserved, .pagemap, .spans. 0, -ENOMEM */
 void pages_stop(void);
-/* Index of the first of n pages, NO_PAGE: none. *needzero: they may hold old bytes (otherwise they read as zero). */
-size_t pages_alloc(size_t n, bool *needzero);
+/* Index of the first of n pages, NO_PAGE: none. *needzero: they may hold old bytes (otherwise they read as zero). *grown: bytes by which the heap grew for it. */
+size_t pages_alloc(size_t n, bool *needzero, size_t *grown);
 void pages_free(size_t first, size_t n);
-/* Returns free pages to the system until at least bytes of them have gone; SIZE_MAX: all. Returns how many bytes. */
-size_t pages_release(size_t bytes);
+
+/* Returns a run of free pages, at most a chunk, to the system: how many bytes; 0: there is none. force: also of chunks that fill up again (pages.c), and those freed since
+ * the last pages_generation. [SCAVENGE] */
+size_t pages_release_some(bool force);
+/* The same until at least bytes of them have gone; SIZE_MAX: all. */
+size_t pages_release(size_t bytes, bool force);
+/* Returns the memory of span records where no span has been left. */
+void pages_release_tables(void);
+/* A cycle is over, its sweep included. */
+void pages_generation(void);
+/* What the heap has from the system and has not returned; any time. */
+uint64_t pages_retained_bytes(void);
 
 struct pages_stats {
     uint64_t sys_bytes, free_bytes, released_bytes; /* released is a part of free */

@@ -3,6 +3,7 @@
 #include "gc/heap.h"
 #include "gc/pages.h"
 #include "gc/poison.h"
+#include "gc/scavenge.h"
 
 struct heap heap = { .caches_lock = LOCK_INIT(RANK_ROOTS) };
 
@@ -18,9 +19,10 @@ static void map_pages(struct span *s)
 struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
 {
     bool needzero;
-    size_t first = pages_alloc(npages, &needzero);
+    size_t grown, first = pages_alloc(npages, &needzero, &grown);
     if (first == NO_PAGE)
         return NULL;
+    scavenge_allocated(grown);
     struct span *s = &heap.spans[first];
     s->shape = shape;
     s->cls = (uint8_t)cls;

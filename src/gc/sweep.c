@@ -4,12 +4,13 @@
 #include "base/probe.h"
 #include "gc/central.h"
 #include "gc/poison.h"
+#include "gc/scavenge.h"
 #include "gc/type.h"
 
 static struct {
     w_u32 in_hand; /* spans being swept: acq_rel around, acq in sweep_finish */
     w_u64 cursor;  /* shape * GC_CLASSES + class that gc_sweep_some goes on with; rlx: a hint, lists are looked at under their locks */
-    w_u32 pending; /* 0: nothing is left to take. rlx: a hint */
+    w_u32 pending; /* 0: nothing is left to take. rlx, but for who clears it: a hint */
 } sweep;
 
 void sweep_enter(void) { add_acq_rel(&sweep.in_hand, 1); }
@@ -60,6 +61,13 @@ unsigned span_sweep(struct span *s)
     return s->nfree;
 }
 
+/* Nothing is left to take: said once after each mark. */
+static void ended(void)
+{
+    if (xchg_acq_rel(&sweep.pending, 0) != 0)
+        scavenge_swept();
+}
+
 bool sweep_pending(void) { return load_rlx(&sweep.pending) != 0; } /* rlx: a hint */
 
 /* Dead large objects give their pages back before new ones take fresh pages. Each is looked at once in a cycle, so a long search comes once in a cycle. */
@@ -91,7 +99,7 @@ bool gc_sweep_some(void)
             }
     }
     store_rlx(&sweep.cursor, at);
-    store_rlx(&sweep.pending, 0);
+    ended();
     return false;
 }
 
@@ -105,7 +113,7 @@ void sweep_finish(void)
                 ;
     while (load_acq(&sweep.in_hand) != 0) /* acq: rel in sweep_leave */
         cpu_relax();
-    store_rlx(&sweep.pending, 0);
+    ended();
 }
 
 void sweep_begin_stw(void)

@@ -43,6 +43,7 @@ struct fiber;
     X(WAIT_FINALIZER, "finalizer wait")                  \
     X(WAIT_CLEANUP, "cleanup wait")                      \
     X(WAIT_SWEEP, "GC sweep wait")                       \
+    X(WAIT_SCAVENGE, "GC scavenge wait")                 \
     X(WAIT_PROC, "waiting for a processor")              \
     X(WAIT_BLOCKING, "syscall")                          \
     X(WAIT_END, "ended")

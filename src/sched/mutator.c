@@ -5,7 +5,8 @@
  * by a variable of that frame.
  *
  * Some fibers belong to the runtime: one runs finalizers, up to a quarter as many as processors run cleanups, one sweeps behind a cycle (and collects when two
- * minutes passed without). All sleep when there is nothing to do. They are made at the first need, so a program that has no finalizers has no fiber for them. */
+ * minutes passed without), one gives memory back [SCAVENGE]. All sleep when there is nothing to do. They are made at the first need, so a program that has no finalizers
+ * has no fiber for them. */
 #include "sched/mutator.h"
 #include "sched/machine.h"
 #include "sched/report.h"
@@ -14,6 +15,7 @@
 #include "sched/world.h"
 #include "gc/type.h"
 #include "os/vm.h"
+#include <weft/sync.h>
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
@@ -34,7 +36,7 @@ struct worker {
 
 #define CLEANERS_MAX 64u
 
-static struct worker finalizer, cleaner[CLEANERS_MAX], sweeper;
+static struct worker finalizer, cleaner[CLEANERS_MAX], sweeper, scavenger;
 static w_u32 forced; /* sysmon wants a collection */
 
 static void worker_init(struct worker *w, weft_fn *fn, const char *name, enum wait_reason why)
@@ -163,6 +165,19 @@ static void sweep_fiber(void *arg)
     }
 }
 
+static void scavenge_fiber(void *arg)
+{
+    struct worker *w = arg;
+    for (;;) {
+        rt_enter();
+        int64_t ns = gc_scavenge_some();
+        if (ns < 0)
+            worker_wait(w);
+        rt_leave(m_self()); /* between two pieces a stop can come */
+        weft_sleep(ns);
+    }
+}
+
 void mutator_force_gc(void)
 {
     if (xchg_acq_rel(&forced, 1) == 0)
@@ -196,6 +211,37 @@ static void host_calls(enum gc_call_kind kind)
         worker_poke(&cleaner[i]);
 }
 static void host_sweep(void) { worker_poke(&sweeper); }
+static void host_scavenge(void) { worker_poke(&scavenger); }
+
+/* Off-heap memory is asked to give back when a megabyte less of it is in use than after the cycle before; what goes in smaller steps jemalloc gives back itself, as
+ * it is used. */
+#define OFF_SHRUNK_BYTES ((uint64_t)1 << 20)
+static w_u64 off_used;      /* by who ends a sweep; rlx: a figure */
+static w_u32 off_shrunk;    /* rlx: a hint */
+
+static bool host_release_wanted(void)
+{
+    uint64_t used = 0;
+    for (int i = 0; i < OFF_PURPOSES; i++) {
+        struct off_stats s;
+        off_stats((enum off_purpose)i, &s);
+        used += s.in_use_bytes;
+    }
+    if (used + OFF_SHRUNK_BYTES < load_rlx(&off_used))
+        store_rlx(&off_shrunk, 1);
+    store_rlx(&off_used, used);
+    return stack_release_due() || load_rlx(&off_shrunk) != 0;
+}
+
+static size_t host_release_some(void)
+{
+    size_t bytes = stack_release_some();
+    if (bytes == 0 && load_rlx(&off_shrunk) != 0) {
+        store_rlx(&off_shrunk, 0);
+        off_release();
+    }
+    return bytes;
+}
 
 static void host_scan(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker)
 {
@@ -207,20 +253,24 @@ int mutator_start(void)
     static const struct gc_host host = {
         .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .parallel = host_parallel, .procs = host_procs,
         .stack_bytes = host_stack_bytes, .calls_ready = host_calls, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
+        .scavenge_ready = host_scavenge, .release_wanted = host_release_wanted, .release_some = host_release_some,
     };
     const struct config *c = &sched.cfg;
     struct gc_settings set = {
         .heap_reserve = (size_t)c->heap_reserve, .gc_percent = (int)c->gc_percent, .memory_limit = c->memory_limit,
         .stress = (uint64_t)c->gcstress, .poison = c->gcpoison != 0, .verify = c->gcverify != 0, .trace = c->gctrace != 0,
-        .madv_free = c->madvdontneed == 0,
+        .scavtrace = c->scavtrace != 0, .madv_free = c->madvdontneed == 0,
     };
     worker_init(&finalizer, calls_fiber, "finalizers", WAIT_FINALIZER);
     worker_init(&sweeper, sweep_fiber, "sweeper", WAIT_SWEEP);
+    worker_init(&scavenger, scavenge_fiber, "scavenger", WAIT_SCAVENGE);
     for (unsigned i = 0; i < CLEANERS_MAX; i++) {
         worker_init(&cleaner[i], calls_fiber, "cleanups", WAIT_CLEANUP);
         cleaner[i].kind = GC_CLEANUP;
     }
     store_rlx(&forced, 0);
+    store_rlx(&off_used, 0); /* rlx: nobody runs, here and below */
+    store_rlx(&off_shrunk, 0);
     return gc_start(&host, &set);
 }
 

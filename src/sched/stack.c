@@ -9,7 +9,8 @@
  * jumps over it unnoticed is a frame larger than that (code compiled with -fstack-clash-protection touches each page of such a frame and cannot).
  *
  * Slots are never unmapped before stack_end, so a pointer to a descriptor may be read at any time; one that was not used yet reads as zeroes, state FIBER_FREE.
- * Free slots: a cache per processor (default size only, last in first out, warm), then a list per size under `lock`. Slots that were never used are reserved in
+ * Free slots: a cache per processor (default size only, last in first out, warm), then two lists per size under `lock`: those that hold memory and, used after them, those whose
+ * memory has gone back, but for the descriptor's page. What the first never fell below between two cycles was not needed and moves to the second ([SCAVENGE]). Slots that were never used are reserved in
  * order, those of the default size for a processor and as many at a time as one page of a page table maps: their guards take one system call,
  * and two processors do not fault in the same table.
  *
@@ -53,8 +54,11 @@ static struct {
     struct arena *arenas[MAX_ARENAS];
     w_u32 narenas;       /* rel: publishes arenas[i]; acq in stack_each */
     struct arena *fresh[STACK_MAX_LOG2 + 1]; /* arena with unused slots, by size */
-    struct fiber *free[STACK_MAX_LOG2 + 1];
-    uint64_t nfree, nslots;
+    struct fiber *free[STACK_MAX_LOG2 + 1], *clean[STACK_MAX_LOG2 + 1];
+    uint64_t nwarm[STACK_MAX_LOG2 + 1]; /* length of free */
+    uint64_t low[STACK_MAX_LOG2 + 1];   /* its least since the last stack_release_due */
+    uint64_t due[STACK_MAX_LOG2 + 1];   /* of it, to be released */
+    uint64_t nfree, nslots;             /* nfree: in both lists, or between them */
     bool light_guards;   /* MADV_GUARD_INSTALL works; fixed */
     size_t page;
 } stacks;
@@ -81,6 +85,10 @@ static bool guards_hold(size_t page)
 int stack_start(void)
 {
     memset(stacks.free, 0, sizeof stacks.free);
+    memset(stacks.clean, 0, sizeof stacks.clean);
+    memset(stacks.nwarm, 0, sizeof stacks.nwarm);
+    memset(stacks.low, 0, sizeof stacks.low);
+    memset(stacks.due, 0, sizeof stacks.due);
     memset(stacks.fresh, 0, sizeof stacks.fresh);
     stacks.nfree = stacks.nslots = 0;
     store_rlx(&stacks.narenas, 0); /* rlx: nobody else runs yet */
@@ -187,10 +195,15 @@ static char *slots_reserve(unsigned log2, uint32_t *n)
 
 static struct fiber *slot_reused(unsigned log2)
 {
-    struct fiber *f = stacks.free[log2];
-    if (f != NULL) {
-        stacks.free[log2] = run_fiber(f->link.next);
-        stacks.nfree--;
+    bool warm = stacks.free[log2] != NULL;
+    struct fiber **list = warm ? &stacks.free[log2] : &stacks.clean[log2], *f = *list;
+    if (f == NULL)
+        return NULL;
+    *list = run_fiber(f->link.next);
+    stacks.nfree--;
+    if (warm) {
+        stacks.nwarm[log2]--;
+        stacks.low[log2] = w_min(stacks.low[log2], stacks.nwarm[log2]);
     }
     return f;
 }
@@ -252,6 +265,7 @@ static void list_put(struct fiber *f)
 {
     f->link.next = (runnable)stacks.free[f->stack_log2];
     stacks.free[f->stack_log2] = f;
+    stacks.nwarm[f->stack_log2]++;
     stacks.nfree++;
 }
 
@@ -322,17 +336,81 @@ struct fiber *stack_find(uintptr_t addr, bool *guard)
     return NULL;
 }
 
+/* ---- back to the system ------------------------------------------------------------------------------------- */
+
+#define RELEASE_BATCH 64u
+
+/* The descriptor's page stays: it is the list. */
+static size_t release_stack(const struct fiber *f)
+{
+    uintptr_t lo = (uintptr_t)f->stack_lo, hi = w_align_down((uintptr_t)f, stacks.page);
+    if (hi > lo)
+        madvise((void *)lo, hi - lo, MADV_DONTNEED);
+    return stacks.page;
+}
+
+/* Moves up to RELEASE_BATCH stacks of a size, not more than `most`, to the clean ones. In between they are nobody's: no lock is held over the system calls. */
+static size_t release_batch(unsigned l, uint64_t most)
+{
+    struct fiber *batch = NULL, *last = NULL;
+    size_t bytes = 0;
+    lock_take(&stacks.lock);
+    uint64_t n = w_min(w_min(most, stacks.nwarm[l]), (uint64_t)RELEASE_BATCH);
+    for (uint64_t i = 0; i < n; i++) {
+        struct fiber *f = stacks.free[l];
+        stacks.free[l] = run_fiber(f->link.next);
+        f->link.next = (runnable)batch;
+        batch = f;
+        last = last == NULL ? f : last;
+    }
+    stacks.nwarm[l] -= n;
+    stacks.low[l] = w_min(stacks.low[l], stacks.nwarm[l]);
+    lock_drop(&stacks.lock);
+    int err = errno;
+    for (struct fiber *f = batch; f != NULL; f = run_fiber(f->link.next))
+        bytes += release_stack(f);
+    errno = err;
+    lock_take(&stacks.lock);
+    if (batch != NULL) {
+        last->link.next = (runnable)stacks.clean[l];
+        stacks.clean[l] = batch;
+    }
+    stacks.due[l] -= w_min(stacks.due[l], n);
+    lock_drop(&stacks.lock);
+    return bytes;
+}
+
+bool stack_release_due(void)
+{
+    bool any = false;
+    lock_take(&stacks.lock);
+    for (unsigned l = STACK_MIN_LOG2; l <= STACK_MAX_LOG2; l++) {
+        stacks.due[l] = stacks.low[l];
+        stacks.low[l] = stacks.nwarm[l];
+        any = any || stacks.due[l] != 0;
+    }
+    lock_drop(&stacks.lock);
+    return any;
+}
+
+size_t stack_release_some(void)
+{
+    size_t bytes = 0;
+    for (unsigned l = STACK_MIN_LOG2; l <= STACK_MAX_LOG2 && bytes == 0; l++) {
+        lock_take(&stacks.lock);
+        uint64_t due = stacks.due[l];
+        lock_drop(&stacks.lock);
+        if (due != 0)
+            bytes = release_batch(l, due);
+    }
+    return bytes;
+}
+
 void stack_release_free(void)
 {
-    lock_take(&stacks.lock);
     for (unsigned l = STACK_MIN_LOG2; l <= STACK_MAX_LOG2; l++)
-        for (struct fiber *f = stacks.free[l]; f != NULL; f = run_fiber(f->link.next)) {
-            /* The descriptor's page stays: it is the list. */
-            uintptr_t lo = (uintptr_t)f->stack_lo, hi = w_align_down((uintptr_t)f, stacks.page);
-            if (hi > lo)
-                madvise((void *)lo, hi - lo, MADV_DONTNEED);
-        }
-    lock_drop(&stacks.lock);
+        while (release_batch(l, UINT64_MAX) != 0)
+            ;
 }
 
 /* Slots that were used at least once. Exact in a stop. */

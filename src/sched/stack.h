@@ -28,6 +28,9 @@ void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void
 struct fiber *stack_find(uintptr_t addr, bool *guard);
 
 void stack_release_free(void);        /* pages of free stacks go back to the system */
+/* The same little by little, for stacks that were not needed for some time. due: after each cycle; true: there are some. some: releases a few; 0: no more */
+bool stack_release_due(void);
+size_t stack_release_some(void);
 uint64_t stack_bound(void);           /* slots in use, counted under the lock: those in caches of processors included */
 uint64_t stack_slots(void);
 

@@ -33,7 +33,7 @@
 #define DELAY_MIN_NS INT64_C(20000)
 #define DELAY_MAX_NS INT64_C(10000000)
 #define ASLEEP_NS 100000000
-#define FORCE_GC_NS INT64_C(120000000000)
+#define IDLE_LOOK_NS INT64_C(60000000000) /* also an idle program is collected when it is time */
 
 static struct {
     pthread_t thread;
@@ -174,8 +174,7 @@ static bool look(int64_t now, int64_t *polled)
         if (load_rlx(&p->status) == P_RUNNING && retake(p, now)) /* rlx: hint */
             did = true;
     }
-    int64_t last = gc_last_end_ns();
-    if (last != 0 && now - last > FORCE_GC_NS)
+    if (gc_period_over(now))
         mutator_force_gc();
     return did;
 }
@@ -214,10 +213,10 @@ static void *sysmon_main(void *arg)
     int64_t delay = DELAY_MIN_NS, polled = 0;
     unsigned quiet = 0;
     while (load_acq(&sched.ending) == 0) {
-        if (delay == DELAY_MAX_NS && all_idle()) {
+        if (delay == DELAY_MAX_NS && all_idle() && !gc_period_over(os_now_ns())) {
             store_seq(&sysmon.asleep, 1); /* seq: before the second look; sysmon_wake's caller changes nidle_p before it looks at asleep */
-            while (all_idle() && load_seq(&sysmon.word) == 0)
-                idle_look(os_futex_wait(&sysmon.word, 0, all_asleep() ? ASLEEP_NS : FORCE_GC_NS / 2));
+            while (all_idle() && load_seq(&sysmon.word) == 0 && !gc_period_over(os_now_ns()))
+                idle_look(os_futex_wait(&sysmon.word, 0, all_asleep() ? ASLEEP_NS : w_min(IDLE_LOOK_NS, gc_period_ns)));
             store_seq(&sysmon.asleep, 0);
         } else {
             os_futex_wait(&sysmon.word, 0, delay);
