@@ -293,7 +293,7 @@ Test(heap_limit, so_is_one_that_sleeps)
     run(2, "gcstress=0", asleep, NULL);
 }
 
-/* ---- scavtrace ---------------------------------------------------------------------------------------------------------- */
+/* ---- schedtrace, scavtrace ---------------------------------------------------------------------------------------------------------- */
 
 static char lines[64][400];
 static int nlines;
@@ -308,7 +308,9 @@ static void remember(void *arg, const char *line)
 static void some_work(void *arg)
 {
     (void)arg;
+    test_until(count_now(&nlines) >= 5);
     weft_free_os_memory();
+    test_until(count_now(&nlines) >= 10);
 }
 
 static int lines_like(const char *expr)
@@ -322,14 +324,16 @@ static int lines_like(const char *expr)
     return n;
 }
 
-Test(heap_limit, scavtrace_is_gos_line)
+Test(heap_limit, schedtrace_and_scavtrace_are_gos_lines)
 {
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.maxprocs = 3;
-    cfg.debug = "scavtrace=1,gcstress=0";
+    cfg.debug = "schedtrace=5,scavtrace=1,gcstress=0";
     cfg.log = remember;
     test_run_config(&cfg, some_work, NULL);
     int n = nlines < 64 ? nlines : 64;
+    int sched = lines_like("^SCHED [0-9]+ms: gomaxprocs=3 idleprocs=[0-3] threads=[0-9]+ spinningthreads=[0-3] needspinning=0 idlethreads=[0-9]+ runqueue=[0-9]+ "
+                           "\\[ [0-9]+ [0-9]+ [0-9]+ \\] schedticks=\\[ [0-9]+ [0-9]+ [0-9]+ \\]$");
     int scav = lines_like("^scav [0-9]+ KiB work \\(bg\\), [0-9]+ KiB work \\(eager\\), [0-9]+ KiB now, [0-9]+% util( \\(forced\\))?$");
-    cr_assert(scav == 2 && scav == n, "%d of %d lines; one: %s", scav, n, lines[0]);
+    cr_assert(sched >= 5 && scav == 2 && sched + scav == n, "%d and %d of %d lines; one: %s", sched, scav, n, lines[0]);
 }

@@ -46,7 +46,12 @@ void sched_log(const char *line)
     }
     char buf[1024];
     size_t n = w_fmt(buf, sizeof buf, "%s\n", line);
-    w_write_all(2, buf, w_min(n, sizeof buf - 1));
+    if (n < sizeof buf) { /* in one piece, lest another's line comes between */
+        w_write_all(2, buf, n);
+        return;
+    }
+    w_write_all(2, line, n - 1);
+    w_write_all(2, "\n", 1);
 }
 
 void sched_logf(const char *fmt, ...)
