@@ -40,6 +40,8 @@ TABLE
 binary-trees-18 | binary_trees 18    | 2 | 5 | go boehm malloc | wall_s go=1.5 boehm=1; cpu_s go=1.5 boehm=1; peak_kib
 binary-trees-21 | binary_trees 21    | 2 | 3 | go boehm        | wall_s go=1.5 boehm=1; cpu_s go=1.5 boehm=1; peak_kib
 live-nodes      | live_nodes 8388608 3 | 2 | 3 | go boehm      | p50_ns go=4; cpu_s; peak_kib
+free-os         | free_os            | 2 | 3 | go             | p50_ns go=1; left_kib max=12288; cpu_s
+free-os-large   | free_os 1024 1048576 | 2 | 3 | go           | p50_ns go=1; left_kib max=12288
 idle            | idle 10            | 2 | 3 | go             | rss_kib max=3072; threads max=4; cpu_percent max=0.2
 skynet          | skynet 1000000     | 2 | 5 | go             | ns_per_op go=5; peak_kib
 prodcons        | prodcons 8 8       | 2 | 5 | go             | ns_per_op go=1
