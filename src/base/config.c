@@ -80,6 +80,12 @@ static const struct debug_key debug_keys[] = {
     D(madvdontneed, SWITCH, 1,             1,         NULL),  /* 0: give memory back by MADV_FREE */
     D(membarrier,   SWITCH, 1,             1,         NULL),  /* 0: as on a kernel without membarrier(2) */
     D(gc,           WORD,   CONFIG_GC_STW, 0,         "stw"), /* how marking is done */
+    D(migrate,      SWITCH, 0,             1,         NULL),  /* a fiber that waited or yielded goes on on another thread than before */
+    D(schedseed,    NUMBER, 0,             INT64_MAX, NULL),  /* one processor; what runs next, and when, is drawn from this seed: see sched/seed.c */
+    D(failmem,      NUMBER, 0,             INT64_MAX, NULL),  /* the Nth request for memory fails: see base/fail.h. And the next two */
+    D(failthread,   NUMBER, 0,             INT64_MAX, NULL),  /* the Nth request for a thread */
+    D(failfd,       NUMBER, 0,             INT64_MAX, NULL),  /* the Nth system call that makes a descriptor */
+    D(failrun,      NUMBER, 1,             INT64_MAX, NULL),  /* so many requests in a row fail, from the Nth on */
 };
 
 struct load {

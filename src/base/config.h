@@ -29,6 +29,10 @@ struct config {
     int64_t madvdontneed;   /* 1: MADV_DONTNEED; 0: MADV_FREE */
     int64_t membarrier;     /* 0, 1 */
     int64_t gc;             /* CONFIG_GC_* */
+    int64_t migrate;        /* 0, 1 */
+    int64_t schedseed;      /* 0: off */
+    int64_t failmem, failthread, failfd; /* number of the first request that fails; 0: none does */
+    int64_t failrun;        /* how many in a row fail */
 };
 
 enum { CONFIG_GC_STW = 0 };

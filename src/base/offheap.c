@@ -19,6 +19,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 #include "base/atomic.h"
+#include "base/fail.h"
 #include "base/fmt.h"
 #include "base/syscall.h"
 
@@ -220,7 +221,7 @@ static inline int flags_of(enum off_purpose why)
 
 int off_init(void)
 {
-    return flags_of(OFF_SCHED) != 0 ? 0 : -ENOMEM;
+    return !fail_now(FAIL_MEM) && flags_of(OFF_SCHED) != 0 ? 0 : -ENOMEM;
 }
 
 static inline void *count_in(enum off_purpose why, void *p)
@@ -232,6 +233,8 @@ static inline void *count_in(enum off_purpose why, void *p)
 
 static void *alloc_flags(enum off_purpose why, size_t bytes, int extra)
 {
+    if (fail_now(FAIL_MEM))
+        return NULL;
     int flags = flags_of(why);
     return flags == 0 ? NULL : count_in(why, jem_mallocx(bytes != 0 ? bytes : 1, flags | extra));
 }
@@ -255,6 +258,8 @@ void *off_realloc(enum off_purpose why, void *p, size_t bytes)
 {
     if (p == NULL)
         return off_alloc(why, bytes);
+    if (fail_now(FAIL_MEM))
+        return NULL;
     size_t before = jem_sallocx(p, 0);
     void *q = jem_rallocx(p, bytes != 0 ? bytes : 1, flags_of(why));
     if (q != NULL) {

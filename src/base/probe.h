@@ -32,7 +32,8 @@
     X(free_sample)    /* object           bytes            -             */         \
     X(finalizer_run)  /* object           -                -             */         \
     X(lock_contended) /* address          waited ns        kind          */         \
-    X(proc_resize)    /* old              new              -             */
+    X(proc_resize)    /* old              new              -             */         \
+    X(seed_choice)    /* among so many    the number       fiber id; 0, 0, id: preempted */
 
 enum probe_id {
 #define X(name) PROBE_##name,

@@ -11,6 +11,7 @@
 #include "gc/pages.h"
 #include <errno.h>
 #include <string.h>
+#include "base/fail.h"
 #include "base/syscall.h"
 #include "os/vm.h"
 
@@ -329,7 +330,7 @@ static size_t find_wait_locked(size_t n, size_t *grown)
 size_t pages_alloc(size_t n, bool *needzero, size_t *grown)
 {
     *grown = 0;
-    if (n > heap.reserved >> PAGE_SHIFT)
+    if (n > heap.reserved >> PAGE_SHIFT || fail_now(FAIL_MEM))
         return NO_PAGE;
     lock_take(&pages.lock);
     size_t first = find_wait_locked(n, grown), dirty = 0;

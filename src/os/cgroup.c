@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "base/fail.h"
 #include "base/fmt.h"
 #include "base/syscall.h"
 
@@ -59,7 +60,7 @@ static int open_at(const char *root, const char *dir, const char *name)
     char path[2 * PATH_MAX];
     if (w_fmt(path, sizeof path, "%s%s%s", root, dir, name) >= sizeof path)
         return -ENOMEM;
-    return (int)sys_call4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    return fail_now(FAIL_FD) ? -EMFILE : (int)sys_call4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
 }
 
 /* ---- finding the group ------------------------------------------------------------------------------------- */

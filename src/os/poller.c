@@ -1,4 +1,5 @@
 #include "os/poller.h"
+#include "base/fail.h"
 #include "base/syscall.h"
 #include <errno.h>
 #include <linux/time_types.h>
@@ -15,11 +16,11 @@ static int control(struct poller *po, int op, int fd, uint32_t events, uint64_t 
 int poller_open(struct poller *po)
 {
     *po = (struct poller){ .epoll_fd = -1, .bell_fd = -1 };
-    int r = (int)sys_call1(SYS_epoll_create1, EPOLL_CLOEXEC);
+    int r = fail_now(FAIL_FD) ? -EMFILE : (int)sys_call1(SYS_epoll_create1, EPOLL_CLOEXEC);
     if (r < 0)
         return r;
     po->epoll_fd = r;
-    r = (int)sys_call2(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r = fail_now(FAIL_FD) ? -EMFILE : (int)sys_call2(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (r >= 0) {
         po->bell_fd = r;
         r = control(po, EPOLL_CTL_ADD, po->bell_fd, EPOLLIN, 0);

@@ -1,5 +1,6 @@
 /* What the kernel says of this process. */
 #include "os/procself.h"
+#include "base/fail.h"
 #include "base/fmt.h"
 #include "base/syscall.h"
 #include <errno.h>
@@ -10,7 +11,7 @@
 
 static int read_stat(const char *path, char *buf, size_t n)
 {
-    long fd = sys_call4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    long fd = fail_now(FAIL_FD) ? -EMFILE : sys_call4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0)
         return (int)fd;
     long got = sys_call3(SYS_read, fd, buf, n - 1);

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include "base/fail.h"
 #include "base/syscall.h"
 
 #define PEEK_PAGES 8u
@@ -41,7 +42,7 @@ void *os_vm_reserve(size_t bytes, size_t align)
 {
     if (align < os_page_bytes())
         align = os_page_bytes();
-    if (bytes > SIZE_MAX - align)
+    if (bytes > SIZE_MAX - align || fail_now(FAIL_MEM))
         return NULL;
     char *p = map(bytes + align);
     if (p == NULL)
@@ -54,7 +55,10 @@ void *os_vm_reserve(size_t bytes, size_t align)
     return at;
 }
 
-int os_vm_commit(void *p, size_t bytes) { return (int)sys_call3(SYS_mprotect, p, bytes, PROT_READ | PROT_WRITE); }
+int os_vm_commit(void *p, size_t bytes)
+{
+    return fail_now(FAIL_MEM) ? -ENOMEM : (int)sys_call3(SYS_mprotect, p, bytes, PROT_READ | PROT_WRITE);
+}
 
 int os_vm_release(void *p, size_t bytes, bool now)
 {

@@ -27,6 +27,7 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/fail.h"
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "base/syscall.h"
@@ -790,10 +791,16 @@ static void *helper_main(void *arg)
     return NULL;
 }
 
+static void *helper_stack(void)
+{
+    return fail_now(FAIL_MEM) ? MAP_FAILED
+                              : mmap(NULL, HELPER_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+}
+
 /* fn(d) on a thread of its own, whose stack is ours, since libc keeps the stacks that it makes. */
 static int helper_run(void (*fn)(struct dump *), struct dump *d)
 {
-    void *stack = mmap(NULL, HELPER_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    void *stack = helper_stack();
     if (stack == MAP_FAILED)
         return -ENOMEM;
     struct job j = { fn, d };
@@ -805,7 +812,7 @@ static int helper_run(void (*fn)(struct dump *), struct dump *d)
     int err = pthread_attr_setstack(&attr, stack, HELPER_STACK_BYTES);
     if (err == 0) {
         pthread_sigmask(SIG_SETMASK, &all, &old);
-        err = pthread_create(&t, &attr, helper_main, &j);
+        err = fail_now(FAIL_THREAD) ? EAGAIN : pthread_create(&t, &attr, helper_main, &j);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     }
     pthread_attr_destroy(&attr);
@@ -942,10 +949,10 @@ bool dump_describe_pc(const void *pc, char *buf, size_t n)
 {
     int fd[2], saved = errno;
     size_t len = 0;
-    char *stack = mmap(NULL, HELPER_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    char *stack = helper_stack();
     if (stack == MAP_FAILED)
         return false;
-    if (pipe2(fd, O_CLOEXEC) == 0) {
+    if (!fail_now(FAIL_FD) && pipe2(fd, O_CLOEXEC) == 0) {
         struct describe a = { pc, fd[1] };
         /* No signal when it ends: the host did not ask for a child. */
         pid_t pid = clone(describe_child, stack + HELPER_STACK_BYTES, 0, &a);

@@ -3,9 +3,9 @@
  * An address becomes a short list of socket addresses: one if it is numeric or a unix path, two for ":port", and what getaddrinfo says for a name. getaddrinfo
  * blocks its thread, takes locks of libc and may want more stack than a fiber has. So it runs on a fiber of its own with a big stack, between
  * weft_blocking_begin and _end, while the caller waits for it, but not beyond its deadline: what they share is counted, and who leaves last frees it. */
+#include "base/fail.h"
 #include "base/offheap.h"
 #include "base/syscall.h"
-#include "os/clock.h"
 #include "sched/fd.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -270,7 +270,7 @@ static int socket_new(int family, struct fd **out)
     rt_leave(m_self());
     if (f == NULL)
         return -ENOMEM;
-    int r = (int)sys_call3(SYS_socket, family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int r = fail_now(FAIL_FD) ? -EMFILE : (int)sys_call3(SYS_socket, family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     f->fd = r >= 0 ? r : -1;
     f->flags = family == AF_UNIX ? FD_IS_SOCKET : FD_IS_SOCKET | FD_IS_TCP;
     if (r >= 0 && family != AF_UNIX)
@@ -356,7 +356,7 @@ int weft_dial(const char *address, int64_t deadline, weft_fd **out)
         return r;
     for (int i = 0; i < list.n; i++) {
         r = dial_at(&list.at[i].a, list.at[i].len, deadline, out);
-        if (r == 0 || (deadline != 0 && os_now_ns() >= deadline))
+        if (r == 0 || (deadline != 0 && sched_now_ns() >= deadline))
             return r;
         if (i == 0)
             first_error = r;

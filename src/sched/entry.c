@@ -25,6 +25,7 @@
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "sched/runq.h"
+#include "sched/seed.h"
 #include "sched/switch.h"
 #include "sched/world.h"
 #include <errno.h>
@@ -155,6 +156,8 @@ void weft_blocking_end(void)
 
 void rt_leave_slow(struct m *m)
 {
+    if (load_rlx(&m->poll) & POLL_SEEDED) /* rlx: fixed */
+        seed_preempt(m);
     for (;;) {
         uint32_t poll = load_acq(&m->poll);
         if ((poll & POLL_END) && !m->foreign) {

@@ -19,7 +19,6 @@
 #include "sched/fd.h"
 #include "base/offheap.h"
 #include "base/syscall.h"
-#include "os/clock.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -227,7 +226,7 @@ static void deadline_passed(void *arg, int64_t now_ns)
 bool fd_late(struct fd *f, enum fd_dir dir)
 {
     int64_t deadline_ns = load_rlx(&f->side[dir].deadline_ns); /* rlx: a value of its own */
-    return unlikely(deadline_ns != 0) && os_now_ns() >= deadline_ns;
+    return unlikely(deadline_ns != 0) && sched_now_ns() >= deadline_ns;
 }
 
 int fd_wait(struct fd *f, enum fd_dir dir)
@@ -262,7 +261,7 @@ static struct fiber *set_deadline_locked(struct fd *f, enum fd_dir dir, int64_t 
     store_rlx(&s->deadline_ns, deadline_ns); /* rlx: a value of its own; waiters look under the lock */
     if (deadline_ns == 0 || !netpoll_waited_for(&f->poll, dir))
         return NULL;
-    if (os_now_ns() >= deadline_ns)
+    if (sched_now_ns() >= deadline_ns)
         return netpoll_unblock(&f->poll, dir);
     arm_locked(s, deadline_ns);
     return NULL;

@@ -117,6 +117,7 @@ struct fiber {
     bool main_exits;        /* the main fiber called weft_exit: the others go on */
     int64_t since_ns;       /* parked at, by the coarse clock; 0: not known */
     void *asan_fake, *tsan_fiber;
+    struct m *ran_on;       /* with debug key migrate: where it was resumed last, to be compared only */
 };
 
 #define RUNNABLE_TASK 1u

@@ -13,6 +13,7 @@
  *
  * An error after some bytes: the bytes are returned, and the error is kept for the next call in that direction, since the kernel reports most errors once. Deadlines and
  * closing need not be kept: they are still so at the next call, or have been changed on purpose. */
+#include "base/fail.h"
 #include "base/syscall.h"
 #include "sched/fd.h"
 #include <errno.h>
@@ -328,7 +329,7 @@ static ssize_t try_accept(struct fd *f, void *arg)
     struct accept_op *op = arg;
     ssize_t r;
     do {
-        r = sys_call4(SYS_accept4, f->fd, op->peer, op->peerlen, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        r = fail_now(FAIL_FD) ? -EMFILE : sys_call4(SYS_accept4, f->fd, op->peer, op->peerlen, SOCK_NONBLOCK | SOCK_CLOEXEC);
     } while (r == -EINTR || is_of_the_peer(r));
     if (r < 0)
         return r;

@@ -18,6 +18,7 @@
 #include "sched/sysmon.h"
 #include "sched/world.h"
 #include "sched/sanitize.h"
+#include "base/fail.h"
 #include "os/futex.h"
 #include <errno.h>
 #include <limits.h>
@@ -149,6 +150,42 @@ static struct m *idle_m_get(void)
     return m;
 }
 
+/* The thread of m is to start; it has a processor and is in no list yet. Under sched.lock, which it drops. */
+static void m_start_locked(struct m *m)
+{
+    sched.nactive++;
+    m_publish_locked(m);
+    lock_drop(&sched.lock);
+    struct m *self = m_self();
+    if (self == NULL || self->foreign || self->tainted)
+        sysmon_start_thread(m);
+    else
+        m_start_or_give_up(m);
+}
+
+bool m_pass_on(struct m *m, runnable r)
+{
+    lock_take(&sched.lock);
+    bool free = load_rlx(&sched.stopping) == 0 && load_rlx(&sched.ending) == 0; /* rlx: set before or under this lock */
+    struct m *to = free ? idle_m_get() : NULL;
+    bool fresh = free && to == NULL;
+    if (fresh)
+        to = m_new();
+    if (to == NULL) {
+        lock_drop(&sched.lock);
+        return false;
+    }
+    m_own(to, m_disown(m));
+    to->given = r;
+    if (fresh) {
+        m_start_locked(to);
+        return true;
+    }
+    lock_drop(&sched.lock);
+    m_wake(to);
+    return true;
+}
+
 /* p, which nobody owns, gets a machine. Under sched.lock, which it drops. */
 static void p_run_locked(struct p *p, bool spinning)
 {
@@ -171,14 +208,7 @@ static void p_run_locked(struct p *p, bool spinning)
     }
     m_own(m, p);
     m->spinning = spinning;
-    sched.nactive++;
-    m_publish_locked(m);
-    lock_drop(&sched.lock);
-    struct m *self = m_self();
-    if (self == NULL || self->foreign || self->tainted)
-        sysmon_start_thread(m);
-    else
-        m_start_or_give_up(m);
+    m_start_locked(m);
 }
 
 void m_give_up(struct m *m)
@@ -186,6 +216,8 @@ void m_give_up(struct m *m)
     lock_take(&sched.lock);
     p_idle_put(m_disown(m));
     sched.nactive--;
+    if (m->given != 0)
+        globq_put(m->given);
     bool spinning = m->spinning;
     store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
     lock_drop(&sched.lock);
@@ -271,6 +303,7 @@ struct m *m_new(void)
         return NULL;
     m_clear(m);
     m->id = ++sched.next_m_id;
+    store_rlx(&m->poll, sched.modes); /* rlx: not published yet */
     return m;
 }
 
@@ -315,7 +348,7 @@ void m_thread_setup(struct m *m)
     }
     stack_t old;
     if (sigaltstack(NULL, &old) == 0 && (old.ss_flags & SS_DISABLE)) {
-        void *mem = mmap(NULL, ALTSTACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *mem = fail_now(FAIL_MEM) ? MAP_FAILED : mmap(NULL, ALTSTACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (mem != MAP_FAILED) {
             stack_t ss = { .ss_sp = mem, .ss_size = ALTSTACK_BYTES };
             sigaltstack(&ss, NULL);
@@ -422,7 +455,7 @@ int m_thread_start(struct m *m)
     int err = pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_t t;
     if (err == 0) {
-        err = pthread_create(&t, &attr, m_main, m);
+        err = fail_now(FAIL_THREAD) ? EAGAIN : pthread_create(&t, &attr, m_main, m);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     }
     pthread_attr_destroy(&attr);

@@ -35,6 +35,8 @@ static inline void proc_wake(void)
 }
 /* Timers or descriptors wait, and no machine idles, searches or polls that would serve them. A hint. */
 bool procs_all_busy(void);
+/* Another machine gets m's processor, and r to begin with. False: none is to be had, or the world is to stop. m is in the scheduler's loop. */
+bool m_pass_on(struct m *m, runnable r);
 /* p, which the caller owned and has left, goes to a machine if there is work for it, else it idles. */
 void proc_handoff(struct p *p);
 

@@ -21,7 +21,6 @@
  *
  * Giving up (deadline): a waiter that takes itself out, the last one, clears PARKED and STARVING under the bucket's lock. One that was woken,
  * and so owes the others the attention that WOKEN took from them, gives WOKEN back only on a word that is LOCKED, else it takes the lock after all. */
-#include "os/clock.h"
 #include "sched/lot.h"
 #include "sched/sched.h"
 #include <errno.h>
@@ -89,7 +88,7 @@ static bool announce(weft_mutex *m, bool awoke, bool starving)
 /* We own it. Who comes next has not waited for longer than we have. */
 static void calm_down(weft_mutex *m, int64_t began_ns)
 {
-    if (os_now_ns() - began_ns < STARVING_NS)
+    if (sched_now_ns() - began_ns < STARVING_NS)
         and_rlx(word(m), ~STARVING); /* rlx: with LOCKED it guards nothing */
 }
 
@@ -113,7 +112,7 @@ static int lock_inside(weft_mutex *m, int64_t deadline)
             round++;
             continue;
         }
-        int64_t now = os_now_ns();
+        int64_t now = sched_now_ns();
         if (deadline != 0 && now >= deadline)
             return give_up(m, awoke);
         struct lot_waiter w = { .since_ns = now };
@@ -183,7 +182,7 @@ static struct fiber *pass_on(struct lot_bucket *b, weft_mutex *m, struct lot_wai
             now &= ~(PARKED | STARVING);
         if (cas_acq_rel(word(m), old, now)) {
             w->handed = old & STARVING;
-            PROBE(lock_contended, m, os_now_ns() - w->since_ns, WAIT_MUTEX);
+            PROBE(lock_contended, m, sched_now_ns() - w->since_ns, WAIT_MUTEX);
             return lot_grant(b, w);
         }
     }

@@ -4,6 +4,7 @@
  * may call in, with weft_start the calling one first. End: `ending` is set, each machine leaves its fiber at its next step inside weft and its
  * thread returns; the last step unmaps everything. A fiber that stays in user code keeps its thread: it is waited for as long as
  * stop_timeout_ms says, and then everything stays mapped and the runtime is broken for good. */
+#include "base/fail.h"
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "os/affinity.h"
@@ -18,6 +19,7 @@
 #include "sched/lot.h"
 #include "sched/runq.h"
 #include "sched/sanitize.h"
+#include "sched/seed.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/task.h"
@@ -83,7 +85,7 @@ static struct p *p_new(uint32_t id)
     if (p == NULL)
         return NULL;
     p->id = id;
-    rng_seed(&p->rng, (uint64_t)os_now_ns() + id);
+    rng_seed(&p->rng, load_rlx(&seed_on) != 0 ? seed_value() : (uint64_t)os_now_ns() + id);
     timers_init(&p->timers);
     if (gc_cache_init(&p->gc) != 0) {
         off_free(OFF_SCHED, p);
@@ -191,7 +193,7 @@ int weft_maxprocs(int n)
 {
     rt_enter();
     int old = (int)nprocs();
-    if (n >= 1 && n != old) {
+    if (n >= 1 && n != old && load_rlx(&seed_on) == 0) { /* rlx: see seed_on */
         uint32_t want = (uint32_t)w_min(n, MAX_PROCS);
         sched_on_big_stack(maxprocs_set, &want);
     }
@@ -213,6 +215,8 @@ int weft_set_max_threads(int n)
 
 static uint32_t procs_wanted(void)
 {
+    if (load_rlx(&seed_on) != 0) /* rlx: see seed_on */
+        return 1;
     if (sched.cfg.maxprocs > 0)
         return (uint32_t)w_min(sched.cfg.maxprocs, (int64_t)MAX_PROCS);
     struct cgroup cg;
@@ -300,6 +304,8 @@ static void sched_reset(const struct config *cfg, bool host_main)
     sched.ncpu = (uint32_t)os_cpu_count();
     sched.start_ns = os_now_ns();
     store_rlx(&sched.coarse_ns, sched.start_ns);
+    sched.modes = (cfg->schedseed != 0 ? POLL_SEEDED : 0) | (cfg->migrate != 0 ? POLL_MIGRATE : 0);
+    seed_start((uint64_t)cfg->schedseed);
 }
 
 /* The calling thread becomes the main machine, with a processor and the first ids: before threads of the host may call in, and take them. */
@@ -339,6 +345,19 @@ static void unhook_faults(void)
     signal_unhook(SIGBUS);
 }
 
+static void modes_begin(const struct config *c)
+{
+    fail_arm(FAIL_MEM, (uint64_t)c->failmem, (uint64_t)c->failrun);
+    fail_arm(FAIL_THREAD, (uint64_t)c->failthread, (uint64_t)c->failrun);
+    fail_arm(FAIL_FD, (uint64_t)c->failfd, (uint64_t)c->failrun);
+}
+
+static void modes_end(void)
+{
+    seed_end();
+    fail_disarm();
+}
+
 /* Each step that can fail undoes what came before it. */
 static int runtime_up(const weft_config *cfg, bool host_main)
 {
@@ -346,11 +365,16 @@ static int runtime_up(const weft_config *cfg, bool host_main)
     int err = config_load(cfg, &c, say, (void *)(uintptr_t)cfg);
     if (err != 0)
         return err;
-    if ((err = off_init()) != 0)
+    modes_begin(&c);
+    if ((err = off_init()) != 0) {
+        modes_end();
         return err;
+    }
     sched_reset(&c, host_main);
-    if ((err = world_start_up()) != 0)
+    if ((err = world_start_up()) != 0) {
+        modes_end();
         return err;
+    }
     if ((err = stack_start()) == 0 && (err = task_start()) == 0 && (err = netpoll_start()) == 0) {
         if ((err = mutator_start()) == 0) {
             if ((err = procs_start()) == 0 && (err = host_main ? 0 : main_machine()) == 0 && (err = signal_hook(SIGSEGV, fault, false)) == 0) {
@@ -368,6 +392,7 @@ static int runtime_up(const weft_config *cfg, bool host_main)
         task_end();
     }
     world_end();
+    modes_end();
     return err;
 }
 
@@ -530,6 +555,7 @@ static int runtime_down(void)
     stack_end();
     machines_free();
     off_release();
+    modes_end();
     return result;
 }
 
@@ -637,7 +663,7 @@ int weft_detach(void)
     return 0;
 }
 
-int64_t weft_now(void) { return os_now_ns(); }
+int64_t weft_now(void) { return sched_now_ns(); }
 
 static int go(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site)
 {

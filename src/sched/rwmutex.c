@@ -11,7 +11,6 @@
  *
  * The last reader has left the word free of itself before it comes to the bucket, and so looks for a writer there by the bare address ([LOT]). A writer keeps
  * WRITER until all is settled. */
-#include "os/clock.h"
 #include "sched/lot.h"
 #include "sched/sched.h"
 #include <errno.h>
@@ -56,7 +55,7 @@ static struct fiber *admit_readers(struct lot_bucket *b, weft_rwmutex *rw, uint3
 {
     if (unlikely(load_rlx(&probe_mask) != 0)) { /* rlx: a late look loses an event */
         struct lot_waiter *first = lot_first(b, reader_key(rw)), *w = first;
-        int64_t now = os_now_ns();
+        int64_t now = sched_now_ns();
         for (; w != NULL; w = w->next == first ? NULL : w->next)
             PROBE(lock_contended, rw, now - w->since_ns, WAIT_RW_RLOCK);
     }
@@ -65,7 +64,7 @@ static struct fiber *admit_readers(struct lot_bucket *b, weft_rwmutex *rw, uint3
 
 static struct fiber *admit_writer(struct lot_bucket *b, weft_rwmutex *rw, struct lot_waiter *w)
 {
-    PROBE(lock_contended, rw, os_now_ns() - w->since_ns, WAIT_RW_LOCK);
+    PROBE(lock_contended, rw, sched_now_ns() - w->since_ns, WAIT_RW_LOCK);
     return lot_grant(b, w);
 }
 
@@ -74,7 +73,7 @@ static struct fiber *admit_writer(struct lot_bucket *b, weft_rwmutex *rw, struct
 static w_noinline int read_slow(weft_rwmutex *rw, int64_t deadline)
 {
     rt_enter();
-    int64_t now = os_now_ns();
+    int64_t now = sched_now_ns();
     int r = -ETIMEDOUT;
     if (deadline == 0 || now < deadline) {
         struct lot_waiter w = { .since_ns = now };
@@ -169,7 +168,7 @@ static struct fiber *writers_gone(struct lot_bucket *b, weft_rwmutex *rw)
 static w_noinline int write_slow(weft_rwmutex *rw, int64_t deadline)
 {
     rt_enter();
-    int64_t now = os_now_ns();
+    int64_t now = sched_now_ns();
     int r = -ETIMEDOUT;
     if (deadline == 0 || now < deadline) {
         struct lot_waiter w = { .since_ns = now };

@@ -29,6 +29,7 @@
 #include "base/probe.h"
 #include "base/rng.h"
 #include "gc/gc.h"
+#include "os/clock.h"
 #include "os/arch/arch.h"
 #include "sched/fiber.h"
 #include <pthread.h>
@@ -115,7 +116,7 @@ enum m_dead {
     M_ABSENT,   /* being made; or of a thread of the host that was attached to an earlier life of the runtime and still points here */
 };
 /* poll: reasons to take the slow way out. */
-enum { POLL_STOP = 1, POLL_FOREIGN = 2, POLL_END = 4, POLL_HANDOFF = 8 };
+enum { POLL_STOP = 1, POLL_FOREIGN = 2, POLL_END = 4, POLL_HANDOFF = 8, POLL_SEEDED = 16, POLL_MIGRATE = 32 };
 
 typedef void park_commit(struct fiber *f, void *arg);
 
@@ -123,7 +124,7 @@ struct m {
     /* [ENTRY]; first, so that the fast path touches one line */
     w_u32 in_runtime;   /* owner writes; takers and the stop handler read */
     w_u32 pstate;
-    w_u32 poll;         /* why to leave slowly. STOP: the stopper, cleared under sched.lock; END: runtime_end; HANDOFF: the monitor, cleared by the owner; FOREIGN: fixed */
+    w_u32 poll;         /* why to leave slowly. STOP: the stopper, cleared under sched.lock; END: runtime_end; HANDOFF: the monitor, cleared by the owner; fixed: FOREIGN, SEEDED and MIGRATE (debug keys) */
     uint32_t id;
     struct p *p;        /* valid in OWNED and FENCED */
     struct fiber *cur;  /* the fiber that runs here; NULL in the scheduler and while parked in place. Owner writes; read by others in a stop */
@@ -213,6 +214,7 @@ struct sched {
     int result;              /* of weft_run, set with ending */
     unsigned stack_log2;     /* default size of stacks */
     uint64_t run;            /* lives of the runtime, from 1 */
+    uint32_t modes;          /* POLL_SEEDED, POLL_MIGRATE: in the poll of each machine of ours */
     w_u32 running;           /* the runtime is up */
     struct lock take_lock;   /* who may take Ps from machines */
     int64_t start_ns;
@@ -272,6 +274,13 @@ static inline int sched_spawn(weft_fn *fn, void *arg, const weft_go_opts *opts, 
 }
 /* Runs fn(arg) on the thread's own, big stack with the fiber's registers published, as collections need. Does not give up the P. */
 void sched_on_big_stack(void (*fn)(void *arg), void *arg);
+
+/* ---- time ---------------------------------------------------------------------------------------------- */
+
+/* What weft_now() returns, and what times of timers and deadlines are compared with: the monotonic clock, or with schedseed one that is drawn. */
+extern w_u32 seed_on; /* [SEED] in seed.c. Read relaxed: changes while no runtime runs */
+int64_t seed_now_ns(void);
+static inline int64_t sched_now_ns(void) { return unlikely(load_rlx(&seed_on) != 0) ? seed_now_ns() : os_now_ns(); } /* rlx: as above */
 
 /* ---- timers (timer.c) --------------------------------------------------------------------------------- */
 

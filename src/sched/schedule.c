@@ -11,8 +11,12 @@
 #include "sched/schedule.h"
 #include "sched/machine.h"
 #include "sched/runq.h"
+#include "sched/seed.h"
 #include "sched/world.h"
 #include "os/clock.h"
+
+/* [SEED]: how often the scheduler looks is no choice, so the clock does not move by it. */
+static inline int64_t clock_ns(void) { return unlikely(load_rlx(&seed_on) != 0) ? seed_peek_ns() : os_now_ns(); } /* rlx: see seed_on */
 
 static void spinning_begin(struct m *m)
 {
@@ -106,7 +110,7 @@ static runnable steal(struct m *m, int64_t *now)
                 int64_t when = load_rlx(&v->timers.next_ns); /* rlx: hint, checked under the lock */
                 if (when != INT64_MAX) {
                     if (*now == 0)
-                        *now = os_now_ns();
+                        *now = clock_ns();
                     if (when <= *now)
                         timers_run(v, *now);
                 }
@@ -132,10 +136,23 @@ static bool any_queue_filled(void)
     return load_rlx(&sched.global_len) != 0; /* rlx: behind the fences of spinning_end, p_idle_put */
 }
 
+/* Till the first timer, by a clock that is drawn. */
+static w_noinline struct fiber *poll_seeded(int64_t when, int64_t delay)
+{
+    bool jump = delay > 0 && seed_alone();
+    int64_t began = os_now_ns();
+    struct fiber *list = netpoll(jump ? 0 : delay);
+    if (delay > 0)
+        seed_waited(when, jump ? delay : os_now_ns() - began);
+    return list;
+}
+
 /* Sleeps in epoll if that is free and something can happen there. True: look for work again (with a P). */
 static bool poll_asleep(struct m *m)
 {
     if (netpoll_waiters() == 0 && timers_next() == INT64_MAX)
+        return false;
+    if (unlikely(load_rlx(&seed_on) != 0) && load_seq(&sched.nidle_p) == 0) /* rlx: see seed_on. [SEED]: time is for who has the processor, or had it last */
         return false;
     if (!cas_seq(&sched.poll_until_ns, 0, INT64_MAX)) /* seq: claimed before the look at the timers; timer_start puts its timer before it looks at poll_until */
         return false;
@@ -143,12 +160,12 @@ static bool poll_asleep(struct m *m)
     if (when != INT64_MAX) {
         store_seq(&sched.poll_until_ns, w_max(when, (int64_t)1)); /* seq: as above */
         when = w_min(when, timers_next());
-        delay = w_max(when - os_now_ns(), (int64_t)0);
+        delay = w_max(when - clock_ns(), (int64_t)0);
     }
     /* What we were to wait for may have gone before others could see us here, see m_sleep_inactive. */
     if (load_seq(&sched.ending) != 0 || load_seq(&sched.stopping) != 0 || (when == INT64_MAX && netpoll_waiters() == 0))
         delay = 0;
-    struct fiber *list = netpoll(delay);
+    struct fiber *list = unlikely(load_rlx(&seed_on) != 0) ? poll_seeded(when, delay) : netpoll(delay); /* rlx: see seed_on */
     store_seq(&sched.poll_until_ns, 0);
     if (load_seq(&sched.stopping) == 0 && m_get_idle(m)) {
         if (list != NULL)
@@ -240,12 +257,12 @@ runnable schedule_next(struct m *m)
         struct p *p = m->p;
         int64_t now = 0;
         if (load_rlx(&p->timers.next_ns) != INT64_MAX) { /* rlx: hint, checked under the lock */
-            now = os_now_ns();
+            now = clock_ns();
             timers_run(p, now);
         }
-        runnable r = 0;
+        runnable r = unlikely(load_rlx(&seed_on) != 0) ? seed_pick(m) : 0; /* rlx: see seed_on */
         uint32_t tick = p_tick(p);
-        if (tick - p->global_tick >= GLOBAL_TURN) {
+        if (r == 0 && tick - p->global_tick >= GLOBAL_TURN) {
             p->global_tick = tick;
             r = take_global(m, 1);
         }

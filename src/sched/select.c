@@ -16,7 +16,6 @@
  * takes the lock that is dropped last (that of the lowest channel), so that it too comes only when the fiber is parked; and timer_stop waits for it to return.
  *
  * Up to SMALL cases the waiters lie on the stack. A larger select has its arrays in a collected object, conservative, found from the stack. */
-#include "os/clock.h"
 #include "sched/chan.h"
 #include "sched/sched.h"
 #include <errno.h>
@@ -220,7 +219,7 @@ static int select_steps(struct select *s, size_t n, bool block, uint8_t why)
     lock_all(s);
     int i = try_cases(s, &wake);
     if (i < 0 && block) {
-        if (s->deadline == 0 || s->deadline > os_now_ns())
+        if (s->deadline == 0 || s->deadline > sched_now_ns())
             return wait_for_case(s, m, why);
         i = -ETIMEDOUT;
     }
@@ -285,7 +284,7 @@ int select_never(int64_t deadline, uint8_t why)
 {
     struct never v = { .timer = { .fn = never_over }, .deadline = deadline };
     rt_enter();
-    if (deadline == 0 || deadline > os_now_ns())
+    if (deadline == 0 || deadline > sched_now_ns())
         do
             sched_park(never_start, &v, why);
         while (deadline == 0);

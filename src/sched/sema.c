@@ -1,6 +1,5 @@
 /* Counting semaphores. One word: the count, and above it a flag that somebody waits in the parking lot ([LOT]); the flag changes under the
  * bucket's lock. Somebody waits only while the count is 0: a release gives to those who wait first, in order, and counts only what is left. So nobody can overtake. */
-#include "os/clock.h"
 #include "sched/lot.h"
 #include "sched/sched.h"
 #include <errno.h>
@@ -37,7 +36,7 @@ static w_noinline int acquire_slow(weft_sema *s, int64_t deadline)
 {
     rt_enter();
     int r = -ETIMEDOUT;
-    if (deadline == 0 || os_now_ns() < deadline) {
+    if (deadline == 0 || sched_now_ns() < deadline) {
         struct lot_waiter w = { 0 };
         struct lot_bucket *b = lot_lock(s);
         if (take_or_announce(s)) {

@@ -1,5 +1,4 @@
 /* Sleeping: a timer on the sleeper's own stack. */
-#include "os/clock.h"
 #include "sched/sched.h"
 #include <weft/sync.h>
 
@@ -24,7 +23,7 @@ void weft_sleep(int64_t ns)
 {
     if (ns <= 0)
         return;
-    struct sleep s = { .timer = { .fn = sleep_over }, .when_ns = timer_after(os_now_ns(), ns) };
+    struct sleep s = { .timer = { .fn = sleep_over }, .when_ns = timer_after(sched_now_ns(), ns) };
     rt_enter();
     sched_park(sleep_start, &s, WAIT_SLEEP);
     rt_leave(m_self());

@@ -240,7 +240,7 @@ static struct fiber *fiber_bind(struct p *p, struct task *t)
 /* Something other than the local queue is due: the scheduler's loop must look. */
 static inline bool scheduler_due(struct m *m, struct p *p)
 {
-    if (unlikely(load_rlx(&m->poll) & (POLL_STOP | POLL_END))) /* rlx: a late look is caught by the next one */
+    if (unlikely(load_rlx(&m->poll) & (POLL_STOP | POLL_END | POLL_SEEDED | POLL_MIGRATE))) /* rlx: a late look is caught by the next one */
         return true;
     uint32_t tick = p_tick(p);
     if (unlikely(tick - p->global_tick >= GLOBAL_TURN) && load_rlx(&sched.global_len) != 0) /* rlx: hint */
@@ -607,6 +607,18 @@ static void give_to_bound(struct m *m, struct fiber *f)
     m_wake(to);
 }
 
+/* Debug key migrate: f goes to a thread other than it ran on last, with our processor. True: it runs here. */
+static bool migrate(struct m *m, struct fiber *f)
+{
+    if (f->ran_on == m) {
+        f->ran_on = NULL; /* before it is passed on: should that thread not start, it comes back and runs here */
+        if (m_pass_on(m, (runnable)f))
+            return false;
+    }
+    f->ran_on = m;
+    return true;
+}
+
 static void g0_work(struct m *m)
 {
     void (*fn)(void *) = m->g0_call;
@@ -638,6 +650,8 @@ void switch_loop(struct m *m)
             give_to_bound(m, f);
             continue;
         }
+        if (unlikely(sched.modes & POLL_MIGRATE) && !migrate(m, f))
+            continue;
         fiber_take(m, f);
         m->prev_to = AFTER_NOTHING;
         sanitize_switch_from_g0(m, f);

@@ -23,6 +23,7 @@
 #include "sched/report.h"
 #include "sched/runq.h"
 #include "sched/world.h"
+#include "base/fail.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/procself.h"
@@ -191,6 +192,8 @@ static bool look(int64_t now, int64_t *polled)
 {
     bool did = start_asked();
     store_rlx(&sched.coarse_ns, now); /* rlx: for show */
+    if (load_rlx(&seed_on) != 0) /* rlx: see seed_on. [SEED]: not by our clock */
+        return did;
     if (load_rlx(&sched.poll_until_ns) != 0) /* rlx: hint */
         *polled = now;
     if (netpoll_waiters() != 0 && now - *polled > SLICE_NS) {
@@ -288,7 +291,7 @@ int sysmon_start(void)
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 256u << 10);
-    int err = pthread_create(&sysmon.thread, &attr, sysmon_main, NULL);
+    int err = fail_now(FAIL_THREAD) ? EAGAIN : pthread_create(&sysmon.thread, &attr, sysmon_main, NULL);
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (err != 0) {

@@ -28,9 +28,9 @@
  * waiting before its callback begins and never touched afterwards. */
 #include "sched/machine.h"
 #include "sched/sched.h"
+#include "sched/seed.h"
 #include "base/offheap.h"
 #include "base/syscall.h"
-#include "os/clock.h"
 #include <string.h>
 
 #define TIMER_ROOT ((uintptr_t)1)
@@ -194,6 +194,11 @@ static void heap_note_next(struct timer_heap *h)
         store_seq(&h->next_ns, next); /* seq: before the look at poll_until_ns in timer_start; timers_next reads it after poll_until_ns was stored */
 }
 
+static inline uint32_t next_seq(struct timer_heap *h)
+{
+    return unlikely(load_rlx(&seed_on) != 0) ? seed_tie() : h->next_seq++; /* rlx: see seed_on */
+}
+
 /* True: it is the first now. */
 static bool heap_insert(struct timer_heap *h, struct timer *t, int64_t when_ns)
 {
@@ -203,7 +208,7 @@ static bool heap_insert(struct timer_heap *h, struct timer *t, int64_t when_ns)
     h->free_slot = h->pos_of[slot];
     h->timer_of[slot] = (uintptr_t)t | (t->root ? TIMER_ROOT : 0);
     t->slot = slot + 1;
-    struct timer_entry e = { when_ns, slot, h->next_seq++ };
+    struct timer_entry e = { when_ns, slot, next_seq(h) };
     sift_up(h, h->len++, e);
     bool first = h->pos_of[slot] == 0;
     if (first)
@@ -242,7 +247,7 @@ static struct timer *heap_take_due(struct timer_heap *h, int64_t now_ns)
     if (__builtin_mul_overflow(periods, t->period_ns, &ahead))
         ahead = INT64_MAX;
     e.when_ns = timer_after(e.when_ns, ahead);
-    e.seq = h->next_seq++;
+    e.seq = next_seq(h);
     sift_down(h, 0, e);
     heap_note_next(h);
     return t;
@@ -375,7 +380,7 @@ int64_t timers_run(struct p *p, int64_t now_ns)
     if (likely(next == INT64_MAX))
         return next;
     if (now_ns == 0)
-        now_ns = os_now_ns();
+        now_ns = sched_now_ns();
     return now_ns < next ? next : run_due(&p->timers, now_ns);
 }
 

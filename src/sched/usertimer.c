@@ -13,7 +13,6 @@
  * No old tick. A tick is sent by the callback, under the channel's lock only; stop and reset hold the timer's own lock, take it out of the heap, wait for a callback under way,
  * and drop what is in the channel. After that nothing of before can be received. As in Go, a tick that had been sent but not received counts as "it was running". */
 #include "gc/gc.h"
-#include "os/clock.h"
 #include "sched/chan.h"
 #include "sched/sched.h"
 #include <errno.h>
@@ -58,7 +57,7 @@ static void run_fn(void *arg, int64_t now_ns)
 
 static int64_t when_after(int64_t ns)
 {
-    return timer_after(os_now_ns(), ns > 0 ? ns : 0);
+    return timer_after(sched_now_ns(), ns > 0 ? ns : 0);
 }
 
 static void timer_init(struct weft_timer *t, int64_t period_ns, void (*fn)(void *, int64_t))

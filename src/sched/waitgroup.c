@@ -14,7 +14,6 @@
  * Freeing. A wait that sees zero returns, and its caller may free the group. Whoever made it zero touches it afterwards only to free the place of a
  * fiber that still waits, so that freeing would be wrong anyway; and before that fiber is readied. */
 #include "sched/waitgroup.h"
-#include "os/clock.h"
 #include "sched/lot.h"
 #include <errno.h>
 
@@ -206,7 +205,7 @@ int weft_waitgroup_wait_until(weft_waitgroup *wg, int64_t deadline)
     if (is_zero(wg))
         return 0;
     rt_enter();
-    int r = os_now_ns() < deadline ? wait_in_lot(wg, deadline) : -ETIMEDOUT;
+    int r = sched_now_ns() < deadline ? wait_in_lot(wg, deadline) : -ETIMEDOUT;
     rt_leave(m_self());
     return r;
 }

@@ -28,6 +28,7 @@
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/sysmon.h"
+#include "base/fail.h"
 #include "base/syscall.h"
 #include "os/clock.h"
 #include "os/futex.h"
@@ -467,7 +468,7 @@ static void helpers_start(unsigned want)
         sigset_t all, old;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &old);
-        int err = pthread_create(&h->thread, NULL, helper_main, h);
+        int err = fail_now(FAIL_THREAD) ? EAGAIN : pthread_create(&h->thread, NULL, helper_main, h);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         if (err != 0)
             return; /* fewer will do */
