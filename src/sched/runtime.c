@@ -553,6 +553,7 @@ static int runtime_down(void)
     mutator_end();
     lot_reset(); /* those who still waited lie on the stacks */
     stack_end();
+    task_end();
     machines_free();
     off_release();
     modes_end();
