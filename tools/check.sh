@@ -25,6 +25,9 @@ asan-ubsan  | -       | SAN=address          |                                  
 tsan        | -       | SAN=thread           |                                             |
 clang       | clang   | CC=clang WERROR=1    |                                             |
 clang-asan  | clang   | CC=clang SAN=address |                                             |
+seeds       | -       | BUILD=debug          | WEFT_TEST_SEEDS=3000                        | stress_seed
+migrate     | -       | BUILD=debug          | WEFT_DEBUG=migrate=1 WEFT_TEST_SLOW=1       | chan_ select_ sync_ timer_ wait_ io_ life_
+fail        | -       | BUILD=debug          | WEFT_TEST_SWEEP=all                         | stress_fail
 aarch64     | aarch64 | CROSS=aarch64-linux-gnu- | WEFT_TEST_SLOW=1                        |
 TABLE
 }

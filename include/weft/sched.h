@@ -66,7 +66,9 @@ WEFT_API int weft_detach(void);
 
 /* ---- fibers ------------------------------------------------------------------------------------ */
 
-/* Starts a fiber that runs fn(arg). The stack is bound when it first runs. arg is a root from now on.
+/* Starts a fiber that runs fn(arg). The stack is bound when it first runs; if there is no memory for it then, even after all that is free was given back, the
+ * program ends with a line that says so (but for the main fiber: weft_run returns -ENOMEM). So it does when fibers can run and for a second no thread can be made
+ * for them. arg is a root from now on.
  * 0, -ENOMEM, -EINVAL (fn NULL), -ESRCH (runtime not running). Does not block or move. */
 WEFT_API int weft_go(weft_fn *fn, void *arg);
 

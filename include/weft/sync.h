@@ -123,6 +123,8 @@ static inline void weft_once_do(weft_once *o, weft_fn *fn, void *arg)
 
 /* ---- time --------------------------------------------------------------------------------------- */
 
+/* A sleep, a deadline or a timer takes some 30 bytes while it waits; without memory for that the program ends with a line that says so. */
+
 /* Not before ns nanoseconds; <= 0 returns at once. */
 WEFT_API void weft_sleep(int64_t ns);
 #define WEFT_MICROSECOND INT64_C(1000)

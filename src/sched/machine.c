@@ -230,9 +230,7 @@ void m_start_or_give_up(struct m *m)
     int err = m_thread_start(m);
     if (err == 0)
         return;
-    m_give_up(m);
-    if (load_acq(&sched.nthreads) == 0 && sched.main_m == NULL)
-        w_fatal("cannot make a thread (error %d): raise the limit of processes (ulimit -u) or of address space", -err);
+    m_give_up(m); /* the monitor tries again if nobody else is left to do the work: stranded() */
 }
 
 void proc_wake_slow(void)

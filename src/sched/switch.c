@@ -219,11 +219,24 @@ static void fiber_init(struct fiber *f, struct task *t)
     f->err = 0;
 }
 
-/* A fiber ready to be switched to. */
+/* What can be had by giving back all that is free: the pages of free stacks, and those of off-heap memory. */
+static w_cold struct fiber *stack_get_last(struct p *p, unsigned log2)
+{
+    stack_release_free();
+    off_release();
+    return stack_get(p, log2);
+}
+
+/* A fiber ready to be switched to. NULL: the main one, and the runtime ends for want of memory. */
 static struct fiber *fiber_bind(struct p *p, struct task *t)
 {
     struct fiber *f = stack_get(p, t->stack_log2);
-    if (f == NULL)
+    if (unlikely(f == NULL) && (f = stack_get_last(p, t->stack_log2)) == NULL && (t->flags & FIBER_MAIN)) {
+        task_free(p, t);
+        runtime_end(-ENOMEM);
+        return NULL;
+    }
+    if (unlikely(f == NULL))
         w_fatal("no memory for the stack of fiber %lu (%lu stacks of fibers exist); raise vm.max_map_count or the limit of address space, "
                 "or start fewer fibers at a time", (unsigned long)t->id, (unsigned long)stack_slots());
     fiber_init(f, t);
@@ -646,6 +659,8 @@ void switch_loop(struct m *m)
             f = fiber_bind(m->p, run_task(r));
         else
             f = run_fiber(r);
+        if (unlikely(f == NULL))
+            continue;
         if (unlikely(f->bound != NULL)) {
             give_to_bound(m, f);
             continue;

@@ -10,8 +10,9 @@
  * Only where somebody gains: the queue of that processor, or the global one, has work, or no other processor is idle or searching to serve timers
  * and descriptors.
  *
- * It also: polls descriptors that nobody polled for 10 ms; wakes a machine for timers that are overdue because all were busy; starts threads for
- * tainted threads, and helpers of parallel marking; forces a collection after two minutes without; keeps the coarse clock; writes schedtrace's lines.
+ * It also: finds a machine for work that has none, since no thread could be made; polls descriptors that nobody polled for 10 ms; wakes a machine for
+ * timers that are overdue because all were busy; starts threads for tainted threads, and helpers of parallel marking; forces a collection after two
+ * minutes without; keeps the coarse clock; writes schedtrace's lines.
  *
  * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. Once it has come there and
  * all processors idle, it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. Not before: a server's processors
@@ -37,6 +38,7 @@
 #define DELAY_MAX_NS INT64_C(10000000)
 #define ASLEEP_NS 100000000
 #define IDLE_LOOK_NS INT64_C(60000000000) /* also an idle program is collected when it is time */
+#define STRANDED_NS 1000000000
 
 static struct {
     pthread_t thread;
@@ -188,9 +190,39 @@ static void trace(int64_t now)
     sysmon.traced_ns = now;
 }
 
-static bool look(int64_t now, int64_t *polled)
+/* ---- what is looked at --------------------------------------------------------------------------------------- */
+
+/* All processors idle, though there is work. So it is for a moment on the way of each wake-up, and for good if the machine that was to do it got no memory or no thread. */
+static bool stranded(void)
+{
+    if (load_seq(&sched.nidle_p) != nprocs() || load_seq(&sched.ending) != 0)
+        return false;
+    for (uint32_t i = 0; i < nprocs(); i++)
+        if (!runq_empty(sched.allp[i]))
+            return true;
+    return load_rlx(&sched.global_len) != 0; /* rlx: hint; looked at again and again */
+}
+
+/* Tries again, as a limit may be one for the moment. */
+static bool rescue(int64_t now, int64_t *since)
+{
+    if (!stranded()) {
+        *since = 0;
+        return false;
+    }
+    if (*since == 0)
+        *since = now;
+    if (now - *since > STRANDED_NS)
+        w_fatal("cannot make a thread: fibers can run, and for a second there was no memory or no thread for them; raise the limit of processes (ulimit -u), of "
+                "address space or of memory");
+    proc_wake_slow();
+    return true;
+}
+
+static bool look(int64_t now, int64_t *polled, int64_t *stranded_since)
 {
     bool did = start_asked();
+    did |= rescue(now, stranded_since);
     store_rlx(&sched.coarse_ns, now); /* rlx: for show */
     if (load_rlx(&seed_on) != 0) /* rlx: see seed_on. [SEED]: not by our clock */
         return did;
@@ -224,7 +256,7 @@ static bool look(int64_t now, int64_t *polled)
 static bool all_idle(void)
 {
     return sysmon.trace_ns == 0 && load_seq(&sched.nidle_p) == nprocs() && load_rlx(&sysmon.nasked) == 0 && load_rlx(&sysmon.helpers) == 0 &&
-           load_seq(&sched.ending) == 0; /* rlx: who asks pokes us */
+           load_seq(&sched.ending) == 0 && !stranded(); /* rlx: who asks pokes us */
 }
 
 static bool all_asleep(void)
@@ -251,7 +283,7 @@ static void *sysmon_main(void *arg)
 {
     (void)arg;
     pthread_setname_np(pthread_self(), "weft-sysmon");
-    int64_t delay = DELAY_MIN_NS, polled = 0;
+    int64_t delay = DELAY_MIN_NS, polled = 0, stranded_since = 0;
     unsigned quiet = 0;
     while (load_acq(&sched.ending) == 0) {
         if (delay == DELAY_MAX_NS && all_idle() && !gc_period_over(os_now_ns())) {
@@ -263,7 +295,7 @@ static void *sysmon_main(void *arg)
             os_futex_wait(&sysmon.word, 0, sysmon.trace_ns != 0 ? w_min(delay, sysmon.trace_ns) : delay);
         }
         store_seq(&sysmon.word, 0); /* seq: before the look, or a poke in between would be lost */
-        if (look(os_now_ns(), &polled)) {
+        if (look(os_now_ns(), &polled, &stranded_since)) {
             quiet = 0;
             delay = DELAY_MIN_NS;
         } else if (++quiet > 50) {

@@ -155,10 +155,17 @@ static void slots_free(struct timer_heap *h, uint32_t from)
     }
 }
 
+/* Some more will do, out of what all others have free. */
+static w_cold bool heap_block_last(struct timer_heap *to, uint32_t cap)
+{
+    off_release();
+    return heap_block(to, cap);
+}
+
 static void heap_grow(struct timer_heap *h)
 {
     struct timer_heap to = { .free_slot = NO_SLOT };
-    if (!heap_block(&to, h->cap == 0 ? CAP_MIN : 2 * h->cap))
+    if (!heap_block(&to, h->cap == 0 ? CAP_MIN : 2 * h->cap) && !heap_block_last(&to, h->cap + CAP_MIN))
         w_fatal("no memory for %u waiting timers", h->len + 1);
     if (h->cap != 0) {
         memcpy(to.heap, h->heap, h->len * sizeof *to.heap);
