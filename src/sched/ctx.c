@@ -12,7 +12,6 @@
  *             `- b (deadline)
  *
  * The reason is there for all from the moment that done is closed: cause, then err (rel), then done. */
-#include "os/clock.h"
 #include "sched/chan.h"
 #include "sched/sched.h"
 #include <errno.h>
@@ -78,7 +77,7 @@ static void start_after(weft_ctx *c)
     if (sched_spawn(c->after, c->arg, NULL, c->site, 0) == 0)
         return;
     c->timer.fn = start_after_late;
-    timer_start(&c->timer, timer_after(os_now_ns(), WEFT_MILLISECOND));
+    timer_start(&c->timer, timer_after(sched_now_ns(), WEFT_MILLISECOND));
 }
 
 static void mark_cancelled(weft_ctx *c, int err, int cause)
@@ -190,7 +189,7 @@ weft_ctx *weft_ctx_until(weft_ctx *parent, int64_t deadline)
         c->deadline_ns = deadline;
         c->timer.fn = deadline_passed;
     }
-    bool passed = sooner && deadline <= os_now_ns();
+    bool passed = sooner && deadline <= sched_now_ns();
     join(c, sooner && !passed ? deadline : 0);
     if (passed)
         weft_ctx_cancel_as(c, -ETIMEDOUT);
