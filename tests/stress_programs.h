@@ -565,9 +565,140 @@ static void program_memory(void *arg)
     expect(counted(&grown.finalized) <= GROWERS * GROWN);
 }
 
+/* ---- contexts: who is cancelled knows it when cancelling has returned, and all below too -------------------------------------- */
+
+enum { BRANCHES = 3, TWIGS = 2, LEAVES = BRANCHES * TWIGS };
+static struct {
+    weft_ctx *root, *branch[BRANCHES];
+    weft_waitgroup all;
+    weft_chan *c;
+    uint64_t shape;
+    int64_t sent, got, ran, stopped;
+} tree;
+
+static void tree_after(void *arg)
+{
+    (void)arg;
+    expect(weft_ctx_err(tree.root) != 0);
+    count(&tree.ran, 1);
+    expect(weft_waitgroup_done(&tree.all) == 0);
+}
+
+/* Sends or receives until it is cancelled. */
+static void tree_leaf(void *arg)
+{
+    uintptr_t id = (uintptr_t)arg;
+    struct rng r = { tree.shape + id };
+    weft_ctx *up = tree.branch[id % BRANCHES];
+    weft_ctx *c = rng_below(&r, 2) ? weft_ctx_until(up, weft_now() + rng_below(&r, 60000)) : weft_ctx_with(weft_ctx_cancellable(up), &tree, arg);
+    expect(c != NULL);
+    for (int64_t v = 1;;) {
+        weft_case cs[] = { { WEFT_RECV, weft_ctx_done(c), NULL, 0 }, { id % 2 ? WEFT_SEND : WEFT_RECV, tree.c, &v, 0 } };
+        int i = weft_select(cs, 2);
+        if (i == 0) {
+            expect(cs[0].result == 0);
+            break;
+        }
+        expect(cs[1].result == (id % 2 ? 0 : 1));
+        count(id % 2 ? &tree.sent : &tree.got, v);
+    }
+    int err = weft_ctx_err(c);
+    expect(err == -ECANCELED || (err == -ETIMEDOUT && weft_now() >= weft_ctx_deadline(c)));
+    expect(err == -ETIMEDOUT || weft_ctx_err(up) != 0);
+    weft_ctx_cancel(c);
+    expect(weft_ctx_err(c) == err);
+}
+
+static void program_ctx(void *arg)
+{
+    struct rng *r = arg;
+    memset(&tree, 0, sizeof tree);
+    tree.shape = rng_next(r);
+    tree.c = weft_chan_make_noscan(sizeof(int64_t), rng_below(r, 2));
+    tree.root = weft_ctx_cancellable(NULL);
+    for (int i = 0; i < BRANCHES; i++)
+        expect((tree.branch[i] = weft_ctx_cancellable(tree.root)) != NULL);
+    for (intptr_t i = 0; i < LEAVES; i++)
+        start(&tree.all, tree_leaf, (void *)i);
+    weft_ctx *after[4];
+    for (int i = 0; i < 4; i++) {
+        expect(weft_waitgroup_add(&tree.all, 1) == 0);
+        expect((after[i] = weft_ctx_after(tree.root, tree_after, NULL)) != NULL);
+    }
+    weft_sleep(rng_below(r, 60000));
+    expect(weft_ctx_cancel_as(tree.branch[0], -EPIPE) == 0);
+    expect(weft_ctx_cause(tree.branch[0]) == -EPIPE && weft_ctx_err(tree.root) == 0);
+    for (int i = 0; i < 2; i++)
+        if (weft_ctx_after_stop(after[i])) {
+            tree.stopped++;
+            expect(weft_waitgroup_done(&tree.all) == 0);
+        }
+    expect(tree.stopped == 2);
+    expect(weft_ctx_cancel(tree.root) == 0);
+    for (int i = 0; i < BRANCHES; i++)
+        expect(weft_ctx_err(tree.branch[i]) == -ECANCELED && weft_chan_try_recv(weft_ctx_done(tree.branch[i]), NULL) == 0);
+    expect(weft_ctx_cause(tree.branch[0]) == -EPIPE && !weft_ctx_after_stop(after[3]));
+    weft_waitgroup_wait(&tree.all);
+    int64_t v;
+    while (weft_chan_try_recv(tree.c, &v) == 1)
+        tree.got += v;
+    expect(tree.sent == tree.got && tree.ran == 2);
+}
+
+/* ---- pools: nothing is lent to two at a time ---------------------------------------------------------------------------------------- */
+
+enum { BORROWERS = 4, LOANS = 12 };
+struct lent { struct lent *self; int64_t users; };
+static struct {
+    weft_pool *p;
+    weft_waitgroup all;
+    uint64_t shape;
+    int64_t made;
+} pool;
+
+static void *lent_make(void *arg)
+{
+    struct lent *l = weft_alloc(sizeof *l);
+    expect(arg == &pool && l != NULL);
+    l->self = l;
+    count(&pool.made, 1);
+    weft_yield();
+    return l;
+}
+
+static void borrow(void *arg)
+{
+    struct rng r = { pool.shape + (uintptr_t)arg };
+    for (int i = 0; i < LOANS; i++) {
+        struct lent *l[2];
+        for (int k = 0; k < 2; k++) {
+            l[k] = weft_pool_get(pool.p);
+            expect(l[k] != NULL && l[k]->self == l[k] && count(&l[k]->users, 1) == 1);
+        }
+        yield_some(&r);
+        if (rng_below(&r, 8) == 0)
+            weft_gc();
+        for (int k = 0; k < 2; k++) {
+            expect(l[k]->self == l[k] && count(&l[k]->users, -1) == 0);
+            weft_pool_put(pool.p, l[k]);
+        }
+    }
+}
+
+static void program_pool(void *arg)
+{
+    memset(&pool, 0, sizeof pool);
+    pool.shape = rng_next(arg);
+    expect((pool.p = weft_pool_new(lent_make, &pool)) != NULL);
+    for (intptr_t i = 0; i < BORROWERS; i++)
+        start(&pool.all, borrow, (void *)i);
+    weft_waitgroup_wait(&pool.all);
+    expect(counted(&pool.made) >= 2 && counted(&pool.made) <= 2 * BORROWERS * LOANS);
+}
+
 static const struct program programs[] = {
-    { "chan", program_chan }, { "select", program_select }, { "locks", program_locks },     { "cond", program_cond },
-    { "meet", program_meet }, { "time", program_time },     { "threads", program_threads }, { "memory", program_memory },
+    { "chan", program_chan }, { "select", program_select },   { "locks", program_locks },   { "cond", program_cond }, { "meet", program_meet },
+    { "time", program_time }, { "threads", program_threads }, { "memory", program_memory }, { "ctx", program_ctx },   { "pool", program_pool },
 };
 
 #endif

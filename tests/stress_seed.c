@@ -187,6 +187,8 @@ SWEEP(meet, 4)
 SWEEP(time, 5)
 SWEEP(threads, 6)
 SWEEP(memory, 7)
+SWEEP(ctx, 8)
+SWEEP(pool, 9)
 
 /* ---- what the sweep is good for: it finds these --------------------------------------------------------------------- */
 
