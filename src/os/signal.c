@@ -19,6 +19,7 @@ static struct hook {
     W_PTR(void) fn;                 /* signal_fn; NULL: the runtime does not run */
     struct sigaction old[OLD_MAX];  /* the last is the newest */
     w_u32 nold;                     /* rel: publishes old; acq in pass_on */
+    bool undisturbed;
 } hooks[65];
 
 /* The call of dispatch that this thread is in, if it is in one: the handler it calls may leave it by siglongjmp. Then the next signal finds the same context again at the
@@ -98,7 +99,9 @@ static void dispatch(int sig, siginfo_t *info, void *uc)
 
 static void remember(struct hook *h, const struct sigaction *found)
 {
-    uint32_t n = load_rlx(&h->nold); /* rlx: only one thread starts the runtime */
+    uint32_t n = load_rlx(&h->nold); /* rlx: only one thread starts the runtime, or stops the world */
+    if (n != 0 && found->sa_sigaction == h->old[n - 1].sa_sigaction && found->sa_flags == h->old[n - 1].sa_flags)
+        return;
     if (n == OLD_MAX) {
         memmove(&h->old[0], &h->old[1], (OLD_MAX - 1) * sizeof h->old[0]);
         n--;
@@ -107,25 +110,30 @@ static void remember(struct hook *h, const struct sigaction *found)
     store_rel(&h->nold, n + 1); /* rel: publishes old; acq in pass_on */
 }
 
-int signal_hook(int sig, signal_fn *fn, bool undisturbed)
+int signal_to_front(int sig)
 {
-    if (sig < 1 || sig > 64)
-        return -EINVAL;
     struct sigaction sa, found;
     memset(&sa, 0, sizeof sa);
     sa.sa_sigaction = dispatch;
     sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
-    (undisturbed ? sigfillset : sigemptyset)(&sa.sa_mask);
+    (hooks[sig].undisturbed ? sigfillset : sigemptyset)(&sa.sa_mask);
     if (sigaction(sig, NULL, &found) != 0)
         return -errno;
     if (!is_ours(&found)) /* else the host has put back what it had found in an earlier life: what is behind us we know */
         remember(&hooks[sig], &found);
+    return sigaction(sig, &sa, NULL) == 0 ? 0 : -errno;
+}
+
+int signal_hook(int sig, signal_fn *fn, bool undisturbed)
+{
+    if (sig < 1 || sig > 64)
+        return -EINVAL;
     store_rel(&hooks[sig].fn, (void *)fn); /* rel: publishes what fn needs; acq in dispatch */
-    if (sigaction(sig, &sa, NULL) != 0) {
+    hooks[sig].undisturbed = undisturbed;
+    int err = signal_to_front(sig);
+    if (err != 0)
         store_rel(&hooks[sig].fn, NULL);
-        return -errno;
-    }
-    return 0;
+    return err;
 }
 
 void signal_unhook(int sig)

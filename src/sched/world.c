@@ -258,8 +258,11 @@ static void late(struct m *m, bool (*done)(struct m *), int64_t n)
         world.late = m;
         world.late_inside = load_acq(&m->in_runtime) != 0;
     }
-    if (done == thread_stopped && load_acq(&m->in_runtime) == 0)
+    if (done == thread_stopped && load_acq(&m->in_runtime) == 0) {
+        if (n > 1)
+            signal_to_front(sched.stop_signal); /* the host's handler may keep it to itself */
         send_stop(m); /* again: a sigwait or signalfd of the host's may have taken the first one */
+    }
     if (n == HUNG_LATE && sched.cfg.log == NULL)
         sched_logf("weft: a stop of the world (%s) has waited for a second for thread %d%s: %s", reason_text[world.reason], m->tid,
                    m->foreign ? " of the host" : "",
