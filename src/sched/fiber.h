@@ -89,6 +89,9 @@ struct task {
     void *group;        /* wait group to tell at the end, or NULL; a root */
 };
 
+/* What C++ keeps per thread of the exceptions that are being thrown and handled: __cxa_eh_globals of its ABI. */
+struct exceptions { void *caught; unsigned uncaught; };
+
 struct deferred { struct deferred *next; weft_fn *fn; void *arg; };
 
 struct fiber {
@@ -116,6 +119,7 @@ struct fiber {
     uint32_t lock_depth;    /* weft_lock_os_thread */
     bool main_exits;        /* the main fiber called weft_exit: the others go on */
     int64_t since_ns;       /* parked at, by the coarse clock; 0: not known */
+    struct exceptions exceptions; /* while it does not run: it may wait in a handler, and go on on another thread */
     void *asan_fake, *tsan_fiber;
     struct m *ran_on;       /* with debug key migrate: where it was resumed last, to be compared only */
 };

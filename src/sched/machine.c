@@ -335,6 +335,11 @@ void m_thread_setup(struct m *m)
     __atomic_store_n(&m->tid, (int)syscall(SYS_gettid), __ATOMIC_RELAXED); /* rlx: sysmon may look before; other readers find m by cur */
     m->thread_pointer = arch_thread_pointer();
     m->errno_at = &errno;
+    m->exceptions = m->foreign || sched.exceptions == NULL ? NULL : sched.exceptions();
+    if (m->exceptions != NULL) {
+        m->host_exceptions = *m->exceptions;
+        *m->exceptions = (struct exceptions){ 0 };
+    }
     pthread_attr_t attr;
     if (m->foreign && pthread_getattr_np(m->thread, &attr) == 0) {
         void *lo;
@@ -364,6 +369,8 @@ void m_thread_setup(struct m *m)
 void m_thread_teardown(struct m *m)
 {
     weft_tls_m = NULL;
+    if (m->exceptions != NULL)
+        *m->exceptions = m->host_exceptions;
     if (m->unblocked != 0) {
         sigset_t set;
         sigemptyset(&set);

@@ -25,12 +25,15 @@
 #include "sched/task.h"
 #include "sched/sysmon.h"
 #include "sched/world.h"
+#include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <string.h>
 
 #define MAX_PROCS 1024
+
+extern struct exceptions *__cxa_get_globals(void) __attribute__((weak));
 
 struct sched sched = { .lock = LOCK_INIT(RANK_SCHED) };
 struct sched_reports sched_reports;
@@ -303,6 +306,9 @@ static void sched_reset(const struct config *cfg, bool host_main)
     sched.stack_log2 = stack_log2((size_t)cfg->stack_size);
     sched.ncpu = (uint32_t)os_cpu_count();
     sched.start_ns = os_now_ns();
+    sched.exceptions = __cxa_get_globals; /* the program's, if the library was linked into it */
+    if (sched.exceptions == NULL)
+        sched.exceptions = (struct exceptions *(*)(void))dlsym(RTLD_DEFAULT, "__cxa_get_globals");
     store_rlx(&sched.coarse_ns, sched.start_ns);
     sched.modes = (cfg->schedseed != 0 ? POLL_SEEDED : 0) | (cfg->migrate != 0 ? POLL_MIGRATE : 0);
     seed_start((uint64_t)cfg->schedseed);

@@ -130,6 +130,7 @@ struct m {
     struct fiber *cur;  /* the fiber that runs here; NULL in the scheduler and while parked in place. Owner writes; read by others in a stop */
     void *g0_sp;        /* context of the scheduler on the thread's own stack */
     int *errno_at;
+    struct exceptions *exceptions; /* the thread's; NULL: it is the host's, and its fiber stays there, or there is no C++ in the process */
     /* what the next context must do for the one that was left: see switch.c */
     struct fiber *prev;
     park_commit *commit;
@@ -155,6 +156,7 @@ struct m {
     int tid;
     uintptr_t thread_pointer; /* for thread-local roots */
     void *altstack;
+    struct exceptions host_exceptions; /* of the caller of weft_run */
     int unblocked;      /* the stop signal, if the thread had it blocked; else 0 */
     void *g0_lo;        /* the thread's own stack, for sanitizers only; and the next three */
     size_t g0_bytes;
@@ -218,6 +220,7 @@ struct sched {
     w_u32 running;           /* the runtime is up */
     struct lock take_lock;   /* who may take Ps from machines */
     int64_t start_ns;
+    struct exceptions *(*exceptions)(void); /* NULL: no C++ */
 };
 extern struct sched sched;
 static inline uint32_t nprocs(void) { return load_acq(&sched.nprocs); } /* acq: sees allp[] up to it; rel in procs_resize */

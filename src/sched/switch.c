@@ -15,7 +15,7 @@
  *
  * The end of a fiber does not switch at all if a task of the same stack size is next: it starts on the same stack.
  *
- * errno belongs to the fiber: saved and restored here. */
+ * errno belongs to the fiber: saved and restored here. So do the exceptions of C++ that it handles. */
 #include "sched/switch.h"
 #include "sched/machine.h"
 #include "sched/report.h"
@@ -109,17 +109,36 @@ static inline void runs(struct fiber *f)
 
 void fiber_runs(struct fiber *f) { runs(f); } /* not the hot path: every switch has its own copy */
 
+static inline void exceptions_leave(struct m *m, struct fiber *f)
+{
+    struct exceptions *e = m->exceptions;
+    if (unlikely(e != NULL) && unlikely(e->caught != NULL || e->uncaught != 0)) {
+        f->exceptions = *e;
+        *e = (struct exceptions){ 0 };
+    }
+}
+
+static inline void exceptions_take(struct m *m, struct fiber *f)
+{
+    if (unlikely(f->exceptions.caught != NULL || f->exceptions.uncaught != 0)) {
+        *m->exceptions = f->exceptions;
+        f->exceptions = (struct exceptions){ 0 };
+    }
+}
+
 /* f runs on m from here on, though we are not on its stack yet. */
 static inline void fiber_take(struct m *m, struct fiber *f)
 {
     m->cur = f;
     runs(f);
     *m->errno_at = f->err;
+    exceptions_take(m, f);
 }
 
 static inline void fiber_leave(struct m *m, struct fiber *f, enum after_switch to)
 {
     f->err = *m->errno_at;
+    exceptions_leave(m, f);
     m->prev = f;
     m->prev_to = (uint8_t)to;
 }
@@ -534,6 +553,8 @@ static void fiber_end(void)
     struct fiber *f = m->cur;
     struct p *p = m->p;
     PROBE(fiber_end, f->id, 0, 0);
+    if (unlikely(m->exceptions != NULL))
+        *m->exceptions = (struct exceptions){ 0 }; /* it may have called weft_exit in a handler */
     if (!(f->flags & FIBER_SYSTEM))
         store_rlx(&p->fibers_ended, load_rlx(&p->fibers_ended) + 1); /* rlx: counter, only writer */
     if (f->group != NULL)
