@@ -122,7 +122,7 @@ $(B)/libweft.a: $(B)/weft.o
 # nodelete: threads of the host may hold thread-local data of ours when they end, after a dlclose.
 $(B)/$(SONAME): $(B)/weft.o src/weft.map
 	$(call say,LINK,$@)
-	$(Q)$(CC) -shared -o $@ $< -Wl,-soname,$(SONAME) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro \
+	$(Q)$(CC) -shared -o $@ $< -Wl,-soname,$(SONAME) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic \
 	    -Wl,-z,nodelete $(if $(SAN),,-Wl$(comma)-z$(comma)defs) $(LDFLAGS_ALL) $(SYSLIBS)
 $(B)/libweft.so: $(B)/$(SONAME)
 	$(Q)ln -sf $(SONAME) $@

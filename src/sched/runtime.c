@@ -10,6 +10,7 @@
 #include "os/affinity.h"
 #include "os/cgroup.h"
 #include "os/clock.h"
+#include "os/copies.h"
 #include "os/futex.h"
 #include "os/procself.h"
 #include "os/signal.h"
@@ -376,8 +377,14 @@ static int runtime_up(const weft_config *cfg, bool host_main)
         modes_end();
         return err;
     }
+    if (!copies_enter()) {
+        say((void *)(uintptr_t)cfg, "weft: another copy of the library runs in this process; link libweft.so everywhere, or one libweft.a and that only once");
+        modes_end();
+        return -EALREADY;
+    }
     sched_reset(&c, host_main);
     if ((err = world_start_up()) != 0) {
+        copies_leave();
         modes_end();
         return err;
     }
@@ -398,6 +405,7 @@ static int runtime_up(const weft_config *cfg, bool host_main)
         task_end();
     }
     world_end();
+    copies_leave();
     modes_end();
     return err;
 }
@@ -562,6 +570,7 @@ static int runtime_down(void)
     task_end();
     machines_free();
     off_release();
+    copies_leave();
     modes_end();
     return result;
 }
