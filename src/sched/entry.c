@@ -48,8 +48,13 @@ static struct m *machine_here(int *err)
     }
     if (m != NULL && !m->foreign)
         return NULL;
+    struct m *had = m;
     *err = m_attach(&m);
-    return *err == 0 ? m : NULL;
+    if (*err == 0)
+        return m;
+    if (had != NULL)
+        store_rel(&had->in_runtime, 0); /* rel: acq in hosts_outside */
+    return NULL;
 }
 
 void rt_own(struct m *m)

@@ -399,13 +399,21 @@ static void m_bury_lock(struct m *m)
     store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
 }
 
-/* A machine that leaves since the runtime ends still has its processor. A stop of the world, by a fiber that has not noticed yet, waits for every one: so it idles. */
+/* A machine that leaves since the runtime ends still has its processor. A stop of the world, by a fiber that has not noticed yet, waits for every one: so it idles.
+ * What it was about to run may stand for a thread of the host, whose call is to end. */
 static void p_leave(struct m *m)
 {
-    if (!m_has_p(m))
-        return;
     lock_take(&sched.lock);
-    p_idle_put(m_disown(m));
+    while (m->given != 0 && load_rlx(&sched.stopping) != 0) { /* rlx: as in m_bury_lock. Nothing that is scanned may move */
+        lock_drop(&sched.lock);
+        world_stop_here(m);
+        lock_take(&sched.lock);
+    }
+    if (m->given != 0)
+        globq_put(m->given);
+    m->given = 0;
+    if (m_has_p(m))
+        p_idle_put(m_disown(m));
     lock_drop(&sched.lock);
 }
 

@@ -31,6 +31,7 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_PROCS 1024
 
@@ -543,6 +544,46 @@ static bool threads_ended(void)
     return true;
 }
 
+/* Our machines have left, so what they made ready for threads of the host has nobody else to hand it on. */
+static void hosts_go_on(void)
+{
+    struct p *seen = NULL, *p;
+    lock_take(&sched.lock);
+    while ((p = p_idle_get()) != NULL) {
+        runnable r = 0;
+        while ((r = runq_get_next(p)) != 0 || (r = runq_get(p)) != 0 || (r = globq_get()) != 0)
+            if (!run_is_task(r) && (run_fiber(r)->flags & FIBER_THREAD))
+                break;
+        if (r != 0) {
+            m_own(run_fiber(r)->bound, p);
+            sched.nactive++;
+            m_wake(run_fiber(r)->bound);
+        } else {
+            p->idle_next = seen;
+            seen = p;
+        }
+    }
+    while ((p = seen) != NULL) {
+        seen = p->idle_next;
+        p_idle_put(p);
+    }
+    lock_drop(&sched.lock);
+}
+
+/* Threads of the host that are in the middle of a call: they finish it, or wait in it for what will not come. Returns such a one, at the time-out; 0: none. */
+static int hosts_outside(void)
+{
+    int64_t limit_ns = sched.cfg.stop_timeout_ms < 0 ? INT64_MAX : os_now_ns() + sched.cfg.stop_timeout_ms * 1000000;
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
+        while (m->foreign && load_acq(&m->dead) == M_ALIVE && load_acq(&m->in_runtime) != 0) { /* acq: sees what the call did; rel in rt_leave */
+            if (os_now_ns() >= limit_ns)
+                return m->tid;
+            hosts_go_on();
+            usleep(200);
+        }
+    return 0;
+}
+
 /* All machines but the caller's own have been told to end. */
 static int runtime_down(void)
 {
@@ -556,9 +597,16 @@ static int runtime_down(void)
     }
     if (result == -EDEADLK)
         report_deadlock();
+    int inside = hosts_outside();
+    running_end();
+    world_fence(); /* who came in since is seen below, or sees that nothing runs any more: [ENTRY] */
+    if (inside != 0 || (inside = hosts_outside()) != 0) {
+        broken = true;
+        sched_logf("weft: thread %d of the host is still in a call, in which it waits for ever; the runtime stays mapped", inside);
+        return result != 0 ? result : -EBUSY;
+    }
     if (sched_reports.end != NULL)
         sched_reports.end();
-    running_end();
     unhook_faults();
     world_end();
     stack_each(0, 1, free_defers, NULL);
