@@ -9,7 +9,7 @@
 # Nothing is listed here: a new file is found by its place.
 #   src/*/*.c, src/os/arch/<arch>*.S   the library
 #   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each
-#   tests/prog/*.c   programs, tests/mod/*.c  shared modules, that tests run and load
+#   tests/prog/*.c   programs, tests/mod/*.c  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c
 #   examples/*.c, examples/bugs/*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
 #
 # How the library is made: all objects and the parts of jemalloc's static archive that we use become one object
@@ -157,6 +157,7 @@ ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(if $(EMULATOR),,$(wildcard
 pick = $(if $(T),$(foreach t,$(1),$(if $(strip $(foreach w,$(T),$(findstring $(w),$(notdir $(t))))),$(t))),$(1))
 TESTS = $(call pick,$(ALL_TESTS))
 TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) \
+    $(addprefix $(B)/,$(basename $(wildcard tests/host/*.c tests/host/*.cc))) \
     $(patsubst tests/mod/%.c,$(B)/tests/mod/%.so,$(wildcard tests/mod/*.c))
 
 $(B)/tests/%.o: tests/%.c $(B)/flags
@@ -177,6 +178,14 @@ $(B)/tests/prog/%: tests/prog/%.c $(B)/libweft.a $(B)/flags
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) $< -o $@ -rdynamic $(B)/libweft.a $(LDFLAGS_ALL) $(SYSLIBS)
+$(B)/tests/host/%: tests/host/%.c $(B)/libweft.a $(B)/flags
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) $< -o $@ -rdynamic $(B)/libweft.a $(LDFLAGS_ALL) $(SYSLIBS)
+$(B)/tests/host/%: tests/host/%.cc $(B)/libweft.a $(B)/flags
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=gnu++17 $(COMMON) $(TEST_DEFS) $(CXXFLAGS) $< -o $@ -rdynamic $(B)/libweft.a $(LDFLAGS_ALL) $(SYSLIBS)
 $(B)/tests/mod/%.so: tests/mod/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -fPIC -shared $< -o $@ $(LDFLAGS_ALL)

@@ -9,6 +9,18 @@
  *     runs; a host thread attaches itself on its first call. None may be called from a signal handler, a handler of
  *     pthread_atfork, or a callback of dl_iterate_phdr (which holds a lock of the loader's that a collection takes). While the runtime does not run, those whose
  *     comment has -ESRCH return that, and others that need it end the program with a line that says so.
+ *   - C++: an exception may be thrown and caught within a fiber, and its handler may wait. One that leaves the fiber's function calls
+ *     std::terminate. weft_exit and the end of the runtime unwind nothing: destructors of the frames that are left do not run. Static
+ *     destructors that come after the stop may call what has -ESRCH. (C++ must be in the process when the runtime starts.)
+ *   - Link the library once. A program whose modules use it too links libweft.so everywhere; with libweft.a in the program, export its
+ *     names to them (-rdynamic). Of two copies in one process one runs at a time: the start of the other is refused (-EALREADY, and the
+ *     log says so). A module that has libweft.a inside and is loaded by dlopen must stay: link it with -Wl,-z,nodelete.
+ *   - libweft.so may be loaded by dlopen, and then stays loaded, if the process was started with
+ *     GLIBC_TUNABLES=glibc.rtld.optional_static_tls=4096; else dlopen fails ("cannot allocate memory in static TLS block").
+ *   - Limits and sandboxes: system calls that the library can do without may be refused (membarrier, userfaultfd, madvise, process_madvise,
+ *     process_vm_readv, epoll_pwait2, sched_getaffinity, prctl, ...). Where memory, threads or descriptors are short, a call returns the
+ *     error its comment names; what no call could return ends the program with a line that names the limit: no memory for the stack of a
+ *     fiber that is to start, no thread at all. Fewer threads than processors will do. RLIMIT_STACK does not matter.
  *   - "May block" means: the calling fiber waits and others run. "May collect" means: the call may run a
  *     garbage collection. "May move" means: the fiber may continue on another thread, so addresses of
  *     thread-local variables must be taken anew afterwards. A call that may block may also move. */

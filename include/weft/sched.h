@@ -21,6 +21,9 @@ typedef struct weft_config {
     int max_threads;           /* 0: 10000 */
     int stop_signal;           /* used to stop threads that are in user code; 0: SIGURG. A handler of the host's is still called for each signal that is
                                   not ours; unless it is a real-time signal also for some that are, since pending ones melt into one.
+                                  One that the host installs later, and that passes nothing on, is found and put behind ours when a thread does not
+                                  stop. Handlers without SA_ONSTACK run on the stack of whatever fiber they interrupt; one for SIGSEGV like that, installed
+                                  after the start, keeps overflows from being reported.
                                   A thread is stopped in the middle of system calls: most are restarted, but those that the kernel never restarts (nanosleep, poll,
                                   ...: signal(7)) return EINTR, unless between weft_blocking_begin and _end, where threads are left alone */
     const char *debug;         /* keys as in WEFT_DEBUG ("gctrace=1,gcstress=100"); read after the environment and stronger */
@@ -39,20 +42,38 @@ typedef struct weft_config {
  * WEFT_DEBUG), read here and never again.
  *   0          main_fn returned (or called weft_exit and all fibers ended)
  *   -EDEADLK   all fibers were asleep and nothing could wake them; they are listed to the log
- *   -EALREADY  the runtime runs already          -EINVAL  bad setting (the log says which)
- *   -ENOMEM, -EAGAIN  no memory or thread to start with
+ *   -EALREADY  the runtime runs already, or another copy of the library does in this process (weft/base.h)
+ *   -EINVAL    bad setting (the log says which)
+ *   -ENOMEM, -EAGAIN, -EMFILE, -ENFILE  no memory, thread or descriptor to start with
  *   -EBUSY     main_fn returned, but fibers in user code did not come back within stop_timeout_ms: their threads go on and
  *              the runtime's memory stays mapped; the runtime cannot be started again. But one that is on the calling thread is waited for without end: that thread
- *              runs any fiber, unless main_fn is locked to it (weft_lock_os_thread)
- * Threads of the host may call in meanwhile and may end at any time, but none may be inside a call when main_fn returns. */
+ *              runs any fiber, unless main_fn is locked to it (weft_lock_os_thread). The same if a thread of the host is in a call
+ *              then that does not end within that time: it waits there for ever
+ * Threads of the host may call in meanwhile and may end at any time; calls of theirs that are under way when main_fn returns are waited
+ * for, but nobody is left to wake those that wait. */
 WEFT_API int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg) WEFT_MUST_CHECK;
 
 /* The same for a host that keeps its own main: after weft_start the calling thread is an attached thread.
- * weft_stop may be called by the thread that started, when no other thread of the host is inside a call; results as above.
+ * weft_stop may be called by any thread of the host; of several at once one does it, and the others get -ESRCH. Results as above.
  * With weft_start a deadlock is not reported: a thread of the host may wake any fiber. -EPERM: called from a fiber,
  * or started by weft_run. -ESRCH: not running. */
 WEFT_API int weft_start(const weft_config *cfg) WEFT_MUST_CHECK;
 WEFT_API int weft_stop(void);
+
+/* fork(2) in a host that runs the runtime. The parent's processors stop for the time of the call (WEFT_STOP_FORK). The child may use the
+ * runtime, whoever forked, and fork again:
+ *   - Of the fibers only the caller lives. The others run no more, nor do their deferred calls; what they reach stays alive and is not
+ *     finalized. Locks, wait groups and channels that others held or waited in are as with threads: what a child uses it makes itself.
+ *     Timers go on, but for those with a function. Descriptors are watched anew.
+ *   - Threads, the monitor's too, are made at the child's first call; without the means for them (one thread, two descriptors) the
+ *     program ends with a line that says so.
+ *   - A fiber that forked on the thread of weft_run (main_fn locked to it) returns from main_fn as ever, and weft_run returns. On any other
+ *     thread of the runtime nobody waits for it: when main_fn returns, or the last fiber has ended, the process ends as by exit(0); by
+ *     exit(1) after a deadlock. A child that a thread of the host has forked ends the runtime by weft_stop, also where weft_run started it.
+ * A child that is forked in a signal handler or by the log function while the library is at work, or while another thread is in weft_start,
+ * weft_stop or at the end of weft_run, cannot use the runtime: calls that have -ESRCH return it, weft_start gives -EBUSY, the others
+ * are fatal. It may execute another program or end. Children of vfork and posix_spawn may not call weft at all; a collection that comes
+ * meanwhile waits for who called vfork until the child has executed its program or ended. */
 
 /* True between a successful start and the stop. */
 WEFT_API bool weft_running(void);
@@ -60,6 +81,8 @@ WEFT_API bool weft_running(void);
 /* A host thread attaches itself on its first call and detaches when it ends; these do it by hand. Attach twice is fine.
  * Attached threads are stopped by collections and their stacks and thread-local variables are roots. Attaching unblocks the stop signal; whoever
  * blocks it afterwards holds up the next stop, and with it the whole program, until it unblocks it or calls weft.
+ * A thread may end without a word: by return, pthread_exit or cancellation. One that ends by the bare system call is forgotten too, if
+ * its stack stays mapped and it is not between weft_blocking_begin and _end.
  * weft_attach: 0, -ESRCH (runtime not running), -ENOMEM, -EAGAIN. weft_detach: 0, -EPERM (a thread of the runtime). */
 WEFT_API int weft_attach(void);
 WEFT_API int weft_detach(void);

@@ -102,12 +102,6 @@ void gc_stop_all(void)
     pages_stop();
 }
 
-void gc_after_fork_child(void)
-{
-    lock_init(&gc.lock, RANK_GC);
-    sweep_reset();
-}
-
 /* ---- gctrace ------------------------------------------------------------------------------------------------- */
 
 /* Milliseconds as Go prints them: whole from 10 on, below that two significant digits, at most three decimals. */
@@ -265,5 +259,12 @@ void gc_collect(enum gc_why why)
 }
 
 uint64_t gc_cycles_begun(void) { return load_rlx(&gc.begun); } /* rlx: a figure, and exact in a stop */
+
+/* The fork stopped the processors, so no sweep is half done; but who waited to begin its own stop held the lock. */
+void gc_after_fork_child(void)
+{
+    lock_init(&gc.lock, RANK_GC);
+    tell_host();
+}
 
 int64_t gc_last_end_ns(void) { return load_rlx(&gc.last_end_ns); } /* rlx: a figure */

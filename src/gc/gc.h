@@ -214,7 +214,7 @@ void gc_scavenge_stats(struct gc_scavenge_stats *out);
 uint64_t gc_capped_cycle(void);
 /* All fields but the stacks' and sched's part of sys; in a stop, caches flushed. */
 void gc_fill_stats(weft_mem_stats *out);
-/* In the child of a fork, alone: undoes what threads that are no more were about to do. */
+/* In the child of a fork, alone: undoes what threads that are no more were about to do. Calls the host's calls_ready, sweep_ready. */
 void gc_after_fork_child(void);
 /* Bytes of live heap that the last cycle found. */
 uint64_t gc_live_bytes(void);

@@ -17,6 +17,6 @@ void sweep_finish(void);
 /* In a stop, after a mark: everything becomes unswept. */
 void sweep_begin_stw(void);
 bool sweep_pending(void);
-void sweep_reset(void); /* for a new start, and in the child of a fork */
+void sweep_reset(void); /* for a new start */
 
 #endif

@@ -125,6 +125,19 @@ static inline struct chan_waiter *take_waiter(struct chan_queue *q)
     return NULL;
 }
 
+void chan_forget_stw(struct fiber *f)
+{
+    for (uint32_t i = 0; f->waits != NULL && i < f->nwaits; i++) {
+        struct chan_waiter *w = &f->waits[i], *first = w;
+        if (!w->queued)
+            continue;
+        while (first->prev != NULL)
+            first = first->prev;
+        chan_dequeue(load_rlx(&w->chan->recvq.first) == first ? &w->chan->recvq : &w->chan->sendq, w); /* rlx: alone */
+    }
+    f->waits = NULL;
+}
+
 /* ---- the two operations, under the lock -------------------------------------------------------------------- */
 
 static inline void ring_put(weft_chan *c, size_t count, const void *elem)
@@ -220,11 +233,19 @@ static inline struct chan_waiter waiter_of(struct m *m, weft_chan *c, void *elem
     return (struct chan_waiter){ .fiber = m->cur, .chan = c, .elem = elem };
 }
 
+static inline void park_with(struct chan_waiter *w, enum wait_reason why)
+{
+    w->fiber->waits = w;
+    w->fiber->nwaits = 1;
+    sched_park(park_unlock, &w->chan->lock, why);
+    w->fiber->waits = NULL;
+}
+
 static w_noinline int send_parked(struct m *m, weft_chan *c, const void *elem)
 {
     struct chan_waiter w = waiter_of(m, c, (void *)elem);
     chan_enqueue(&c->sendq, &w);
-    sched_park(park_unlock, &c->lock, WAIT_CHAN_SEND);
+    park_with(&w, WAIT_CHAN_SEND);
     rt_leave(m_self());
     return w.ok ? 0 : -EPIPE;
 }
@@ -233,7 +254,7 @@ static w_noinline int recv_parked(struct m *m, weft_chan *c, void *elem)
 {
     struct chan_waiter w = waiter_of(m, c, elem);
     chan_enqueue(&c->recvq, &w);
-    sched_park(park_unlock, &c->lock, WAIT_CHAN_RECV);
+    park_with(&w, WAIT_CHAN_RECV);
     rt_leave(m_self());
     return w.ok;
 }

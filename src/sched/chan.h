@@ -45,6 +45,8 @@ int chan_send_locked(weft_chan *c, const void *elem, struct fiber **wake);
 int chan_recv_locked(weft_chan *c, void *elem, struct fiber **wake);
 void chan_enqueue(struct chan_queue *q, struct chan_waiter *w);
 void chan_dequeue(struct chan_queue *q, struct chan_waiter *w); /* w is queued there */
+/* f will never come back: channels forget that it waits for them. Nobody else runs. */
+void chan_forget_stw(struct fiber *f);
 
 /* weft_chan_try_send without the doors, for callbacks of timers. */
 int chan_try_send_inside(weft_chan *c, const void *elem);

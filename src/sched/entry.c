@@ -22,6 +22,7 @@
  * real fence. The way out needs none there: a stopper that still sees in_runtime = 1 looks again, and who leaves without having seen poll is found in user code.
  *
  * Threads of the host own a P only while they are inside: in user code nobody knows how long they stay. */
+#include "sched/fork.h"
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "sched/runq.h"
@@ -33,6 +34,8 @@
 
 static w_noreturn void not_running(void)
 {
+    if (load_acq(&sched.forked) == FORK_NEVER) /* acq: as in fork_child_ready */
+        w_fatal("a weft function was called in the child of a fork that was made while the runtime started or ended, or in a signal handler; such a child can only execute another program or end");
     w_fatal("a weft function was called while the runtime does not run; start it with weft_run or weft_start first");
 }
 
@@ -40,7 +43,9 @@ static w_noreturn void not_running(void)
 static struct m *machine_here(int *err)
 {
     struct m *m = m_self();
-    *err = 0;
+    *err = fork_child_ready();
+    if (unlikely(*err != 0))
+        return NULL;
     /* A thread of ours may come after the end, if it was not waited for any longer: rt_own or rt_leave sends it home. acq: sees what start wrote */
     if (likely(m != NULL && m->run == sched.run && (!m->foreign || load_acq(&sched.running) != 0))) {
         store_seq(&m->in_runtime, 1);
@@ -141,6 +146,8 @@ void weft_blocking_end(void)
     struct m *m = m_self();
     if (m == NULL || !m->blocking)
         w_fatal("weft_blocking_end without weft_blocking_begin on this thread");
+    if (fork_child_ready() != 0)
+        not_running();
     store_seq(&m->in_runtime, 1);
     struct fiber *f = m->blocked;
     /* A stop does not wait for us before we have a processor, so till then we remain what it scans: parked where we left. */

@@ -80,6 +80,39 @@ void fd_pool_init(void)
     pool.free = pool.made = NULL;
 }
 
+/* The caller of fork is in user code, so it has neither a turn nor a reference. What was closed, and is now nobody's, is closed here. */
+static void fd_after_fork(struct fd *f)
+{
+    uint64_t w = load_rlx(&f->word); /* rlx: nobody else runs; and below */
+    bool held = (w & FD_REFS) != 0;
+    store_rlx(&f->word, w & (FD_GENERATION | FD_CLOSED));
+    lock_init(&f->lock, RANK_FD);
+    for (int d = 0; d < 2; d++) {
+        f->side[d].first = f->side[d].last = NULL;
+        f->side[d].drained = false;
+        store_rlx(&f->poll.slot[d], SLOT_NIL);
+    }
+    if (!(w & FD_CLOSED)) {
+        uint64_t tag = load_rlx(&f->poll.tag);
+        if (f->fd >= 0 && tag != 0 && netpoll_add(&f->poll, f->fd, f->poll.write_watched, tag) != 0)
+            store_rlx(&f->poll.tag, 0); /* whoever waits gets no event: the host has closed the number behind our back */
+    } else if (held) {
+        if (f->fd >= 0)
+            sys_call1(SYS_close, f->fd);
+        f->fd = -1;
+        store_rlx(&f->poll.tag, 0);
+        for (int d = 0; d < 2; d++)
+            timer_cancel(&f->side[d].timer);
+        fd_put(f);
+    }
+}
+
+void fd_pool_after_fork(void)
+{
+    for (struct fd *f = pool.made; f != NULL; f = f->next_made)
+        fd_after_fork(f);
+}
+
 void fd_pool_end(void)
 {
     for (struct fd *f = pool.made, *next; f != NULL; f = next) {

@@ -58,6 +58,7 @@ struct fd *fd_new(void);
 /* Takes back what fd_new gave and nobody else has seen; closes its descriptor, if any. */
 void fd_discard(struct fd *f);
 void fd_pool_init(void);
+void fd_pool_after_fork(void); /* in the child: nobody uses or waits for any, and all are watched by a poller that is new */
 void fd_pool_end(void);  /* closes every descriptor that is still open */
 
 /* The caller's turn in one direction, with a reference: 0, -ECANCELED. May park. */

@@ -117,6 +117,8 @@ struct fiber {
     struct deferred *defers;
     void *group;            /* as in struct task; kept alive by the first frame */
     uint32_t lock_depth;    /* weft_lock_os_thread */
+    uint32_t nwaits;        /* of waits */
+    struct chan_waiter *waits; /* those of ours that are in queues of channels, while parked there: a fork takes them out (fork.c) */
     bool main_exits;        /* the main fiber called weft_exit: the others go on */
     int64_t since_ns;       /* parked at, by the coarse clock; 0: not known */
     struct exceptions exceptions; /* while it does not run: it may wait in a handler, and go on on another thread */

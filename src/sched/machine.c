@@ -10,6 +10,7 @@
  * struct m is never freed while the runtime runs (others may be looking at it), and stays in the list; dead ones are reused. Those of host threads outlive the runtime, as the thread keeps
  * a pointer to it: a look at m->run tells whether it belongs to this life. Until that thread has ended or attached again nobody else may have it (M_ABSENT). */
 #include "sched/machine.h"
+#include "sched/fork.h"
 #include "sched/report.h"
 #include "sched/runq.h"
 #include "sched/schedule.h"
@@ -444,7 +445,11 @@ static void *m_main(void *arg)
     m_bury_lock(m);
     if (sub_seq(&sched.nthreads, 1) == 1 || load_rlx(&sched.ending) != 0)
         os_futex_wake(&sched.nthreads, INT_MAX);
+    sched.orphan_leaderless |= sched.orphan && m->tid == getpid();
+    bool ends = sched.orphan && load_rlx(&sched.ending) != 0; /* rlx: under the lock */
     lock_drop(&sched.lock);
+    if (ends)
+        runtime_orphan_end();
     return NULL;
 }
 
@@ -551,6 +556,10 @@ int m_attach(struct m **out)
 /* No processor is needed for it, and nothing is waited for but the end of a stop: it may come at any time, also while the runtime ends or when it has long ended. */
 void m_detach(struct m *m)
 {
+    if (fork_child_ready() != 0) { /* others may have left anything locked */
+        weft_tls_m = NULL;
+        return;
+    }
     store_seq(&m->in_runtime, 1); /* seq: a stop finds us inside from here on, or has sent its signal before */
     pthread_setspecific(detach_key, NULL);
     store_rel(&m->self.state, FIBER_DEAD); /* rel: a stop that sees it has nothing to scan here */
@@ -562,6 +571,34 @@ void m_detach(struct m *m)
         runtime_idle_locked();
     else
         lock_drop(&sched.lock);
+}
+
+/* Those of the host's threads are not used again: who waited in a wait group is known there by the fiber that lies in it. */
+static void m_lose(struct m *m)
+{
+    bool was_alive = load_rlx(&m->dead) == M_ALIVE; /* rlx: nobody else runs; and below */
+    store_rlx(&m->pstate, M_GONE);
+    store_rlx(&m->dead, m->foreign ? M_ABSENT : M_DEAD);
+    __atomic_store_n(&m->cur, NULL, __ATOMIC_RELAXED);
+    m->p = m->taken = NULL;
+    m->blocking = false;
+    m->given = 0;
+    if (was_alive && m->altstack != NULL)
+        munmap(m->altstack, ALTSTACK_BYTES);
+    m->altstack = NULL;
+}
+
+void machines_after_fork(struct m *self)
+{
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
+        if (m != self)
+            m_lose(m);
+    if (self == NULL)
+        return;
+    self->tid = (int)syscall(SYS_gettid);
+    self->taken = NULL;
+    store_rlx(&self->signalled, 0); /* rlx: as above. What was under way is not inherited */
+    and_acq_rel(&self->poll, ~(uint32_t)(POLL_STOP | POLL_HANDOFF));
 }
 
 void machines_free(void)

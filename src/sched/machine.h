@@ -59,6 +59,7 @@ void m_thread_setup(struct m *m);      /* on the thread itself: thread-locals, a
 void m_thread_teardown(struct m *m);
 int m_attach(struct m **out);          /* the calling host thread; 0, -ESRCH, -ENOMEM */
 void m_detach(struct m *m);            /* the same; m may be of an earlier life of the runtime */
+void machines_after_fork(struct m *self); /* in the child: the threads of all others are no more */
 void machines_free(void);              /* at the end of the runtime */
 
 /* Ends the runtime: every machine leaves at its next step. Any machine. Only the first result counts. */
@@ -67,6 +68,8 @@ void runtime_end(int result);
 void runtime_idle_locked(void);
 /* The runtime ends: the calling fiber is left where it is, its thread goes back to its own stack. Not for host threads. */
 void runtime_leave_fiber(struct m *m) w_noreturn;
+/* The same in a child of a fork in which nobody waits for the runtime to end: ends the process, when all others have left; the first caller does. */
+void runtime_orphan_end(void);
 /* The main fiber is done; if it called weft_exit the others go on. */
 void main_fiber_ended(bool by_exit);
 

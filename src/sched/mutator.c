@@ -274,6 +274,32 @@ int mutator_start(void)
     return gc_start(&host, &set);
 }
 
+/* self is the fiber of w, which runs a call that forked: by its first deferred call. */
+static bool worker_is(const struct worker *w, const struct fiber *self)
+{
+    for (struct deferred *d = self != NULL ? self->defers : NULL; d != NULL; d = d->next)
+        if (d->fn == call_exited && d->arg == w)
+            return true;
+    return false;
+}
+
+static void worker_lose(struct worker *w, const struct fiber *self)
+{
+    lock_init(&w->lock, RANK_WORKER);
+    w->parked = NULL;
+    w->poked = false;
+    w->made = worker_is(w, self);
+}
+
+void mutator_after_fork(const struct fiber *self)
+{
+    worker_lose(&finalizer, self);
+    worker_lose(&sweeper, self);
+    for (unsigned i = 0; i < CLEANERS_MAX; i++)
+        worker_lose(&cleaner[i], self);
+    store_rlx(&forced, 0); /* rlx: nobody else runs */
+}
+
 void mutator_end(void) { gc_stop_all(); }
 
 /* ---- allocation ---------------------------------------------------------------------------------------------- */

@@ -53,6 +53,17 @@ void netpoll_end(void)
     poller_close(&net.poller);
 }
 
+/* epoll's registrations belong to the parent as much as to us: what we changed there would be changed for it. */
+int netpoll_after_fork(void)
+{
+    poller_close(&net.poller);
+    store_rlx(&net.waiters, 0); /* rlx: nobody else is there yet */
+    int err = poller_open(&net.poller);
+    if (err == 0)
+        fd_pool_after_fork();
+    return err;
+}
+
 uint32_t netpoll_waiters(void)
 {
     return load_seq(&net.waiters); /* seq: counted before a machine that parks a fiber goes idle, and looked at by who goes idle last */

@@ -14,6 +14,7 @@
 #include "os/futex.h"
 #include "os/procself.h"
 #include "os/signal.h"
+#include "sched/fork.h"
 #include "sched/machine.h"
 #include "sched/mutator.h"
 #include "sched/report.h"
@@ -30,6 +31,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -41,7 +43,7 @@ struct sched sched = { .lock = LOCK_INIT(RANK_SCHED) };
 struct sched_reports sched_reports;
 
 static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER; /* start and stop; never taken by fibers */
-static bool broken; /* a stop timed out; under life */
+static bool broken; /* a stop timed out, or we are the child of a fork that cannot go on; under life */
 
 /* ---- saying things ------------------------------------------------------------------------------------- */
 
@@ -471,7 +473,7 @@ static int64_t fibers_alive(void)
 static bool strangers(void)
 {
     lock_check_held(&sched.lock);
-    int known = (int)load_acq(&sched.nthreads) + 2 + (int)world_helpers(); /* the main thread, the monitor */
+    int known = (int)load_acq(&sched.nthreads) + (sched.orphan && !sched.orphan_leaderless ? 1 : 2) + (int)world_helpers(); /* the monitor, the main thread if that is not one of them */
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         known += load_acq(&m->dead) == M_ALIVE && m->foreign; /* acq: sees the rest; rel in m_publish_locked */
     int n = os_thread_count();
@@ -496,7 +498,7 @@ void runtime_idle_locked(void)
 {
     bool dead = asleep_for_ever();
     bool ended = dead && fibers_alive() == 0; /* the main fiber has called weft_exit, and all have ended */
-    dead = dead && (ended || !strangers());
+    dead = dead && ((ended && !sched.orphan) || !strangers()); /* an orphan's end ends the process, and so these */
     lock_drop(&sched.lock);
     if (dead)
         runtime_end(ended ? 0 : -EDEADLK);
@@ -623,6 +625,28 @@ static int runtime_down(void)
     return result;
 }
 
+/* ---- forks ------------------------------------------------------------------------------------------------------------ */
+
+bool runtime_life_try(void) { return pthread_mutex_trylock(&life) == 0; }
+void runtime_life_drop(void) { pthread_mutex_unlock(&life); }
+
+void runtime_lost(void)
+{
+    life = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    broken = true;
+    store_rlx(&sched.running, 0); /* rlx: nobody else runs */
+}
+
+void runtime_orphan_end(void)
+{
+    if (!cas_acq_rel(&sched.orphan_ends, 0, 1))
+        return;
+    pthread_mutex_lock(&life);
+    int result = runtime_down();
+    pthread_mutex_unlock(&life);
+    exit(result == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
 /* ---- the public side ------------------------------------------------------------------------------------------------ */
 
 static int run_main(weft_fn *fn, void *arg)
@@ -687,6 +711,7 @@ int weft_stop(void)
 {
     if (on_fiber())
         return -EPERM;
+    fork_child_ready();
     pthread_mutex_lock(&life);
     int err = -ESRCH;
     struct m *m = m_self();

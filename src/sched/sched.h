@@ -200,12 +200,16 @@ struct sched {
     w_i64 coarse_ns;         /* clock as of sysmon's last look */
     w_u32 stopping;          /* a stop of the world is wanted or in force */
     w_u32 ending;            /* the runtime ends */
+    w_u32 forked;            /* enum fork_child: we are the child of a fork, and have not come to use it yet; fork.c */
     /* fixed while running, but for maxprocs (changed in a stop) */
     w_u32 nprocs;            /* rel: publishes allp up to it; acq in nprocs. Some threads are never stopped */
     uint32_t ncpu;
     struct p **allp;         /* grows in a stop, entries stay */
     uint32_t allp_cap;
-    struct m *main_m;
+    struct m *main_m;        /* NULL: started by weft_start, or its thread is no more (fork.c) */
+    bool orphan;             /* in the child of a fork: no thread of the host knows of the runtime. The last fiber ends the process */
+    bool orphan_leaderless;  /* the thread that forked has ended: the kernel counts it to the end of the process */
+    w_u32 orphan_ends;       /* somebody ends the process */
     bool fenced;             /* no membarrier(2) */
     bool host_main;          /* weft_start: threads of the host may wake anybody */
     struct config cfg;
@@ -309,6 +313,9 @@ bool timers_any(void);                               /* some timer waits that ca
 void timers_init(struct timer_heap *h);
 void timers_fini(struct timer_heap *h);              /* its timers are forgotten */
 void timers_move(struct p *from, struct p *to);      /* in a stop, when a processor goes */
+enum timer_fate { TIMER_KEEP, TIMER_STOP, TIMER_GONE /* like TIMER_STOP, but its memory may be something else by now */ };
+void timers_forget_stw(enum timer_fate (*fate)(const struct timer *t)); /* in the child of a fork */
+bool timer_runs_function(const struct timer *t); /* weft_timer_func (usertimer.c) */
 void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker); /* roots held by running timers (arg of weft_timer_func); in a stop */
 
 /* ---- descriptors (netpoll.c) ---------------------------------------------------------------------------- */
@@ -318,6 +325,7 @@ void netpoll_end(void);
 /* Waits up to timeout_ns (0: looks only; < 0: for ever) and links the fibers that became ready by link.next into a list, newest last. No P needed. */
 struct fiber *netpoll(int64_t timeout_ns);
 void netpoll_break(void);       /* wakes the machine in netpoll, from any machine */
+int netpoll_after_fork(void);   /* in the child: a poller of its own, that watches the same descriptors. 0 or negative errno */
 uint32_t netpoll_waiters(void); /* fibers that wait for a descriptor */
 
 /* ---- memory statistics of this layer ---------------------------------------------------------------------- */

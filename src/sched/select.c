@@ -192,7 +192,10 @@ static int wait_for_case(struct select *s, struct m *m, uint8_t why)
         s->timer = (struct timer){ .fn = deadline_passed, .arg = s };
         timer_start(&s->timer, s->deadline);
     }
+    s->fiber->waits = s->waiters;
+    s->fiber->nwaits = s->n;
     sched_park(park_unlock_all, s, why);
+    s->fiber->waits = NULL;
     if (s->deadline != 0)
         timer_stop(&s->timer);
     struct chan_waiter *w = s->fiber->wake;

@@ -629,6 +629,10 @@ static void give_to_bound(struct m *m, struct fiber *f)
 {
     struct m *to = f->bound;
     lock_take(&sched.lock);
+    if (unlikely(load_rlx(&to->dead) != M_ALIVE)) { /* rlx: under the lock. The child of a fork: the fiber is no more, whoever woke it */
+        lock_drop(&sched.lock);
+        return;
+    }
     if (load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0) { /* rlx: set before or under this lock. At the end that machine may have left already */
         m->given = (runnable)f;
         lock_drop(&sched.lock);

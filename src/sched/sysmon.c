@@ -44,6 +44,7 @@ static struct {
     pthread_t thread;
     w_u32 word;        /* futex: 1 asked to look */
     w_u32 asleep;      /* sleeps without a time-out */
+    struct lock work;  /* RANK_MONITOR: held while it looks after others, but not while it makes threads, which may take its time */
     struct lock lock;  /* RANK_LEAF: asked */
     struct m *asked;   /* threads to start, linked by idle_next */
     bool closed;       /* it has ended; under lock */
@@ -219,10 +220,9 @@ static bool rescue(int64_t now, int64_t *since)
     return true;
 }
 
-static bool look(int64_t now, int64_t *polled, int64_t *stranded_since)
+static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_since)
 {
-    bool did = start_asked();
-    did |= rescue(now, stranded_since);
+    bool did = rescue(now, stranded_since);
     store_rlx(&sched.coarse_ns, now); /* rlx: for show */
     if (load_rlx(&seed_on) != 0) /* rlx: see seed_on. [SEED]: not by our clock */
         return did;
@@ -251,6 +251,19 @@ static bool look(int64_t now, int64_t *polled, int64_t *stranded_since)
         trace(now);
     return did;
 }
+
+static bool look(int64_t now, int64_t *polled, int64_t *stranded_since)
+{
+    bool did = start_asked();
+    if (!lock_try(&sysmon.work)) /* a fork is under way. Not waited for: who forks may wait for a thread that only we can start */
+        return did;
+    did |= look_after(now, polled, stranded_since);
+    lock_drop(&sysmon.work);
+    return did;
+}
+
+void sysmon_hold(void) { lock_take(&sysmon.work); }
+void sysmon_let_go(void) { lock_drop(&sysmon.work); }
 
 /* Nothing runs and nothing will by itself: no need to look. */
 static bool all_idle(void)
@@ -316,6 +329,7 @@ int sysmon_start(void)
         return -ENOMEM;
     sysmon.trace_ns = sched.cfg.schedtrace * 1000000;
     sysmon.traced_ns = os_now_ns();
+    lock_init(&sysmon.work, RANK_MONITOR);
     lock_init(&sysmon.lock, RANK_LEAF);
     sigset_t all, old;
     sigfillset(&all);

@@ -433,6 +433,33 @@ void timers_move(struct p *from, struct p *to)
     }
 }
 
+static void heap_forget(struct timer_heap *h, enum timer_fate (*fate)(const struct timer *t))
+{
+    uint32_t n = h->len;
+    h->len = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct timer_entry e = h->heap[i];
+        struct timer *t = timer_at(h, e.slot);
+        enum timer_fate what = fate(t);
+        if (what == TIMER_KEEP) {
+            sift_up(h, h->len++, e); /* behind the place it is read from, or there */
+            continue;
+        }
+        if (what == TIMER_STOP)
+            t->slot = 0;
+        h->timer_of[e.slot] = 0;
+        h->pos_of[e.slot] = h->free_slot;
+        h->free_slot = e.slot;
+    }
+    heap_note_next(h);
+}
+
+void timers_forget_stw(enum timer_fate (*fate)(const struct timer *t))
+{
+    for (uint32_t i = 0; i < nprocs(); i++)
+        heap_forget(&sched.allp[i]->timers, fate);
+}
+
 /* The word that names the timer is given as the root: the timer lies in the object that it keeps. */
 void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker)
 {

@@ -55,6 +55,8 @@ static void run_fn(void *arg, int64_t now_ns)
         timer_again(&t->timer, timer_after(now_ns, WEFT_MILLISECOND));
 }
 
+bool timer_runs_function(const struct timer *t) { return t->fn == run_fn; }
+
 static int64_t when_after(int64_t ns)
 {
     return timer_after(sched_now_ns(), ns > 0 ? ns : 0);

@@ -3,7 +3,7 @@
  * [STW]. Two things can be stopped: the processors, that is everything that happens inside weft, and the threads, that is every store the program may do. Statistics need the first,
  * collections both.
  *
- *   1. One stopper at a time: `owner`. Who wants to stop while another does stands still for that one first. A fork owns it, too: see fork_prepare.
+ *   1. One stopper at a time: `owner`. Who wants to stop while another does stands still for that one first. A fork is one, too: see fork.c.
  *   2. stopping = 1; POLL_STOP in every machine's poll; then sched.lock once, after which no idle P is taken up (see machine.c); then a membarrier.
  *   3. Idle Ps are stopped by being idle: nobody gets one. Each machine with a P is either
  *        in user code: its P is taken (p_take) and kept in m->taken; or
@@ -202,8 +202,9 @@ static bool acked(struct m *m) { return load_acq(&m->stop_ack) == load_rlx(&worl
 
 static void take_ownership(struct m *m)
 {
+    bool known = m != NULL && load_acq(&m->dead) == M_ALIVE; /* acq: as in scan_machine. Else a thread of the host that forks */
     while (!cas_acq_rel(&world.owner, 0, 1)) { /* acq: sees the last stop's end; rel in world_start */
-        if (load_acq(&sched.stopping) != 0)
+        if (known && load_acq(&sched.stopping) != 0)
             world_stop_here(m);
         else
             sys_call0(SYS_sched_yield); /* a stop begins or ends, or a fork is under way */
@@ -364,7 +365,7 @@ int64_t world_start(void)
     store_seq(&world.gate, next != 0 ? next : 1); /* rel: publishes what was done in the stop; acq in stand_still */
     os_futex_wake(&world.gate, INT_MAX);
     store_rel(&world.owner, 0); /* rel: acq in take_ownership */
-    if (slow != NULL && sched.cfg.log != NULL) /* a warning is for those who listen */
+    if (slow != NULL && sched.cfg.log != NULL && reason != WEFT_STOP_FORK) /* a warning is for those who listen; not in a handler of fork, where the host may hold anything */
         sched_logf("weft: stop of the world (%s) took %ld us; thread %d%s was %s", reason_text[reason], (long)(took / 1000), slow->tid,
                    slow->foreign ? " of the host" : "",
                    inside ? "inside the runtime" : "in user code, not scheduled or with the stop signal blocked");
@@ -518,22 +519,44 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
     }
 }
 
-/* ---- fork -------------------------------------------------------------------------------------------------------- */
+/* ---- for forks -------------------------------------------------------------------------------------------------- */
 
-/* A fork and a stop exclude each other. Between its handlers fork(2) takes every lock of off-heap memory and of malloc. The first a collector needs in a stop, the others a
- * stopped thread may hold; so with a thread halfway through, stopped or not, attached or not, a stop might never end. Ours are registered after those of off-heap memory,
- * and so run before them on the way in, after them on the way out. Who waits here is in user code and may be stopped. */
-static void fork_prepare(void)
+void world_own(void)
 {
     while (!cas_acq(&world.owner, 0, 1)) /* acq: as in take_ownership */
         sys_call0(SYS_sched_yield);
 }
 
-/* In the parent, and in the child, where nobody else is. */
-static void fork_done(void) { store_rel(&world.owner, 0); } /* rel: acq in take_ownership, fork_prepare */
+void world_disown(void) { store_rel(&world.owner, 0); } /* rel: acq in take_ownership, world_own */
 
-/* As early as it can be, after off-heap memory: handlers that the host registers later, which may wait for its locks, run outside of ours. */
-__attribute__((constructor(103))) static void fork_register(void) { pthread_atfork(fork_prepare, fork_done, fork_done); }
+void world_leave(struct m *m)
+{
+    for (;;) {
+        store_rel(&m->in_runtime, 0); /* rel: as in rt_leave */
+        fence_compiler();
+        if (!(load_acq(&m->poll) & POLL_STOP))
+            return;
+        store_seq(&m->in_runtime, 1);
+        if (load_acq(&sched.stopping) != 0)
+            world_stop_here(m);
+        else
+            cpu_relax();
+    }
+}
+
+void world_after_fork(void)
+{
+    lock_init(&sched.take_lock, RANK_TAKE);
+    lock_init(&world.helpers_lock, RANK_LEAF);
+    store_rlx(&world.nhelpers, 0); /* rlx: nobody else runs; and below */
+    store_rlx(&world.left, 0);
+    world.late = NULL;
+    uint32_t next = load_rlx(&world.gate) + 1;
+    store_rlx(&world.gate, next != 0 ? next : 1);
+    store_rlx(&sched.stopping, 0);
+    sched.fenced = sched.fenced || !membarrier_ready();
+    store_rel(&world.owner, 0); /* rel: acq in take_ownership */
+}
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 

@@ -14,6 +14,14 @@ int64_t world_start(void);  /* ns since the stop was decided */
 /* A stop is wanted: stand still till it is over. Inside the runtime. Afterwards the processor may be gone if maxprocs was lowered (m_has_p). */
 void world_stop_here(struct m *m);
 
+/* For fork.c. Between the first two no stop begins; the caller, in user code, waits for one that is in force. */
+void world_own(void);
+void world_disown(void);
+/* rt_leave of who stopped the world from user code and must come back there: stands still if need be, and nothing else. */
+void world_leave(struct m *m);
+/* In the child: the stop that the fork was made in is over, its helpers are no more. */
+void world_after_fork(void);
+
 void world_scan_stacks(unsigned worker, unsigned nworkers, void (*scan)(void *marker, const void *lo, const void *hi), void *marker);
 void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg);
 /* Makes sure that world_parallel has threads; outside of a stop. */
