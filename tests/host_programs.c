@@ -1,0 +1,52 @@
+/* Hosts that make life hard for a runtime: each a program of its own in tests/host, a case per test. What is promised is said there, and in
+ * include/weft. */
+#include "test.h"
+#include <stdio.h>
+#include <string.h>
+
+static void run(const char *program, const char *what)
+{
+    static struct test_output out;
+    char path[256];
+    snprintf(path, sizeof path, TEST_BUILD "/tests/host/%s", program);
+    const char *const argv[] = { path, what, NULL };
+    test_child(&out, argv, NULL);
+    cr_assert(out.exit_code == 0 && strstr(out.text, "ok\n") != NULL,
+              "%s %s: exit %d, signal %d: %s", program, what, out.exit_code, out.term_signal, out.text);
+}
+
+#define HOST(program, what, ...) Test(host_programs, program##_##what, ##__VA_ARGS__) { run(#program, #what); }
+
+HOST(fork_child, storm)
+HOST(fork_child, threads)
+HOST(fork_child, stops)
+HOST(fork_child, returns)
+HOST(fork_child, ends)
+HOST(fork_child, inherits)
+HOST(fork_child, finalizers)
+HOST(fork_child, in_log)
+HOST(fork_child, while_starting)
+HOST(fork_child, vfork)
+HOST(foreign, thousand)
+HOST(foreign, bare)
+HOST(foreign, parked)
+HOST(limits, address_space)
+HOST(limits, mmap_refused)
+HOST(limits, processes)
+HOST(limits, files)
+HOST(limits, stack)
+HOST(signals, replaced, SIGNALS_AT_ONCE)
+HOST(signals, profiled)
+HOST(signals, faulting)
+HOST(signals, blocked)
+HOST(seccomp, each)
+HOST(seccomp, all)
+HOST(cxx, exceptions)
+HOST(cxx, after_stop)
+HOST(cxx, while_running)
+HOST(cxx, uncaught)
+HOST(twice, two_copies)
+HOST(loads, by_dlopen)
+HOST(lives, other_threads)
+HOST(lives, at_once)
+HOST(lives, run_anywhere)
