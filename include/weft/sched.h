@@ -155,5 +155,32 @@ WEFT_API ssize_t weft_stack(char *buf, size_t len, bool all);
 /* The same, streamed: never cut. 0 or the writer's error. */
 WEFT_API int weft_stack_write(weft_writer *w, void *ctx, bool all);
 
+/* ---- leaked fibers ------------------------------------------------------------------------------- */
+
+/* Which fibers does a piece of a program leave behind? Comparing two weft_num_fibers() says that there are more, not which, and counts what was
+ * made at first use to stay (a logger, a pool) and what is about to end. This compares the fibers themselves, place by place:
+ *
+ *     weft_leak_check *check;
+ *     request();                                    // once before, so that what first use makes is there
+ *     if (weft_leak_check_begin(&check) == 0) {
+ *         request();
+ *         leaked = weft_leak_check_end(check, WEFT_SECOND, to_stderr, NULL);
+ *     }
+ *
+ * Several checks may be under way. A check ends in the life of the runtime in which it began. (The idea: goleak.) */
+typedef struct weft_leak_check weft_leak_check;
+
+/* Remembers the fibers that exist. 0, -ESRCH (the runtime does not run: a baseline from before says nothing), -ENOMEM. May block. */
+WEFT_API int weft_leak_check_begin(weft_leak_check **out) WEFT_MUST_CHECK;
+
+/* How many fibers there are more than at the beginning, summed over the places (return addresses of weft_go and its like) where more have been made
+ * since than are gone: one that replaces another of the same place is none. The caller, threads of the host and fibers of the runtime do not count.
+ * If there are some it looks again for up to wait_ns, since some may be about to end. Then it writes to w (NULL: does not) a line with the number,
+ * and the stacks of all fibers that have been made since at those places, as weft_stack_write does. Frees check, whatever it returns. With each
+ * look it leaks a fiber of its own, to see that the look would have found it, and then takes it back.
+ *   >= 0      the number      -EIO  the fiber of its own was not found: no verdict
+ *   -ESRCH, -ENOMEM, or the writer's error */
+WEFT_API ssize_t weft_leak_check_end(weft_leak_check *check, int64_t wait_ns, weft_writer *w, void *ctx) WEFT_MUST_CHECK;
+
 WEFT_END_DECLS
 #endif

@@ -82,6 +82,9 @@ struct chunk { struct chunk *next; size_t used; char mem[]; };
 struct dump {
     /* the caller */
     bool all;
+    bool census;            /* listed, and nothing more */
+    bool (*wanted)(uint64_t id, void *arg); /* of those listed; NULL: all */
+    void *wanted_arg;
     struct fiber *self;     /* NULL: none, in a deadlock */
     struct m *self_m;
     void *sp;               /* of self */
@@ -213,6 +216,7 @@ static w_no_sanitize void list_fiber(struct fiber *f, void *arg)
     r->kind = KIND_FIBER;
     r->f = f;
     r->id = f->id;
+    r->site = f->site; /* for a census, which has no better */
 }
 
 /* Threads of the host that are attached. */
@@ -284,6 +288,8 @@ static void list(struct dump *d)
     if (d->n == first)
         return;
     recs_sort(d->rec + first, d->n - first);
+    for (size_t i = first; i < d->n && d->wanted != NULL; i++)
+        d->rec[i].gone = d->rec[i].kind == KIND_THREAD || !d->wanted(d->rec[i].id, d->wanted_arg);
     recs_pack(d, first);
 }
 
@@ -742,6 +748,10 @@ static int dump_write(struct dump *d, uint64_t total)
 
 static void work(struct dump *d)
 {
+    if (d->census) {
+        list(d);
+        return;
+    }
     d->maps = maps_begin(symbols_gone);
     if (d->maps != NULL)
         unwind_load();
@@ -888,6 +898,63 @@ ssize_t weft_stack(char *buf, size_t len, bool all)
     if (len > 0)
         buf[w_min(to.len, to.room)] = 0;
     return err != 0 ? err : (ssize_t)to.len;
+}
+
+/* ---- for leak.c ------------------------------------------------------------------------------------------------ */
+
+/* NULL: not inside the runtime, or no memory, *err tells which. */
+static struct dump *dump_begin_all(int *err)
+{
+    struct m *m = rt_enter_try();
+    *err = m == NULL ? -ESRCH : -ENOMEM;
+    if (m == NULL)
+        return NULL;
+    struct dump *d = dump_new();
+    if (d != NULL)
+        d->all = true;
+    rt_leave(m);
+    return d;
+}
+
+static void dump_end_all(struct dump *d)
+{
+    rt_enter();
+    dump_free(d);
+    rt_leave(m_self());
+}
+
+w_noinline int dump_census(void (*each)(uint64_t id, const void *site, void *arg), void *arg)
+{
+    int saved = errno, err;
+    struct dump *d = dump_begin_all(&err);
+    if (d == NULL)
+        return err;
+    d->census = true;
+    weft_arch_call_saved(&d->sp, helper_wait, d);
+    err = d->err != 0 ? d->err : d->lost != 0 ? -ENOMEM : 0;
+    for (size_t i = 0; i < d->n && err == 0; i++)
+        if (d->rec[i].kind != KIND_THREAD)
+            each(d->rec[i].id, d->rec[i].site, arg);
+    dump_end_all(d);
+    errno = saved;
+    return err;
+}
+
+w_noinline int dump_some(weft_writer *w, void *ctx, bool (*wanted)(uint64_t id, void *arg), void *arg)
+{
+    int saved = errno, err;
+    struct dump *d = dump_begin_all(&err);
+    if (d == NULL)
+        return err;
+    d->w = w;
+    d->ctx = ctx;
+    d->wanted = wanted;
+    d->wanted_arg = arg;
+    weft_arch_call_saved(&d->sp, helper_wait, d);
+    err = d->n == 0 && d->err != 0 ? d->err : dump_write(d, 0);
+    dump_end_all(d);
+    errno = saved;
+    return err;
 }
 
 /* ---- for sched ------------------------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #define WEFT_PROF_DUMP_H
 
 #include "base/base.h"
+#include <weft/sched.h>
 
 /* A line at a time, without its end. For when no fiber can run: the caller is any thread, inside the runtime or not. */
 void dump_all_lines(void (*line)(const char *text));
@@ -10,5 +11,11 @@ void dump_all_lines(void (*line)(const char *text));
 /* Function and position of a return address ("worker at server.c:120"), found by a child process, since in the state that ours is in any lock
  * may be held. Async-signal-safe; takes two seconds at most. False: nothing is known. */
 bool dump_describe_pc(const void *pc, char *buf, size_t n);
+
+/* Both from user code, and both may block. 0, -ESRCH (the runtime does not run), -ENOMEM, or the writer's error. Every fiber but the runtime's own,
+ * the caller's included, once each and by id, in user code again. The site of one that ends at this moment may be another's. */
+int dump_census(void (*each)(uint64_t id, const void *site, void *arg), void *arg);
+/* A dump of those that are wanted. wanted is called on a thread that must not call weft. */
+int dump_some(weft_writer *w, void *ctx, bool (*wanted)(uint64_t id, void *arg), void *arg);
 
 #endif

@@ -1,0 +1,296 @@
+/* weft_leak_check: what it counts as leaked, what not, what it writes, and that it fails rather than be blind. */
+#include "test.h"
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NOINLINE __attribute__((noinline))
+#define NO_TAIL_CALL() __asm__ volatile("")
+
+static weft_chan *gate; /* closed: everybody goes */
+
+static void wait_for_gate(void *arg) { weft_chan_recv(arg, NULL); }
+
+NOINLINE static void start_here(int n)
+{
+    for (int i = 0; i < n; i++)
+        cr_assert_eq(weft_go(wait_for_gate, gate), 0);
+}
+
+NOINLINE static void start_there(int n)
+{
+    for (int i = 0; i < n; i++)
+        cr_assert_eq(weft_go(wait_for_gate, gate), 0);
+}
+
+static weft_leak_check *begin(void)
+{
+    weft_leak_check *c = NULL;
+    cr_assert_eq(weft_leak_check_begin(&c), 0);
+    return c;
+}
+
+static char text[1 << 16];
+static size_t text_len;
+
+static int to_text(void *ctx, const void *data, size_t n)
+{
+    cr_assert_eq(ctx, &text);
+    cr_assert_lt(text_len + n, sizeof text);
+    memcpy(text + text_len, data, n);
+    text_len += n;
+    return 0;
+}
+
+static int count(const char *what)
+{
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, what)) != NULL; at++)
+        n++;
+    return n;
+}
+
+static ssize_t end(weft_leak_check *c, int64_t wait_ns)
+{
+    memset(text, 0, sizeof text);
+    text_len = 0;
+    return weft_leak_check_end(c, wait_ns, to_text, &text);
+}
+
+/* Lets them all go, and waits till they have. */
+static void open_gate(void)
+{
+    weft_chan_close(gate);
+    gate = weft_chan_make(0, 0);
+    test_until(weft_num_fibers() == 1);
+}
+
+static void on_weft(void *fn)
+{
+    gate = weft_chan_make(0, 0);
+    ((void (*)(void))fn)();
+    weft_chan_close(gate);
+}
+
+#define LEAK_TEST(name)                                                  \
+    static void name##_(void);                                           \
+    Test(leak_check, name) { test_run_procs(4, on_weft, (void *)name##_); } \
+    static void name##_(void)
+
+/* ---- the number ----------------------------------------------------------------------------------------------- */
+
+LEAK_TEST(nothing_is_leaked)
+{
+    start_here(3);
+    weft_leak_check *c = begin();
+    cr_expect_eq(end(c, 0), 0);
+    cr_expect_eq(text_len, 0, "%s", text);
+}
+
+LEAK_TEST(what_is_left_is_counted_and_shown)
+{
+    start_here(3);
+    weft_leak_check *c = begin();
+    start_here(2);
+    start_there(5);
+    cr_expect_eq(end(c, 0), 7);
+    cr_expect_not_null(strstr(text, "leak check: 7 fibers more"), "%s", text);
+    cr_expect_eq(count("\ncreated by start_here in fiber 1\n"), 2, "%s", text);
+    cr_expect_eq(count("\ncreated by start_there in fiber 1\n"), 5, "%s", text);
+    cr_expect_eq(count("fiber_start"), 0);
+    cr_expect_not_null(strstr(text, "\n7 of 7 fibers\n"), "%s", text);
+}
+
+/* Started or not. */
+static void no_yield(void)
+{
+    weft_leak_check *c = begin();
+    start_here(100);
+    cr_expect_eq(end(c, 0), 100);
+}
+static void on_weft_one(void *arg) { on_weft(arg); }
+Test(leak_check, tasks_that_have_not_started_count) { test_run_procs(1, on_weft_one, (void *)no_yield); }
+
+LEAK_TEST(who_replaces_another_of_the_same_place_is_no_leak)
+{
+    start_here(5);
+    weft_leak_check *c = begin();
+    open_gate();
+    start_here(5);
+    cr_expect_eq(end(c, 0), 0, "%s", text);
+}
+
+LEAK_TEST(but_one_place_does_not_make_up_for_another)
+{
+    start_here(5);
+    weft_leak_check *c = begin();
+    open_gate();
+    start_here(2);
+    start_there(4);
+    cr_expect_eq(end(c, 0), 4);
+    cr_expect_eq(count("created by start_there"), 4, "%s", text);
+    cr_expect_eq(count("created by start_here"), 0, "%s", text);
+}
+
+static void end_soon(void *arg)
+{
+    (void)arg;
+    weft_sleep(20 * WEFT_MILLISECOND);
+}
+
+LEAK_TEST(who_is_about_to_end_is_waited_for)
+{
+    weft_leak_check *c = begin();
+    for (int i = 0; i < 50; i++)
+        cr_assert_eq(weft_go(end_soon, NULL), 0);
+    cr_expect_eq(end(c, 20 * WEFT_SECOND), 0, "%s", text);
+}
+
+static void spin(void *stop)
+{
+    while (!__atomic_load_n((int *)stop, __ATOMIC_RELAXED))
+        ;
+}
+
+static void sleep_locked(void *arg)
+{
+    (void)arg;
+    if (weft_lock_os_thread() == 0)
+        weft_sleep(1000 * WEFT_SECOND);
+}
+
+LEAK_TEST(in_whatever_state_it_is)
+{
+    static int stop;
+    weft_leak_check *c = begin();
+    cr_assert_eq(weft_go(spin, &stop), 0);
+    cr_assert_eq(weft_go(sleep_locked, NULL), 0);
+    start_here(1);
+    cr_expect_eq(end(c, 0), 3, "%s", text);
+    __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+}
+
+/* ---- who does not count ---------------------------------------------------------------------------------------- */
+
+static void finalize(void *obj, void *ctx) { (void)obj, (void)ctx; }
+static void *attached(void *arg)
+{
+    cr_assert_eq(weft_attach(), 0);
+    weft_chan_recv(arg, NULL);
+    return NULL;
+}
+
+LEAK_TEST(the_runtime_and_threads_of_the_host_do_not_count)
+{
+    pthread_t t;
+    weft_leak_check *c = begin();
+    for (int i = 0; i < 100; i++)
+        weft_set_finalizer(weft_alloc(16), finalize, NULL);
+    weft_gc();
+    weft_gc();
+    weft_maxprocs(2);
+    cr_assert_eq(pthread_create(&t, NULL, attached, gate), 0);
+    weft_sleep(WEFT_MILLISECOND);
+    cr_expect_eq(end(c, 0), 0, "%s", text);
+    weft_chan_close(gate);
+    gate = weft_chan_make(0, 0);
+    weft_blocking_begin();
+    pthread_join(t, NULL);
+    weft_blocking_end();
+}
+
+struct ending { weft_leak_check *c; ssize_t leaked; };
+static void end_it(void *arg)
+{
+    struct ending *e = arg;
+    e->leaked = end(e->c, 0);
+}
+
+LEAK_TEST(nor_does_the_caller_though_it_is_new)
+{
+    struct ending e = { begin(), -1 };
+    weft_waitgroup wg = { 0 };
+    cr_assert_eq(weft_waitgroup_go(&wg, end_it, &e), 0);
+    weft_waitgroup_wait(&wg);
+    cr_expect_eq(e.leaked, 0, "%s", text);
+}
+
+LEAK_TEST(several_checks_at_once)
+{
+    weft_leak_check *c[8];
+    for (int i = 0; i < 8; i++) {
+        c[i] = begin();
+        start_here(1);
+    }
+    for (int i = 7; i >= 0; i--)
+        cr_expect_eq(end(c[i], 0), 8 - i);
+}
+
+static weft_waitgroup all_there, all_done;
+static void checks(void *arg)
+{
+    int *wrong = arg;
+    weft_waitgroup_done(&all_there);
+    weft_waitgroup_wait(&all_there); /* else those who come later would be leaks of the first */
+    for (int i = 0; i < 50; i++) {
+        weft_leak_check *c = NULL;
+        *wrong += weft_leak_check_begin(&c) != 0;
+        *wrong += weft_leak_check_end(c, 10 * WEFT_SECOND, NULL, NULL) != 0;
+    }
+    weft_waitgroup_done(&all_done);
+    weft_waitgroup_wait(&all_done);
+}
+
+/* The controls of the others come and go, before and after. */
+LEAK_TEST(checks_do_not_see_each_others_controls)
+{
+    int wrong[4] = { 0 };
+    weft_waitgroup wg = { 0 };
+    weft_waitgroup_add(&all_there, 4);
+    weft_waitgroup_add(&all_done, 4);
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(weft_waitgroup_go(&wg, checks, &wrong[i]), 0);
+    weft_waitgroup_wait(&wg);
+    for (int i = 0; i < 4; i++)
+        cr_expect_eq(wrong[i], 0);
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+static int refuse(void *ctx, const void *data, size_t n)
+{
+    (void)data, (void)n;
+    return *(int *)ctx;
+}
+
+LEAK_TEST(the_writers_error_comes_back)
+{
+    int err = -ENOSPC;
+    weft_leak_check *c = begin();
+    start_here(1);
+    cr_expect_eq(weft_leak_check_end(c, 0, refuse, &err), -ENOSPC);
+    c = begin();
+    start_here(1);
+    cr_expect_eq(weft_leak_check_end(c, 0, NULL, NULL), 1, "without a writer");
+}
+
+Test(leak_check, before_the_start_it_is_an_error)
+{
+    weft_leak_check *c = NULL;
+    cr_expect_eq(weft_leak_check_begin(&c), -ESRCH);
+    cr_expect_null(c);
+}
+
+Test(leak_check, from_a_thread_of_the_host)
+{
+    cr_assert_eq(weft_start(NULL), 0);
+    gate = weft_chan_make(0, 0);
+    weft_leak_check *c = begin();
+    start_here(4);
+    cr_expect_eq(end(c, 0), 4);
+    cr_expect_eq(count("created by start_here"), 4, "%s", text);
+    weft_chan_close(gate);
+    cr_assert_eq(weft_stop(), 0);
+}
