@@ -1,71 +1,9 @@
 /* The CPU limit of a control group, on trees made for the purpose, and the default number of processors. */
 #include <errno.h>
-#include <ftw.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "cgroup_test.h"
 #include "os/affinity.h"
 #include "os/cgroup.h"
-#include "test.h"
-
-static char root[64];
-
-static void make_root(void)
-{
-    strcpy(root, "/tmp/weft-cgroup-XXXXXX");
-    cr_assert_not_null(mkdtemp(root));
-}
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st, (void)flag, (void)ftw;
-    return remove(path);
-}
-
-static void remove_root(void)
-{
-    nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-/* Writes root/path, making its directories. */
-static void put(const char *path, const char *text)
-{
-    char full[512];
-    snprintf(full, sizeof full, "%s%s", root, path);
-    for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')) != NULL; *p++ = '/') {
-        *p = 0;
-        mkdir(full, 0755);
-    }
-    FILE *f = fopen(full, "w");
-    cr_assert_not_null(f, "%s", full);
-    fputs(text, f);
-    fclose(f);
-}
-
-#define V1_MOUNT "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
-#define V2_MOUNT "31 25 0:27 / /sys/fs/cgroup rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate\n"
-#define OTHERS \
-    "25 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n" \
-    "29 25 0:25 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
-
-static void v2(const char *max)
-{
-    put("/proc/self/cgroup", "0::/app.slice/one\n");
-    put("/proc/self/mountinfo", OTHERS V2_MOUNT);
-    put("/sys/fs/cgroup/app.slice/one/cpu.max", max);
-    put("/sys/fs/cgroup/app.slice/cpu.max", "100000 100000\n"); /* a parent's: ignored */
-}
-
-static void v1(const char *quota, const char *period)
-{
-    put("/proc/self/cgroup", "12:memory:/app\n4:cpu,cpuacct:/app\n1:name=systemd:/\n0::/app\n");
-    put("/proc/self/mountinfo", OTHERS V1_MOUNT V2_MOUNT);
-    put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us", quota);
-    put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_period_us", period);
-}
 
 /* -1: no limit; -2: the group cannot be opened. */
 static double limit(void)
@@ -162,6 +100,63 @@ Test(cgroup, follows_changes_and_leaks_no_descriptor)
     cgroup_close(&cg);
     cgroup_close(&cg);
     cr_expect_eq(test_fds(), fds);
+}
+
+/* ---- throttling */
+
+static bool throttled(struct cgroup_throttled *t)
+{
+    struct cgroup cg;
+    cr_assert_eq(cgroup_open(&cg, root), 0);
+    bool known = cgroup_throttled(&cg, t);
+    cgroup_close(&cg);
+    return known;
+}
+
+Test(cgroup, throttled_time_is_in_ns_in_both_versions)
+{
+    struct cgroup_throttled t;
+    int fds = test_fds();
+    v2("150000 100000\n");
+    cr_expect(!throttled(&t), "no cpu.stat");
+    put("/sys/fs/cgroup/app.slice/one/cpu.stat", "usage_usec 17\nuser_usec 9\nsystem_usec 8\nnice_usec 0\ncore_sched.force_idle_usec 0\n"
+                                                 "nr_periods 50\nnr_throttled 7\nthrottled_usec 123456\nnr_bursts 1\nburst_usec 2\n");
+    cr_expect(throttled(&t));
+    cr_expect(t.periods == 50 && t.throttled == 7 && t.throttled_ns == 123456000, "%lu %lu %lu", t.periods, t.throttled, t.throttled_ns);
+    v1("250000\n", "100000\n");
+    put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.stat", "nr_periods 40\nnr_throttled 6\nthrottled_time 987654321");
+    cr_expect(throttled(&t));
+    cr_expect(t.periods == 40 && t.throttled == 6 && t.throttled_ns == 987654321, "%lu %lu %lu", t.periods, t.throttled, t.throttled_ns);
+    put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.stat", "usage_usec 17\nnr_periods x\n");
+    cr_expect(!throttled(&t));
+    put("/sys/fs/cgroup/cpu,cpuacct/app/cpu.stat", "");
+    cr_expect(!throttled(&t));
+    cr_expect_eq(test_fds(), fds);
+}
+
+/* ---- the real system */
+
+static void in_group(void *arg)
+{
+    struct cgroup cg;
+    struct cgroup_throttled t;
+    double cpus = -1;
+    (void)arg;
+    real_enter("250000");
+    int err = cgroup_open(&cg, "");
+    printf("%d %d ", err, cgroup_limit(&cg, &cpus));
+    real_quota("max");
+    printf("%.2f %d %d\n", cpus, cgroup_limit(&cg, &cpus), cgroup_throttled(&cg, &t));
+}
+
+Test(cgroup, a_real_group)
+{
+    static struct test_output out;
+    if (!real_make())
+        cr_skip_test("no control group can be made here");
+    test_fork(&out, in_group, NULL);
+    real_remove();
+    cr_expect_not_null(strstr(out.text, "0 1 2.50 0 1\n"), "%s", out.text);
 }
 
 Test(cgroup, the_real_system_can_be_asked)

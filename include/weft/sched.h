@@ -12,7 +12,7 @@ WEFT_BEGIN_DECLS
 
 typedef struct weft_config {
     size_t size;               /* sizeof(weft_config); WEFT_CONFIG_INIT sets it */
-    int maxprocs;              /* processors; 0: WEFT_MAXPROCS, else affinity and cgroup quota (weft_maxprocs) */
+    int maxprocs;              /* processors; 0: WEFT_MAXPROCS, else affinity and cgroup quota, followed as they change (weft_maxprocs) */
     int gc_percent;            /* 0: WEFT_GC, else 100; WEFT_GC_OFF: no collection by growth */
     int64_t memory_limit;      /* bytes, soft; 0: WEFT_MEMLIMIT, else none */
     size_t stack_size;         /* bytes of address space of a fiber's stack; 0: WEFT_STACK, else 64 KiB; rounded up to a power of two */
@@ -137,10 +137,13 @@ WEFT_API void weft_blocking_end(void);
 WEFT_API int weft_lock_os_thread(void);
 WEFT_API void weft_unlock_os_thread(void);
 
-/* Number of processors: how many threads run fibers at once. n < 1 only reads. Returns the previous value. n >= 1 stops the world
- * shortly and ends automatic updates. Default: WEFT_MAXPROCS, else min(CPUs in the affinity mask, ceil(cgroup quota) but at
- * least 2). May block. */
+/* Number of processors: how many threads run fibers at once. n < 1 only reads. Returns the previous value. n >= 1 stops the world shortly, unless
+ * it is the number already, and ends automatic updates; more than 1024 is 1024. The default: WEFT_MAXPROCS, which is not updated either; else
+ * min(CPUs in the affinity mask, quota of the process's own control group, v1 or v2, rounded up, but at least 2). That is looked at again about
+ * once a second, and followed. May block. */
 WEFT_API int weft_maxprocs(int n);
+/* Back to the default of now, whatever WEFT_MAXPROCS says, and to following it. Returns the previous value. May block. (Go: SetDefaultGOMAXPROCS) */
+WEFT_API int weft_maxprocs_default(void);
 /* CPUs in the affinity mask when the runtime started. */
 WEFT_API int weft_num_cpu(void);
 /* Limit on threads made by the runtime; exceeding it ends the program with a clear line, as in Go. n < 1 only reads. Returns the previous one. */

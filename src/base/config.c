@@ -86,6 +86,10 @@ static const struct debug_key debug_keys[] = {
     D(failthread,   NUMBER, 0,             INT64_MAX, NULL),  /* the Nth request for a thread */
     D(failfd,       NUMBER, 0,             INT64_MAX, NULL),  /* the Nth system call that makes a descriptor */
     D(failrun,      NUMBER, 1,             INT64_MAX, NULL),  /* so many requests in a row fail, from the Nth on */
+    D(containermaxprocs, SWITCH, 1,        1,         NULL),  /* 0: the quota of the control group is not looked at */
+    D(updatemaxprocs, SWITCH, 1,           1,         NULL),  /* 0: the default number of processors is that of the start */
+    D(cpus,         NUMBER, 0,             4096,      NULL),  /* as on a machine with so many CPUs */
+    D(cpuquota,     NUMBER, 0,             1000000,   NULL),  /* as in a control group that may use so many percent of a CPU */
 };
 
 struct load {

@@ -33,6 +33,10 @@ struct config {
     int64_t schedseed;      /* 0: off */
     int64_t failmem, failthread, failfd; /* number of the first request that fails; 0: none does */
     int64_t failrun;        /* how many in a row fail */
+    int64_t containermaxprocs; /* 0, 1 */
+    int64_t updatemaxprocs; /* 0, 1 */
+    int64_t cpus;           /* 0: those of the affinity mask */
+    int64_t cpuquota;       /* percent of a CPU; 0: the control group's */
 };
 
 enum { CONFIG_GC_STW = 0 };

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
@@ -163,15 +164,17 @@ static bool find_directory(const char *root, int version, const char *path, char
 int cgroup_open(struct cgroup *cg, const char *root)
 {
     char path[PATH_MAX], dir[2 * PATH_MAX];
-    *cg = (struct cgroup){ -1, -1 };
+    *cg = (struct cgroup){ -1, -1, -1 };
     int version = find_path(root, path);
     if (version == 0 || !find_directory(root, version, path, dir))
         return -ENOENT;
     cg->quota_fd = open_at(root, dir, version == 1 ? "/cpu.cfs_quota_us" : "/cpu.max");
     if (cg->quota_fd >= 0 && version == 1)
         cg->period_fd = open_at(root, dir, "/cpu.cfs_period_us");
-    if (cg->quota_fd >= 0 && (version == 2 || cg->period_fd >= 0))
+    if (cg->quota_fd >= 0 && (version == 2 || cg->period_fd >= 0)) {
+        cg->stat_fd = w_max(open_at(root, dir, "/cpu.stat"), -1);
         return 0;
+    }
     int err = cg->quota_fd < 0 ? cg->quota_fd : cg->period_fd;
     cgroup_close(cg);
     return err;
@@ -183,7 +186,9 @@ void cgroup_close(struct cgroup *cg)
         close(cg->quota_fd);
     if (cg->period_fd >= 0)
         close(cg->period_fd);
-    *cg = (struct cgroup){ -1, -1 };
+    if (cg->stat_fd >= 0)
+        close(cg->stat_fd);
+    *cg = (struct cgroup){ -1, -1, -1 };
 }
 
 /* ---- the limit ------------------------------------------------------------------------------------------------- */
@@ -229,6 +234,42 @@ bool cgroup_limit(const struct cgroup *cg, double *cpus)
     *cpus = (double)quota / (double)period;
     return true;
 }
+
+/* ---- throttling ------------------------------------------------------------------------------------------------ */
+
+/* A line "key value"; v1 counts the time in ns, v2 in us. */
+static void stat_line(const char *line, struct cgroup_throttled *out)
+{
+    static const struct { const char *key; size_t to; uint64_t unit; } keys[] = {
+        { "nr_periods ", offsetof(struct cgroup_throttled, periods), 1 },
+        { "nr_throttled ", offsetof(struct cgroup_throttled, throttled), 1 },
+        { "throttled_time ", offsetof(struct cgroup_throttled, throttled_ns), 1 },
+        { "throttled_usec ", offsetof(struct cgroup_throttled, throttled_ns), 1000 },
+    };
+    for (size_t i = 0; i < w_countof(keys); i++) {
+        size_t n = strlen(keys[i].key);
+        const char *s = line + n;
+        int64_t v;
+        if (strncmp(line, keys[i].key, n) == 0 && read_digits(&s, &v))
+            *(uint64_t *)(void *)((char *)out + keys[i].to) = (uint64_t)v * keys[i].unit;
+    }
+}
+
+bool cgroup_throttled(const struct cgroup *cg, struct cgroup_throttled *out)
+{
+    char buf[2048];
+    *out = (struct cgroup_throttled){ 0 };
+    if (cg->stat_fd < 0 || !read_small(cg->stat_fd, buf, sizeof buf))
+        return false;
+    for (const char *line = buf, *end; *line != 0; line = end + 1) {
+        stat_line(line, out);
+        if ((end = strchr(line, '\n')) == NULL)
+            break;
+    }
+    return strstr(buf, "nr_throttled ") != NULL;
+}
+
+/* ---- the default ------------------------------------------------------------------------------------------------- */
 
 int procs_default(int ncpu, double limit)
 {

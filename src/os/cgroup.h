@@ -6,10 +6,12 @@
 #define WEFT_OS_CGROUP_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct cgroup {
     int quota_fd;  /* v1: cpu.cfs_quota_us; v2: cpu.max; -1: no group */
     int period_fd; /* v1: cpu.cfs_period_us; v2: -1 */
+    int stat_fd;   /* cpu.stat; -1: none */
 };
 
 /* root is put before every path ("" in earnest; tests have a tree of their own). 0; or a negative errno, and then
@@ -21,6 +23,15 @@ void cgroup_close(struct cgroup *cg);
 /* True if there is a limit now; *cpus is quota / period. Unreadable or malformed files: no limit. May be called by
  * any thread. */
 bool cgroup_limit(const struct cgroup *cg, double *cpus);
+
+/* How often the group had used up its quota, and how long its threads stood still for that, since the group was made. */
+struct cgroup_throttled {
+    uint64_t periods;       /* with something to run */
+    uint64_t throttled;     /* of these, cut short */
+    uint64_t throttled_ns;  /* summed over CPUs */
+};
+/* False: not known. May be called by any thread. */
+bool cgroup_throttled(const struct cgroup *cg, struct cgroup_throttled *out);
 
 /* Default of weft_maxprocs: the CPUs, but no more than the limit, rounded up, and that not below 2. limit <= 0:
  * none. */

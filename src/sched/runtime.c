@@ -8,7 +8,6 @@
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "os/affinity.h"
-#include "os/cgroup.h"
 #include "os/clock.h"
 #include "os/copies.h"
 #include "os/futex.h"
@@ -16,6 +15,7 @@
 #include "os/signal.h"
 #include "sched/fork.h"
 #include "sched/machine.h"
+#include "sched/maxprocs.h"
 #include "sched/mutator.h"
 #include "sched/report.h"
 #include "sched/lot.h"
@@ -34,8 +34,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define MAX_PROCS 1024
 
 extern struct exceptions *__cxa_get_globals(void) __attribute__((weak));
 
@@ -158,8 +156,7 @@ static void p_withdraw(struct p *p)
         m_disown(m);
 }
 
-/* In a stop. 0 or -ENOMEM; n processors afterwards, or as many as before. */
-static int procs_resize(uint32_t n)
+int procs_resize(uint32_t n)
 {
     struct m *self = m_self();
     uint32_t old = nprocs();
@@ -188,26 +185,6 @@ static int procs_resize(uint32_t n)
     return 0;
 }
 
-static void maxprocs_set(void *arg)
-{
-    uint32_t n = *(uint32_t *)arg;
-    world_stop(WEFT_STOP_MAXPROCS, false);
-    procs_resize(n);
-    world_start();
-}
-
-int weft_maxprocs(int n)
-{
-    rt_enter();
-    int old = (int)nprocs();
-    if (n >= 1 && n != old && load_rlx(&seed_on) == 0) { /* rlx: see seed_on */
-        uint32_t want = (uint32_t)w_min(n, MAX_PROCS);
-        sched_on_big_stack(maxprocs_set, &want);
-    }
-    rt_leave(m_self());
-    return old;
-}
-
 int weft_num_cpu(void) { return sched.ncpu != 0 ? (int)sched.ncpu : os_cpu_count(); }
 
 int weft_set_max_threads(int n)
@@ -218,22 +195,6 @@ int weft_set_max_threads(int n)
         store_rlx(&sched.max_threads, n);
     rt_leave(m_self());
     return (int)old;
-}
-
-static uint32_t procs_wanted(void)
-{
-    if (load_rlx(&seed_on) != 0) /* rlx: see seed_on */
-        return 1;
-    if (sched.cfg.maxprocs > 0)
-        return (uint32_t)w_min(sched.cfg.maxprocs, (int64_t)MAX_PROCS);
-    struct cgroup cg;
-    double limit = 0;
-    if (cgroup_open(&cg, "") == 0) {
-        if (!cgroup_limit(&cg, &limit))
-            limit = 0;
-        cgroup_close(&cg);
-    }
-    return (uint32_t)w_min(procs_default((int)sched.ncpu, limit), MAX_PROCS);
 }
 
 /* ---- overflow of a stack ------------------------------------------------------------------------------------ */
@@ -263,7 +224,7 @@ static enum signal_whose fault(int sig, siginfo_t *info, void *uc)
 
 static int procs_start(void)
 {
-    uint32_t n = procs_wanted();
+    uint32_t n = maxprocs_start();
     sched.allp_cap = MAX_PROCS;
     sched.allp = off_zalloc(OFF_SCHED, MAX_PROCS * sizeof *sched.allp);
     if (sched.allp == NULL)
@@ -281,6 +242,7 @@ static int procs_start(void)
 
 static void procs_end(void)
 {
+    maxprocs_end();
     for (uint32_t i = 0; sched.allp != NULL && i < sched.allp_cap; i++)
         if (sched.allp[i] != NULL)
             p_free(sched.allp[i]);
@@ -308,7 +270,7 @@ static void sched_reset(const struct config *cfg, bool host_main)
     store_rlx(&sched.max_threads, cfg->max_threads);
     sched.stop_signal = (int)cfg->stop_signal;
     sched.stack_log2 = stack_log2((size_t)cfg->stack_size);
-    sched.ncpu = (uint32_t)os_cpu_count();
+    sched.ncpu = cfg->cpus > 0 ? (uint32_t)cfg->cpus : (uint32_t)os_cpu_count();
     sched.start_ns = os_now_ns();
     sched.exceptions = __cxa_get_globals; /* the program's, if the library was linked into it */
     if (sched.exceptions == NULL)

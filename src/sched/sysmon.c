@@ -12,7 +12,7 @@
  *
  * It also: finds a machine for work that has none, since no thread could be made; polls descriptors that nobody polled for 10 ms; wakes a machine for
  * timers that are overdue because all were busy; starts threads for tainted threads, and helpers of parallel marking; forces a collection after two
- * minutes without; keeps the coarse clock; writes schedtrace's lines.
+ * minutes without; looks whether the number of processors is still right (maxprocs.c); keeps the coarse clock; writes schedtrace's lines.
  *
  * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. Once it has come there and
  * all processors idle, it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. Not before: a server's processors
@@ -20,6 +20,7 @@
 #include "sched/sysmon.h"
 #include "base/fmt.h"
 #include "sched/machine.h"
+#include "sched/maxprocs.h"
 #include "sched/mutator.h"
 #include "sched/report.h"
 #include "sched/runq.h"
@@ -247,6 +248,7 @@ static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_since)
     }
     if (gc_period_over(now))
         mutator_force_gc();
+    maxprocs_look(now);
     if (sysmon.trace_ns != 0 && now - sysmon.traced_ns >= sysmon.trace_ns)
         trace(now);
     return did;

@@ -1,0 +1,111 @@
+/* How many processors there are.
+ *
+ * A number that was asked for, by weft_config, WEFT_MAXPROCS or weft_maxprocs, stays. Otherwise it is the number of CPUs in the affinity mask, but
+ * no more than the quota of the process's own control group rounded up, and that not below 2 (os/cgroup.h). Both may change while we run: the
+ * monitor reads them again once a second at most (an idle program's monitor sleeps, then less often). It has no processor and no stack that a stop
+ * would know, so it starts a fiber of the runtime's to make the change.
+ *
+ * `custom` tells which of the two it is. It is written by a caller of weft_maxprocs, who is inside the runtime, and read in a stop, for which
+ * everyone inside has been waited: so either the fiber that follows sees it, and changes nothing, or the caller comes after it, and what it asks
+ * for is what remains. */
+#include "sched/maxprocs.h"
+#include "os/affinity.h"
+#include "sched/world.h"
+#include <weft/sync.h>
+
+static struct {
+    struct cgroup group;  /* fixed while running: found at start, read again and again */
+    w_u32 custom;
+    w_u32 under_way;      /* a fiber that follows exists */
+    w_i64 looked_ns;      /* the monitor's */
+} follow;
+
+const char *maxprocs_root = "";
+
+/* The default as of now. */
+static uint32_t wanted(void)
+{
+    const struct config *c = &sched.cfg;
+    double limit = (double)c->cpuquota / 100;
+    if (c->containermaxprocs == 0 || (c->cpuquota == 0 && !cgroup_limit(&follow.group, &limit)))
+        limit = 0;
+    return (uint32_t)w_min(procs_default(c->cpus > 0 ? (int)c->cpus : os_cpu_count(), limit), MAX_PROCS);
+}
+
+uint32_t maxprocs_start(void)
+{
+    int64_t asked = load_rlx(&seed_on) != 0 ? 1 : sched.cfg.maxprocs; /* rlx: see seed_on; with a seed there is one, and that stays */
+    cgroup_open(&follow.group, maxprocs_root); /* if it fails there is no limit */
+    store_rlx(&follow.custom, asked > 0); /* rlx, all three: nobody else runs yet */
+    store_rlx(&follow.under_way, 0);
+    store_rlx(&follow.looked_ns, sched.start_ns);
+    return asked > 0 ? (uint32_t)w_min(asked, (int64_t)MAX_PROCS) : wanted();
+}
+
+void maxprocs_end(void) { cgroup_close(&follow.group); }
+
+bool maxprocs_throttled(struct cgroup_throttled *out) { return cgroup_throttled(&follow.group, out); }
+
+struct change { uint32_t n; bool follows; };
+
+/* On the thread's own stack. */
+static void change(void *arg)
+{
+    const struct change *c = arg;
+    world_stop(WEFT_STOP_MAXPROCS, false);
+    if (!c->follows || load_rlx(&follow.custom) == 0) /* rlx: ordered by the stop */
+        procs_resize(c->n);
+    world_start();
+}
+
+static void follow_fiber(void *arg)
+{
+    (void)arg;
+    rt_enter();
+    struct change c = { wanted(), true };
+    if (c.n != nprocs())
+        sched_on_big_stack(change, &c);
+    store_rlx(&follow.under_way, 0); /* rlx: a flag, guards nothing */
+    rt_leave(m_self());
+}
+
+void maxprocs_look(int64_t now_ns)
+{
+    /* rlx: a change that is seen too late is seen with the next look */
+    if (now_ns - load_rlx(&follow.looked_ns) < WEFT_SECOND || load_rlx(&follow.custom) != 0 || sched.cfg.updatemaxprocs == 0)
+        return;
+    store_rlx(&follow.looked_ns, now_ns);
+    if (wanted() == nprocs() || xchg_acq_rel(&follow.under_way, 1) != 0)
+        return;
+    weft_go_opts opts = { .size = sizeof opts, .name = "maxprocs" };
+    if (sched_spawn(follow_fiber, NULL, &opts, (const void *)follow_fiber, FIBER_SYSTEM) != 0)
+        store_rlx(&follow.under_way, 0); /* rlx: as above; the next look tries again */
+}
+
+/* ---- the public side -------------------------------------------------------------------------------------- */
+
+int weft_maxprocs(int n)
+{
+    rt_enter();
+    uint32_t old = nprocs();
+    if (n >= 1 && load_rlx(&seed_on) == 0) { /* rlx: see seed_on */
+        struct change c = { (uint32_t)w_min(n, MAX_PROCS), false };
+        store_rlx(&follow.custom, 1); /* rlx: see above */
+        if (c.n != old)
+            sched_on_big_stack(change, &c);
+    }
+    rt_leave(m_self());
+    return (int)old;
+}
+
+int weft_maxprocs_default(void)
+{
+    rt_enter();
+    uint32_t old = nprocs();
+    struct change c = { wanted(), true };
+    store_rlx(&follow.custom, 0); /* rlx: see above */
+    if (c.n != old && load_rlx(&seed_on) == 0) /* rlx: see seed_on */
+        sched_on_big_stack(change, &c);
+    rt_leave(m_self());
+    return (int)old;
+}

@@ -1,0 +1,24 @@
+/* How many processors there are: the default, and following it. See maxprocs.c. */
+#ifndef WEFT_SCHED_MAXPROCS_H
+#define WEFT_SCHED_MAXPROCS_H
+
+#include "os/cgroup.h"
+#include "sched/sched.h"
+
+#define MAX_PROCS 1024
+
+/* Opens the files of the control group; the number to start with. Needs 40 KiB of stack. */
+uint32_t maxprocs_start(void);
+void maxprocs_end(void);
+/* By the monitor, as often as it likes. */
+void maxprocs_look(int64_t now_ns);
+
+/* What cpu.stat of the process's own control group says now. False: not known. Any thread, while the runtime runs. */
+bool maxprocs_throttled(struct cgroup_throttled *out);
+
+/* Put before the paths of the control group's files: for tests, before the start. */
+extern const char *maxprocs_root;
+
+int procs_resize(uint32_t n); /* runtime.c. In a stop: 0 or -ENOMEM; n processors afterwards, or as many as before */
+
+#endif
