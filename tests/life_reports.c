@@ -432,3 +432,67 @@ Test(life_reports, a_thread_too_many)
     expect_said("weft: fatal: thread limit: 11 threads exist or are wanted and the limit is 10");
     cr_expect_eq(test_fork(&out, run_limited, (void *)100), 0, "%s", out.text);
 }
+
+static void lower_the_limit(void *arg)
+{
+    weft_chan *c = weft_chan_make(0, 0);
+    cr_expect_eq(weft_set_max_threads(0), 10000);
+    cr_expect_eq(weft_set_max_threads(-1), 10000, "that only reads");
+    cr_expect_eq(weft_set_max_threads(INT32_MAX), 10000);
+    for (int i = 0; i < 20; i++)
+        if (weft_go(lock_and_wait, c) != 0)
+            abort();
+    test_until(load_acq(&sched.nthreads) >= 20);
+    printf("%d\n", weft_set_max_threads(1000));
+    fflush(stdout);
+    weft_set_max_threads((int)(intptr_t)arg);
+    printf("went on\n");
+    fflush(stdout);
+    weft_chan_close(c);
+}
+
+static void run_lowered(void *arg) { _exit(-weft_run(lower_the_limit, arg, NULL)); }
+
+Test(life_reports, a_limit_below_what_there_is)
+{
+    test_fork(&out, run_lowered, (void *)10);
+    cr_expect_eq(out.term_signal, SIGABRT, "%s", out.text);
+    expect_said("2147483647\n");
+    expect_said("weft: fatal: thread limit: 2");
+    expect_said("exist or are wanted and the limit is 10");
+    cr_expect_eq(test_fork(&out, run_lowered, (void *)100), 0, "%s", out.text);
+    expect_said("went on");
+}
+
+/* Forty threads of the host, and a limit of ten. */
+static void *attach_and_wait(void *arg)
+{
+    if (weft_attach() != 0)
+        abort();
+    weft_chan_recv(arg, NULL);
+    return NULL;
+}
+
+static void run_hosts(void *arg)
+{
+    pthread_t t[40];
+    weft_config cfg = WEFT_CONFIG_INIT;
+    (void)arg;
+    cfg.max_threads = 10;
+    if (weft_start(&cfg) != 0)
+        _exit(1);
+    weft_chan *c = weft_chan_make(0, 0);
+    for (int i = 0; i < 40; i++)
+        if (pthread_create(&t[i], NULL, attach_and_wait, c) != 0)
+            abort();
+    test_until(weft_set_max_threads(10) == 10 && test_threads() > 40);
+    weft_chan_close(c);
+    for (int i = 0; i < 40; i++)
+        pthread_join(t[i], NULL);
+    _exit(-weft_stop());
+}
+
+Test(life_reports, threads_of_the_host_do_not_count_in_the_limit)
+{
+    cr_expect_eq(test_fork(&out, run_hosts, NULL), 0, "%s", out.text);
+}

@@ -166,6 +166,42 @@ Test(sched_threads, locking_nests)
     test_run_procs(1, run_thread_nesting, NULL);
 }
 
+/* A locked fiber that yields all the time lets others run, and is let run itself (Go: TestYieldLockedProgress). */
+static int steps[2];
+static void step(void *arg)
+{
+    while (!__atomic_load_n(&over, __ATOMIC_ACQUIRE)) {
+        __atomic_fetch_add((int *)arg, 1, __ATOMIC_RELAXED);
+        weft_yield();
+    }
+}
+
+static void step_locked(void *arg)
+{
+    lock_thread();
+    step(arg);
+    weft_unlock_os_thread();
+}
+
+static void run_steps(void *arg)
+{
+    (void)arg;
+    weft_waitgroup wg = { 0 };
+    steps[0] = steps[1] = 0;
+    __atomic_store_n(&over, 0, __ATOMIC_RELEASE);
+    cr_assert_eq(weft_waitgroup_go(&wg, step_locked, &steps[0]), 0);
+    cr_assert_eq(weft_waitgroup_go(&wg, step, &steps[1]), 0);
+    test_until(__atomic_load_n(&steps[0], __ATOMIC_RELAXED) >= 1000 && __atomic_load_n(&steps[1], __ATOMIC_RELAXED) >= 1000);
+    __atomic_store_n(&over, 1, __ATOMIC_RELEASE);
+    weft_waitgroup_wait(&wg);
+}
+
+Test(sched_threads, a_locked_fiber_that_yields_lets_others_run)
+{
+    test_run_procs(1, run_steps, NULL);
+    test_run_procs(4, run_steps, NULL);
+}
+
 /* ---- the end of a locked fiber --------------------------------------------------------------------------------------- */
 
 static void end_locked(void *arg)

@@ -40,21 +40,107 @@ static void stuck(void *arg)
     weft_chan_recv(c, NULL);
 }
 
+struct program { weft_fn *fn; int procs; };
+
 static void child(void *arg)
 {
+    const struct program *p = arg;
     weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.maxprocs = *(int *)arg;
-    printf("%d\n", weft_run(stuck, NULL, &cfg) == -EDEADLK);
+    cfg.maxprocs = p->procs;
+    printf("%d\n", weft_run(p->fn, NULL, &cfg) == -EDEADLK);
+}
+
+static void expect_deadlock(weft_fn *fn, int times)
+{
+    static struct test_output out;
+    for (int k = 0; k < times; k++)
+        for (int procs = 1; procs <= 4; procs *= 2) {
+            struct program p = { fn, procs };
+            test_fork(&out, child, &p);
+            cr_assert_eq(out.term_signal, 0, "%d processors: no end", procs);
+            cr_assert_not_null(strstr(out.text, "\n1\n"), "%s", out.text);
+        }
 }
 
 Test(wait_deadlock, is_not_hidden_by_a_wait_that_is_over)
 {
     test_needs_a_kernel();
-    static struct test_output out;
-    for (int k = 0; k < 10; k++)
-        for (int procs = 1; procs <= 4; procs *= 2) {
-            test_fork(&out, child, &procs);
-            cr_assert_eq(out.term_signal, 0, "%d processors: no end", procs);
-            cr_assert_not_null(strstr(out.text, "\n1\n"), "%s", out.text);
-        }
+    expect_deadlock(stuck, 10);
 }
+
+/* ---- nor by what could have woken somebody and will not any more ---------------------------------------- */
+
+static void never(void *arg) { (void)arg; }
+
+static void timer_stopped(void *arg)
+{
+    (void)arg;
+    weft_timer *t = weft_timer_func(3600 * WEFT_SECOND, 0, never, NULL);
+    weft_sleep(WEFT_MILLISECOND);
+    cr_assert(weft_timer_stop(t));
+    weft_select(NULL, 0);
+}
+
+/* A listener that nobody accepts from, a connection that nobody reads from (Go: TestNetpollDeadlock). */
+static void connection_idle(void *arg)
+{
+    (void)arg;
+    char addr[32], c = 'x';
+    weft_fd *l, *there, *here;
+    OK(weft_listen("127.0.0.1:0", 8, &l));
+    snprintf(addr, sizeof addr, "127.0.0.1:%d", weft_fd_port(l));
+    OK(weft_dial(addr, soon(), &there));
+    OK(weft_accept(l, &here, NULL, NULL));
+    OK(weft_write(there, &c, 1));
+    cr_assert_eq(weft_read(here, &c, 1), 1);
+    weft_select(NULL, 0);
+}
+
+/* A fiber that holds its thread, and main, locked to its own, wait for each other (Go: TestLockedDeadlock, TestLockedDeadlock2). */
+static void wait_locked(void *arg)
+{
+    cr_assert_eq(weft_lock_os_thread(), 0);
+    weft_chan_recv(arg, NULL);
+}
+
+static void locked(void *arg)
+{
+    (void)arg;
+    cr_assert_eq(weft_lock_os_thread(), 0);
+    cr_assert_eq(weft_go(wait_locked, weft_chan_make(0, 0)), 0);
+    weft_select(NULL, 0);
+}
+
+/* Deferred calls run, then there is nobody left to wake who waits (Go: TestGoexitDeadlock). */
+static void wait_for(void *arg) { weft_chan_recv(arg, NULL); }
+static void exits(void *arg)
+{
+    (void)arg;
+    cr_assert_eq(weft_go(wait_for, weft_chan_make(0, 0)), 0);
+    cr_assert_eq(weft_defer(never, NULL), 0);
+    weft_exit();
+}
+
+/* Fibers of the runtime, made by finalizers and a sweep, do not count. */
+static void finalize(void *obj, void *ctx) { (void)obj, (void)ctx; }
+static void runtime_fibers(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 1000; i++)
+        weft_set_finalizer(weft_alloc(32), finalize, NULL);
+    weft_gc();
+    weft_gc();
+    weft_select(NULL, 0);
+}
+
+#define FOUND(name)                        \
+    Test(wait_deadlock, is_found_##name)   \
+    {                                      \
+        test_needs_a_kernel();             \
+        expect_deadlock(name, 2);          \
+    }
+FOUND(timer_stopped)
+FOUND(connection_idle)
+FOUND(locked)
+FOUND(exits)
+FOUND(runtime_fibers)

@@ -146,7 +146,8 @@ WEFT_API int weft_maxprocs(int n);
 WEFT_API int weft_maxprocs_default(void);
 /* CPUs in the affinity mask when the runtime started. */
 WEFT_API int weft_num_cpu(void);
-/* Limit on threads made by the runtime; exceeding it ends the program with a clear line, as in Go. n < 1 only reads. Returns the previous one. */
+/* Limit on threads made by the runtime for fibers; those of the host do not count. Exceeding it ends the program with a clear line, as in Go: when
+ * a thread more is needed, or at once if there are more already. n < 1 only reads. Returns the previous one. */
 WEFT_API int weft_set_max_threads(int n);
 
 /* ---- stacks ------------------------------------------------------------------------------------ */

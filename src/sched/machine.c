@@ -453,12 +453,16 @@ static void *m_main(void *arg)
     return NULL;
 }
 
-int m_thread_start(struct m *m)
+void m_check_limit(uint32_t n)
 {
-    uint32_t n = add_seq(&sched.nthreads, 1) + 1;
     if ((int64_t)n > load_rlx(&sched.max_threads)) /* rlx: a setting */
         w_fatal("thread limit: %u threads exist or are wanted and the limit is %ld; fibers that stay locked to their threads or block in "
                 "system calls need one each: unlock, or raise it with weft_set_max_threads", n, (long)load_rlx(&sched.max_threads));
+}
+
+int m_thread_start(struct m *m)
+{
+    m_check_limit(add_seq(&sched.nthreads, 1) + 1);
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);

@@ -52,6 +52,7 @@ bool m_exit_locked(struct m *m);
 struct m *m_new(void);                 /* not in any list yet; NULL: no memory */
 void m_publish_locked(struct m *m);    /* into all_m, under sched.lock */
 int m_thread_start(struct m *m);       /* 0 or negative errno */
+void m_check_limit(uint32_t n);        /* so many threads of ours: ends the program if that is more than weft_set_max_threads allows */
 void m_start_or_give_up(struct m *m);  /* the same; on failure its P idles again */
 void m_give_up(struct m *m);           /* m, whose thread was not started, gives its P back */
 void m_leave(struct m *m);             /* on its own thread, which runs no fiber any more: the thread is as it was before, others may have m */

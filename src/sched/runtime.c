@@ -191,8 +191,10 @@ int weft_set_max_threads(int n)
 {
     rt_enter();
     int64_t old = load_rlx(&sched.max_threads); /* rlx: a setting */
-    if (n >= 1)
+    if (n >= 1) {
         store_rlx(&sched.max_threads, n);
+        m_check_limit(load_rlx(&sched.nthreads)); /* rlx: as of about now */
+    }
     rt_leave(m_self());
     return (int)old;
 }
