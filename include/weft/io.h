@@ -1,6 +1,8 @@
 /* weft/io.h - descriptors that make the fiber wait and not the thread.
  *
- * A weft_fd owns a descriptor, made non-blocking and watched by epoll. It is not collected: close it. Errors are negative errno of the system call;
+ * A weft_fd owns a descriptor, made non-blocking and watched by epoll. One that epoll cannot watch, a regular file for instance, works as well: its
+ * calls keep a thread for as long as they take, but no processor, and a collection does not wait for them. Deadlines and closing do not end such a
+ * call once it has begun. It is not collected: close it. Errors are negative errno of the system call;
  * besides: -ETIMEDOUT (deadline), -ECANCELED (closed while waiting, or closed before). All may block unless they say otherwise.
  * Several fibers may use one weft_fd; reads are served one at a time in order, and so are writes. */
 #ifndef WEFT_IO_H
@@ -14,11 +16,14 @@ WEFT_BEGIN_DECLS
 
 typedef struct weft_fd weft_fd;
 
-/* Takes fd over (sockets, pipes, eventfds, terminals). 0; -EPERM: epoll cannot watch it (a regular file: use read(2) itself, others go on meanwhile);
- * -ENOMEM, -EBADF. On error fd stays the caller's. */
+/* Takes fd over (sockets, pipes, eventfds, terminals, files). 0, -ENOMEM, -EBADF, -ENOSPC (too many descriptors are watched:
+ * fs.epoll.max_user_watches). On error fd stays the caller's. */
 WEFT_API int weft_fd_open(int fd, weft_fd **out) WEFT_MUST_CHECK;
 /* Closes the descriptor; fibers that wait on it get -ECANCELED. The weft_fd is freed when the last of them has left. 0, -ECANCELED (closed already). Does not block. */
 WEFT_API int weft_fd_close(weft_fd *f);
+/* shutdown(2): SHUT_RD, SHUT_WR, SHUT_RDWR. Who waits to read gets what is left and then the end of file, who writes gets -EPIPE; the descriptor
+ * stays open. 0, -ENOTSOCK, -ENOTCONN, -EINVAL, -ECANCELED (closed). Does not block. */
+WEFT_API int weft_fd_shutdown(weft_fd *f, int how);
 /* The descriptor; -1 once closed. It stays weft's. */
 WEFT_API int weft_fd_number(const weft_fd *f);
 /* Deadlines of all later and waiting reads and writes, times of weft_now(); 0: none. In the past: fail at once. To accept is to read, to connect is to write. */

@@ -133,7 +133,8 @@ static void fd_destroy(struct fd *f)
     for (int d = 0; d < 2; d++)
         timer_stop(&f->side[d].timer);
     if (f->fd >= 0) {
-        netpoll_remove(&f->poll, f->fd);
+        if (!(f->flags & FD_IS_FILE))
+            netpoll_remove(&f->poll, f->fd);
         rt_leave(m_self());
         sys_call1(SYS_close, f->fd);
         f->fd = -1;
@@ -352,6 +353,10 @@ int weft_fd_open(int fd, weft_fd **out)
         r = netpoll_add(&f->poll, fd, false, fd_tag(f));
         if (r < 0 && !(had & O_NONBLOCK))
             sys_call3(SYS_fcntl, fd, F_SETFL, had);
+        if (r == -EPERM) {
+            f->flags |= FD_IS_FILE;
+            r = 0;
+        }
     }
     if (r == 0) {
         f->fd = fd;
@@ -402,6 +407,19 @@ int weft_fd_close(weft_fd *h)
     fd_drop(f);
     rt_leave(m_self());
     return 0;
+}
+
+int weft_fd_shutdown(weft_fd *h, int how)
+{
+    struct fd *f = fd_at(h);
+    rt_enter();
+    int r = fd_hold(h);
+    if (r == 0) {
+        r = (int)sys_call2(SYS_shutdown, f->fd, how); /* who waits is woken by the event that it causes */
+        fd_drop(f);
+    }
+    rt_leave(m_self());
+    return r;
 }
 
 int weft_fd_number(const weft_fd *h)

@@ -13,7 +13,7 @@
 #define FD_REFS (UINT64_C(0xffffffff) & ~UINT64_C(63))
 #define FD_GENERATION (~UINT64_C(0xffffffff))
 
-enum { FD_IS_SOCKET = 1, FD_IS_TCP = 2 };
+enum { FD_IS_SOCKET = 1, FD_IS_TCP = 2, FD_IS_FILE = 4 /* epoll cannot watch it: [FILE] in io.c */ };
 
 struct fd_waiter {
     struct fd_waiter *next;

@@ -11,6 +11,10 @@
  * If a TCP socket gave less than it was asked for, it is empty, and `drained` notes it: the next read waits without that call, as long as no event has come ([POLL]). For other
  * kinds the conclusion is wrong: a unix socket also stops where descriptors were passed, a terminal at the end of a line.
  *
+ * [FILE] What epoll refuses (regular files, /dev/null and the like, directories) is never said to be ready, and a call may sleep for as long as a
+ * disk or a server takes, where not even a signal gets through. So it is made as between weft_blocking_begin and _end: the processor goes to
+ * others, and a collection does not wait.
+ *
  * An error after some bytes: the bytes are returned, and the error is kept for the next call in that direction, since the kernel reports most errors once. Deadlines and
  * closing need not be kept: they are still so at the next call, or have been changed on purpose. */
 #include "base/fail.h"
@@ -39,6 +43,15 @@ static inline void forget(struct fd *f, enum fd_dir dir)
         f->side[dir].drained = false;
 }
 
+/* [FILE]. EAGAIN is a result there: nothing will ever say that it is worth trying again. */
+static w_noinline ssize_t try_file(struct fd *f, attempt *try, void *arg)
+{
+    weft_blocking_begin();
+    ssize_t r = try(f, arg);
+    weft_blocking_end();
+    return r;
+}
+
 static ssize_t io_do(weft_fd *h, enum fd_dir dir, attempt *try, void *arg)
 {
     struct fd *f = fd_at(h);
@@ -53,8 +66,8 @@ static ssize_t io_do(weft_fd *h, enum fd_dir dir, attempt *try, void *arg)
     while (r == 0) {
         forget(f, dir);
         rt_leave(m_self());
-        r = try(f, arg);
-        if (r != -EAGAIN) {
+        r = unlikely(f->flags & FD_IS_FILE) ? try_file(f, try, arg) : try(f, arg);
+        if (r != -EAGAIN || unlikely(f->flags & FD_IS_FILE)) {
             if (likely(fd_end_try(f, dir)))
                 return r;
             rt_enter();
