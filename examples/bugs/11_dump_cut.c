@@ -1,0 +1,159 @@
+/* Bug 11: a dump of all stacks into a buffer that is too small.
+ *
+ * What the call promises: weft_stack writes as much text as there is room for, and returns the size of the whole.
+ * What the bug assumes:   that 64 KiB are plenty, as they were on the author's machine.
+ * What goes wrong:        with ten thousand fibers the text ends in the middle of a frame. What is shown is who came
+ *                         first, and the one that everybody waits for is not among them. Nothing says that there would
+ *                         be more but the number that was returned, and that was not looked at.
+ * Instead:                a buffer of the size that was returned; or weft_stack_write, which needs none, since it
+ *                         writes to a file or a socket as it goes. Its last line says "N of N fibers". */
+#include "bug.h"
+
+enum { FIBERS = 10000, SMALL = 65536 };
+
+static weft_chan *data, *never;
+
+static void consumer(void *arg)
+{
+    (void)arg;
+    weft_chan_recv(data, NULL);
+}
+
+/* Made last. All wait for it, and it waits for something else. */
+__attribute__((noinline)) static void culprit_at_work(void)
+{
+    weft_chan_recv(never, NULL);
+    __asm__ volatile("");
+}
+
+static void producer(void *arg)
+{
+    weft_chan_send(arg, NULL);
+    culprit_at_work();
+    weft_chan_send(data, NULL);
+}
+
+static void jam(void)
+{
+    weft_chan *ready = weft_chan_make(0, 0);
+    data = weft_chan_make(0, 0);
+    never = weft_chan_make(0, 0);
+    for (int i = 0; i < FIBERS; i++)
+        weft_go(consumer, NULL);
+    weft_go(producer, ready);
+    weft_chan_recv(ready, NULL);
+}
+
+/* ---- what a dump shows ------------------------------------------------------------------------------------- */
+
+struct shown { long fibers; bool whole, culprit; };
+
+static struct shown look(const char *text)
+{
+    struct shown s = { 0 };
+    long n = 0, of = -1;
+    const char *end = strrchr(text, '\n');
+    while (end != NULL && end > text && end[-1] != '\n')
+        end--;
+    s.whole = end != NULL && sscanf(end, "%ld of %ld fibers\n", &n, &of) == 2 && n == of && text[strlen(text) - 1] == '\n';
+    s.culprit = strstr(text, "\nculprit_at_work(") != NULL;
+    for (const char *at = text; (at = strstr(at, "fiber ")) != NULL; at++)
+        s.fibers += (at == text || at[-1] == '\n') && strstr(at, "\n\n") != NULL;
+    return s;
+}
+
+static void tell(const char *name, const struct shown *s)
+{
+    char key[32];
+    snprintf(key, sizeof key, "%s_fibers", name);
+    bug_value(key, (double)s->fibers);
+    snprintf(key, sizeof key, "%s_whole", name);
+    bug_value(key, s->whole);
+    snprintf(key, sizeof key, "%s_culprit", name);
+    bug_value(key, s->culprit);
+}
+
+static void buggy(void *arg)
+{
+    static char text[SMALL];
+    (void)arg;
+    jam();
+    ssize_t n = weft_stack(text, sizeof text, true); /* here it happens */
+    struct shown s = look(text);
+    const char *last = strrchr(text, '\n');
+    tell("small", &s);
+    bug_value("needed", (double)n);
+    bug_value("length", (double)strlen(text));
+    bug_say("%ld of %d fibers are shown, the one they wait for is %s them; the text ends in the middle of a line, \"%.40s\", of %zd bytes", s.fibers,
+            FIBERS + 2, s.culprit ? "among" : "not among", last && last[1] ? last + 2 : "", n);
+    bug_cell("%ld of %d fibers shown", s.fibers, FIBERS + 2);
+}
+
+static int to_file(void *ctx, const void *data, size_t n)
+{
+    return fwrite(data, 1, n, ctx) == n ? 0 : -EIO;
+}
+
+static char *read_file(FILE *f)
+{
+    long n = ftell(f);
+    char *text = calloc(1, (size_t)n + 1);
+    rewind(f);
+    if (!text || fread(text, 1, (size_t)n, f) != (size_t)n)
+        abort();
+    return text;
+}
+
+static void fixed(void *arg)
+{
+    (void)arg;
+    jam();
+    size_t room = SMALL;
+    char *text = malloc(room);
+    for (ssize_t n; (n = weft_stack(text, room, true)) >= (ssize_t)room;) { /* meanwhile there may be more: look again */
+        room = (size_t)n + (size_t)n / 8 + 1;
+        text = realloc(text, room);
+    }
+    struct shown grown = look(text);
+    free(text);
+    FILE *f = tmpfile();
+    int err = f ? weft_stack_write(to_file, f, true) : -EIO;
+    text = f ? read_file(f) : calloc(1, 1);
+    struct shown streamed = look(text);
+    size_t bytes = strlen(text);
+    free(text);
+    tell("grown", &grown);
+    tell("streamed", &streamed);
+    bug_value("err", err);
+    bug_say("into a buffer that grows: %ld of %d fibers; as a stream of %zu bytes: %ld of %d; both with the one they wait for, and the last line "
+            "says that it is all",
+            grown.fibers, FIBERS + 2, bytes, streamed.fibers, FIBERS + 2);
+    bug_cell("%ld of %d fibers shown", streamed.fibers, FIBERS + 2);
+}
+
+static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+{
+    if (bug_get(b, "needed") <= bug_get(b, "length") || bug_get(b, "length") != SMALL - 1)
+        return "the size that was needed was not returned";
+    if (bug_get(b, "small_whole") != 0 || bug_get(b, "small_culprit") != 0 || bug_get(b, "small_fibers") > FIBERS / 2)
+        return "the small buffer held what matters";
+    if (bug_get(f, "grown_fibers") != FIBERS + 2 || bug_get(f, "grown_whole") != 1 || bug_get(f, "grown_culprit") != 1)
+        return "the buffer that grew does not hold everything";
+    if (bug_get(f, "err") != 0 || bug_get(f, "streamed_fibers") != FIBERS + 2 || bug_get(f, "streamed_whole") != 1 ||
+        bug_get(f, "streamed_culprit") != 1)
+        return "the stream is not whole";
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct bug bug = {
+        .number = "11",
+        .title = "dump cut by a small buffer",
+        .buggy = buggy,
+        .fixed = fixed,
+        .instead = "weft_stack_write(to_fd, &fd, true);   /* or weft_stack again, with the size that it returned */",
+        .verdict = verdict,
+    };
+    return bug_main(argc, argv, &bug);
+}

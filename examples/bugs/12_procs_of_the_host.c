@@ -1,0 +1,293 @@
+/* Bug 12: as many processors as the host has CPUs, in a container that may not use them.
+ *
+ * What the call promises: weft_maxprocs(n) lets n threads run fibers at once, and ends automatic updates.
+ * What the bug assumes:   that a CPU that can be seen can be used. The container's quota says how much CPU time it may
+ *                         use in each period of 100 ms, on however many CPUs.
+ * What goes wrong:        a burst of work runs on all CPUs, uses up the quota in the first part of the period, and then
+ *                         the kernel stops every thread of the program until the next one: also those that have
+ *                         nothing to do with it, health checks among them.
+ * Instead:                nothing. The default counts the CPUs of the affinity mask and the quota of the control group,
+ *                         v1 or v2, and follows both as they change.
+ *
+ * Measured in a control group of its own, where one can be made and the machine has at least twice the CPUs of the
+ * quota. Elsewhere both are simulated, and the program says so: the runtime is told of 8 CPUs and the quota
+ * (WEFT_DEBUG=cpus=8,cpuquota=200), to compute is to occupy a CPU that is not there for as long, and a second process
+ * does what the kernel does: it adds up the CPU time, stops the whole program when the quota of a period is used up,
+ * and counts as cpu.stat does. */
+#include "bug.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
+
+enum { QUOTA_CPUS = 2, SIMULATED_CPUS = 8, PERIOD_MS = 100 };
+enum { FIBERS = 32, SLICE_US = 200, SLICES = 46, BURSTS = 12, BURST_EVERY_MS = 200 }; /* 294 ms of CPU time in 200 ms */
+
+/* ---- the control group ---------------------------------------------------------------------------------- */
+
+/* Shared by the program and the process that plays the kernel. */
+static struct group {
+    bool simulated;
+    int64_t used_us;                     /* CPU time, ever */
+    int64_t periods, throttled, throttled_us;
+    bool over;
+} *group;
+
+static char directory[512];
+
+static bool write_text(const char *file, const char *text)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", directory, file);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+/* Where the group of this process can have a child, by the usual mount points. */
+static bool parent_directory(char *dir, size_t size, bool *v2)
+{
+    char line[512];
+    bool found = false;
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    while (f && !found && fgets(line, sizeof line, f)) {
+        char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!path)
+            continue;
+        *path++ = 0;
+        path[strcspn(path, "\n")] = 0;
+        *v2 = strcmp(line, "0") == 0;
+        if (strcmp(path, "/") == 0)
+            *path = 0;
+        if (strcmp(controllers, ":cpu") == 0 || strcmp(controllers, ":cpu,cpuacct") == 0)
+            found = snprintf(dir, size, "/sys/fs/cgroup/%s%s", controllers + 1, path) < (int)size;
+        else if (*v2)
+            found = snprintf(dir, size, "/sys/fs/cgroup%s", path) < (int)size && access(dir, W_OK) == 0;
+    }
+    if (f)
+        fclose(f);
+    return found;
+}
+
+/* A group with the quota, and this process in it. */
+static bool enter_group(void)
+{
+    char parent[400], pid[16];
+    bool v2;
+    if (!parent_directory(parent, sizeof parent, &v2))
+        return false;
+    snprintf(directory, sizeof directory, "%s", parent);
+    if (v2)
+        write_text("cgroup.subtree_control", "+cpu"); /* it may be on already */
+    snprintf(directory, sizeof directory, "%s/weft-bug-12-%d", parent, (int)getpid());
+    if (mkdir(directory, 0755) != 0)
+        return false;
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    bool ok = v2 ? write_text("cpu.max", "200000 100000") : write_text("cpu.cfs_period_us", "100000") && write_text("cpu.cfs_quota_us", "200000");
+    if (ok && write_text("cgroup.procs", pid))
+        return true;
+    rmdir(directory);
+    return false;
+}
+
+/* cpu.stat of the real one. */
+static void read_stat(void)
+{
+    char path[600], key[64];
+    long long v;
+    snprintf(path, sizeof path, "%s/cpu.stat", directory);
+    FILE *f = fopen(path, "re");
+    while (f && fscanf(f, "%63s %lld", key, &v) == 2) {
+        if (strcmp(key, "nr_periods") == 0)
+            group->periods = v;
+        else if (strcmp(key, "nr_throttled") == 0)
+            group->throttled = v;
+        else if (strcmp(key, "throttled_usec") == 0)
+            group->throttled_us = v;
+        else if (strcmp(key, "throttled_time") == 0)
+            group->throttled_us = v / 1000;
+    }
+    if (f)
+        fclose(f);
+}
+
+/* Back to where this process was. */
+static void leave_group(void)
+{
+    char pid[16], own[512];
+    snprintf(own, sizeof own, "%s", directory);
+    *strrchr(directory, '/') = 0;
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    write_text("cgroup.procs", pid);
+    rmdir(own);
+}
+
+/* ---- the kernel, simulated ---------------------------------------------------------------------------------- */
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000;
+}
+
+static void until_us(int64_t end)
+{
+    for (int64_t left; (left = end - now_us()) > 0;)
+        usleep((useconds_t)left);
+}
+
+static void play_kernel(pid_t program)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int64_t period_us = PERIOD_MS * 1000, quota_us = QUOTA_CPUS * period_us;
+    for (int64_t start = now_us(); !__atomic_load_n(&group->over, __ATOMIC_RELAXED) && getppid() == program; start += period_us) {
+        int64_t used = __atomic_load_n(&group->used_us, __ATOMIC_RELAXED);
+        bool any = false, stopped = false;
+        for (int64_t now; !stopped && (now = now_us()) < start + period_us; until_us(now + 1000)) {
+            int64_t in_period = __atomic_load_n(&group->used_us, __ATOMIC_RELAXED) - used;
+            any |= in_period > 0;
+            if (in_period >= quota_us && start + period_us - now > 1000) {
+                stopped = true;
+                kill(program, SIGSTOP);
+                until_us(start + period_us);
+                kill(program, SIGCONT);
+                group->throttled_us += start + period_us - now;
+            }
+        }
+        group->periods += any;
+        group->throttled += stopped;
+    }
+    _exit(0);
+}
+
+static pid_t start_simulation(void)
+{
+    pid_t program = getpid(), kernel = fork();
+    if (kernel == 0)
+        play_kernel(program);
+    group->simulated = true;
+    return kernel;
+}
+
+/* ---- the program ----------------------------------------------------------------------------------------------- */
+
+static struct bug_bystander bystander = { .spins = 100 };
+
+/* Computes for a moment. A simulated CPU lets others have the real one meanwhile: as many of them as the runtime has processors work at once. */
+static void slice(void)
+{
+    int64_t end = now_us() + SLICE_US;
+    while (now_us() < end)
+        if (group->simulated)
+            sched_yield();
+    __atomic_fetch_add(&group->used_us, SLICE_US, __ATOMIC_RELAXED);
+}
+
+static void compute(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < SLICES; i++) {
+        slice();
+        weft_yield();
+    }
+}
+
+static int compare(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void bursts(void *arg)
+{
+    (void)arg;
+    bug_value("cpus", weft_num_cpu());
+    bug_value("procs", weft_maxprocs(0));
+    bug_bystander_start(&bystander);
+    for (int i = 0; i < BURSTS; i++) {
+        weft_waitgroup wg = { 0 };
+        int64_t next = weft_now() + BURST_EVERY_MS * WEFT_MILLISECOND;
+        for (int k = 0; k < FIBERS; k++)
+            weft_waitgroup_go(&wg, compute, NULL);
+        weft_waitgroup_wait(&wg);
+        if (weft_now() < next)
+            weft_sleep(next - weft_now());
+    }
+    bug_bystander_stop(&bystander);
+}
+
+static void main_buggy(void *arg)
+{
+    weft_maxprocs(weft_num_cpu()); /* here it happens */
+    bursts(arg);
+}
+
+static void measure(weft_fn *main_fn)
+{
+    group = mmap(NULL, sizeof *group, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    cpu_set_t set;
+    pid_t kernel = 0;
+    bool real = sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) >= 2 * QUOTA_CPUS && enter_group();
+    weft_config config = WEFT_CONFIG_INIT;
+    if (!real) {
+        kernel = start_simulation();
+        config.debug = "cpus=8,cpuquota=200";
+    }
+    int r = weft_run(main_fn, NULL, &config);
+    __atomic_store_n(&group->over, true, __ATOMIC_RELAXED);
+    if (real) {
+        read_stat();
+        leave_group();
+    } else {
+        waitpid(kernel, NULL, 0);
+    }
+    qsort(bystander.ns, (size_t)bystander.n, sizeof *bystander.ns, compare);
+    double p99 = bystander.n > 0 ? (double)bystander.ns[bystander.n * 99L / 100] / 1e6 : 0;
+    bug_value("result", r);
+    bug_value("periods", (double)group->periods);
+    bug_value("throttled", (double)group->throttled);
+    bug_value("throttled_ms", (double)group->throttled_us / 1000);
+    bug_value("p99", p99);
+    bug_say("%s%.0f CPUs, a quota of %d, %.0f processors: %lld of %lld periods throttled, %.0f ms in all; an unrelated fiber's p99 is %.1f ms",
+            real ? "" : "simulated: ", bug_get(bug_result_, "cpus"), QUOTA_CPUS, bug_get(bug_result_, "procs"), (long long)group->throttled,
+            (long long)group->periods, (double)group->throttled_us / 1000, p99);
+    bug_cell("%lld/%lld throttled, p99 %.1f ms", (long long)group->throttled, (long long)group->periods, p99);
+}
+
+static void buggy(void *arg) { (void)arg, measure(main_buggy); }
+static void fixed(void *arg) { (void)arg, measure(bursts); }
+
+static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+{
+    if (bug_get(b, "result") != 0 || bug_get(f, "result") != 0)
+        return "a run did not end as it should";
+    if (bug_get(f, "procs") != QUOTA_CPUS || bug_get(b, "procs") != bug_get(b, "cpus"))
+        return "the default number of processors is not that of the quota";
+    if (bug_get(b, "throttled") < 0.25 * bug_get(b, "periods"))
+        return "more processors than the quota were not throttled";
+    if (bug_get(f, "throttled_ms") > 0.2 * bug_get(b, "throttled_ms"))
+        return "the default is throttled as much";
+    if (bug_get(b, "p99") < 1.5 * bug_get(f, "p99"))
+        return "the unrelated fiber is not held up more";
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct bug bug = {
+        .number = "12",
+        .title = "processors of the host, not the quota",
+        .buggy = buggy,
+        .fixed = fixed,
+        .own_run = true,
+        .instead = "(nothing: leave maxprocs at its default, which is the quota's)",
+        .attempts = 3,
+        .verdict = verdict,
+    };
+    return bug_main(argc, argv, &bug);
+}
