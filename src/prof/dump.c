@@ -184,7 +184,13 @@ static bool read_name(const char *from, char *to)
     return memchr(to, 0, (size_t)got) != NULL || (size_t)got == n;
 }
 
-/* The name is believed only if the task was still queued after it was read, [TASK]. */
+/* What was copied of the task is still so, [TASK]. Its owner may be writing it anew. */
+static w_no_sanitize bool task_is(const struct task *at, uint64_t id)
+{
+    return __atomic_load_n(&at->id, __ATOMIC_ACQUIRE) == id; /* acq: see task.c */
+}
+
+/* The name is believed only if the task was still queued after it was read. */
 static void list_task(const struct task *t, const struct task *at, void *arg)
 {
     struct dump *d = arg;
@@ -199,7 +205,7 @@ static void list_task(const struct task *t, const struct task *at, void *arg)
     r->parent = t->parent;
     r->site = t->site;
     r->status = "runnable, not started";
-    if (t->name != NULL && read_name(t->name, name) && __atomic_load_n(&at->id, __ATOMIC_ACQUIRE) == t->id) /* acq: see task.c */
+    if (t->name != NULL && read_name(t->name, name) && task_is(at, t->id))
         r->name = mem_text(d, name, strlen(name));
 }
 
