@@ -75,7 +75,7 @@ JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib
 JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
     $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
 
-.PHONY: all lib deps have-deps demo test run-tests tests check bench examples install uninstall clean FORCE
+.PHONY: all lib deps have-deps demo test run-tests tests check bench examples scheme-boehm install uninstall clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: lib
@@ -221,6 +221,15 @@ $(B)/examples/%: examples/%.c $(B)/libweft.a $(B)/flags
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
 	$(PROG_LINK)
+
+# The same interpreter on Boehm's collector (examples/scheme/mem.h).
+scheme-boehm:
+	@if echo '#include <gc.h>' | $(CC) -E - > /dev/null 2>&1; then $(MAKE) --no-print-directory $(B)/examples/scheme/scheme-boehm; \
+	    else echo "scheme-boehm: skipped, Boehm's collector is missing (Debian: libgc-dev)"; fi
+$(B)/examples/scheme/scheme-boehm: $(wildcard examples/scheme/*.c) $(wildcard examples/scheme/*.h) $(B)/flags
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -DSCHEME_BOEHM $(filter %.c,$^) -o $@ $(LDFLAGS_ALL) -lgc -lm
 
 demo: have-deps
 	@$(MAKE) $(JOBS) --no-print-directory lib examples

@@ -54,6 +54,7 @@ finalizer       | specials finalizer | 2 | 5 | go             | ns_per_op go=1; 
 cleanup         | specials cleanup   | 2 | 5 | go             | ns_per_op go=1; run_ns go=1
 weak            | specials weak      | 2 | 5 | go             | ns_per_op go=1; again_ns go=1; get_ns go=1
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
+scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; child_peak_kib
 TABLE
 }
 
@@ -75,6 +76,7 @@ B=$(cd "$B" 2>/dev/null && pwd) || { echo "bench: no library in ${B:-build}: mak
 # The cache holds what the linker just wrote in large folios, of which the kernel maps all when one page is touched; for
 # resident memory as users see it the library is read from the disk once.
 dd of="$(readlink -f "$B/libweft.so")" oflag=nocache conv=notrunc,fdatasync count=0 2> /dev/null
+export B
 mkdir -p "$OUT/weft" "$OUT/go" "$OUT/peers" || exit 1
 OUT=$(cd "$OUT" && pwd)
 
@@ -131,7 +133,13 @@ build_peer() { # program peer
     $compile -O2 -pthread "$source" -o "$OUT/peers/$1_$2" $flags >> "$OUT/build.log" 2>&1
 }
 
+build_scheme() { # impl: the interpreter, which bench/scheme.c runs
+    target=$([ "$1" = weft ] && echo scheme || echo scheme-boehm)
+    ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/$target" >> "$OUT/build.log" 2>&1
+}
+
 build() { # impl program
+    [ "$2" != scheme ] || build_scheme "$1" || return 1
     case $1 in
     weft) build_weft "$2" ;;
     go) build_go "$2" ;;
