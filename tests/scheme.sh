@@ -241,7 +241,7 @@ done
 
 # The same programs on Boehm's collector, which has no fibers.
 if [ -z "$SAN" ] && echo '#include <gc.h>' | ${CC:-cc} -E - > /dev/null 2>&1; then
-    wrong=$(${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/scheme-boehm" 2>&1 | grep -E 'warning|error')
+    wrong=$(MAKEFLAGS= ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/scheme-boehm" 2>&1 | grep -E 'warning|error')
     S=$B/examples/scheme/scheme-boehm
     for name in nqueens gcbench strings tables; do program $name; done
     ports
