@@ -330,6 +330,24 @@ static void m_name_thread(struct m *m)
     pthread_setname_np(pthread_self(), name);
 }
 
+/* libc also asks for the thread's affinity. A sandbox may refuse that, but what it says of the stack has been filled in by then. */
+static void find_stack(struct m *m)
+{
+    pthread_attr_t attr;
+    void *lo = NULL;
+    size_t size = 0;
+    memset(&attr, 0, sizeof attr);
+    int err = pthread_getattr_np(m->thread, &attr);
+    pthread_attr_getstack(&attr, &lo, &size);
+    if (err == 0)
+        pthread_attr_destroy(&attr);
+    if ((uintptr_t)__builtin_frame_address(0) - (uintptr_t)lo >= size)
+        w_fatal("where the stack of a thread of the host lies cannot be found out (error %d); of the first thread libc reads it in /proc/self/maps, for "
+                "which it needs a descriptor", err);
+    m->self.stack_lo = lo;
+    m->self.stack_hi = (char *)lo + size;
+}
+
 void m_thread_setup(struct m *m)
 {
     m->thread = pthread_self();
@@ -341,15 +359,8 @@ void m_thread_setup(struct m *m)
         m->host_exceptions = *m->exceptions;
         *m->exceptions = (struct exceptions){ 0 };
     }
-    pthread_attr_t attr;
-    if (m->foreign && pthread_getattr_np(m->thread, &attr) == 0) {
-        void *lo;
-        size_t size;
-        pthread_attr_getstack(&attr, &lo, &size);
-        pthread_attr_destroy(&attr);
-        m->self.stack_lo = lo;
-        m->self.stack_hi = (char *)lo + size;
-    }
+    if (m->foreign)
+        find_stack(m);
     stack_t old;
     if (sigaltstack(NULL, &old) == 0 && (old.ss_flags & SS_DISABLE)) {
         void *mem = fail_now(FAIL_MEM) ? MAP_FAILED : mmap(NULL, ALTSTACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

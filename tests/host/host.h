@@ -14,6 +14,18 @@
 #define CHECK(c, ...) ((c) ? (void)0 : (fprintf(stderr, "%s:%d: %s", __FILE__, __LINE__, #c), fprintf(stderr, " " __VA_ARGS__), fputc('\n', stderr), _exit(1)))
 #define OK(call) do { int err_ = (call); CHECK(err_ == 0, "%d: %s", err_, weft_strerror(err_)); } while (0)
 
+/* A sanitizer has wants of its own, which it does not get in the cases that ask. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 /* Waits, giving way, until cond holds, at most ten seconds. */
 #define UNTIL(cond) do { \
     int64_t end_ = weft_now() + 10 * WEFT_SECOND; \

@@ -179,6 +179,8 @@ static void refuse_later(long warm)
 
 static void mmap_refused(void)
 {
+    if (SANITIZED)
+        return;
     expect_clean(in_child(refuse_at_start, 0), "no mmap from the start", 0);
     for (long warm = 0; warm < 2; warm++)
         expect_clean(in_child(refuse_later, warm), "no mmap later on, warm", warm);
