@@ -225,20 +225,20 @@ static void run_waiting(void *arg)
     _exit(-weft_run(wait_for_bell, arg, &cfg));
 }
 
-#define NO_DEADLOCK(what)                                                                                 \
-    Test(life_reports, no_deadlock_while_woken_##what)                                                    \
-    {                                                                                                     \
-        cr_expect_eq(test_fork(&out, run_waiting, (void *)(uintptr_t)(what)), 0, "%s", out.text);         \
-        cr_expect_eq(out.len, 0, "%s", out.text);                                                         \
-    }
-NO_DEADLOCK(by_sleeper)
-NO_DEADLOCK(by_timer)
-NO_DEADLOCK(by_descriptor)
-NO_DEADLOCK(by_descriptor_only)
-NO_DEADLOCK(by_thread)
-NO_DEADLOCK(by_attached_thread)
-NO_DEADLOCK(by_blocking)
-NO_DEADLOCK(by_fiber_in_user_code)
+static void no_deadlock(weft_fn *wake)
+{
+    cr_expect_eq(test_fork(&out, run_waiting, (void *)(uintptr_t)wake), 0, "%s", out.text);
+    cr_expect_eq(out.len, 0, "%s", out.text);
+}
+
+Test(life_reports, no_deadlock_while_woken_by_sleeper) { no_deadlock(by_sleeper); }
+Test(life_reports, no_deadlock_while_woken_by_timer) { no_deadlock(by_timer); }
+Test(life_reports, no_deadlock_while_woken_by_descriptor) { no_deadlock(by_descriptor); }
+Test(life_reports, no_deadlock_while_woken_by_descriptor_only) { no_deadlock(by_descriptor_only); }
+Test(life_reports, no_deadlock_while_woken_by_thread) { no_deadlock(by_thread); }
+Test(life_reports, no_deadlock_while_woken_by_attached_thread) { no_deadlock(by_attached_thread); }
+Test(life_reports, no_deadlock_while_woken_by_blocking) { no_deadlock(by_blocking); }
+Test(life_reports, no_deadlock_while_woken_by_fiber_in_user_code) { no_deadlock(by_fiber_in_user_code); }
 
 /* A host's own main may wake any fiber. */
 static void run_started(void *arg)

@@ -133,14 +133,14 @@ static void runtime_fibers(void *arg)
     weft_select(NULL, 0);
 }
 
-#define FOUND(name)                        \
-    Test(wait_deadlock, is_found_##name)   \
-    {                                      \
-        test_needs_a_kernel();             \
-        expect_deadlock(name, 2);          \
-    }
-FOUND(timer_stopped)
-FOUND(connection_idle)
-FOUND(locked)
-FOUND(exits)
-FOUND(runtime_fibers)
+static void found(weft_fn *fn)
+{
+    test_needs_a_kernel();
+    expect_deadlock(fn, 2);
+}
+
+Test(wait_deadlock, is_found_timer_stopped) { found(timer_stopped); }
+Test(wait_deadlock, is_found_connection_idle) { found(connection_idle); }
+Test(wait_deadlock, is_found_locked) { found(locked); }
+Test(wait_deadlock, is_found_exits) { found(exits); }
+Test(wait_deadlock, is_found_runtime_fibers) { found(runtime_fibers); }
