@@ -64,12 +64,15 @@ static void gone(void *obj, void *ctx) { (void)obj, (void)ctx; }
 static void heap(void *arg)
 {
     uintptr_t n = 0;
+    int refused = 0; /* each costs a collection */
     (void)arg;
     kept = NULL;
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < 3000 && refused < 30; i++) {
         struct node *p = i % 3 != 0 ? weft_alloc(sizeof *p) : weft_alloc_typed(WEFT_TYPE(struct node, next));
-        if (!got(p))
+        if (!got(p)) {
+            refused++;
             continue;
+        }
         must(p->n == 0 && p->next == NULL);
         *p = (struct node){ kept, ++n, { 0 } };
         kept = p;
