@@ -2,6 +2,7 @@
  * inverses and substitutions are fibers that ask others. Thousands of fibers and channels come and go for a few coefficients, and a value that is lost,
  * doubled or late shows in all that follow. */
 #include "test.h"
+#include <stdlib.h>
 
 /* ---- rational numbers ------------------------------------------------------------------------------------------ */
 
@@ -63,7 +64,8 @@ static void get_two(series a, series b, rat *x, rat *y)
     weft_case cs[] = { { WEFT_SEND, a.ask, NULL, 0 }, { WEFT_SEND, b.ask, NULL, 0 }, { WEFT_RECV, NULL, x, 0 }, { WEFT_RECV, NULL, y, 0 } };
     for (int left = 4; left > 0; left--) {
         int i = weft_select(cs, 4);
-        cr_assert(i >= 0 && cs[i].result == (i < 2 ? 0 : 1));
+        if (i < 0 || cs[i].result != (i < 2 ? 0 : 1))
+            abort();
         cs[i].chan = NULL;
         if (i < 2)
             cs[i + 2].chan = i == 0 ? a.give : b.give;

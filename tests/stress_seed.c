@@ -108,10 +108,10 @@ Test(stress_seed, one_processor_and_time_of_its_own)
 {
     const struct program one = { "one", one_processor }, day = { "day", a_day };
     cr_expect_eq(run_seed(&one, 5, "", NULL), 0);
-    cr_expect_str_empty(stress_wrong);
+    cr_expect_eq(stress_wrong[0], 0, "%s", stress_wrong);
     int64_t before = weft_now();
     cr_expect_eq(run_seed(&day, 5, "", NULL), 0);
-    cr_expect_str_empty(stress_wrong);
+    cr_expect_eq(stress_wrong[0], 0, "%s", stress_wrong);
     cr_expect_lt(weft_now() - before, 3600 * WEFT_SECOND, "outside, it is the system's");
 }
 
