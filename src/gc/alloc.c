@@ -31,10 +31,21 @@ int gc_cache_init(struct gc_cache *c)
     return 0;
 }
 
+/* [COUNT] Around changes of counts and runs; not in stops. */
+static inline void count_begin(struct gc_cache *c)
+{
+    store_rlx(&c->priv->seq, load_rlx(&c->priv->seq) + 1); /* rlx: one writer; before what follows by the fence */
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+static inline void count_end(struct gc_cache *c) { store_rel(&c->priv->seq, load_rlx(&c->priv->seq) + 1); } /* rel: publishes what was changed; acq in stats.c */
+
 static void count_mallocs(struct gc_cache *c, unsigned cls, int64_t n)
 {
     w_u64 *m = &c->priv->mallocs[cls];
     store_rlx(m, load_rlx(m) + (uint64_t)n); /* rlx: one writer */
+    m = &c->priv->malloc_bytes;
+    store_rlx(m, load_rlx(m) + (uint64_t)n * gc_class_size[cls]);
 }
 
 /* rlx: see [BITS]. The span is in the caller's hand, so nobody else writes. */
@@ -47,7 +58,18 @@ static void fill_allocs(uint64_t *allocs, size_t from, size_t to, bool on)
     }
 }
 
-/* Takes back what is left of the run; the span stays the cache's. */
+/* rlx: see [COUNT]. limit: as far as the fast path may go. */
+static inline void set_run(struct gc_shape_cache *sc, unsigned cls, char *bump, char *limit, char *end)
+{
+    __atomic_store_n(&sc->run[cls].bump, bump, __ATOMIC_RELAXED);
+    sc->run[cls].limit = limit;
+    __atomic_store_n(&sc->end[cls], end, __ATOMIC_RELAXED);
+    uint64_t *used = &sc->used[cls / 64], bit = 1ull << cls % 64;
+    if (unlikely((*used & bit) == 0))
+        __atomic_store_n(used, *used | bit, __ATOMIC_RELAXED);
+}
+
+/* Takes back what is left of the run; the span stays the cache's. In a stop. */
 static void drop_run(struct gc_cache *c, struct gc_shape_cache *sc, unsigned cls)
 {
     struct gc_run *r = &sc->run[cls];
@@ -62,8 +84,7 @@ static void drop_run(struct gc_cache *c, struct gc_shape_cache *sc, unsigned cls
             poison_fill(r->bump, (size_t)(sc->end[cls] - r->bump));
         count_mallocs(c, cls, -(int64_t)n);
     }
-    *r = (struct gc_run){ NULL, NULL };
-    sc->end[cls] = NULL;
+    set_run(sc, cls, NULL, NULL, NULL);
 }
 
 static void flush_shape(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape)
@@ -77,6 +98,7 @@ static void flush_shape(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t 
         sc->span[cls] = NULL;
         central_put(&shape_get(shape)->central[cls], s);
     }
+    memset(sc->used, 0, sizeof sc->used);
 }
 
 static void flush(struct gc_cache *c)
@@ -107,6 +129,7 @@ void gc_cache_fini(struct gc_cache *c)
         }
     for (unsigned cls = 0; cls < GC_CLASSES; cls++)
         add_rlx(&heap.gone[cls].mallocs, load_rlx(&c->priv->mallocs[cls])); /* rlx: counters */
+    add_rlx(&heap.gone_bytes, load_rlx(&c->priv->malloc_bytes));
     lock_drop(&heap.caches_lock);
     for (uint32_t i = SHAPE_TYPED; i < c->nshapes; i++)
         off_free(OFF_GC, c->shapes[i]);
@@ -115,8 +138,14 @@ void gc_cache_fini(struct gc_cache *c)
     memset(c, 0, sizeof *c);
 }
 
-/* The cache's place for a typed shape, made at first use. NULL: out of memory. */
-static w_noinline struct gc_shape_cache *typed_cache(struct gc_cache *c, uint32_t shape)
+static void count_table(struct gc_cache *c, size_t bytes)
+{
+    w_u64 *t = &c->priv->table_bytes;
+    store_rlx(t, load_rlx(t) + bytes); /* rlx: one writer */
+}
+
+/* The cache's place for a typed shape, which it does not have yet. NULL: out of memory. */
+static w_noinline struct gc_shape_cache *typed_cache_new(struct gc_cache *c, uint32_t shape)
 {
     if (shape >= c->nshapes) {
         uint32_t n = w_max(2 * c->nshapes, w_max(shape + 1, 8u));
@@ -124,12 +153,17 @@ static w_noinline struct gc_shape_cache *typed_cache(struct gc_cache *c, uint32_
         if (at == NULL)
             return NULL;
         memset(at + c->nshapes, 0, (n - c->nshapes) * sizeof *at);
+        count_table(c, (n - c->nshapes) * sizeof *at);
         c->shapes = at;
         c->nshapes = n;
     }
-    if (c->shapes[shape] == NULL)
-        c->shapes[shape] = off_zalloc(OFF_GC, sizeof **c->shapes);
-    return c->shapes[shape];
+    struct gc_shape_cache *sc = off_zalloc(OFF_GC, sizeof *sc);
+    if (sc != NULL) {
+        sc->next = load_rlx(&c->priv->typed); /* rlx: one writer */
+        store_rel(&c->priv->typed, sc);       /* rel: publishes *sc; acq in stats.c */
+        count_table(c, sizeof *sc);
+    }
+    return c->shapes[shape] = sc;
 }
 
 /* ---- refill --------------------------------------------------------------------------------------------------- */
@@ -172,7 +206,7 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
     struct gc_run *r = &sc->run[cls];
     if (r->bump != sc->end[cls]) { /* gcstress: the run was cut short */
         char *p = r->bump;
-        r->bump = r->limit = p + size;
+        set_run(sc, cls, p + size, p + size, sc->end[cls]);
         return p;
     }
     struct span *s = sc->span[cls];
@@ -181,8 +215,9 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
             central_put(&shape_get(shape)->central[cls], s);
         sc->span[cls] = s = central_get(shape, cls);
         if (s == NULL) {
-            *r = (struct gc_run){ NULL, NULL };
-            sc->end[cls] = NULL;
+            count_begin(c);
+            set_run(sc, cls, NULL, NULL, NULL);
+            count_end(c);
             return NULL;
         }
         add_rlx(&heap.live, (uint64_t)s->nfree * size); /* rlx: counter */
@@ -190,10 +225,11 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
     }
     char *p = span_base(s) + from * size;
     prepare(s, p, n * size, size);
+    char *end = p + n * size;
+    count_begin(c);
     count_mallocs(c, cls, (int64_t)n);
-    sc->end[cls] = p + n * size;
-    r->bump = p + size;
-    r->limit = heap.stress != 0 ? r->bump : sc->end[cls];
+    set_run(sc, cls, p + size, heap.stress != 0 ? p + size : end, end);
+    count_end(c);
     return p;
 }
 
@@ -204,7 +240,7 @@ static void *large(uint32_t shape, size_t bytes, bool *want_gc)
         return NULL;
     add_rlx(&heap.live, span_bytes(s)); /* rlx: counters */
     add_rlx(&heap.large_mallocs, 1);
-    add_rlx(&heap.large_malloc_bytes, span_bytes(s));
+    add_acq_rel(&heap.large_malloc_bytes, span_bytes(s)); /* rel: who counts it sees that pages changed hands; acq in stats.c */
     *want_gc |= gc_due();
     return span_base(s);
 }
@@ -220,7 +256,7 @@ void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want
     if (unlikely(bytes > GC_MAX_SMALL))
         return large(shape, bytes, want_gc);
     struct gc_shape_cache *sc = shape < SHAPE_TYPED ? &c->basic[shape] : shape < c->nshapes ? c->shapes[shape] : NULL;
-    if (unlikely(sc == NULL) && (sc = typed_cache(c, shape)) == NULL)
+    if (unlikely(sc == NULL) && (sc = typed_cache_new(c, shape)) == NULL)
         return NULL;
     return small(c, sc, shape, gc_class_of(bytes), want_gc);
 }

@@ -47,6 +47,8 @@ struct gc_host {
     bool (*release_wanted)(void);
     size_t (*release_some)(void);
     void (*log)(const char *line); /* gctrace, scavtrace and findings */
+    /* The processors' time since start, all of it and what was idle; any time outside of a stop. NULL: not known. */
+    void (*cpu_times)(int64_t *total_ns, int64_t *idle_ns);
 };
 
 struct gc_settings {
@@ -74,6 +76,8 @@ struct gc_shape_cache {
     struct gc_run run[GC_CLASSES];
     char *end[GC_CLASSES];  /* where the run really ends: limit lies before it under gcstress and, one day, at the next heap sample */
     void *span[GC_CLASSES]; /* struct span the run lies in */
+    uint64_t used[2];       /* a bit per class that has a run: for who counts */
+    struct gc_shape_cache *next; /* of the same cache, typed shapes only; fixed once it is in that list */
 };
 
 struct gc_cache {
@@ -103,7 +107,7 @@ static inline void *gc_run_take(struct gc_run *r, size_t size)
     if (unlikely(next > (uintptr_t)r->limit))
         return NULL;
     char *p = r->bump;
-    r->bump = (char *)next;
+    __atomic_store_n(&r->bump, (char *)next, __ATOMIC_RELAXED); /* rlx: one writer; others look at it to count, [COUNT] */
     return p;
 }
 
@@ -212,7 +216,7 @@ struct gc_scavenge_stats { uint64_t background_bytes, eager_bytes, background_ns
 void gc_scavenge_stats(struct gc_scavenge_stats *out);
 /* The last cycle that brought collecting to the cap on its time; 0: none. Any time. */
 uint64_t gc_capped_cycle(void);
-/* All fields but the stacks' and sched's part of sys; in a stop, caches flushed. */
+/* All fields but the stacks' and sched's part of sys; in a stop. */
 void gc_fill_stats(weft_mem_stats *out);
 /* In the child of a fork, alone: undoes what threads that are no more were about to do. Calls the host's calls_ready, sweep_ready. */
 void gc_after_fork_child(void);

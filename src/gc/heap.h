@@ -92,12 +92,13 @@ struct heap {
     /* counters, rlx */
     w_u64 live;            /* bytes found by the last mark + given out since, by whole runs of spans: the pacer's */
     w_u64 large_mallocs, large_frees, large_malloc_bytes, large_free_bytes;
-    w_u64 frees[GC_CLASSES];
+    w_u64 frees[GC_CLASSES], small_free_bytes;
     w_u64 nspans;
     /* under caches_lock */
     struct lock caches_lock;
     struct gc_cache_priv *caches;
     struct class_stats gone[GC_CLASSES]; /* mallocs of caches that are no more */
+    w_u64 gone_bytes;
 };
 extern struct heap heap;
 

@@ -71,7 +71,7 @@ struct marker {
     struct chunk *top;   /* never NULL */
     struct chunk *spare; /* a full one */
     bool dropped;
-    uint64_t live_bytes, stack_bytes, global_bytes;
+    uint64_t live_bytes, scan_bytes, stack_bytes, global_bytes;
     struct chunk first;
 };
 
@@ -253,13 +253,17 @@ static inline w_no_sanitize void settle(struct marker *m, uint64_t at, uint32_t 
     size_t off = (first << PAGE_SHIFT) + i * ci->size;
     if (unlikely(cls == CLASS_LARGE)) {
         m->live_bytes += span_bytes(s);
-        if ((map & PAGE_NOSCAN) == 0)
+        if ((map & PAGE_NOSCAN) == 0) {
+            m->scan_bytes += span_bytes(s);
             push_large(m, off, s->shape);
+        }
         return;
     }
     m->live_bytes += ci->size;
-    if ((map & PAGE_NOSCAN) == 0)
+    if ((map & PAGE_NOSCAN) == 0) {
+        m->scan_bytes += ci->size;
         push(m, ENTRY(off, cls, s->shape));
+    }
 }
 
 /* Steps 3 and 4. */
@@ -439,6 +443,7 @@ static void marker_end(struct marker *m)
         chunk_put(m->top);
     lock_take(&work.lock);
     work.sum.live_bytes += m->live_bytes;
+    work.sum.scan_bytes += m->scan_bytes;
     work.sum.stack_bytes += m->stack_bytes;
     work.sum.global_bytes += m->global_bytes;
     work.dropped |= m->dropped;

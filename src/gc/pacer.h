@@ -11,8 +11,8 @@
 #include "gc/heap.h"
 #include "gc/pace.h"
 
-/* waste: what of the pages in use no object had when the cycle began. in_use: those pages. */
-struct pacer_marked { uint64_t live_bytes, stack_bytes, global_bytes, waste_bytes, in_use_bytes; };
+/* waste: what of the pages in use no object had when the cycle began. in_use: those pages. scan: the part of live that is not noscan. */
+struct pacer_marked { uint64_t live_bytes, stack_bytes, global_bytes, waste_bytes, in_use_bytes, scan_bytes; };
 
 struct pacer {
     w_u64 trigger;   /* heap.live from which a cycle is due; UINT64_MAX: never. rlx: a threshold, being late by a span is no harm */

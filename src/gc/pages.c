@@ -51,6 +51,8 @@ static struct {
     uint32_t generation;
     unsigned in_flight;          /* runs on their way to the system, marked as used meanwhile */
     w_u64 retained;              /* bytes; written under lock, rlx elsewhere: a figure */
+    /* copies for who counts, without the lock: [SHOWN] */
+    w_u64 shown_seq, shown_chunks, shown_free, shown_released;
 } pages = { .lock = LOCK_INIT(RANK_HEAP) };
 
 /* ---- tables ------------------------------------------------------------------------------------------- */
@@ -96,6 +98,19 @@ static bool reserve(size_t bytes)
     return false;
 }
 
+/* [SHOWN] The copies change together; seq is odd meanwhile. By the owner of the lock, before he lets others have what he changed: so who has counted an object in a new
+ * span, and looks at seq after, finds it moved. */
+static void show_locked(void)
+{
+    uint64_t seq = load_rlx(&pages.shown_seq); /* rlx: under the lock */
+    store_rlx(&pages.shown_seq, seq + 1);      /* rlx: before what follows by the fence */
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    store_rlx(&pages.shown_chunks, pages.nchunks);
+    store_rlx(&pages.shown_free, pages.free_pages);
+    store_rlx(&pages.shown_released, pages.released_pages);
+    store_rel(&pages.shown_seq, seq + 2); /* rel: publishes the copies; acq in pages_stats */
+}
+
 int pages_start(size_t want)
 {
     size_t bytes = want == 0 ? RESERVE_DEFAULT : w_align_up(w_min(w_max(want, RESERVE_MIN), HEAP_MAX_BYTES), CHUNK_BYTES);
@@ -113,6 +128,7 @@ int pages_start(size_t want)
     memset(pages.generation_from, 0, sizeof pages.generation_from);
     pages.generation = pages.in_flight = 0;
     store_rlx(&pages.retained, 0); /* rlx: nobody else yet */
+    show_locked();
     store_rlx(&heap.committed, 0); /* rlx: nobody else yet */
     os_vm_name(heap.base, heap.reserved, "weft: heap");
     os_vm_name(heap.spans, w_align_up(span_table_bytes(pages.max_chunks), OS_HUGE_PAGE), "weft: spans");
@@ -352,6 +368,7 @@ size_t pages_alloc(size_t n, bool *needzero, size_t *grown)
         pages.free_pages -= n;
         count_retained_locked();
     }
+    show_locked();
     lock_drop(&pages.lock);
     *needzero = dirty != 0;
     return first;
@@ -386,6 +403,7 @@ void pages_free(size_t first, size_t n)
             pages.release_from[WHOLE_HUGE_PAGES] = w_max(pages.release_from[WHOLE_HUGE_PAGES], c + 1);
     }
     pages.free_pages += n;
+    show_locked();
     lock_drop(&pages.lock);
 }
 
@@ -453,6 +471,7 @@ static size_t release_piece_locked(size_t c, size_t at, size_t k)
     if (!heap.madv_free)
         fill_bits(ch->dirty, at, k, false);
     count_retained_locked();
+    show_locked();
     return got;
 }
 
@@ -506,11 +525,23 @@ uint64_t pages_retained_bytes(void) { return load_rlx(&pages.retained); } /* rlx
 
 void pages_stats(struct pages_stats *out)
 {
-    lock_take(&pages.lock);
-    out->sys_bytes = pages.nchunks * CHUNK_BYTES;
-    out->free_bytes = (uint64_t)pages.free_pages << PAGE_SHIFT;
-    out->released_bytes = (uint64_t)pages.released_pages << PAGE_SHIFT;
-    out->spans_sys_bytes = span_table_bytes(pages.nchunks);
-    out->tables_sys_bytes = map_bytes(pages.nchunks) + chunk_bytes(pages.nchunks) + sum_bytes(pages.nchunks);
-    lock_drop(&pages.lock);
+    uint64_t seq, chunks;
+    do {
+        while ((seq = load_acq(&pages.shown_seq)) & 1) /* acq: sees the copies; rel in show_locked */
+            cpu_relax();
+        chunks = load_rlx(&pages.shown_chunks); /* rlx, here and below: void if seq moves */
+        out->free_bytes = load_rlx(&pages.shown_free) << PAGE_SHIFT;
+        out->released_bytes = load_rlx(&pages.shown_released) << PAGE_SHIFT;
+        fence_acq(); /* before the second look */
+    } while (load_rlx(&pages.shown_seq) != seq);
+    out->changes = seq;
+    out->sys_bytes = chunks * CHUNK_BYTES;
+    out->spans_sys_bytes = span_table_bytes(chunks);
+    out->tables_sys_bytes = map_bytes(chunks) + chunk_bytes(chunks) + sum_bytes(chunks);
+}
+
+bool pages_same(const struct pages_stats *as)
+{
+    fence_acq(); /* after whatever the caller has read */
+    return load_rlx(&pages.shown_seq) == as->changes; /* rlx: by the fence */
 }

@@ -30,8 +30,10 @@ static void count_freed(struct span *s, unsigned freed)
     if (s->cls == CLASS_LARGE) {
         add_rlx(&heap.large_frees, 1); /* rlx: counters */
         add_rlx(&heap.large_free_bytes, span_bytes(s));
-    } else
+    } else {
         add_rlx(&heap.frees[s->cls], freed);
+        add_rlx(&heap.small_free_bytes, (uint64_t)freed * span_elem(s));
+    }
 }
 
 unsigned span_sweep(struct span *s)
