@@ -53,6 +53,9 @@ mem-stats-100000 | mem_stats 100000 1000 | 2 | 5 | go          | p50_ns go=1; p9
 finalizer       | specials finalizer | 2 | 5 | go             | ns_per_op go=1; run_ns go=1
 cleanup         | specials cleanup   | 2 | 5 | go             | ns_per_op go=1; run_ns go=1
 weak            | specials weak      | 2 | 5 | go             | ns_per_op go=1; again_ns go=1; get_ns go=1
+metrics-heap    | metrics heap       | 2 | 5 | go             | ns_per_op go=3
+metrics-memory  | metrics memory     | 2 | 5 | go             | ns_per_op go=3
+metrics-pauses  | metrics pauses     | 2 | 5 | go             | ns_per_op go=3
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
 scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; child_peak_kib
 TABLE

@@ -9,6 +9,7 @@
 #include "base/lock.h"
 #include <errno.h>
 #include <linux/futex.h>
+#include <time.h>
 #include "base/syscall.h"
 
 #define PAUSES_FIRST 4u  /* before the first look; twice as many before each further one */
@@ -18,6 +19,15 @@
 void lock_init(struct lock *l, enum lock_rank rank)
 {
     *l = (struct lock)LOCK_INIT(rank);
+}
+
+static w_i64 waited_ns;
+
+static int64_t now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
 void lock_slow(struct lock *l)
@@ -31,9 +41,13 @@ void lock_slow(struct lock *l)
         if (load_rlx(&l->word) == 0 && cas_acq(&l->word, 0, 1))
             return;
     }
+    int64_t since_ns = now_ns();
     while (xchg_acq(&l->word, 2) != 0) /* acq: as in lock_take */
         sys_call4(SYS_futex, &l->word, FUTEX_WAIT_PRIVATE, 2, 0); /* any result: look again */
+    add_rlx(&waited_ns, now_ns() - since_ns); /* rlx: a counter */
 }
+
+int64_t lock_waited_ns(void) { return load_rlx(&waited_ns); } /* rlx: as above */
 
 void lock_wake(struct lock *l)
 {

@@ -46,6 +46,7 @@ struct lock {
 void lock_init(struct lock *l, enum lock_rank rank);
 void lock_slow(struct lock *l);   /* blocks the thread */
 void lock_wake(struct lock *l);
+int64_t lock_waited_ns(void);     /* how long threads have slept for locks, all together, since the library was loaded */
 #ifdef WEFT_CHECKS
 void lock_check_take(struct lock *l); /* ends the program on a rank violation */
 void lock_check_drop(struct lock *l);

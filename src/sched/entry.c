@@ -132,7 +132,7 @@ void blocking_leave(const struct arch_frame *fr)
     f->sp = (void *)(fr + 1);
     m->block_frame = *fr;
     m->blocked = f;
-    m->blocking = true;
+    __atomic_store_n(&m->blocking, true, __ATOMIC_RELAXED); /* rlx: others count, as with cur below */
     f->why = WAIT_BLOCKING;
     struct p *p = m_disown(m);
     store_rel(&f->state, FIBER_WAITING); /* rel: publishes sp and frame */
@@ -159,8 +159,8 @@ void weft_blocking_end(void)
         else if (!m_get_idle(m))
             proc_wait_in_place(m, f);
     }
-    m->blocking = false;
-    m->cur = f;
+    __atomic_store_n(&m->blocking, false, __ATOMIC_RELAXED);
+    __atomic_store_n(&m->cur, f, __ATOMIC_RELAXED);
     fiber_runs(f);
     f->why = WAIT_NONE; /* only now: a dump that has it pinned goes by why, as sp is no context */
     rt_leave(m);
@@ -193,8 +193,11 @@ void rt_leave_slow(struct m *m)
                 lock_take(&sched.lock);
                 bool stop = load_rlx(&sched.stopping) != 0; /* rlx: under the lock */
                 lock_drop(&sched.lock);
-                if (!stop)
+                if (!stop) {
+                    if (poll & POLL_HANDOFF)
+                        add_rlx(&m->p->handoffs, 1); /* rlx: counter */
                     proc_handoff(m_disown(m));
+                }
             }
             store_seq(&m->in_runtime, 0);
             continue;

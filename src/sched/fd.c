@@ -29,6 +29,7 @@ static struct {
     struct lock lock;
     struct fd *free;
     struct fd *made; /* all of them */
+    uint32_t used;   /* read relaxed by fd_count */
 } pool;
 
 static void deadline_passed(void *arg, int64_t now_ns);
@@ -45,12 +46,19 @@ static void fd_init(struct fd *f)
     store_rlx(&f->word, generation % TAG_GENERATIONS << 32);
 }
 
+/* rlx: under the lock. */
+static void count_used(int by) { __atomic_store_n(&pool.used, pool.used + (uint32_t)by, __ATOMIC_RELAXED); }
+
+uint32_t fd_count(void) { return __atomic_load_n(&pool.used, __ATOMIC_RELAXED); } /* rlx: a figure */
+
 struct fd *fd_new(void)
 {
     lock_take(&pool.lock);
     struct fd *f = pool.free;
-    if (f != NULL)
+    if (f != NULL) {
         pool.free = f->next_free;
+        count_used(1);
+    }
     lock_drop(&pool.lock);
     if (f == NULL) {
         f = off_alloc_aligned(OFF_SCHED, sizeof *f, W_CACHELINE);
@@ -60,6 +68,7 @@ struct fd *fd_new(void)
         lock_take(&pool.lock);
         f->next_made = pool.made;
         pool.made = f;
+        count_used(1);
         lock_drop(&pool.lock);
     }
     fd_init(f);
@@ -71,6 +80,7 @@ static void fd_put(struct fd *f)
     lock_take(&pool.lock);
     f->next_free = pool.free;
     pool.free = f;
+    count_used(-1);
     lock_drop(&pool.lock);
 }
 
@@ -78,6 +88,7 @@ void fd_pool_init(void)
 {
     lock_init(&pool.lock, RANK_LEAF);
     pool.free = pool.made = NULL;
+    pool.used = 0;
 }
 
 /* The caller of fork is in user code, so it has neither a turn nor a reference. What was closed, and is now nobody's, is closed here. */

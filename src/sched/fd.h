@@ -57,6 +57,7 @@ static inline weft_fd *fd_handle(struct fd *f) { return (weft_fd *)(uintptr_t)fd
 struct fd *fd_new(void);
 /* Takes back what fd_new gave and nobody else has seen; closes its descriptor, if any. */
 void fd_discard(struct fd *f);
+uint32_t fd_count(void); /* how many there are; any time */
 void fd_pool_init(void);
 void fd_pool_after_fork(void); /* in the child: nobody uses or waits for any, and all are watched by a poller that is new */
 void fd_pool_end(void);  /* closes every descriptor that is still open */

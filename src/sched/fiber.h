@@ -75,6 +75,7 @@ typedef uintptr_t runnable; /* 0: none */
 /* Both kinds begin with this, for lists. */
 struct run_link { runnable next; };
 
+#define READY_STAMP_BITS 48
 struct task {
     struct run_link link;
     weft_fn *fn;
@@ -84,8 +85,7 @@ struct task {
     const void *site;   /* return address of the call that made it */
     const char *name;
     void *labels;       /* inherited; for profiles */
-    uint32_t stack_log2;
-    uint32_t flags;
+    uint64_t stack_log2 : 8, flags : 8, ready_stamp : READY_STAMP_BITS; /* [LATENCY] */
     void *group;        /* wait group to tell at the end, or NULL; a root */
 };
 
@@ -105,6 +105,7 @@ struct fiber {
     uint8_t stack_log2;
     uint16_t flags;
     void *wake;             /* passed from waker to woken; meaning is that of the wait */
+    uint64_t ready_stamp;   /* [LATENCY] who readies it, then who runs it */
     /* fixed while it lives */
     char *stack_lo, *stack_hi; /* usable: guard excluded, descriptor excluded */
     uint64_t id, parent;

@@ -263,7 +263,7 @@ static enum timer_fate timer_fate(const struct timer *t)
 }
 
 /* Everyone idles but the caller, who has no processor at the moment. */
-static void reset_processors(bool counts)
+static void reset_processors(bool counts, bool system)
 {
     lock_take(&sched.lock);
     sched.idle_p = NULL;
@@ -275,6 +275,9 @@ static void reset_processors(bool counts)
         store_rlx(&p->fibers_ended, 0);
         p_idle_put(p);
     }
+    store_rlx(&sched.system_made, system);
+    store_rlx(&sched.system_ended, 0);
+    sched.cpu_stopped = false;
     sched.idle_m = NULL;
     sched.nidle_m = 0;
     lock_drop(&sched.lock);
@@ -303,7 +306,8 @@ static void make_anew(void)
     timers_forget_stw(timer_fate);
     machines_after_fork(caller);
     lot_reset();
-    reset_processors(self != NULL && !(self->flags & FIBER_SYSTEM));
+    bool system = self != NULL && (self->flags & FIBER_SYSTEM);
+    reset_processors(self != NULL && !system, system && !(self->flags & FIBER_THREAD));
     reset_threads();
     mutator_after_fork(self);
     int err = netpoll_after_fork();

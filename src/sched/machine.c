@@ -35,8 +35,31 @@ __thread struct m *weft_tls_m;
 
 /* ---- processors ------------------------------------------------------------------------------------ */
 
+void cpu_clock_locked(void)
+{
+    lock_check_held(&sched.lock);
+    int64_t now = os_now_ns(), since = now - sched.cpu_at_ns;
+    sched.cpu_at_ns = now;
+    sched.cpu_total_ns += since * nprocs();
+    if (!sched.cpu_stopped)
+        sched.cpu_idle_ns += since * sched.cpu_idle_procs;
+}
+
+/* Two looks at the clock would be most of a short call by a thread of the host, which takes a processor and gives it back: so p is not counted as working there. */
+void p_count_idle(struct p *p, bool idle)
+{
+    lock_check_held(&sched.lock);
+    if (p->idle_counted == idle)
+        return;
+    cpu_clock_locked();
+    p->idle_counted = idle;
+    sched.cpu_idle_procs += idle ? 1 : -1;
+}
+
 void m_own(struct m *m, struct p *p)
 {
+    if (!m->foreign)
+        p_count_idle(p, false);
     m->p = p;
     store_rel(&p->owner, m); /* rel: publishes *m, which a new machine has in no list yet; acq in retake */
     store_rlx(&p->status, P_RUNNING); /* rlx: with the lock that gave it, or by the owner */
@@ -72,6 +95,15 @@ struct p *p_take(struct m *m)
     return p;
 }
 
+void cpu_times(int64_t *total_ns, int64_t *idle_ns)
+{
+    lock_take(&sched.lock);
+    cpu_clock_locked();
+    *total_ns = sched.cpu_total_ns;
+    *idle_ns = sched.cpu_idle_ns;
+    lock_drop(&sched.lock);
+}
+
 struct p *p_idle_get(void)
 {
     lock_check_held(&sched.lock);
@@ -91,6 +123,7 @@ void p_idle_put(struct p *p)
     store_rlx(&p->status, P_IDLE); /* rlx: under the lock */
     p->idle_next = sched.idle_p;
     sched.idle_p = p;
+    p_count_idle(p, true);
     add_seq(&sched.nidle_p, 1); /* seq: before the second look at the queues, see schedule.c */
 }
 

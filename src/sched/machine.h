@@ -24,6 +24,7 @@ bool m_get_idle(struct m *m);
 /* Idle processors. Under sched.lock; get gives NULL while a stop is wanted. */
 struct p *p_idle_get(void);
 void p_idle_put(struct p *p);
+void p_count_idle(struct p *p, bool idle); /* in the accounts of CPU time; by m_own and p_idle_put, and when p is withdrawn */
 
 /* Somebody should look for work: wakes a machine if a processor idles and nobody searches. */
 void proc_wake_slow(void);

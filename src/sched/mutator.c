@@ -254,6 +254,7 @@ int mutator_start(void)
         .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .parallel = host_parallel, .procs = host_procs,
         .stack_bytes = host_stack_bytes, .calls_ready = host_calls, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
         .scavenge_ready = host_scavenge, .release_wanted = host_release_wanted, .release_some = host_release_some,
+        .cpu_times = cpu_times,
     };
     const struct config *c = &sched.cfg;
     struct gc_settings set = {
@@ -528,12 +529,39 @@ void weft_free_os_memory(void)
     rt_leave(m_self());
 }
 
+void sched_memory(struct sched_memory *out)
+{
+    struct off_stats sched_mem, fiber_mem, prof, trace, other;
+    off_stats(OFF_SCHED, &sched_mem);
+    off_stats(OFF_FIBER, &fiber_mem);
+    off_stats(OFF_PROF, &prof);
+    off_stats(OFF_TRACE, &trace);
+    off_stats(OFF_OTHER, &other);
+    uint64_t slots, unused;
+    stack_count(&slots, &unused);
+    out->stack_inuse = (slots - unused) * os_page_bytes();
+    out->stack_sys = slots * os_page_bytes();
+    out->buckets = prof.mapped_bytes;
+    out->other = sched_mem.mapped_bytes + fiber_mem.mapped_bytes + trace.mapped_bytes + other.mapped_bytes
+                 - nprocs() * sizeof(struct gc_cache); /* part of struct p, and counted as mcache */
+}
+
+static void fill_stats(weft_mem_stats *out)
+{
+    struct sched_memory s;
+    gc_fill_stats(out);
+    sched_memory(&s);
+    out->stack_inuse = s.stack_inuse;
+    out->stack_sys = s.stack_sys;
+    out->buck_hash_sys = s.buckets;
+    out->other_sys = s.other;
+    out->sys += s.stack_sys + s.buckets + s.other;
+}
+
 static void read_stats(void *arg)
 {
-    weft_mem_stats *out = arg;
     world_stop(WEFT_STOP_MEM_STATS, false);
-    gc_fill_stats(out);
-    sched_fill_stats(out);
+    fill_stats(arg);
     world_start();
 }
 
@@ -548,29 +576,4 @@ int weft_read_mem_stats(weft_mem_stats *out)
     sched_on_big_stack(read_stats, out);
     rt_leave(m_self());
     return 0;
-}
-
-/* Free stacks in the caches of processors. In a stop. */
-static uint64_t stacks_cached(void)
-{
-    uint64_t n = 0;
-    for (uint32_t i = 0; i < nprocs(); i++)
-        n += sched.allp[i]->nfree_stacks;
-    return n;
-}
-
-void sched_fill_stats(weft_mem_stats *out)
-{
-    struct off_stats sched_mem, fiber_mem, prof, trace, other;
-    off_stats(OFF_SCHED, &sched_mem);
-    off_stats(OFF_FIBER, &fiber_mem);
-    off_stats(OFF_PROF, &prof);
-    off_stats(OFF_TRACE, &trace);
-    off_stats(OFF_OTHER, &other);
-    out->stack_inuse = (stack_bound() - stacks_cached()) * os_page_bytes();
-    out->stack_sys = stack_slots() * os_page_bytes();
-    out->buck_hash_sys = prof.mapped_bytes;
-    out->other_sys -= nprocs() * sizeof(struct gc_cache); /* part of struct p, and counted as mcache */
-    out->other_sys += sched_mem.mapped_bytes + fiber_mem.mapped_bytes + trace.mapped_bytes + other.mapped_bytes;
-    out->sys = out->heap_sys + out->stack_sys + out->mspan_sys + out->mcache_sys + out->buck_hash_sys + out->gc_sys + out->other_sys;
 }

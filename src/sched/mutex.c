@@ -21,6 +21,7 @@
  *
  * Giving up (deadline): a waiter that takes itself out, the last one, clears PARKED and STARVING under the bucket's lock. One that was woken,
  * and so owes the others the attention that WOKEN took from them, gives WOKEN back only on a word that is LOCKED, else it takes the lock after all. */
+#include "sched/latency.h"
 #include "sched/lot.h"
 #include "sched/sched.h"
 #include <errno.h>
@@ -124,7 +125,9 @@ static int lock_inside(weft_mutex *m, int64_t deadline)
         lot_add(b, &w, key(m), began != 0);
         if (began == 0)
             began = now;
-        if (lot_park(b, &w, deadline, WAIT_MUTEX) != 0) {
+        int r = lot_park(b, &w, deadline, WAIT_MUTEX);
+        latency_blocked(now);
+        if (r != 0) {
             if (lot_first(b, key(m)) == NULL)
                 and_rlx(word(m), ~(PARKED | STARVING)); /* rlx: under the bucket's lock */
             lot_unlock(b);

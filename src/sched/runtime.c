@@ -14,6 +14,7 @@
 #include "os/procself.h"
 #include "os/signal.h"
 #include "sched/fork.h"
+#include "sched/latency.h"
 #include "sched/machine.h"
 #include "sched/maxprocs.h"
 #include "sched/mutator.h"
@@ -91,6 +92,7 @@ static struct p *p_new(uint32_t id)
         return NULL;
     p->id = id;
     rng_seed(&p->rng, load_rlx(&seed_on) != 0 ? seed_value() : (uint64_t)os_now_ns() + id);
+    latency_init(p, (uint64_t)os_now_ns() + id);
     timers_init(&p->timers);
     if (gc_cache_init(&p->gc) != 0) {
         off_free(OFF_SCHED, p);
@@ -172,10 +174,13 @@ int procs_resize(uint32_t n)
     for (uint32_t i = n; i < old; i++) {
         struct p *p = sched.allp[i];
         p_withdraw(p);
+        p_count_idle(p, false);
         p_empty(p);
         store_rlx(&p->status, P_DEAD); /* rlx: in a stop */
     }
+    cpu_clock_locked();
     store_rel(&sched.nprocs, n); /* rel: publishes allp; acq in nprocs */
+    store_rel(&sched.allp_used, w_max(n, allp_used())); /* rel: as above */
     for (uint32_t i = old; i < n; i++)
         p_idle_put(sched.allp[i]);
     lock_drop(&sched.lock);
@@ -234,8 +239,10 @@ static int procs_start(void)
     for (uint32_t i = 0; i < n; i++)
         if ((sched.allp[i] = p_new(i)) == NULL)
             return -ENOMEM;
-    store_rel(&sched.nprocs, n); /* rel: as in procs_resize */
     lock_take(&sched.lock);
+    sched.cpu_at_ns = os_now_ns();
+    store_rel(&sched.nprocs, n); /* rel: as in procs_resize */
+    store_rel(&sched.allp_used, n);
     for (uint32_t i = n; i-- > 0;)
         p_idle_put(sched.allp[i]);
     lock_drop(&sched.lock);
@@ -277,6 +284,7 @@ static void sched_reset(const struct config *cfg, bool host_main)
     sched.exceptions = __cxa_get_globals; /* the program's, if the library was linked into it */
     if (sched.exceptions == NULL)
         sched.exceptions = (struct exceptions *(*)(void))dlsym(RTLD_DEFAULT, "__cxa_get_globals");
+    sched.lock_waited_ns = lock_waited_ns();
     store_rlx(&sched.coarse_ns, sched.start_ns);
     sched.modes = (cfg->schedseed != 0 ? POLL_SEEDED : 0) | (cfg->migrate != 0 ? POLL_MIGRATE : 0);
     seed_start((uint64_t)cfg->schedseed);
@@ -424,13 +432,21 @@ void main_fiber_ended(bool by_exit)
     runtime_leave_fiber(m_self());
 }
 
-static int64_t fibers_alive(void)
+void fibers_count(uint64_t *made, uint64_t *ended)
 {
-    int64_t n = 0;
-    for (uint32_t i = 0; i < sched.allp_cap; i++)
-        if (sched.allp[i] != NULL)
-            n += (int64_t)(load_rlx(&sched.allp[i]->fibers_made) - load_rlx(&sched.allp[i]->fibers_ended)); /* rlx: counters, racy by contract */
-    return n;
+    uint32_t n = allp_used();
+    *made = *ended = 0;
+    for (uint32_t i = 0; i < n; i++)
+        *ended += load_acq(&sched.allp[i]->fibers_ended); /* acq: sees them made; rel in fiber_end */
+    for (uint32_t i = 0; i < n; i++)
+        *made += load_rlx(&sched.allp[i]->fibers_made); /* rlx: counters, racy by contract */
+}
+
+int64_t fibers_alive(void)
+{
+    uint64_t made, ended;
+    fibers_count(&made, &ended);
+    return (int64_t)(made - ended);
 }
 
 /* Threads that we do not know of: each may be about to call in and wake somebody. Under sched.lock, or one might become known between the two counts and not be counted active. */

@@ -11,6 +11,7 @@
  *
  * The last reader has left the word free of itself before it comes to the bucket, and so looks for a writer there by the bare address ([LOT]). A writer keeps
  * WRITER until all is settled. */
+#include "sched/latency.h"
 #include "sched/lot.h"
 #include "sched/sched.h"
 #include <errno.h>
@@ -84,6 +85,7 @@ static w_noinline int read_slow(weft_rwmutex *rw, int64_t deadline)
         } else {
             lot_add(b, &w, reader_key(rw), false);
             r = lot_park(b, &w, deadline, WAIT_RW_RLOCK);
+            latency_blocked(now);
             if (r != 0) {
                 if (lot_first(b, reader_key(rw)) == NULL)
                     and_rlx(word(rw), ~READER_WAITS); /* rlx: under the bucket's lock */
@@ -180,6 +182,7 @@ static w_noinline int write_slow(weft_rwmutex *rw, int64_t deadline)
         } else {
             lot_add(b, &w, writer_key(rw), false);
             r = lot_park(b, &w, deadline, WAIT_RW_LOCK);
+            latency_blocked(now);
             if (r != 0) {
                 if (lot_first(b, writer_key(rw)) == NULL)
                     chain = writers_gone(b, rw);

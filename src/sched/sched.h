@@ -28,6 +28,7 @@
 #include "base/offheap.h"
 #include "base/probe.h"
 #include "base/rng.h"
+#include "base/timehist.h"
 #include "gc/gc.h"
 #include "os/clock.h"
 #include "os/arch/arch.h"
@@ -68,6 +69,8 @@ struct p {
     w_u32 tick;             /* scheduling steps (p_tick) */
     uint32_t global_tick;   /* tick when the global queue had its turn last */
     uint32_t next_streak;   /* resumed from runq.next in a row */
+    uint32_t ready_left;    /* [LATENCY] wake-ups to the next one that is measured */
+    uint32_t yield_tick;    /* the same of yields: the step */
     struct task *free_tasks;
     uint32_t nfree_tasks;
     struct fiber *free_stacks; /* of the default size, warm, linked by link.next */
@@ -78,8 +81,10 @@ struct p {
     struct rng rng;
     struct gc_cache gc;
     bool gc_wanted;
-    w_u64 fibers_made, fibers_ended; /* owner writes, anyone reads relaxed: counters */
-    w_u64 handoffs;
+    /* counters: the owner writes, anyone reads relaxed */
+    w_u64 fibers_made, fibers_ended; /* ended: rel, that nobody sees a fiber ended that he does not see made; acq in fibers_alive */
+    w_u64 handoffs;         /* sysmon writes, too: add_rlx */
+    w_u64 blocked_ns;       /* on mutexes and read-write locks */
     /* shared */
     w_u32 status;           /* enum p_status; under sched.lock or by the owner */
     W_PTR(struct m) owner;  /* the M that has it; written with m->p. Others: a hint, checked by p_take */
@@ -88,8 +93,13 @@ struct p {
     int64_t sys_when_ns;    /* sysmon only, and the next two */
     int64_t sys_cpu_ns;
     uint64_t sys_cpu_tick;
+    bool idle_counted;      /* sched.lock: among sched.cpu_idle_procs */
     struct timer_heap timers;
     struct runq runq;
+    /* [LATENCY]: the owner's */
+    struct latency_rate { uint32_t period_log2; int64_t at_ns; } ready_rate, yield_rate;
+    struct rng ready_rng;   /* apart from rng: what is measured changes nothing of what is scheduled */
+    struct timehist latencies; /* read by others */
 } w_aligned(64);
 
 /* Counts a step. rlx: only the owner writes, others look whether it moves. */
@@ -190,11 +200,15 @@ struct sched {
     w_u32 nidle_p;
     struct m *idle_m;
     uint32_t nidle_m;
+    int64_t cpu_at_ns, cpu_total_ns, cpu_idle_ns; /* the processors' time up to cpu_at_ns: cpu_clock_locked */
+    uint32_t cpu_idle_procs; /* those that are idle, or with a thread of the host, which keeps one for a moment only */
+    bool cpu_stopped;        /* they do not count as idle in a stop */
     uint32_t nactive;        /* machines that are awake or will wake by themselves; 0: deadlock unless timers or descriptors wait */
     /* counters of their own */
     w_u32 nspinning;
     w_u32 nthreads;          /* ours, alive */
     w_u64 threads_made, threads_ended;
+    w_u64 system_made, system_ended; /* fibers of the runtime itself */
     w_u64 next_fiber_id;
     w_i64 poll_until_ns;     /* the M in epoll sleeps until then; 0: nobody polls; INT64_MAX: no timer */
     w_i64 coarse_ns;         /* clock as of sysmon's last look */
@@ -206,6 +220,7 @@ struct sched {
     uint32_t ncpu;
     struct p **allp;         /* grows in a stop, entries stay */
     uint32_t allp_cap;
+    w_u32 allp_used;         /* entries up to it are not NULL: processors there are, or were; rel and acq as nprocs */
     struct m *main_m;        /* NULL: started by weft_start, or its thread is no more (fork.c) */
     bool orphan;             /* in the child of a fork: no thread of the host knows of the runtime. The last fiber ends the process */
     bool orphan_leaderless;  /* the thread that forked has ended: the kernel counts it to the end of the process */
@@ -225,8 +240,10 @@ struct sched {
     struct lock take_lock;   /* who may take Ps from machines */
     int64_t start_ns;
     struct exceptions *(*exceptions)(void); /* NULL: no C++ */
+    int64_t lock_waited_ns;  /* lock_waited_ns() as of then */
 };
 extern struct sched sched;
+static inline uint32_t allp_used(void) { return load_acq(&sched.allp_used); }
 static inline uint32_t nprocs(void) { return load_acq(&sched.nprocs); } /* acq: sees allp[] up to it; rel in procs_resize */
 
 /* ---- in and out (entry.c) -------------------------------------------------------------------------- */
@@ -328,7 +345,12 @@ void netpoll_break(void);       /* wakes the machine in netpoll, from any machin
 int netpoll_after_fork(void);   /* in the child: a poller of its own, that watches the same descriptors. 0 or negative errno */
 uint32_t netpoll_waiters(void); /* fibers that wait for a descriptor */
 
-/* ---- memory statistics of this layer ---------------------------------------------------------------------- */
-void sched_fill_stats(weft_mem_stats *out); /* in a stop */
+/* ---- statistics of this layer ------------------------------------------------------------------------------ */
+struct sched_memory { uint64_t stack_inuse, stack_sys, buckets, other; }; /* bytes */
+void sched_memory(struct sched_memory *out); /* inside the runtime; exact in a stop */
+void fibers_count(uint64_t *made, uint64_t *ended); /* without the runtime's own; nobody is counted as ended only */
+int64_t fibers_alive(void);
+void cpu_clock_locked(void);                 /* before cpu_idle_procs, nprocs or cpu_stopped changes; under sched.lock */
+void cpu_times(int64_t *total_ns, int64_t *idle_ns);
 
 #endif

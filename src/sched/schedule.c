@@ -9,6 +9,7 @@
  * operations, so one of the two sees the other. At most half of the busy processors spin, and who finds work while spinning wakes the next searcher: so a burst of work wakes
  * machines one after the other, and a trickle wakes none in vain. This is Go's scheme (runtime/proc.go, "Worker thread parking/unparking"). */
 #include "sched/schedule.h"
+#include "sched/latency.h"
 #include "sched/machine.h"
 #include "sched/runq.h"
 #include "sched/seed.h"
@@ -48,6 +49,7 @@ void inject_fibers(struct p *p, struct fiber *list)
         list = run_fiber(f->link.next);
         store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: the queue publishes it */
         if (p != NULL) {
+            latency_fiber_ready(p, f);
             runq_put(p, (runnable)f);
         } else {
             lock_take(&sched.lock);

@@ -59,7 +59,7 @@ static struct {
     uint64_t nwarm[STACK_MAX_LOG2 + 1]; /* length of free */
     uint64_t low[STACK_MAX_LOG2 + 1];   /* its least since the last stack_release_due */
     uint64_t due[STACK_MAX_LOG2 + 1];   /* of it, to be released */
-    uint64_t nfree, nslots;             /* nfree: in both lists, or between them */
+    w_u64 nfree, nslots;                /* nfree: in both lists, or between them. Read relaxed by stack_count */
     bool light_guards;   /* MADV_GUARD_INSTALL works; fixed */
     size_t page;
 } stacks;
@@ -91,8 +91,9 @@ int stack_start(void)
     memset(stacks.low, 0, sizeof stacks.low);
     memset(stacks.due, 0, sizeof stacks.due);
     memset(stacks.fresh, 0, sizeof stacks.fresh);
-    stacks.nfree = stacks.nslots = 0;
-    store_rlx(&stacks.narenas, 0); /* rlx: nobody else runs yet */
+    store_rlx(&stacks.nfree, 0); /* rlx: nobody else runs yet, and below */
+    store_rlx(&stacks.nslots, 0);
+    store_rlx(&stacks.narenas, 0);
     stacks.page = (size_t)sysconf(_SC_PAGESIZE);
     stacks.light_guards = guards_hold(stacks.page);
     lock_init(&stacks.lock, RANK_STACK);
@@ -195,7 +196,7 @@ static char *slots_reserve(unsigned log2, uint32_t *n)
     uint32_t i = load_rlx(&a->used); /* rlx: as above */
     *n = w_min(*n, a->nslots - i);
     store_rlx(&a->used, i + *n); /* rlx: there is nothing to see in them yet */
-    stacks.nslots += *n;
+    store_rlx(&stacks.nslots, load_rlx(&stacks.nslots) + *n);
     return a->base + ((size_t)i << log2);
 }
 
@@ -206,7 +207,7 @@ static struct fiber *slot_reused(unsigned log2)
     if (f == NULL)
         return NULL;
     *list = run_fiber(f->link.next);
-    stacks.nfree--;
+    store_rlx(&stacks.nfree, load_rlx(&stacks.nfree) - 1); /* rlx: under the lock */
     if (warm) {
         stacks.nwarm[log2]--;
         stacks.low[log2] = w_min(stacks.low[log2], stacks.nwarm[log2]);
@@ -247,12 +248,14 @@ static struct fiber *shared_get(struct p *p, unsigned log2)
     return slot_open(slot, log2);
 }
 
+static inline void cached(struct p *p, uint32_t n) { __atomic_store_n(&p->nfree_stacks, n, __ATOMIC_RELAXED); } /* rlx: one writer; others count with it */
+
 struct fiber *stack_get(struct p *p, unsigned log2)
 {
     if (stack_at_hand(p, log2)) {
         struct fiber *f = p->free_stacks;
         p->free_stacks = run_fiber(f->link.next);
-        p->nfree_stacks--;
+        cached(p, p->nfree_stacks - 1);
         return f;
     }
     if (p != NULL && p->nfresh_slots != 0 && log2 == sched.stack_log2) {
@@ -272,7 +275,7 @@ static void list_put(struct fiber *f)
     f->link.next = (runnable)stacks.free[f->stack_log2];
     stacks.free[f->stack_log2] = f;
     stacks.nwarm[f->stack_log2]++;
-    stacks.nfree++;
+    store_rlx(&stacks.nfree, load_rlx(&stacks.nfree) + 1); /* rlx: under the lock */
 }
 
 void stack_put(struct p *p, struct fiber *f)
@@ -281,7 +284,7 @@ void stack_put(struct p *p, struct fiber *f)
     if (p != NULL && f->stack_log2 == sched.stack_log2 && p->nfree_stacks < CACHE_MAX) {
         f->link.next = (runnable)p->free_stacks;
         p->free_stacks = f;
-        p->nfree_stacks++;
+        cached(p, p->nfree_stacks + 1);
         return;
     }
     lock_take(&stacks.lock);
@@ -291,7 +294,7 @@ void stack_put(struct p *p, struct fiber *f)
         for (unsigned i = 0; i < CACHE_MAX / 2; i++) {
             struct fiber *g = p->free_stacks;
             p->free_stacks = run_fiber(g->link.next);
-            p->nfree_stacks--;
+            cached(p, p->nfree_stacks - 1);
             list_put(g);
         }
     lock_drop(&stacks.lock);
@@ -305,7 +308,7 @@ void stack_flush(struct p *p)
         p->free_stacks = run_fiber(g->link.next);
         list_put(g);
     }
-    p->nfree_stacks = 0;
+    cached(p, 0);
     lock_drop(&stacks.lock);
 }
 
@@ -419,23 +422,23 @@ void stack_release_free(void)
             ;
 }
 
-/* Slots that were used at least once. Exact in a stop. */
-uint64_t stack_slots(void)
+/* rlx: figures. A slot on its way between two of them is counted twice, or not. */
+void stack_count(uint64_t *slots, uint64_t *unused)
 {
-    lock_take(&stacks.lock);
-    uint64_t n = stacks.nslots;
-    lock_drop(&stacks.lock);
-    for (uint32_t i = 0; i < sched.allp_cap; i++)
-        if (sched.allp[i] != NULL)
-            n -= __atomic_load_n(&sched.allp[i]->nfresh_slots, __ATOMIC_RELAXED);
-    return n;
+    *slots = load_rlx(&stacks.nslots);
+    *unused = load_rlx(&stacks.nfree);
+    uint32_t n = allp_used();
+    for (uint32_t i = 0; i < n; i++) {
+        struct p *p = sched.allp[i];
+        *slots -= __atomic_load_n(&p->nfresh_slots, __ATOMIC_RELAXED);
+        *unused += __atomic_load_n(&p->nfree_stacks, __ATOMIC_RELAXED);
+    }
+    *unused = w_min(*unused, *slots);
 }
 
-uint64_t stack_bound(void)
+uint64_t stack_slots(void)
 {
-    uint64_t n = stack_slots();
-    lock_take(&stacks.lock);
-    n -= stacks.nfree;
-    lock_drop(&stacks.lock);
-    return n;
+    uint64_t slots, unused;
+    stack_count(&slots, &unused);
+    return slots;
 }

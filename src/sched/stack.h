@@ -31,7 +31,8 @@ void stack_release_free(void);        /* pages of free stacks go back to the sys
 /* The same little by little, for stacks that were not needed for some time. due: after each cycle; true: there are some. some: releases a few; 0: no more */
 bool stack_release_due(void);
 size_t stack_release_some(void);
-uint64_t stack_bound(void);           /* slots in use, counted under the lock: those in caches of processors included */
+/* Slots that were used at least once, and those of them that no fiber has. Exact in a stop. */
+void stack_count(uint64_t *slots, uint64_t *unused);
 uint64_t stack_slots(void);
 
 #endif

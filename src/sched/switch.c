@@ -17,6 +17,7 @@
  *
  * errno belongs to the fiber: saved and restored here. So do the exceptions of C++ that it handles. */
 #include "sched/switch.h"
+#include "sched/latency.h"
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "sched/runq.h"
@@ -129,8 +130,9 @@ static inline void exceptions_take(struct m *m, struct fiber *f)
 /* f runs on m from here on, though we are not on its stack yet. */
 static inline void fiber_take(struct m *m, struct fiber *f)
 {
-    m->cur = f;
+    __atomic_store_n(&m->cur, f, __ATOMIC_RELAXED); /* rlx: others look whether there is one */
     runs(f);
+    latency_fiber_runs(m->p, f);
     *m->errno_at = f->err;
     exceptions_take(m, f);
 }
@@ -152,7 +154,7 @@ static void switch_away(struct m *m, struct fiber *f, struct fiber *next, enum a
         sanitize_switch_begin(f, next, to == AFTER_DEAD);
         weft_arch_switch(&f->sp, next->sp);
     } else {
-        m->cur = NULL;
+        __atomic_store_n(&m->cur, NULL, __ATOMIC_RELAXED); /* rlx: as in fiber_take */
         sanitize_switch_to_g0(f, m, to == AFTER_DEAD);
         weft_arch_switch(&f->sp, m->g0_sp);
     }
@@ -200,9 +202,13 @@ int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const vo
         if (opts->id != NULL)
             *opts->id = id;
     }
+    if (likely(p != NULL) && unlikely(--p->ready_left == 0))
+        t->ready_stamp = latency_stamp(p);
     task_publish(t, id);
     if (!(flags & FIBER_SYSTEM))
         store_rlx(&p->fibers_made, load_rlx(&p->fibers_made) + 1); /* rlx: counter, only writer */
+    else
+        add_rlx(&sched.system_made, 1); /* rlx: counter */
     PROBE(fiber_create, id, t->parent, site);
     if (unlikely(flags & FIBER_MAIN)) { /* begins on this thread: not in a queue, where another machine could steal it */
         m->given = (runnable)t | RUNNABLE_TASK;
@@ -232,6 +238,7 @@ static void fiber_init(struct fiber *f, struct task *t)
     f->labels = t->labels;
     f->flags = (uint16_t)t->flags;
     f->bound = NULL;
+    f->ready_stamp = t->ready_stamp;
     f->defers = NULL;
     f->group = t->group;
     f->lock_depth = 0;
@@ -331,6 +338,7 @@ void sched_ready(struct fiber *f)
     store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: f->sp was published with WAITING, and parked it stays */
     struct p *p = m != NULL ? m->p : NULL;
     if (likely(p != NULL)) {
+        latency_fiber_ready(p, f);
         runq_put_next(p, (runnable)f);
     } else {
         lock_take(&sched.lock);
@@ -348,6 +356,7 @@ static void ready_tail(struct m *m, struct fiber *f)
     store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: as in sched_ready */
     struct p *p = m != NULL ? m->p : NULL;
     if (likely(p != NULL)) {
+        latency_fiber_ready(p, f);
         runq_put(p, (runnable)f);
     } else {
         lock_take(&sched.lock);
@@ -393,8 +402,10 @@ void fiber_yield(void)
     struct p *p = m->p;
     if (!scheduler_due(m, p)) {
         if (runq_empty(p)) {
-            if (load_rlx(&sched.global_len) != 0) /* rlx: hint */
+            if (load_rlx(&sched.global_len) != 0) { /* rlx: hint */
+                latency_fiber_yields(p, f);
                 switch_away(m, f, NULL, AFTER_YIELD_GLOBAL);
+            }
             return; /* else there is nobody to yield to */
         }
         runnable r = runq_local(p);
@@ -407,10 +418,12 @@ void fiber_yield(void)
                 next = NULL;
             } else
                 next = run_fiber(r);
+            latency_fiber_yields(p, f);
             switch_away(m, f, next, AFTER_YIELD);
             return;
         }
     }
+    latency_fiber_yields(p, f);
     switch_away(m, f, NULL, AFTER_YIELD);
 }
 
@@ -539,6 +552,7 @@ static void fiber_reuse(struct m *m, struct fiber *f, struct task *t)
     struct p *p = m->p;
     fiber_init(f, t);
     task_free(p, t);
+    latency_fiber_runs(p, f);
     *m->errno_at = 0;
     PROBE(fiber_start, f->id, p->id, 0);
     m->prev_to = AFTER_NOTHING;
@@ -556,7 +570,9 @@ static void fiber_end(void)
     if (unlikely(m->exceptions != NULL))
         *m->exceptions = (struct exceptions){ 0 }; /* it may have called weft_exit in a handler */
     if (!(f->flags & FIBER_SYSTEM))
-        store_rlx(&p->fibers_ended, load_rlx(&p->fibers_ended) + 1); /* rlx: counter, only writer */
+        store_rel(&p->fibers_ended, load_rlx(&p->fibers_ended) + 1); /* rel: see sched.h. rlx: only writer */
+    else
+        add_acq_rel(&sched.system_ended, 1); /* rel: likewise */
     if (f->group != NULL)
         waitgroup_add_inside(f->group, -1); /* fails only if others have counted it down too far */
     if (f->lock_depth != 0) {

@@ -63,6 +63,7 @@ static struct {
     struct m *late;    /* the first one that was waited for too long */
     bool late_inside;
     weft_stop_stats stats[WEFT_STOP_REASONS]; /* written by the owner; read racily, each word by itself */
+    struct timehist stopping[WEFT_STOP_REASONS], stopped[WEFT_STOP_REASONS]; /* the same in other buckets */
     struct lock helpers_lock; /* RANK_LEAF: who starts helpers */
     struct helper helpers[64];
     w_u32 nhelpers;    /* grows under helpers_lock, rel: publishes the helper; acq in world_helpers */
@@ -299,6 +300,20 @@ static void count(uint64_t *total, uint64_t *max, uint64_t *buckets, int64_t ns)
     buckets[w_min(b, (unsigned)WEFT_STOP_BUCKETS - 1)]++;
 }
 
+static void stop_procs(struct m *self, struct m *all)
+{
+    for (struct m *m = all; m != NULL; m = m->all_next)
+        or_acq_rel(&m->poll, POLL_STOP);
+    world_fence();
+    lock_take(&sched.take_lock);
+    for (struct m *m = all; m != NULL; m = m->all_next)
+        if (m != self && load_acq(&m->dead) == 0)
+            wait_for(m, p_stopped);
+    lock_drop(&sched.take_lock);
+    while (!procs_at_rest(self))
+        sys_call0(SYS_sched_yield);
+}
+
 void world_stop(int reason, bool threads)
 {
     struct m *self = m_self();
@@ -312,17 +327,10 @@ void world_stop(int reason, bool threads)
     store_seq(&sched.stopping, 1);
     lock_take(&sched.lock); /* from here on no idle P is taken up */
     struct m *all = world.all = load_acq(&sched.all_m);
+    cpu_clock_locked();
+    sched.cpu_stopped = true;
     lock_drop(&sched.lock);
-    for (struct m *m = all; m != NULL; m = m->all_next)
-        or_acq_rel(&m->poll, POLL_STOP);
-    world_fence();
-    lock_take(&sched.take_lock);
-    for (struct m *m = all; m != NULL; m = m->all_next)
-        if (m != self && load_acq(&m->dead) == 0)
-            wait_for(m, p_stopped);
-    lock_drop(&sched.take_lock);
-    while (!procs_at_rest(self))
-        sys_call0(SYS_sched_yield);
+    stop_procs(self, all);
     if (threads)
         /* Those attached since then wait for a P with nothing of the heap in hand. */
         for (struct m *m = all; m != NULL; m = m->all_next)
@@ -336,6 +344,7 @@ void world_stop(int reason, bool threads)
     weft_stop_stats *st = &world.stats[reason];
     st->count++;
     count(&st->stopping_total_ns, &st->stopping_max_ns, st->stopping, took);
+    timehist_add(&world.stopping[reason], took, 1);
     PROBE(world_stopped, reason, took, 0);
 }
 
@@ -345,8 +354,11 @@ int64_t world_start(void)
     int64_t took = os_now_ns() - world.decided_ns;
     weft_stop_stats *st = &world.stats[world.reason];
     count(&st->stopped_total_ns, &st->stopped_max_ns, st->stopped, took);
+    timehist_add(&world.stopped[world.reason], took, 1);
     PROBE(world_start, world.reason, took, 0);
     lock_take(&sched.lock); /* rt_own looks under it whether it got its P back, else takes an idle one */
+    cpu_clock_locked();
+    sched.cpu_stopped = false;
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) {
         struct p *p = m->taken;
         m->taken = NULL;
@@ -567,6 +579,8 @@ int world_start_up(void)
     if (load_rlx(&world.gate) == 0) /* rlx: nobody runs yet */
         store_rlx(&world.gate, 1);
     memset(world.stats, 0, sizeof world.stats);
+    memset(world.stopping, 0, sizeof world.stopping);
+    memset(world.stopped, 0, sizeof world.stopped);
     for (int i = 0; i < WEFT_STOP_REASONS; i++)
         world.stats[i].reason = reason_text[i];
     return signal_hook(sched.stop_signal, stop_signal, true); /* undisturbed: no handler of the host runs in a stop */
@@ -584,6 +598,8 @@ void world_end(void)
     store_rlx(&world.nhelpers, 0); /* rlx: nobody else runs any more */
     signal_unhook(sched.stop_signal);
 }
+
+const struct timehist *world_times(int reason, bool stopped) { return stopped ? &world.stopped[reason] : &world.stopping[reason]; }
 
 int weft_read_stop_stats(int reason, weft_stop_stats *out)
 {
