@@ -13,6 +13,7 @@
  *   4. If threads are to stop: each machine with a current fiber that is in user code gets the stop signal. The handler, on the alternate stack, publishes the
  *      interrupted registers and stack pointer, acknowledges, and sleeps. A handler that finds its machine inside the runtime does nothing: the machine will stand
  *      still when it leaves, since poll is set. Machines without a P that come in wait in rt_own, and acknowledge there.
+ *      If all other Ps idle and threads go on (statistics of a program that waits), there is nothing to do: who has no P gets none.
  *   5. start: taken Ps are given back where they came from (their machines need not even notice), poll is cleared, stopping = 0, gate is opened.
  *
  * An acknowledgement carries the number of the stop, so that a late one does not count for the next. Threads asleep between weft_blocking_begin and _end, parked in place, or idle have no
@@ -25,6 +26,7 @@
 #include "sched/world.h"
 #include "sched/machine.h"
 #include "sched/report.h"
+#include "sched/runq.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/sysmon.h"
@@ -57,6 +59,8 @@ static struct {
     w_u32 event;       /* futex: bumped at each acknowledgement */
     /* the owner's */
     bool threads;
+    bool alone;        /* nobody else had a processor, and threads go on: nothing was to be done */
+    uint32_t event_before;
     int reason;
     int64_t decided_ns;
     struct m *all;     /* the machines that this stop is about: what the list began with when `stopping` was set. Ones that attach meanwhile are put in front */
@@ -107,7 +111,7 @@ static void acknowledge(struct m *m, uint32_t stop)
 static void stand_still_once(struct m *m, uint32_t stop)
 {
     acknowledge(m, stop);
-    while (load_acq(&world.gate) == stop) /* acq: sees what the stopper did; rel in world_start */
+    while (load_seq(&world.gate) == stop) /* acq: sees what the stopper did; rel in world_start. seq: after event was bumped; world_start opens the gate before it looks at event */
         os_futex_wait(&world.gate, stop, -1);
 }
 
@@ -323,14 +327,17 @@ void world_stop(int reason, bool threads)
     world.reason = reason;
     world.decided_ns = decided;
     world.late = NULL;
+    world.event_before = load_rlx(&world.event); /* rlx: of this stop nobody knows yet */
     PROBE(world_stop, reason, 0, 0);
     store_seq(&sched.stopping, 1);
     lock_take(&sched.lock); /* from here on no idle P is taken up */
     struct m *all = world.all = load_acq(&sched.all_m);
+    world.alone = !threads && load_rlx(&sched.nidle_p) + (self != NULL && m_has_p(self)) == nprocs(); /* rlx: under the lock */
     cpu_clock_locked();
     sched.cpu_stopped = true;
     lock_drop(&sched.lock);
-    stop_procs(self, all);
+    if (!world.alone)
+        stop_procs(self, all);
     if (threads)
         /* Those attached since then wait for a P with nothing of the heap in hand. */
         for (struct m *m = all; m != NULL; m = m->all_next)
@@ -348,6 +355,17 @@ void world_stop(int reason, bool threads)
     PROBE(world_stopped, reason, took, 0);
 }
 
+/* Whoever had work for another machine during the stop found no idle P to be had (p_idle_get), and one that was to sleep in epoll did not (poll_asleep). What they
+ * left undone shows here: sched.lock, under which `stopping` was cleared, orders it before this look, or lets them find a P themselves. */
+static bool wake_wanted(void)
+{
+    uint32_t n = nprocs();
+    for (uint32_t i = 0; i < n; i++)
+        if (!runq_empty(sched.allp[i]))
+            return true;
+    return load_seq(&sched.poll_until_ns) == 0 && (netpoll_waiters() != 0 || timers_next() != INT64_MAX); /* seq: as in poll_asleep */
+}
+
 int64_t world_start(void)
 {
     struct m *self = m_self();
@@ -359,7 +377,7 @@ int64_t world_start(void)
     lock_take(&sched.lock); /* rt_own looks under it whether it got its P back, else takes an idle one */
     cpu_clock_locked();
     sched.cpu_stopped = false;
-    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) {
+    for (struct m *m = world.alone ? NULL : load_acq(&sched.all_m); m != NULL; m = m->all_next) {
         struct p *p = m->taken;
         m->taken = NULL;
         if (p != NULL && m->foreign) /* in user code it has no use for it */
@@ -375,7 +393,8 @@ int64_t world_start(void)
     int reason = world.reason;
     uint32_t next = load_rlx(&world.gate) + 1; /* rlx: only the owner writes it */
     store_seq(&world.gate, next != 0 ? next : 1); /* rel: publishes what was done in the stop; acq in stand_still */
-    os_futex_wake(&world.gate, INT_MAX);
+    if (load_seq(&world.event) != world.event_before) /* seq: after the gate; who does not show here yet finds it open */
+        os_futex_wake(&world.gate, INT_MAX);
     store_rel(&world.owner, 0); /* rel: acq in take_ownership */
     if (slow != NULL && sched.cfg.log != NULL && reason != WEFT_STOP_FORK) /* a warning is for those who listen; not in a handler of fork, where the host may hold anything */
         sched_logf("weft: stop of the world (%s) took %ld us; thread %d%s was %s", reason_text[reason], (long)(took / 1000), slow->tid,
@@ -383,7 +402,7 @@ int64_t world_start(void)
                    inside ? "inside the runtime" : "in user code, not scheduled or with the stop signal blocked");
     if (self == NULL || load_rlx(&sched.global_len) != 0) /* rlx: hint */
         proc_wake_slow();
-    else
+    else if (wake_wanted())
         proc_wake();
     return took;
 }
