@@ -103,9 +103,11 @@ int weft_maxprocs_default(void)
     rt_enter();
     uint32_t old = nprocs();
     struct change c = { wanted(), true };
-    store_rlx(&follow.custom, 0); /* rlx: see above */
-    if (c.n != old && load_rlx(&seed_on) == 0) /* rlx: see seed_on */
-        sched_on_big_stack(change, &c);
+    if (load_rlx(&seed_on) == 0) { /* rlx: see seed_on. With a seed the monitor must not follow either */
+        store_rlx(&follow.custom, 0); /* rlx: see above */
+        if (c.n != old)
+            sched_on_big_stack(change, &c);
+    }
     rt_leave(m_self());
     return (int)old;
 }
