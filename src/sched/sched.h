@@ -123,6 +123,7 @@ enum m_pstate {
 enum m_dead {
     M_ALIVE = 0,
     M_DEAD,     /* the thread is gone, the struct can be used again */
+    M_VANISHED, /* the same, from when the stop is over that has found it out */
     M_ABSENT,   /* being made; or of a thread of the host that was attached to an earlier life of the runtime and still points here */
 };
 /* poll: reasons to take the slow way out. */

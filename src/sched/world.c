@@ -233,7 +233,7 @@ static void send_stop(struct m *m)
 {
     store_rlx(&m->stop_sent, load_rlx(&world.gate)); /* rlx: send_signal publishes it; only we open the gate */
     if (send_signal(m) == -ESRCH)
-        store_seq(&m->dead, M_DEAD); /* a thread of the host that ended without a word */
+        store_seq(&m->dead, M_VANISHED); /* a thread of the host that ended without a word */
 }
 
 /* The thread of m cannot touch the heap any more; asks it to stop, once, if it is in user code. */
@@ -380,6 +380,8 @@ int64_t world_start(void)
     for (struct m *m = world.alone ? NULL : load_acq(&sched.all_m); m != NULL; m = m->all_next) {
         struct p *p = m->taken;
         m->taken = NULL;
+        if (load_rlx(&m->dead) == M_VANISHED) /* rlx: set by us */
+            store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
         if (p != NULL && m->foreign) /* in user code it has no use for it */
             p_idle_put(p);
         else if (p != NULL)

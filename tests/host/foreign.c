@@ -55,7 +55,7 @@ static void *dies(void *arg)
     hold_objects();
     if (i % 4 == 1)
         pthread_exit(NULL);
-    if (i % 4 == 2) {
+    if (i % 4 == 2 && !SANITIZED) { /* ThreadSanitizer loses count of what is cancelled in a call it knows */
         pthread_cancel(pthread_self());
         for (;;)
             pause(); /* a cancellation point */
@@ -79,7 +79,7 @@ static void thousand(void)
     weft_waitgroup wg = { 0, NULL };
     OK(weft_waitgroup_add(&wg, 1));
     OK(weft_go(collect_all_the_time, &wg));
-    int threads = getenv("WEFT_TEST_SLOW") != NULL ? THREADS / 5 : THREADS;
+    int threads = SANITIZED || getenv("WEFT_TEST_SLOW") != NULL ? THREADS / 5 : THREADS;
     for (int i = 0; i < threads; i += WAVE) {
         pthread_t t[WAVE];
         for (long k = 0; k < WAVE; k++)
@@ -178,6 +178,7 @@ static void *waits_for_ever(void *arg)
 static void *gets_one(void *arg)
 {
     int v = 0;
+    OK(weft_attach());
     ADD(inside, 1);
     CHECK(weft_chan_recv(arg, &v) == 1 && v == 7);
     ADD(inside, 1);

@@ -32,7 +32,9 @@ static void noise(void *arg)
         case 3: CHECK(weft_write(end[0], &c, 1) == 1 && weft_read(end[1], &c, 1) == 1); break;
         case 4: weft_chan_recv_until(idle_chan, NULL, weft_now() + WEFT_MILLISECOND); break;
         case 5: weft_gc(); break;
-        default: for (volatile int i = 0; i < 100000; i++) {} /* user code; comes back */
+        default: for (volatile int i = 0; i < 100000; i++) {} /* user code */
+            if (SANITIZED)
+                usleep(1); /* ThreadSanitizer keeps signals back till then */
         }
         ADD(steps, 1);
     }

@@ -103,6 +103,8 @@ static void with_as(long more)
 
 static void address_space(void)
 {
+    if (SANITIZED)
+        return;
     for (long mib = 0; mib <= 600; mib += mib < 40 ? 2 : 70)
         expect_clean(in_child(with_as, mib << 20), "RLIMIT_AS, MiB more", mib);
 }
@@ -320,6 +322,8 @@ static void with_stack(long kib)
 
 static void stack(void)
 {
+    if (SANITIZED)
+        return;
     static const long kib[] = { 160, 512, 8192, 1 << 20, -1 };
     for (unsigned i = 0; i < sizeof kib / sizeof *kib; i++) {
         int status = in_child(with_stack, kib[i]);
