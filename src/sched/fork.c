@@ -271,9 +271,11 @@ static void reset_processors(bool counts, bool system)
     for (uint32_t i = nprocs(); i-- > 0;) {
         struct p *p = sched.allp[i];
         store_rlx(&p->owner, NULL);
-        store_rlx(&p->fibers_made, i == 0 && counts);
-        store_rlx(&p->fibers_ended, 0);
         p_idle_put(p);
+    }
+    for (uint32_t i = 0; i < sched.allp_cap && sched.allp[i] != NULL; i++) { /* those that are no more have counted, too */
+        store_rlx(&sched.allp[i]->fibers_made, i == 0 && counts);
+        store_rlx(&sched.allp[i]->fibers_ended, 0);
     }
     store_rlx(&sched.system_made, system);
     store_rlx(&sched.system_ended, 0);

@@ -188,6 +188,10 @@ static void storm_main(void *arg)
 {
     (void)arg;
     struct node *kept = list_make(1000);
+    int procs = weft_maxprocs(0);
+    weft_maxprocs(procs + 2);
+    work(100);
+    weft_maxprocs(procs); /* so there are processors that have had fibers and are no more */
     noise_start();
     for (int r = 0; r < rounds(); r++) {
         weft_waitgroup wg = { 0, NULL };
