@@ -372,7 +372,7 @@ struct fake { uint64_t live, stacks, globals; };
 
 static void fake_cycle(const struct fake *f)
 {
-    struct pacer_marked m = { f->live, f->stacks, f->globals, 0, load_rlx(&heap.live) };
+    struct pacer_marked m = { .live_bytes = f->live, .stack_bytes = f->stacks, .global_bytes = f->globals, .in_use_bytes = load_rlx(&heap.live) };
     store_rlx(&heap.live, f->live);
     pacer_marked(&m);
 }

@@ -178,7 +178,7 @@ Test(gc_scavenge, records_of_spans_that_are_no_more_go_too)
 /* ---- in the background --------------------------------------------------------------------------------------------------------- */
 
 static weft_mem_stats mem;
-static uint32_t stats_cycles(void)
+static uint32_t cycles_finished(void)
 {
     mem.size = sizeof mem;
     gc_fill_stats(&mem);
@@ -244,7 +244,7 @@ Test(gc_scavenge, a_heap_at_its_goal_keeps_all)
             gc_scavenge_stats(&st[0]);
     }
     gc_scavenge_stats(&st[1]);
-    cr_assert(stats_cycles() >= 10);
+    cr_assert(cycles_finished() >= 10);
     cr_assert_eq(st[1].background_bytes + st[1].eager_bytes, st[0].background_bytes + st[0].eager_bytes);
     th_end();
 }
