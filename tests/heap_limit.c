@@ -2,6 +2,8 @@
 #include "heap_test.h"
 #include <regex.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include "gc/gc.h"
 #include "sched/stack.h"
 
@@ -202,6 +204,31 @@ Test(heap_limit, in_the_background_after_a_peak)
         run(procs, "gcstress=0", background, NULL);
         run(procs, "gcstress=0,madvdontneed=0", background, NULL);
     }
+}
+
+/* The child of a fork has no fibers of the runtime but those it makes anew. */
+static void background_in_child(void *arg)
+{
+    (void)arg;
+    background(NULL);
+    pid_t pid = fork();
+    cr_assert(pid >= 0);
+    if (pid == 0) {
+        struct gc_scavenge_stats st;
+        gc_scavenge_stats(&st);
+        uint64_t before = st.background_bytes;
+        peak(100 * MIB, 8000);
+        for (int64_t until = weft_now() + 10 * WEFT_SECOND; weft_now() < until && st.background_bytes - before < 30 * MIB; gc_scavenge_stats(&st))
+            cycles_of_churn(4 * MIB);
+        _exit(st.background_bytes - before < 30 * MIB);
+    }
+    int status = -1;
+    cr_assert(waitpid(pid, &status, 0) == pid && status == 0, "%d", status);
+}
+
+Test(heap_limit, in_the_background_of_a_child)
+{
+    run(2, "gcstress=0", background_in_child, NULL);
 }
 
 /* ---- stacks -------------------------------------------------------------------------------------------------------------------- */

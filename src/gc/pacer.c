@@ -22,7 +22,7 @@ static void update_locked(const struct memory *now)
 {
     const struct pacer_marked *l = &pacer.last;
     uint64_t limit = (uint64_t)load_rlx(&pacer.limit); /* rlx, here and below: see pacer.h */
-    uint64_t percent = pace_percent_goal(pacer.percent, l->live_bytes, l->stack_bytes, l->global_bytes);
+    uint64_t percent = pace_percent_goal(load_rlx(&pacer.percent), l->live_bytes, l->stack_bytes, l->global_bytes);
     uint64_t by_limit = pace_limit_goal(limit, l->live_bytes, now->overhead + l->waste_bytes, now->overhead + now->retained);
     bool limited = by_limit < percent;
     uint64_t goal = limited ? by_limit : w_max(percent, pacer.sweep_min);
@@ -42,8 +42,8 @@ void pacer_start(int percent, int64_t limit)
 {
     struct memory now = memory_now();
     lock_take(&pacer.lock);
-    pacer.percent = percent < 0 ? -1 : percent;
-    store_rlx(&pacer.limit, limit); /* rlx: nobody else yet, here and below */
+    store_rlx(&pacer.percent, percent < 0 ? -1 : percent); /* rlx: nobody else yet, here and below */
+    store_rlx(&pacer.limit, limit);
     pacer.last = (struct pacer_marked){ 0 };
     pacer.sweep_min = pacer.last_goal = 0;
     pacer.bucket = (struct pace_bucket){ 0 };
@@ -138,12 +138,7 @@ bool gc_due(void)
 bool gc_period_over(int64_t now_ns)
 {
     int64_t last = gc_last_end_ns();
-    if (last == 0 || now_ns - last <= gc_period_ns)
-        return false;
-    lock_take(&pacer.lock);
-    bool on = pacer.percent >= 0;
-    lock_drop(&pacer.lock);
-    return on;
+    return last != 0 && now_ns - last > gc_period_ns && load_rlx(&pacer.percent) >= 0; /* rlx: a setting */
 }
 
 /* ---- settings --------------------------------------------------------------------------------------------------- */
@@ -152,8 +147,8 @@ int gc_set_percent(int percent)
 {
     struct memory now = memory_now();
     lock_take(&pacer.lock);
-    int old = pacer.percent;
-    pacer.percent = percent < 0 ? -1 : percent;
+    int old = load_rlx(&pacer.percent); /* rlx: the lock is held, and below */
+    store_rlx(&pacer.percent, percent < 0 ? -1 : percent);
     commit_locked(&now);
     lock_drop(&pacer.lock);
     return old;

@@ -17,9 +17,9 @@ struct pacer_marked { uint64_t live_bytes, stack_bytes, global_bytes, waste_byte
 struct pacer {
     w_u64 trigger;   /* heap.live from which a cycle is due; UINT64_MAX: never. rlx: a threshold, being late by a span is no harm */
     w_u64 goal;      /* what statistics show */
-    w_i64 limit;     /* written under lock; rlx: a setting */
+    w_i64 limit;     /* written under lock; rlx: a setting; and the next */
+    w_i32 percent;
     struct lock lock; /* RANK_LEAF; the rest */
-    int percent;
     uint64_t sweep_min; /* goal by percent: not below, while the sweep is not done */
     uint64_t last_goal; /* before the last cycle; 0: there was none */
     struct pacer_marked last;

@@ -64,7 +64,7 @@ void stats_cycles(struct heap_cycles *out)
 void stats_pace(struct heap_pace *out)
 {
     lock_take(&pacer.lock);
-    *out = (struct heap_pace){ pacer.last, pacer.percent, load_rlx(&pacer.limit), load_rlx(&pacer.goal) }; /* rlx: under the lock */
+    *out = (struct heap_pace){ pacer.last, load_rlx(&pacer.percent), load_rlx(&pacer.limit), load_rlx(&pacer.goal) }; /* rlx: under the lock */
     lock_drop(&pacer.lock);
 }
 

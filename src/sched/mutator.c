@@ -211,7 +211,12 @@ static void host_calls(enum gc_call_kind kind)
         worker_poke(&cleaner[i]);
 }
 static void host_sweep(void) { worker_poke(&sweeper); }
-static void host_scavenge(void) { worker_poke(&scavenger); }
+/* [SEED]: not where all is to be drawn from it, as the scavenger goes by the time that it took. */
+static void host_scavenge(void)
+{
+    if (load_rlx(&seed_on) == 0) /* rlx: see seed_on */
+        worker_poke(&scavenger);
+}
 
 /* Off-heap memory is asked to give back when a megabyte less of it is in use than after the cycle before; what goes in smaller steps jemalloc gives back itself, as
  * it is used. */
@@ -296,6 +301,7 @@ void mutator_after_fork(const struct fiber *self)
 {
     worker_lose(&finalizer, self);
     worker_lose(&sweeper, self);
+    worker_lose(&scavenger, self);
     for (unsigned i = 0; i < CLEANERS_MAX; i++)
         worker_lose(&cleaner[i], self);
     store_rlx(&forced, 0); /* rlx: nobody else runs */
