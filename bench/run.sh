@@ -57,7 +57,7 @@ metrics-heap    | metrics heap       | 2 | 5 | go             | ns_per_op go=3
 metrics-memory  | metrics memory     | 2 | 5 | go             | ns_per_op go=3
 metrics-pauses  | metrics pauses     | 2 | 5 | go             | ns_per_op go=3
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
-scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; child_peak_kib
+scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; peak_kib
 TABLE
 }
 
@@ -138,6 +138,7 @@ build_peer() { # program peer
 
 build_scheme() { # impl: the interpreter, which bench/scheme.c runs
     target=$([ "$1" = weft ] && echo scheme || echo scheme-boehm)
+    [ bench/scheme.c -nt "$OUT/peers/scheme_boehm" ] && rm -f "$OUT/peers/scheme_boehm" # includes it
     ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/$target" >> "$OUT/build.log" 2>&1
 }
 

@@ -255,8 +255,9 @@ BUILTIN(list_to_string)
 BUILTIN(make_vector) { return make_vector(vm, arg_index(vm, a[0], 0, SIZE_MAX / 4, 0), a[1] == V_UNDEF ? make_fix(0) : a[1]); }
 BUILTIN(vector)
 {
-    struct vector *v = (struct vector *)make_vector(vm, (size_t)n, V_NIL);
-    memcpy(v->at, a, (size_t)n * sizeof *a);
+    struct vector *v = new_vector(vm, (size_t)n);
+    for (int i = 0; i < n; i++)
+        v->at[i] = a[i];
     return (value)v;
 }
 BUILTIN(vector_length) { return make_fix((int64_t)length_of((value)arg_vector(vm, a[0]))); }

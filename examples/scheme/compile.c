@@ -397,7 +397,8 @@ static void compile_call(struct func *f, value x, bool tail)
 static value make_proto(struct func *f, int params, bool has_rest)
 {
     struct proto *p = (struct proto *)check_memory(f->vm, mem_new(types.proto));
-    *p = (struct proto){ make_head(T_PROTO, 0), f->code, f->lines, f->consts, f->name, f->vm->file, params, f->need, f->ncode, has_rest };
+    *p = (struct proto){ make_head(T_PROTO, 0), f->code, f->lines, f->consts, f->name, f->vm->file, params, f->need, has_rest ? -1 : params,
+                         f->ncode, has_rest };
     return (value)p;
 }
 

@@ -42,10 +42,16 @@ value make_string(struct vm *vm, const char *s, size_t n)
     return (value)r;
 }
 
+struct vector *new_vector(struct vm *vm, size_t n)
+{
+    struct vector *v = (struct vector *)check_memory(vm, n > PTRDIFF_MAX / sizeof(value) - 2 ? NULL : mem_words(sizeof *v + n * sizeof(value)));
+    v->head = make_head(T_VECTOR, n);
+    return v;
+}
+
 value make_vector(struct vm *vm, size_t n, value fill)
 {
-    struct vector *v = (struct vector *)check_memory(vm, n > PTRDIFF_MAX / sizeof fill - 2 ? NULL : mem_words(sizeof *v + n * sizeof fill));
-    v->head = make_head(T_VECTOR, n);
+    struct vector *v = new_vector(vm, n);
     for (size_t i = 0; i < n; i++)
         v->at[i] = fill;
     return (value)v;

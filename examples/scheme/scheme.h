@@ -68,6 +68,7 @@ struct proto {
     value *consts;
     value name, file;
     int32_t params, need;   /* need: slots of the stack, parameters included */
+    int32_t exact;          /* params; -1 with rest */
     int32_t length;
     bool rest;              /* further arguments in a list, which is counted in params */
 };
@@ -183,6 +184,7 @@ static inline value cdr(value v) { return pair_of(v)->cdr; }
 
 value make_flonum(struct vm *vm, double d);
 value make_string(struct vm *vm, const char *s, size_t n); /* s NULL: zeroes */
+struct vector *new_vector(struct vm *vm, size_t n); /* what is in it must be set before anything else is done */
 value make_vector(struct vm *vm, size_t n, value fill);
 value make_error(struct vm *vm, value message, value irritants, value where);
 value intern(struct vm *vm, const char *s, size_t n);

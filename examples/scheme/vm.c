@@ -264,7 +264,7 @@ static value execute(struct vm *vm)
 call: /* a, with the n arguments on top of the stack, over a frame */
     if (likely(is(a, T_CLOSURE))) {
         struct proto *p = ((struct closure *)a)->proto;
-        if (unlikely(n != p->params || p->rest)) {
+        if (unlikely(n != p->exact)) {
             SAVE;
             sp = fit_arguments(vm, a, sp, n);
             n = p->params;

@@ -26,14 +26,14 @@
 (define max-depth 16)
 
 (define (build depth)
-  (let ((n (quotient (expt 2 (+ stretch-depth 1)) (expt 2 (+ depth 1)))) (nodes 0))
-    (do ((i 0 (+ i 1))) ((= i n))
-      (let ((root (make-node #f #f)))
-        (top-down! depth root)
-        (set! nodes (+ nodes (count root)))))
-    (do ((i 0 (+ i 1))) ((= i n))
-      (set! nodes (+ nodes (count (bottom-up depth)))))
-    (display (list depth n nodes))
+  (let ((n (quotient (expt 2 (+ stretch-depth 1)) (expt 2 (+ depth 1)))))
+    (display
+      (list depth n
+            (do ((i 1 (+ i 1)) (root (make-node #f #f) (make-node #f #f)))
+                ((= i n) (top-down! depth root) (count root))
+              (top-down! depth root))
+            (do ((i 1 (+ i 1)) (root (bottom-up depth) (bottom-up depth)))
+                ((= i n) (count root)))))
     (newline)))
 
 (display (count (bottom-up stretch-depth)))
