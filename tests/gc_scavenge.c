@@ -241,7 +241,7 @@ Test(gc_scavenge, a_heap_at_its_goal_keeps_all)
             woken = 0;
             scavenge_to_the_end();
         }
-        if (i % 50 == 0 && (cycles = stats_cycles()) <= 10)
+        if (i % 50 == 0 && (cycles = cycles_finished()) <= 10)
             gc_scavenge_stats(&st[0]);
     }
     gc_scavenge_stats(&st[1]);
