@@ -222,7 +222,7 @@ static bool cycle(enum gc_why why)
     c.pause_ns = heap.host.start_world();
     c.end_ns = os_now_ns();
     stats_cycle(why == GC_WHY_FORCED, c.pause_ns, os_wall_ns(), (c.end_ns - c.begin_ns) * c.procs);
-    stats_cycle_cpu(c.pause_ns * c.procs, c.marked.stack_bytes);
+    stats_cycle_cpu(c.marked.stack_bytes);
     pacer_cycle_took(c.end_ns - c.begin_ns, c.end_ns, c.number);
     store_rlx(&gc.last_end_ns, c.end_ns); /* rlx: figures */
     PROBE(gc_end, c.number, c.marked.live_bytes, load_rlx(&pacer.goal));

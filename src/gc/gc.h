@@ -47,8 +47,8 @@ struct gc_host {
     bool (*release_wanted)(void);
     size_t (*release_some)(void);
     void (*log)(const char *line); /* gctrace, scavtrace and findings */
-    /* The processors' time since start, all of it and what was idle; any time outside of a stop. NULL: not known. */
-    void (*cpu_times)(int64_t *total_ns, int64_t *idle_ns);
+    /* The processors' time since start: all of it, and of that what was idle, and what collections stopped; any time outside of a stop. NULL: not known. */
+    void (*cpu_times)(int64_t *total_ns, int64_t *idle_ns, int64_t *stopped_ns);
 };
 
 struct gc_settings {

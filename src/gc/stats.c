@@ -35,21 +35,24 @@ void stats_cycle(bool forced, int64_t pause_ns, int64_t end_wall_ns, int64_t cpu
     store_rlx(&stats.cpu_ns, load_rlx(&stats.cpu_ns) + cpu_ns); /* rlx: one writer, under the gc lock */
 }
 
-void stats_cycle_cpu(int64_t pause_cpu_ns, uint64_t stack_bytes)
+/* Idle and stopped time are parts of the total and do not overlap. A scavenger's is that of its thread, which may have gone on without a processor: so the rest is not taken
+ * to be less than it was, and the total is the sum, lest they contradict each other. */
+void stats_cycle_cpu(uint64_t stack_bytes)
 {
-    int64_t total = 0, idle = 0;
+    int64_t total = 0, idle = 0, stopped = 0;
     struct gc_scavenge_stats scav;
     if (heap.host.cpu_times != NULL)
-        heap.host.cpu_times(&total, &idle);
+        heap.host.cpu_times(&total, &idle, &stopped);
     gc_scavenge_stats(&scav);
     lock_take(&stats.lock);
     struct heap_cycles *c = &stats.now;
-    c->total_ns = total;
     c->idle_ns = idle;
-    c->pause_ns += pause_cpu_ns;
+    c->pause_ns = stopped;
     c->scav_assist_ns = (int64_t)scav.assist_ns;
     c->scav_background_ns = (int64_t)scav.background_ns;
-    c->user_ns = w_max(c->user_ns, total - idle - c->pause_ns - c->scav_assist_ns - c->scav_background_ns); /* the rest; each part is an upper estimate */
+    int64_t others = idle + stopped + c->scav_assist_ns + c->scav_background_ns;
+    c->user_ns = w_max(c->user_ns, total - others);
+    c->total_ns = others + c->user_ns;
     c->stack_bytes += stack_bytes;
     lock_drop(&stats.lock);
 }

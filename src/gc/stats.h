@@ -13,7 +13,7 @@ uint64_t stats_overhead_bytes(void);
 /* In a stop or under the gc lock: one more cycle. */
 void stats_cycle(bool forced, int64_t pause_ns, int64_t end_wall_ns, int64_t cpu_ns);
 /* The same, after it: what the processors' time went to so far, as of now. */
-void stats_cycle_cpu(int64_t pause_cpu_ns, uint64_t stack_bytes);
+void stats_cycle_cpu(uint64_t stack_bytes);
 /* Share of the processors' time since start that went to collecting. */
 double stats_cpu_fraction(void);
 

@@ -279,7 +279,7 @@ static void reset_processors(bool counts, bool system)
     }
     store_rlx(&sched.system_made, system);
     store_rlx(&sched.system_ended, 0);
-    sched.cpu_stopped = false;
+    sched.cpu_stop = CPU_RUNS;
     sched.idle_m = NULL;
     sched.nidle_m = 0;
     lock_drop(&sched.lock);

@@ -41,8 +41,10 @@ void cpu_clock_locked(void)
     int64_t now = os_now_ns(), since = now - sched.cpu_at_ns;
     sched.cpu_at_ns = now;
     sched.cpu_total_ns += since * nprocs();
-    if (!sched.cpu_stopped)
+    if (sched.cpu_stop == CPU_RUNS)
         sched.cpu_idle_ns += since * sched.cpu_idle_procs;
+    else if (sched.cpu_stop == CPU_COLLECTS)
+        sched.cpu_stopped_ns += since * nprocs();
 }
 
 /* Two looks at the clock would be most of a short call by a thread of the host, which takes a processor and gives it back: so p is not counted as working there. */
@@ -95,12 +97,13 @@ struct p *p_take(struct m *m)
     return p;
 }
 
-void cpu_times(int64_t *total_ns, int64_t *idle_ns)
+void cpu_times(int64_t *total_ns, int64_t *idle_ns, int64_t *stopped_ns)
 {
     lock_take(&sched.lock);
     cpu_clock_locked();
     *total_ns = sched.cpu_total_ns;
     *idle_ns = sched.cpu_idle_ns;
+    *stopped_ns = sched.cpu_stopped_ns;
     lock_drop(&sched.lock);
 }
 

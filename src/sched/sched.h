@@ -201,9 +201,9 @@ struct sched {
     w_u32 nidle_p;
     struct m *idle_m;
     uint32_t nidle_m;
-    int64_t cpu_at_ns, cpu_total_ns, cpu_idle_ns; /* the processors' time up to cpu_at_ns: cpu_clock_locked */
+    int64_t cpu_at_ns, cpu_total_ns, cpu_idle_ns, cpu_stopped_ns; /* the processors' time up to cpu_at_ns: cpu_clock_locked */
     uint32_t cpu_idle_procs; /* those that are idle, or with a thread of the host, which keeps one for a moment only */
-    bool cpu_stopped;        /* they do not count as idle in a stop */
+    enum { CPU_RUNS, CPU_STOPPED, CPU_COLLECTS } cpu_stop; /* they do not count as idle in a stop; the last is a collection's */
     uint32_t nactive;        /* machines that are awake or will wake by themselves; 0: deadlock unless timers or descriptors wait */
     /* counters of their own */
     w_u32 nspinning;
@@ -351,7 +351,7 @@ struct sched_memory { uint64_t stack_inuse, stack_sys, buckets, other; }; /* byt
 void sched_memory(struct sched_memory *out); /* inside the runtime; exact in a stop */
 void fibers_count(uint64_t *made, uint64_t *ended); /* without the runtime's own; nobody is counted as ended only */
 int64_t fibers_alive(void);
-void cpu_clock_locked(void);                 /* before cpu_idle_procs, nprocs or cpu_stopped changes; under sched.lock */
-void cpu_times(int64_t *total_ns, int64_t *idle_ns);
+void cpu_clock_locked(void);                 /* before cpu_idle_procs, nprocs or cpu_stop changes; under sched.lock */
+void cpu_times(int64_t *total_ns, int64_t *idle_ns, int64_t *stopped_ns);
 
 #endif

@@ -334,7 +334,7 @@ void world_stop(int reason, bool threads)
     struct m *all = world.all = load_acq(&sched.all_m);
     world.alone = !threads && load_rlx(&sched.nidle_p) + (self != NULL && m_has_p(self)) == nprocs(); /* rlx: under the lock */
     cpu_clock_locked();
-    sched.cpu_stopped = true;
+    sched.cpu_stop = reason == WEFT_STOP_GC ? CPU_COLLECTS : CPU_STOPPED;
     lock_drop(&sched.lock);
     if (!world.alone)
         stop_procs(self, all);
@@ -376,7 +376,7 @@ int64_t world_start(void)
     PROBE(world_start, world.reason, took, 0);
     lock_take(&sched.lock); /* rt_own looks under it whether it got its P back, else takes an idle one */
     cpu_clock_locked();
-    sched.cpu_stopped = false;
+    sched.cpu_stop = CPU_RUNS;
     for (struct m *m = world.alone ? NULL : load_acq(&sched.all_m); m != NULL; m = m->all_next) {
         struct p *p = m->taken;
         m->taken = NULL;
