@@ -286,7 +286,7 @@ static void chunk_now_locked(struct chunk *ch)
 static bool chunk_dense_locked(struct chunk *ch)
 {
     chunk_now_locked(ch);
-    return w_max(ch->peak, ch->last_peak) > DENSE_PAGES;
+    return ch->peak > DENSE_PAGES || ch->last_peak > DENSE_PAGES;
 }
 
 static bool half_free(const struct chunk *ch, unsigned half)
