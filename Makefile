@@ -69,7 +69,11 @@ LDFLAGS_ALL := $(SANITIZE) $(SYSROOT_LIBS) -Wl,--as-needed $(LDFLAGS)
 
 # ---- the library ------------------------------------------------------------------------------------------
 SRC := $(wildcard src/*/*.c src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
-OBJ := $(patsubst %,$(B)/%.o,$(basename $(SRC)))
+# What a program that idles does not run comes last in the library, behind jemalloc: the kernel maps sixteen pages around each that is touched.
+LATE := $(filter src/prof/% $(addsuffix .c,$(addprefix src/gc/,alloc central finalize mark poison special verify weak) $(addprefix src/sched/,chan cond ctx \
+    dial fork io lot metrics mutex once pin pool rwmutex select sema usertimer waitgroup)),$(SRC))
+OBJ := $(patsubst %,$(B)/%.o,$(basename $(filter-out $(LATE),$(SRC))))
+LATE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(LATE)))
 JEMALLOC ?= $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
 JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
@@ -111,7 +115,7 @@ $(B)/jemalloc.o: Makefile $(B)/jemalloc
 	@rm -f $@.tmp $@.names
 
 # all.o is for tests, which look inside; weft.o is the library.
-$(B)/all.o: $(OBJ) $(B)/jemalloc.o $(B)/sources
+$(B)/all.o: $(OBJ) $(B)/jemalloc.o $(LATE_OBJ) $(B)/sources
 	$(Q)$(LD) -r -o $@ $(filter %.o,$^)
 $(B)/weft.o: $(B)/all.o
 	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='weft_*' $< $@
@@ -242,4 +246,4 @@ clean:
 	rm -rf build
 	[ ! -e $(B)/flags ] || rm -rf $(B)
 
--include $(OBJ:.o=.d) $(TEST_NAMES:%=$(B)/tests/%.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)
+-include $(OBJ:.o=.d) $(LATE_OBJ:.o=.d) $(TEST_NAMES:%=$(B)/tests/%.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)

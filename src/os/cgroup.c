@@ -18,6 +18,7 @@
 #include "base/base.h"
 #include "base/fail.h"
 #include "base/fmt.h"
+#include "base/offheap.h"
 #include "base/syscall.h"
 
 /* ---- reading lines, without malloc or stdio ------------------------------------------------------------ */
@@ -56,12 +57,28 @@ static bool next_line(struct reader *r, char *line, size_t size)
     return true;
 }
 
-static int open_at(const char *root, const char *dir, const char *name)
+/* What the search needs, for as long as it lasts: too much for a stack whose pages would stay. */
+struct search {
+    const char *root;
+    struct reader r;
+    char path[PATH_MAX];      /* of the group in its hierarchy */
+    char dir[2 * PATH_MAX];   /* of the group's files */
+    char line[3 * PATH_MAX];
+    char name[2 * PATH_MAX];  /* of a file to open */
+};
+
+static int open_at(struct search *s, const char *dir, const char *name)
 {
-    char path[2 * PATH_MAX];
-    if (w_fmt(path, sizeof path, "%s%s%s", root, dir, name) >= sizeof path)
+    if (w_fmt(s->name, sizeof s->name, "%s%s%s", s->root, dir, name) >= sizeof s->name)
         return -ENOMEM;
-    return fail_now(FAIL_FD) ? -EMFILE : (int)sys_call4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    return fail_now(FAIL_FD) ? -EMFILE : (int)sys_call4(SYS_openat, AT_FDCWD, s->name, O_RDONLY | O_CLOEXEC, 0);
+}
+
+static bool open_lines(struct search *s, const char *name)
+{
+    s->r.at = s->r.len = 0;
+    s->r.fd = open_at(s, "", name);
+    return s->r.fd >= 0;
 }
 
 /* ---- finding the group ------------------------------------------------------------------------------------- */
@@ -75,25 +92,23 @@ static bool list_has(const char *list, const char *word)
 }
 
 /* Version 1 or 2, and the group's path in its hierarchy; 0: none. */
-static int find_path(const char *root, char path[PATH_MAX])
+static int find_path(struct search *s)
 {
     int version = 0;
-    char line[PATH_MAX + 256];
-    struct reader r = { .fd = open_at(root, "", "/proc/self/cgroup") };
-    if (r.fd < 0)
+    if (!open_lines(s, "/proc/self/cgroup"))
         return 0;
-    while (version != 1 && next_line(&r, line, sizeof line)) {
-        char *controllers = strchr(line, ':');
+    while (version != 1 && next_line(&s->r, s->line, sizeof s->line)) {
+        char *controllers = strchr(s->line, ':');
         char *p = controllers != NULL ? strchr(++controllers, ':') : NULL;
         if (p == NULL)
             continue;
         *p++ = 0;
-        int v = list_has(controllers, "cpu") ? 1 : strncmp(line, "0:", 2) == 0 && *controllers == 0 ? 2 : 0;
-        if (v == 0 || w_fmt(path, PATH_MAX, "%s", p) >= PATH_MAX)
+        int v = list_has(controllers, "cpu") ? 1 : strncmp(s->line, "0:", 2) == 0 && *controllers == 0 ? 2 : 0;
+        if (v == 0 || w_fmt(s->path, sizeof s->path, "%s", p) >= sizeof s->path)
             continue;
         version = v;
     }
-    close(r.fd);
+    close(s->r.fd);
     return version;
 }
 
@@ -120,10 +135,11 @@ static char *field(char **rest)
     return f;
 }
 
-/* If line mounts the hierarchy of that version and shows the group: its directory. */
-static bool directory_in(char *line, int version, const char *path, char dir[2 * PATH_MAX])
+/* If the line mounts the hierarchy of that version and shows the group: its directory. */
+static bool directory_in(struct search *s, int version)
 {
-    char *rest = line, *shown = NULL, *point = NULL;
+    const char *path = s->path;
+    char *rest = s->line, *shown = NULL, *point = NULL;
     for (int i = 0; i < 5 && rest != NULL; i++) {
         char *f = field(&rest);
         if (i == 3)
@@ -145,38 +161,46 @@ static bool directory_in(char *line, int version, const char *path, char dir[2 *
     size_t n = strcmp(shown, "/") == 0 ? 0 : strlen(shown);
     if (strncmp(path, shown, n) != 0 || (path[n] != '/' && path[n] != 0))
         return false;
-    return w_fmt(dir, 2 * PATH_MAX, "%s%s", point, strcmp(path + n, "/") == 0 ? "" : path + n) < 2 * PATH_MAX;
+    return w_fmt(s->dir, sizeof s->dir, "%s%s", point, strcmp(path + n, "/") == 0 ? "" : path + n) < sizeof s->dir;
 }
 
-static bool find_directory(const char *root, int version, const char *path, char dir[2 * PATH_MAX])
+static bool find_directory(struct search *s, int version)
 {
-    char line[3 * PATH_MAX];
     bool found = false;
-    struct reader r = { .fd = open_at(root, "", "/proc/self/mountinfo") };
-    if (r.fd < 0)
+    if (!open_lines(s, "/proc/self/mountinfo"))
         return false;
-    while (!found && next_line(&r, line, sizeof line))
-        found = directory_in(line, version, path, dir);
-    close(r.fd);
+    while (!found && next_line(&s->r, s->line, sizeof s->line))
+        found = directory_in(s, version);
+    close(s->r.fd);
     return found;
 }
 
-int cgroup_open(struct cgroup *cg, const char *root)
+static int find(struct cgroup *cg, struct search *s)
 {
-    char path[PATH_MAX], dir[2 * PATH_MAX];
-    *cg = (struct cgroup){ -1, -1, -1 };
-    int version = find_path(root, path);
-    if (version == 0 || !find_directory(root, version, path, dir))
+    int version = find_path(s);
+    if (version == 0 || !find_directory(s, version))
         return -ENOENT;
-    cg->quota_fd = open_at(root, dir, version == 1 ? "/cpu.cfs_quota_us" : "/cpu.max");
+    cg->quota_fd = open_at(s, s->dir, version == 1 ? "/cpu.cfs_quota_us" : "/cpu.max");
     if (cg->quota_fd >= 0 && version == 1)
-        cg->period_fd = open_at(root, dir, "/cpu.cfs_period_us");
+        cg->period_fd = open_at(s, s->dir, "/cpu.cfs_period_us");
     if (cg->quota_fd >= 0 && (version == 2 || cg->period_fd >= 0)) {
-        cg->stat_fd = w_max(open_at(root, dir, "/cpu.stat"), -1);
+        cg->stat_fd = w_max(open_at(s, s->dir, "/cpu.stat"), -1);
         return 0;
     }
     int err = cg->quota_fd < 0 ? cg->quota_fd : cg->period_fd;
     cgroup_close(cg);
+    return err;
+}
+
+int cgroup_open(struct cgroup *cg, const char *root)
+{
+    *cg = (struct cgroup){ -1, -1, -1 };
+    struct search *s = off_alloc(OFF_SCHED, sizeof *s);
+    if (s == NULL)
+        return -ENOMEM;
+    s->root = root;
+    int err = find(cg, s);
+    off_free(OFF_SCHED, s);
     return err;
 }
 

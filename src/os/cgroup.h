@@ -16,7 +16,7 @@ struct cgroup {
 
 /* root is put before every path ("" in earnest; tests have a tree of their own). 0; or a negative errno, and then
  * there is no limit: -ENOENT (no group with a CPU controller, or its files are not there), -ENOMEM (a path too long).
- * Blocks on files and needs 40 KiB of stack: at start only. */
+ * Blocks on files: at start only. */
 int cgroup_open(struct cgroup *cg, const char *root);
 void cgroup_close(struct cgroup *cg);
 

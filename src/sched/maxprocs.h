@@ -7,7 +7,7 @@
 
 #define MAX_PROCS 1024
 
-/* Opens the files of the control group; the number to start with. Needs 40 KiB of stack. */
+/* Opens the files of the control group; the number to start with. */
 uint32_t maxprocs_start(void);
 void maxprocs_end(void);
 /* By the monitor, as often as it likes. */

@@ -599,11 +599,12 @@ int world_start_up(void)
     lock_init(&world.helpers_lock, RANK_LEAF);
     if (load_rlx(&world.gate) == 0) /* rlx: nobody runs yet */
         store_rlx(&world.gate, 1);
-    memset(world.stats, 0, sizeof world.stats);
-    memset(world.stopping, 0, sizeof world.stopping);
-    memset(world.stopped, 0, sizeof world.stopped);
     for (int i = 0; i < WEFT_STOP_REASONS; i++)
-        world.stats[i].reason = reason_text[i];
+        if (world.stats[i].count != 0) { /* in an earlier life; what was never touched takes no memory */
+            memset(&world.stats[i], 0, sizeof world.stats[i]);
+            memset(&world.stopping[i], 0, sizeof world.stopping[i]);
+            memset(&world.stopped[i], 0, sizeof world.stopped[i]);
+        }
     return signal_hook(sched.stop_signal, stop_signal, true); /* undisturbed: no handler of the host runs in a stop */
 }
 
@@ -627,7 +628,6 @@ int weft_read_stop_stats(int reason, weft_stop_stats *out)
     if (reason < 0 || reason >= WEFT_STOP_REASONS || out == NULL)
         return -EINVAL;
     *out = world.stats[reason];
-    if (out->reason == NULL)
-        out->reason = reason_text[reason];
+    out->reason = reason_text[reason];
     return 0;
 }
