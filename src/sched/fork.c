@@ -30,21 +30,24 @@
 #include "sched/chan.h"
 #include "sched/lot.h"
 #include "sched/machine.h"
+#include "sched/maxprocs.h"
 #include "sched/mutator.h"
 #include "sched/runq.h"
+#include "sched/seed.h"
 #include "sched/stack.h"
 #include "sched/sysmon.h"
 #include "sched/task.h"
 #include "sched/world.h"
 #include <errno.h>
 #include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum way {
     WAY_STOPPED, /* one runs, and the world is stopped */
     WAY_IDLE,    /* no runtime runs */
     WAY_AGAIN,   /* by a child that has not used the runtime yet */
     WAY_UNSURE,  /* the runtime is being started or stopped */
-    WAY_INSIDE,  /* by a thread that is inside the runtime */
 };
 
 /* Taken in user code: nothing that stops the world waits for it. It guards what follows. */
@@ -53,6 +56,7 @@ static enum way way;        /* of the fork under way */
 static struct m *forking;   /* whose it is; NULL: of a thread that is not attached */
 static struct m *caller;    /* in a child: the one that has forked it */
 
+/* The thread that forks is inside the runtime: then nothing is done around it. */
 static __thread bool inside __attribute__((tls_model("initial-exec")));
 
 /* ---- around the fork ----------------------------------------------------------------------------------- */
@@ -122,7 +126,6 @@ static void parent(void)
         world_disown();
         break;
     case WAY_AGAIN:
-    case WAY_INSIDE:
         break;
     }
     pthread_mutex_unlock(&one);
@@ -172,6 +175,8 @@ static void child(void)
         return;
     }
     caller = forking;
+    if (caller != NULL)
+        caller->tid = (int)syscall(SYS_gettid); /* here: it may be another thread that comes to use the runtime first */
     switch (way) {
     case WAY_STOPPED:
         child_of_stop();
@@ -187,7 +192,6 @@ static void child(void)
         runtime_lost();
         break;
     case WAY_AGAIN:
-    case WAY_INSIDE:
         break;
     }
     pthread_mutex_unlock(&one);
@@ -308,10 +312,12 @@ static void make_anew(void)
     timers_forget_stw(timer_fate);
     machines_after_fork(caller);
     lot_reset();
-    bool system = self != NULL && (self->flags & FIBER_SYSTEM);
+    bool system = self != NULL && ((self->flags & FIBER_SYSTEM) || mutator_has(self));
     reset_processors(self != NULL && !system, system && !(self->flags & FIBER_THREAD));
     reset_threads();
     mutator_after_fork(self);
+    maxprocs_after_fork();
+    seed_after_fork();
     int err = netpoll_after_fork();
     if (err != 0)
         w_fatal("the child of a fork gets no descriptors for epoll (error %d): raise the limit of open files", -err);

@@ -646,7 +646,6 @@ void machines_after_fork(struct m *self)
             m_lose(m);
     if (self == NULL)
         return;
-    self->tid = (int)syscall(SYS_gettid);
     self->taken = NULL;
     store_rlx(&self->signalled, 0); /* rlx: as above. What was under way is not inherited */
     and_acq_rel(&self->poll, ~(uint32_t)(POLL_STOP | POLL_HANDOFF));

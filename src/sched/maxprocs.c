@@ -44,6 +44,8 @@ uint32_t maxprocs_start(void)
 
 void maxprocs_end(void) { cgroup_close(&follow.group); }
 
+void maxprocs_after_fork(void) { store_rlx(&follow.under_way, 0); } /* rlx: nobody else runs */
+
 bool maxprocs_throttled(struct cgroup_throttled *out) { return cgroup_throttled(&follow.group, out); }
 
 struct change { uint32_t n; bool follows; };

@@ -10,6 +10,7 @@
 /* Opens the files of the control group; the number to start with. */
 uint32_t maxprocs_start(void);
 void maxprocs_end(void);
+void maxprocs_after_fork(void); /* in the child: a fiber that was to follow is no more */
 /* By the monitor, as often as it likes. */
 void maxprocs_look(int64_t now_ns);
 

@@ -289,6 +289,14 @@ static bool worker_is(const struct worker *w, const struct fiber *self)
     return false;
 }
 
+bool mutator_has(const struct fiber *f)
+{
+    bool has = worker_is(&finalizer, f);
+    for (unsigned i = 0; i < CLEANERS_MAX; i++)
+        has = has || worker_is(&cleaner[i], f);
+    return has;
+}
+
 static void worker_lose(struct worker *w, const struct fiber *self)
 {
     lock_init(&w->lock, RANK_WORKER);

@@ -55,6 +55,8 @@ void seed_start(uint64_t seed)
 
 void seed_end(void) { store_rlx(&seed_on, 0); } /* rlx: nobody runs */
 
+void seed_after_fork(void) { seeded.npreempted = 0; }
+
 uint64_t seed_value(void) { return seeded.seed; }
 
 /* ---- time ------------------------------------------------------------------------------------------------ */

@@ -5,6 +5,7 @@
 #include "sched/sched.h"
 
 void seed_start(uint64_t seed);     /* 0: off */
+void seed_after_fork(void);         /* in the child: nobody is preempted */
 void seed_end(void);                /* the clock is the system's again */
 uint64_t seed_value(void);
 

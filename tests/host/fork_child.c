@@ -521,6 +521,90 @@ static void finalizers_main(void *arg)
 }
 static void finalizers(void) { run_with(2, finalizers_main); }
 
+/* The fiber that runs calls is the runtime's own, in a child too: when the call is over, the last of the program's fibers has ended. */
+static int last_call;
+static void forks_and_returns(void *arg)
+{
+    (void)arg;
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(60);
+        work(5);
+        CHECK(weft_num_fibers() == 0, "%ld fibers", (long)weft_num_fibers());
+        return;
+    }
+    weft_blocking_begin();
+    expect_status(pid, 0);
+    weft_blocking_end();
+    ADD(last_call, 1);
+}
+static void finalizer_forks(void *obj, void *ctx) { (void)obj, forks_and_returns(ctx); }
+static __attribute__((noinline)) void make_calls(void)
+{
+    OK(weft_set_finalizer(weft_alloc(64), finalizer_forks, NULL));
+    OK(weft_add_cleanup(weft_alloc(64), forks_and_returns, NULL, NULL));
+}
+static void last_call_main(void *arg)
+{
+    (void)arg;
+    make_calls();
+    UNTIL((weft_gc(), GET(last_call) == 2));
+}
+static void call_is_last(void) { run_with(4, last_call_main); }
+
+/* ---- who comes first in the child ---------------------------------------------------------------------------------- */
+
+static int first_done;
+static void *comes_first(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 3; i++) {
+        list_check(list_make(1000), 1000);
+        weft_gc();
+    }
+    SET(first_done, 1);
+    return NULL;
+}
+
+/* A thread that the child makes uses the runtime before the one that forked does, and stops it, in user code, for its collections. */
+static void first_main(void *arg)
+{
+    (void)arg;
+    struct node *kept = list_make(1000);
+    for (int i = 0; i < 5; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(60);
+            pthread_t t;
+            CHECK(pthread_create(&t, NULL, comes_first, NULL) == 0);
+            while (GET(first_done) == 0)
+                usleep(100);
+            pthread_join(t, NULL);
+            list_check(kept, 1000);
+            work(5);
+            _exit(0);
+        }
+        expect_status(pid, 0);
+    }
+}
+static void *first_thread(void *arg)
+{
+    OK(weft_attach());
+    first_main(arg);
+    return NULL;
+}
+static void another_first(void)
+{
+    run_with(2, first_main);
+    OK(weft_start(NULL));
+    pthread_t t;
+    CHECK(pthread_create(&t, NULL, first_thread, NULL) == 0);
+    weft_blocking_begin();
+    pthread_join(t, NULL);
+    weft_blocking_end();
+    OK(weft_stop());
+}
+
 /* ---- where it cannot work ------------------------------------------------------------------------------------------ */
 
 static void forks_in_log(void *arg, const char *line)
@@ -647,7 +731,7 @@ int main(int argc, char **argv)
 {
     static const struct host_case cases[] = {
         { "storm", storm }, { "threads", threads }, { "stops", stops }, { "returns", returns }, { "ends", ends }, { "inherits", inherits },
-        { "finalizers", finalizers }, { "in_log", in_log }, { "while_starting", while_starting }, { "vfork", vforks },
+        { "finalizers", finalizers }, { "call_is_last", call_is_last }, { "another_first", another_first }, { "in_log", in_log }, { "while_starting", while_starting }, { "vfork", vforks },
     };
     return host_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
