@@ -243,7 +243,7 @@ static struct fiber *shared_get(struct p *p, unsigned log2)
         return NULL;
     if (n > 1) {
         p->fresh_slot = slot + ((size_t)1 << log2);
-        __atomic_store_n(&p->nfresh_slots, n - 1, __ATOMIC_RELAXED); /* rlx: others count with it; and below */
+        __atomic_store_n(&p->nfresh_slots, n - 1, __ATOMIC_RELEASE); /* rel: after nslots; acq in stack_count */
     }
     return slot_open(slot, log2);
 }
@@ -261,7 +261,7 @@ struct fiber *stack_get(struct p *p, unsigned log2)
     if (p != NULL && p->nfresh_slots != 0 && log2 == sched.stack_log2) {
         char *slot = p->fresh_slot;
         p->fresh_slot += (size_t)1 << log2;
-        __atomic_store_n(&p->nfresh_slots, p->nfresh_slots - 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&p->nfresh_slots, p->nfresh_slots - 1, __ATOMIC_RELAXED); /* rlx: others count with it */
         return slot_open(slot, log2);
     }
     int err = errno;
@@ -422,17 +422,18 @@ void stack_release_free(void)
             ;
 }
 
-/* rlx: figures. A slot on its way between two of them is counted twice, or not. */
+/* rlx: figures. A slot on its way between two of them is counted twice, or not. But what is fresh is looked at before all that were reserved, lest it be more. */
 void stack_count(uint64_t *slots, uint64_t *unused)
 {
-    *slots = load_rlx(&stacks.nslots);
+    uint64_t fresh = 0;
     *unused = load_rlx(&stacks.nfree);
     uint32_t n = allp_used();
     for (uint32_t i = 0; i < n; i++) {
         struct p *p = sched.allp[i];
-        *slots -= __atomic_load_n(&p->nfresh_slots, __ATOMIC_RELAXED);
+        fresh += __atomic_load_n(&p->nfresh_slots, __ATOMIC_ACQUIRE); /* acq: sees them in nslots; rel in shared_get */
         *unused += __atomic_load_n(&p->nfree_stacks, __ATOMIC_RELAXED);
     }
+    *slots = load_rlx(&stacks.nslots) - fresh;
     *unused = w_min(*unused, *slots);
 }
 
