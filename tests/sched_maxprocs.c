@@ -4,6 +4,7 @@
 #include "sched/maxprocs.h"
 #include <sched.h>
 #include <sys/syscall.h>
+#include "base/fmt.h"
 #include <dirent.h>
 
 static void make(void)
@@ -375,4 +376,51 @@ Test(sched_maxprocs, a_real_group)
     test_fork(&out, in_group, NULL);
     real_remove();
     cr_expect_not_null(strstr(out.text, "3 1\n"), "%s", out.text);
+}
+
+/* ---- without memory ----------------------------------------------------------------------------------------------- */
+
+static bool refused;
+
+static void allocates(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 100; i++) {
+        cr_assert_not_null(weft_alloc(64));
+        for (volatile int k = 0; k < 10000; k++) {} /* so that others take part */
+    }
+}
+
+static void grows_twice(void *arg)
+{
+    (void)arg;
+    weft_mem_stats st = { .size = sizeof st };
+    refused = (weft_maxprocs(16), weft_maxprocs(0) != 16);
+    weft_maxprocs(16);
+    cr_expect_eq(weft_maxprocs(0), 16, "only one request was refused");
+    weft_waitgroup wg = { 0 };
+    for (int i = 0; i < 64; i++)
+        cr_assert_eq(weft_waitgroup_go(&wg, allocates, NULL), 0);
+    weft_waitgroup_wait(&wg);
+    cr_assert_eq(weft_read_mem_stats(&st), 0);
+    cr_expect(st.mallocs >= 6400 && st.heap_objects < 1000000 && st.heap_alloc <= st.heap_inuse, "%lu, %lu objects, %lu bytes in %lu",
+              (unsigned long)st.mallocs, (unsigned long)st.heap_objects, (unsigned long)st.heap_alloc, (unsigned long)st.heap_inuse);
+    weft_maxprocs(2);
+}
+
+/* Each request for memory that more processors make is refused once: then there are as many as before, and they can be had later. */
+Test(sched_maxprocs, refused_processors_leave_nothing)
+{
+    int times = 0;
+    for (unsigned nth = 1; nth < 120; nth++) {
+        char debug[32];
+        w_fmt(debug, sizeof debug, "failmem=%u", nth);
+        weft_config cfg = WEFT_CONFIG_INIT;
+        cfg.maxprocs = 2;
+        cfg.debug = debug;
+        refused = false;
+        if (weft_run(grows_twice, NULL, &cfg) == 0)
+            times += refused;
+    }
+    cr_expect(times > 14, "%d refusals hit", times);
 }

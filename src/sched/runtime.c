@@ -158,13 +158,26 @@ static void p_withdraw(struct p *p)
         m_disown(m);
 }
 
+/* Those from old on have a cache; false: none of them has, for want of memory. In a stop. */
+static bool procs_make(uint32_t old, uint32_t n)
+{
+    for (uint32_t i = old; i < n; i++)
+        if (sched.allp[i] == NULL ? (sched.allp[i] = p_new(i)) == NULL : gc_cache_init(&sched.allp[i]->gc) != 0) {
+            while (i-- > old) {
+                gc_cache_fini(&sched.allp[i]->gc);
+                store_rlx(&sched.allp[i]->status, P_DEAD); /* rlx: in a stop */
+            }
+            return false;
+        }
+    return true;
+}
+
 int procs_resize(uint32_t n)
 {
     struct m *self = m_self();
     uint32_t old = nprocs();
-    for (uint32_t i = old; i < n; i++)
-        if (sched.allp[i] == NULL ? (sched.allp[i] = p_new(i)) == NULL : gc_cache_init(&sched.allp[i]->gc) != 0)
-            return -ENOMEM;
+    if (!procs_make(old, n))
+        return -ENOMEM;
     lock_take(&sched.lock);
     if (self->p != NULL && self->p->id >= n) { /* the caller goes on with a processor that stays */
         p_withdraw(sched.allp[0]);
