@@ -152,6 +152,37 @@ static void keeps_arg(void *arg)
 }
 Test(heap_pool, the_argument_lives_as_long_as_the_pool) { run(keeps_arg); }
 
+/* The usual case: who has a pool is what its objects are made from. */
+struct owner { weft_pool *pool; };
+static int owners_gone;
+static void owner_gone(void *arg) { count_up(arg); }
+static void *make_owned(void *arg)
+{
+    struct owner **owned = weft_alloc(2 * sizeof *owned);
+    owned[1] = arg;
+    return owned;
+}
+static w_noinline void make_owners(int n)
+{
+    for (int i = 0; i < n; i++) {
+        struct owner *o = weft_alloc(sizeof *o);
+        cr_assert_not_null(o);
+        o->pool = weft_pool_new(make_owned, o);
+        weft_pool_put(o->pool, weft_pool_get(o->pool));
+        cr_assert_eq(weft_add_cleanup(o, owner_gone, &owners_gone, NULL), 0);
+    }
+}
+static void owned(void *arg)
+{
+    (void)arg;
+    owners_gone = 0;
+    make_owners(100);
+    for (int i = 0; i < 4; i++)
+        weft_gc();
+    test_until(count_now(&owners_gone) >= 90);
+}
+Test(heap_pool, an_argument_that_leads_to_the_pool_keeps_nothing) { run(owned); }
+
 /* ---- many users -------------------------------------------------------------------------------------------------------------- */
 
 enum { USERS = 6, ROUNDS = 20000 };

@@ -185,11 +185,11 @@ bool gc_unwatch(void *obj); /* false: it was not watched */
 /* ---- pools: what they hold is turned over by each cycle -------------------------------------------------------- */
 
 struct gc_pool_side; /* an object of the heap; its contents are sched's */
-/* The beginning of an object without pointers. */
+/* The beginning of an object in which the collector sees arg only. */
 struct gc_pool {
     W_PTR(struct gc_pool_side) primary; /* taken away in stops only */
     struct gc_pool_side *victim;        /* written in stops */
-    void *arg;                          /* a root while the pool is reachable; fixed */
+    void *arg;                          /* fixed. Lives as long as the pool, and may lead to it */
     uint64_t cycle;
 };
 int gc_pool_add(struct gc_pool *pool); /* 0, -ENOMEM */

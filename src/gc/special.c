@@ -261,7 +261,6 @@ static void hold(struct span *s, const struct special *e, struct marker *m)
     case SPECIAL_POOL:
         pool_turn(e->pool);
         mark_word(m, (uintptr_t)e->pool->victim);
-        mark_word(m, (uintptr_t)e->pool->arg);
         break;
     }
 }
