@@ -44,8 +44,11 @@ static struct m *machine_here(int *err)
 {
     struct m *m = m_self();
     *err = fork_child_ready();
-    if (unlikely(*err != 0))
+    if (unlikely(*err != 0)) {
+        if (m != NULL)
+            store_rlx(&m->in_runtime, 0); /* rlx: in this child nobody looks but we */
         return NULL;
+    }
     /* A thread of ours may come after the end, if it was not waited for any longer: rt_own or rt_leave sends it home. acq: sees what start wrote */
     if (likely(m != NULL && m->run == sched.run && (!m->foreign || load_acq(&sched.running) != 0))) {
         store_seq(&m->in_runtime, 1);

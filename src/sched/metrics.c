@@ -542,19 +542,13 @@ static void hand_out(weft_metric *m, const struct snapshot *s)
         from->fill(s, from->arg, m->counts);
 }
 
-static struct m *enter(void)
-{
-    struct m *m = m_self();
-    return likely(m != NULL && !m->foreign && m->run == sched.run) ? rt_enter() : rt_enter_try(); /* a thread of the host may come after the end */
-}
-
 int weft_metrics_read(weft_metric *samples, size_t n)
 {
     if (n == 0)
         return 0;
     if (samples == NULL)
         return -EINVAL;
-    struct m *m = enter();
+    struct m *m = rt_enter_if_running();
     if (m == NULL)
         return -ESRCH;
     unsigned needs = 0;

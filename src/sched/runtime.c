@@ -751,14 +751,9 @@ static int go(weft_fn *fn, void *arg, const weft_go_opts *opts, const void *site
 {
     if (fn == NULL || (opts != NULL && opts->size != sizeof *opts))
         return -EINVAL;
-    struct m *m = m_self();
-    if (unlikely(m == NULL || m->foreign || m->run != sched.run)) { /* a thread of the host may come after the end */
-        m = rt_enter_try();
-        if (m == NULL)
-            return load_acq(&sched.running) != 0 ? -ENOMEM : -ESRCH;
-    } else {
-        m = rt_enter();
-    }
+    struct m *m = rt_enter_if_running();
+    if (unlikely(m == NULL))
+        return load_acq(&sched.running) != 0 ? -ENOMEM : -ESRCH;
     int err = sched_spawn(fn, arg, opts, site, 0);
     rt_leave(m);
     return err;

@@ -274,6 +274,16 @@ static inline void rt_leave(struct m *m)
 
 /* For calls that can give an error where no runtime runs: NULL. */
 struct m *rt_enter_try(void);
+/* The same, quick on a fiber. */
+static inline struct m *rt_enter_if_running(void)
+{
+    struct m *m = m_self();
+    if (unlikely(m == NULL || m->foreign || m->run != sched.run)) /* a thread of the host may come after the end */
+        return rt_enter_try();
+    store_rlx(&m->in_runtime, 1); /* as in rt_enter */
+    fence_compiler();
+    return likely(load_acq(&m->pstate) == M_OWNED) ? m : rt_enter_try(); /* acq: as in rt_enter */
+}
 /* Makes sure of a processor, after something that may have cost it (a stop). Inside the runtime. May wait. */
 void rt_own(struct m *m);
 

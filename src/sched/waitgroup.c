@@ -120,14 +120,9 @@ int weft_waitgroup_go(weft_waitgroup *wg, weft_fn *fn, void *arg)
 {
     if (fn == NULL)
         return -EINVAL;
-    struct m *m = m_self();
-    if (unlikely(m == NULL)) {
-        m = rt_enter_try();
-        if (m == NULL)
-            return -ESRCH;
-    } else {
-        m = rt_enter();
-    }
+    struct m *m = rt_enter_if_running();
+    if (unlikely(m == NULL))
+        return load_acq(&sched.running) != 0 ? -ENOMEM : -ESRCH;
     int r = waitgroup_add_inside(wg, 1);
     if (r == 0) {
         r = sched_spawn_group(fn, arg, NULL, __builtin_return_address(0), 0, wg);

@@ -700,6 +700,41 @@ static __attribute__((noinline)) pid_t vfork_true(void)
     return pid;
 }
 
+/* By a fiber in user code that the end of weft_run waits for: its child has no runtime. */
+static int end_begins, end_forked;
+static void forks_at_the_end(void *arg)
+{
+    (void)arg;
+    ADD(end_begins, 1);
+    usleep(200000); /* in user code: meanwhile the main function has returned */
+    pid_t pid = fork();
+    if (pid == 0) {
+        static weft_waitgroup wg;
+        weft_metric m = { .name = "/sched/gomaxprocs:threads" };
+        weft_mem_stats st = { .size = sizeof st };
+        CHECK(!weft_running());
+        CHECK(weft_go(count, NULL) == -ESRCH && weft_waitgroup_go(&wg, count, NULL) == -ESRCH);
+        CHECK(weft_metrics_read(&m, 1) == -ESRCH && weft_read_mem_stats(&st) == -ESRCH);
+        _exit(0);
+    }
+    expect_status(pid, 0);
+    ADD(end_forked, 1);
+}
+static void end_main(void *arg)
+{
+    (void)arg;
+    weft_lock_os_thread();
+    OK(weft_go(forks_at_the_end, NULL));
+    UNTIL(GET(end_begins) == 1);
+}
+static void at_the_end(void)
+{
+    run_with(2, end_main);
+    CHECK(GET(end_forked) == 1);
+    weft_waitgroup wg = { 0 };
+    CHECK(weft_go(count, NULL) == -ESRCH && weft_waitgroup_go(&wg, count, NULL) == -ESRCH);
+}
+
 static void vforker(void *arg)
 {
     (void)arg;
@@ -731,7 +766,7 @@ int main(int argc, char **argv)
 {
     static const struct host_case cases[] = {
         { "storm", storm }, { "threads", threads }, { "stops", stops }, { "returns", returns }, { "ends", ends }, { "inherits", inherits },
-        { "finalizers", finalizers }, { "call_is_last", call_is_last }, { "another_first", another_first }, { "in_log", in_log }, { "while_starting", while_starting }, { "vfork", vforks },
+        { "finalizers", finalizers }, { "call_is_last", call_is_last }, { "another_first", another_first }, { "in_log", in_log }, { "while_starting", while_starting }, { "at_the_end", at_the_end }, { "vfork", vforks },
     };
     return host_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
