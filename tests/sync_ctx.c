@@ -202,6 +202,7 @@ static void afterwards(void *arg)
     weft_ctx *late = weft_ctx_after(root, count, NULL);
     test_until(__atomic_load_n(&ran, __ATOMIC_ACQUIRE) == 4);
     cr_expect(!weft_ctx_after_stop(late));
+    cr_expect(!weft_ctx_after_stop(NULL) && !weft_ctx_after_stop(weft_ctx_with(NULL, &ran, NULL)), "neither is one");
     weft_ctx *alone = weft_ctx_after(NULL, count, NULL);
     weft_ctx_cancel(alone);
     test_until(__atomic_load_n(&ran, __ATOMIC_ACQUIRE) == 5);

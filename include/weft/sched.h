@@ -28,7 +28,8 @@ typedef struct weft_config {
                                   ...: signal(7)) return EINTR, unless between weft_blocking_begin and _end, where threads are left alone */
     const char *debug;         /* keys as in WEFT_DEBUG ("gctrace=1,gcstress=100"); read after the environment and stronger */
     void (*log)(void *arg, const char *line); /* gets every line the runtime has to say (gctrace, deadlock report, warnings); NULL: stderr.
-                                                 May be called on any thread; must not call weft */
+                                                 May be called on any thread; must not call weft, nor wait for a lock that a
+                                                 handler of pthread_atfork holds during a fork */
     void *log_arg;
     int stop_timeout_ms;       /* how long weft_stop waits for fibers in user code; 0: 1000; negative: for ever */
 } weft_config;

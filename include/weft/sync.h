@@ -158,7 +158,7 @@ WEFT_API weft_ctx *weft_ctx_with(weft_ctx *parent, const void *key, void *value)
 /* One with the parent's values only: for what is to go on when the parent is cancelled. */
 WEFT_API weft_ctx *weft_ctx_detached(weft_ctx *parent);
 /* When parent is cancelled (at once if it is), fn(arg) runs on a fiber of its own; NULL also for fn NULL. _stop: true: it will not run; false: it was started, or stopped
- * already. weft_ctx_cancel of the returned context starts fn. */
+ * already, or c is none of these (NULL). weft_ctx_cancel of the returned context starts fn. */
 WEFT_API weft_ctx *weft_ctx_after(weft_ctx *parent, weft_fn *fn, void *arg);
 WEFT_API bool weft_ctx_after_stop(weft_ctx *c);
 

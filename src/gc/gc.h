@@ -178,7 +178,7 @@ static inline void *gc_weak_get(const weft_weak *w)
 
 /* ---- watches: for who knows an object by a pointer that is no root ----------------------------------------------- */
 
-/* When obj, the start of a live object, is found dead for good, dead_stw(obj) is called in that stop, under the lock of specials. 0, -EEXIST, -ENOMEM. */
+/* When obj, the start of a live object, is found dead for good, dead_stw(obj) is called in that stop; it may not ask for specials. 0, -EEXIST, -ENOMEM. */
 int gc_watch(void *obj, void (*dead_stw)(void *obj));
 bool gc_unwatch(void *obj); /* false: it was not watched */
 

@@ -7,7 +7,7 @@
 
 /* In the order in which the end of a mark treats the kinds of one object: weak handles forget it before its finalizer is queued, and cleanups
  * wait until it is found dead without a finalizer. To add a kind: a line here, what it holds in hold() of special.c, and what becomes
- * of it when the object is dead in dead_object(). */
+ * of it when the object is dead in outlives(). */
 enum special_kind { SPECIAL_WEAK = 1, SPECIAL_FINALIZER, SPECIAL_CLEANUP, SPECIAL_WATCH, SPECIAL_POOL };
 
 struct special {

@@ -247,6 +247,8 @@ int weft_ctx_cancel(weft_ctx *c)
 
 bool weft_ctx_after_stop(weft_ctx *c)
 {
+    if (c == NULL || c->canceller != c)
+        return false;
     rt_enter();
     lock_take(&c->root->lock);
     bool was = c->after != NULL && load_rlx(&c->err) == 0; /* rlx: under the lock */

@@ -35,7 +35,8 @@
 static w_noreturn void not_running(void)
 {
     if (load_acq(&sched.forked) == FORK_NEVER) /* acq: as in fork_child_ready */
-        w_fatal("a weft function was called in the child of a fork that was made while the runtime started or ended, or in a signal handler; such a child can only execute another program or end");
+        w_fatal("a weft function was called in the child of a fork that was made while the runtime started or ended, or in a signal handler; such a "
+                "child can only execute another program or end");
     w_fatal("a weft function was called while the runtime does not run; start it with weft_run or weft_start first");
 }
 

@@ -107,7 +107,9 @@ static void fd_after_fork(struct fd *f)
         uint64_t tag = load_rlx(&f->poll.tag);
         if (f->fd >= 0 && tag != 0 && netpoll_add(&f->poll, f->fd, f->poll.write_watched, tag) != 0)
             store_rlx(&f->poll.tag, 0); /* whoever waits gets no event: the host has closed the number behind our back */
-    } else if (held) {
+    } else if (!held) {
+        f->fd = -1; /* if there was one another thread was closing it: the number may be somebody else's by now */
+    } else {
         if (f->fd >= 0)
             sys_call1(SYS_close, f->fd);
         f->fd = -1;

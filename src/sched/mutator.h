@@ -1,4 +1,4 @@
-/* The program's side of the heap: allocation, collections, the runtime's own fibers (finalizers, cleanups, sweeping). */
+/* The program's side of the heap: allocation, collections, the runtime's own fibers (finalizers, cleanups, sweeping, giving memory back). */
 #ifndef WEFT_SCHED_MUTATOR_H
 #define WEFT_SCHED_MUTATOR_H
 

@@ -466,7 +466,8 @@ int64_t fibers_alive(void)
 static bool strangers(void)
 {
     lock_check_held(&sched.lock);
-    int known = (int)load_acq(&sched.nthreads) + (sched.orphan && !sched.orphan_leaderless ? 1 : 2) + (int)world_helpers(); /* the monitor, the main thread if that is not one of them */
+    int others = sched.orphan && !sched.orphan_leaderless ? 1 : 2; /* the monitor, the main thread if that is not one of ours */
+    int known = (int)load_acq(&sched.nthreads) + others + (int)world_helpers();
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         known += load_acq(&m->dead) == M_ALIVE && m->foreign; /* acq: sees the rest; rel in m_publish_locked */
     int n = os_thread_count();
@@ -547,7 +548,7 @@ static void hosts_go_on(void)
     while ((p = p_idle_get()) != NULL) {
         runnable r = 0;
         while ((r = runq_get_next(p)) != 0 || (r = runq_get(p)) != 0 || (r = globq_get()) != 0)
-            if (!run_is_task(r) && (run_fiber(r)->flags & FIBER_THREAD))
+            if (!run_is_task(r) && (run_fiber(r)->flags & FIBER_THREAD) && load_rlx(&run_fiber(r)->bound->dead) == M_ALIVE) /* rlx: under the lock */
                 break;
         if (r != 0) {
             m_own(run_fiber(r)->bound, p);

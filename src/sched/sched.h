@@ -82,7 +82,7 @@ struct p {
     struct gc_cache gc;
     bool gc_wanted;
     /* counters: the owner writes, anyone reads relaxed */
-    w_u64 fibers_made, fibers_ended; /* ended: rel, that nobody sees a fiber ended that he does not see made; acq in fibers_alive */
+    w_u64 fibers_made, fibers_ended; /* ended: rel, that nobody sees a fiber ended that he does not see made; acq in fibers_count */
     w_u64 handoffs;         /* sysmon writes, too: add_rlx */
     w_u64 blocked_ns;       /* on mutexes and read-write locks */
     /* shared */
@@ -135,7 +135,8 @@ struct m {
     /* [ENTRY]; first, so that the fast path touches one line */
     w_u32 in_runtime;   /* owner writes; takers and the stop handler read */
     w_u32 pstate;
-    w_u32 poll;         /* why to leave slowly. STOP: the stopper, cleared under sched.lock; END: runtime_end; HANDOFF: the monitor, cleared by the owner; fixed: FOREIGN, SEEDED and MIGRATE (debug keys) */
+    w_u32 poll;         /* why to leave slowly. STOP: the stopper, cleared under sched.lock; END: runtime_end; HANDOFF: the monitor, cleared
+                           by the owner; fixed: FOREIGN, SEEDED and MIGRATE (debug keys) */
     uint32_t id;
     struct p *p;        /* valid in OWNED and FENCED */
     struct fiber *cur;  /* the fiber that runs here; NULL in the scheduler and while parked in place. Owner writes; read by others in a stop */

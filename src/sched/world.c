@@ -111,7 +111,8 @@ static void acknowledge(struct m *m, uint32_t stop)
 static void stand_still_once(struct m *m, uint32_t stop)
 {
     acknowledge(m, stop);
-    while (load_seq(&world.gate) == stop) /* acq: sees what the stopper did; rel in world_start. seq: after event was bumped; world_start opens the gate before it looks at event */
+    /* acq: sees what the stopper did; rel in world_start. seq: after event was bumped; world_start opens the gate before it looks at event */
+    while (load_seq(&world.gate) == stop)
         os_futex_wait(&world.gate, stop, -1);
 }
 
@@ -398,7 +399,8 @@ int64_t world_start(void)
     if (load_seq(&world.event) != world.event_before) /* seq: after the gate; who does not show here yet finds it open */
         os_futex_wake(&world.gate, INT_MAX);
     store_rel(&world.owner, 0); /* rel: acq in take_ownership */
-    if (slow != NULL && sched.cfg.log != NULL && reason != WEFT_STOP_FORK) /* a warning is for those who listen; not in a handler of fork, where the host may hold anything */
+    /* A warning is for those who listen; not in a handler of fork, where the host may hold anything. */
+    if (slow != NULL && sched.cfg.log != NULL && reason != WEFT_STOP_FORK)
         sched_logf("weft: stop of the world (%s) took %ld us; thread %d%s was %s", reason_text[reason], (long)(took / 1000), slow->tid,
                    slow->foreign ? " of the host" : "",
                    inside ? "inside the runtime" : "in user code, not scheduled or with the stop signal blocked");
