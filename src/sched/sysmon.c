@@ -205,25 +205,24 @@ static bool stranded(void)
     return load_rlx(&sched.global_len) != 0; /* rlx: hint; looked at again and again */
 }
 
-/* Tries again, as a limit may be one for the moment. */
-static bool rescue(int64_t now, int64_t *since)
+/* Tries again, as a limit may be one for the moment. Time in which we did not look does not count: a process that was stopped in the middle of a wake-up goes on with it. */
+static bool rescue(int64_t now, int64_t *stranded_ns)
 {
     if (!stranded()) {
-        *since = 0;
+        *stranded_ns = 0;
         return false;
     }
-    if (*since == 0)
-        *since = now;
-    if (now - *since > STRANDED_NS)
+    *stranded_ns += w_min(now - load_rlx(&sched.coarse_ns), DELAY_MAX_NS); /* rlx: ours, from the last look */
+    if (*stranded_ns > STRANDED_NS)
         w_fatal("cannot make a thread: fibers can run, and for a second there was no memory or no thread for them; raise the limit of processes (ulimit -u), of "
                 "address space or of memory");
     proc_wake_slow();
     return true;
 }
 
-static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_since)
+static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_ns)
 {
-    bool did = rescue(now, stranded_since);
+    bool did = rescue(now, stranded_ns);
     store_rlx(&sched.coarse_ns, now); /* rlx: for show */
     if (load_rlx(&seed_on) != 0) /* rlx: see seed_on. [SEED]: not by our clock */
         return did;
@@ -254,12 +253,12 @@ static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_since)
     return did;
 }
 
-static bool look(int64_t now, int64_t *polled, int64_t *stranded_since)
+static bool look(int64_t now, int64_t *polled, int64_t *stranded_ns)
 {
     bool did = start_asked();
     if (!lock_try(&sysmon.work)) /* a fork is under way. Not waited for: who forks may wait for a thread that only we can start */
         return did;
-    did |= look_after(now, polled, stranded_since);
+    did |= look_after(now, polled, stranded_ns);
     lock_drop(&sysmon.work);
     return did;
 }
@@ -298,7 +297,7 @@ static void *sysmon_main(void *arg)
 {
     (void)arg;
     pthread_setname_np(pthread_self(), "weft-sysmon");
-    int64_t delay = DELAY_MIN_NS, polled = 0, stranded_since = 0;
+    int64_t delay = DELAY_MIN_NS, polled = 0, stranded_ns = 0;
     unsigned quiet = 0;
     while (load_acq(&sched.ending) == 0) {
         if (delay == DELAY_MAX_NS && all_idle() && !gc_period_over(os_now_ns())) {
@@ -310,7 +309,7 @@ static void *sysmon_main(void *arg)
             os_futex_wait(&sysmon.word, 0, sysmon.trace_ns != 0 ? w_min(delay, sysmon.trace_ns) : delay);
         }
         store_seq(&sysmon.word, 0); /* seq: before the look, or a poke in between would be lost */
-        if (look(os_now_ns(), &polled, &stranded_since)) {
+        if (look(os_now_ns(), &polled, &stranded_ns)) {
             quiet = 0;
             delay = DELAY_MIN_NS;
         } else if (++quiet > 50) {
