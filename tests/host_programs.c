@@ -22,6 +22,13 @@ static void run(const char *program, const char *what)
 #define FORKS .disabled = false
 #endif
 
+/* A sanitizer has no less need of address space, mappings and system calls than the library. */
+#if defined(W_ASAN) || defined(W_TSAN)
+#define UNSANITIZED .disabled = true
+#else
+#define UNSANITIZED .disabled = false
+#endif
+
 #define HOST(program, what, ...) Test(host_programs, program##_##what, ##__VA_ARGS__) { run(#program, #what); }
 
 HOST(fork_child, storm, FORKS)
@@ -40,17 +47,17 @@ HOST(fork_child, vfork, FORKS)
 HOST(foreign, thousand)
 HOST(foreign, bare)
 HOST(foreign, parked)
-HOST(limits, address_space)
-HOST(limits, mmap_refused)
+HOST(limits, address_space, UNSANITIZED)
+HOST(limits, mmap_refused, UNSANITIZED)
 HOST(limits, processes)
 HOST(limits, files)
-HOST(limits, stack)
+HOST(limits, stack, UNSANITIZED)
 HOST(signals, replaced, SIGNALS_AT_ONCE)
 HOST(signals, profiled)
 HOST(signals, faulting)
 HOST(signals, blocked)
-HOST(seccomp, each)
-HOST(seccomp, all)
+HOST(seccomp, each, UNSANITIZED)
+HOST(seccomp, all, UNSANITIZED)
 HOST(cxx, exceptions)
 HOST(cxx, after_stop)
 HOST(cxx, while_running)

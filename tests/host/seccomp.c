@@ -108,14 +108,12 @@ static void run_refused(int which, int error)
 
 static void each(void)
 {
-    for (int i = 0; i < N && !SANITIZED; i++)
+    for (int i = 0; i < N; i++)
         run_refused(i, i % 2 ? EPERM : ENOSYS);
 }
 
 static void all(void)
 {
-    if (SANITIZED)
-        return;
     run_refused(-1, EPERM);
     run_refused(-1, ENOSYS);
 }
