@@ -158,24 +158,11 @@ void main_leaves(void *)
     weft_sleep(5 * WEFT_SECOND);
 }
 
+void run_and_leave(long) { OK(weft_run(main_leaves, nullptr, nullptr)); }
+
 void uncaught()
 {
-    fflush(nullptr);
-    int p[2];
-    CHECK(pipe(p) == 0);
-    pid_t pid = fork();
-    if (pid == 0) {
-        dup2(p[1], 2);
-        OK(weft_run(main_leaves, nullptr, nullptr));
-        _exit(0);
-    }
-    close(p[1]);
-    char said[2000] = "";
-    size_t len = 0;
-    for (ssize_t n; len < sizeof said - 1 && (n = read(p[0], said + len, sizeof said - 1 - len)) > 0;)
-        len += (size_t)n;
-    int status;
-    CHECK(waitpid(pid, &status, 0) == pid);
+    int status = in_child(run_and_leave, 0);
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT && strstr(said, "not caught") != nullptr, "status 0x%x: %s", (unsigned)status, said);
 }
 

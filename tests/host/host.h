@@ -52,6 +52,34 @@ __attribute__((unused)) static void expect_status(pid_t pid, int want)
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == want, "status 0x%x", (unsigned)status);
 }
 
+/* Runs fn(arg) in a child, for at most twenty seconds: its status. What it wrote to stderr is in said. */
+__attribute__((unused)) static char said[4096];
+__attribute__((unused)) static int in_child(void (*fn)(long), long arg)
+{
+    int p[2];
+    fflush(NULL);
+    CHECK(pipe(p) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(20);
+        dup2(p[1], 2);
+        close(p[0]);
+        close(p[1]);
+        fn(arg);
+        _exit(0);
+    }
+    close(p[1]);
+    size_t len = 0;
+    ssize_t n;
+    while ((n = read(p[0], said + len, sizeof said - 1 - len)) > 0)
+        len += (size_t)n;
+    said[len] = 0;
+    close(p[0]);
+    int status;
+    CHECK(waitpid(pid, &status, 0) == pid);
+    return status;
+}
+
 /* ---- work for the heap ------------------------------------------------------------------------------------ */
 
 struct node { struct node *next; size_t number; };

@@ -11,38 +11,11 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
+/* In a child: limits do not rise again. */
 static void limit(int what, rlim_t n)
 {
     struct rlimit r = { n, n };
     CHECK(setrlimit(what, &r) == 0);
-}
-
-/* In a child, as limits do not rise again. Its stderr may be read; returns its status. */
-static char said[4096];
-static int in_child(void (*fn)(long), long arg)
-{
-    int p[2];
-    fflush(NULL);
-    CHECK(pipe(p) == 0);
-    pid_t pid = fork();
-    if (pid == 0) {
-        alarm(20);
-        dup2(p[1], 2);
-        close(p[0]);
-        close(p[1]);
-        fn(arg);
-        _exit(0);
-    }
-    close(p[1]);
-    size_t len = 0;
-    ssize_t n;
-    while ((n = read(p[0], said + len, sizeof said - 1 - len)) > 0)
-        len += (size_t)n;
-    said[len] = 0;
-    close(p[0]);
-    int status;
-    CHECK(waitpid(pid, &status, 0) == pid);
-    return status;
 }
 
 /* It worked, or said in one line of the library's what is missing. */
