@@ -5,17 +5,10 @@
 #include "vm.h"
 
 #include <ctype.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-static struct string *arg_string(struct vm *vm, value v)
-{
-    if (!is(v, T_STRING))
-        vm_bad(vm, "not a string", v);
-    return (struct string *)v;
-}
 static struct vector *arg_vector(struct vm *vm, value v)
 {
     if (!is(v, T_VECTOR))

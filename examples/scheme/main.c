@@ -18,9 +18,8 @@
  * bits and doubles, strings of bytes. define-record-type, hash tables in the manner of SRFI 69; spawn, channels.
  *
  * With -DSCHEME_BOEHM and -lgc the same sources run on Boehm's collector, without fibers: make scheme-boehm. */
-#include "vm.h"
+#include "scheme.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

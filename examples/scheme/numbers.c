@@ -2,9 +2,6 @@
 #include "vm.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 static double to_double(struct vm *vm, value v, const char *who)
 {
@@ -107,7 +104,7 @@ BUILTIN(modulo)
 /* ---- comparing: (< a b c) ------------------------------------------------------------------------------ */
 
 #define COMPARISON(id, who, op)                                                                                              \
-    BUILTIN(id)                                                                      \
+    BUILTIN(id)                                                                                                              \
     {                                                                                                                        \
         bool r = true;                                                                                                       \
         for (int i = 0; i + 1 < n; i++) {                                                                                    \
@@ -227,12 +224,11 @@ BUILTIN(number_to_string)
 BUILTIN(string_to_number)
 {
     value r;
-    if (!is(a[0], T_STRING))
-        vm_bad(vm, "not a string", a[0]);
+    struct string *s = arg_string(vm, a[0]);
     int64_t base = a[1] == V_UNDEF ? 10 : arg_fix(vm, a[1]);
     if (base < 2 || base > 36)
         vm_bad(vm, "no such base", a[1]);
-    return parse_number(vm, ((struct string *)a[0])->b, (int)base, &r) ? r : V_FALSE;
+    return parse_number(vm, s->b, (int)base, &r) ? r : V_FALSE;
 }
 
 /* xorshift64*, one sequence for all fibers, the same in every run. */

@@ -6,7 +6,7 @@
  *
  * A read that waits holds up its own fiber only. What is printed goes into a text first and then to the port in one piece, so no lock is held
  * where an error may be raised, and lines of two fibers do not mix. */
-#include "vm.h"
+#include "scheme.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -340,12 +340,6 @@ static struct port *arg_port(struct vm *vm, value v, bool out)
     if (!is(v, T_PORT) || ((struct port *)v)->out != out)
         vm_bad(vm, out ? "not an output port" : "not an input port", v);
     return (struct port *)v;
-}
-static struct string *arg_string(struct vm *vm, value v)
-{
-    if (!is(v, T_STRING))
-        vm_bad(vm, "not a string", v);
-    return (struct string *)v;
 }
 static void print_to(struct vm *vm, value v, value port, bool write)
 {

@@ -5,7 +5,6 @@
 #include "scheme.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

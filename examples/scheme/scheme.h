@@ -162,7 +162,7 @@ bool parse_number(struct vm *vm, const char *s, int base, value *out);
 
 /* ---- data.c ---------------------------------------------------------------------------------------- */
 
-extern struct types { mem_type pair, flonum, symbol, proto, builtin, error, entry, table, port, cont, channel, box; } types;
+extern struct types { mem_type pair, symbol, proto, error, entry, table, port, cont, box; } types;
 
 void data_init(void);
 static inline value check_memory(struct vm *vm, void *p)
@@ -219,6 +219,13 @@ void port_flush(struct vm *vm, struct port *p);
 void port_close(struct vm *vm, struct port *p);
 
 /* ---- builtins: a table each, ended by a name of NULL ------------------------------------------------- */
+
+static inline struct string *arg_string(struct vm *vm, value v)
+{
+    if (!is(v, T_STRING))
+        vm_bad(vm, "not a string", v);
+    return (struct string *)v;
+}
 
 extern const struct builtin_def builtins_control[], builtins_data[], builtins_numbers[], builtins_ports[], builtins_fibers[];
 extern const char prelude[]; /* what is written in Scheme itself */

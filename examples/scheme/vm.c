@@ -372,7 +372,6 @@ L_UNBOX:
 L_PUSH: *sp++ = a; NEXT;
 L_PUSH_CONST: *sp++ = K(*pc++); NEXT;
 L_PUSH_LOCAL: *sp++ = fp[*pc++]; NEXT;
-L_PUSH_FREE: *sp++ = cl->free[*pc++]; NEXT;
 L_PUSH_BOX: SAVE; *sp++ = box(vm, V_UNDEF); NEXT;
 L_BOX: SAVE; fp[*pc] = box(vm, fp[*pc]); pc++; NEXT;
 L_SET_LOCAL: fp[*pc++] = a; NEXT;

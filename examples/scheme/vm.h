@@ -22,7 +22,7 @@
     X(SELF)        /* a = the closure itself */                                                                              \
     X(GLOBAL)      /* k: a = value of the symbol k */                                                                        \
     X(UNBOX)       /* k: a = what is in the box a; k names it */                                                             \
-    X(PUSH) X(PUSH_CONST) X(PUSH_LOCAL) X(PUSH_FREE)                                                                         \
+    X(PUSH) X(PUSH_CONST) X(PUSH_LOCAL)                                                                                      \
     X(PUSH_BOX)    /* a new box */                                                                                           \
     X(BOX)         /* i: fp[i] goes into a box */                                                                            \
     X(SET_LOCAL)   /* i: fp[i] = a */                                                                                        \
