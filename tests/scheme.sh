@@ -207,6 +207,7 @@ fibers() {
     # A fiber's error is reported and ends the fiber; the program ends with 1.
     check 1 '-e:1: car: not a pair: 5 (#t 7)' -e '(let ((failed (spawn (lambda () (car 5)))) (well (spawn (lambda () 7))))
         (list (eof-object? (channel-receive failed)) (channel-receive well)))'
+    gives '(channel-receive (spawn list))' '()'
     fails '(define c (make-channel)) (channel-close c) (channel-send c 1)' '-e:1: channel-send: the channel is closed: #<channel>'
     got=$("$S" -e '(channel-receive (make-channel))' 2>&1)
     [ $? = 1 ] || wrong="$wrong [deadlock: exit code]"

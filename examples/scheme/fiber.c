@@ -39,7 +39,7 @@ static value make_channel(struct vm *vm, size_t capacity)
 
 BUILTIN(spawn)
 {
-    if (!is(a[0], T_CLOSURE))
+    if (!is(a[0], T_CLOSURE) && !is(a[0], T_BUILTIN))
         vm_bad(vm, "not a procedure", a[0]);
     struct channel *end = (struct channel *)make_channel(vm, 1);
     struct start *s = (struct start *)check_memory(vm, mem_new(MEM_TYPE(struct start, thunk, end)));
