@@ -244,10 +244,6 @@ static void under_stress(void *arg)
 
 Test(chan_gc, elements_live_when_every_seventh_allocation_collects)
 {
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.debug = "gcstress=7,gcpoison=1";
-    for (int procs = 1; procs <= 2; procs++) {
-        cfg.maxprocs = procs;
-        test_run_config(&cfg, under_stress, NULL);
-    }
+    for (int procs = 1; procs <= 2; procs++)
+        test_run_debug(procs, "gcstress=7,gcpoison=1", under_stress, NULL);
 }

@@ -277,8 +277,5 @@ Test(chan_power, series_come_out_right)
 
 Test(chan_power, also_while_everything_else_is_collected)
 {
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.maxprocs = 2;
-    cfg.debug = test_is_slow() ? "gcstress=200" : "gcstress=20";
-    test_run_config(&cfg, series_of_all_kinds, NULL);
+    test_run_debug(2, test_is_slow() ? "gcstress=200" : "gcstress=20", series_of_all_kinds, NULL);
 }

@@ -39,8 +39,5 @@ static void ask_and_allocate(void *arg)
 
 Test(gc_shared, neighbours_of_objects_being_made_can_be_asked_for)
 {
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.maxprocs = 2;
-    cfg.debug = "gcpoison=1";
-    test_run_config(&cfg, ask_and_allocate, NULL);
+    test_run_debug(2, "gcpoison=1", ask_and_allocate, NULL);
 }

@@ -152,12 +152,8 @@ static void storm(void *arg)
 Test(heap_modules, storm_of_loading_during_collections, SIGNALS_AT_ONCE) /* of threads that wait for the loader's lock */
 {
     copies_make();
-    for (int procs = 1; procs <= 4; procs *= 2) {
-        weft_config cfg = WEFT_CONFIG_INIT;
-        cfg.maxprocs = procs;
-        cfg.debug = "gcpoison=1";
-        test_run_config(&cfg, storm, NULL);
-    }
+    for (int procs = 1; procs <= 4; procs *= 2)
+        test_run_debug(procs, "gcpoison=1", storm, NULL);
     copies_remove();
 }
 

@@ -59,10 +59,7 @@ static void all_come_back(void *arg)
 }
 Test(heap_pool, what_was_put_comes_out_once)
 {
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.maxprocs = 1;
-    cfg.debug = "gcstress=0"; /* whatever the environment says: a collection may take them */
-    test_run_config(&cfg, all_come_back, NULL);
+    test_run_debug(1, "gcstress=0", all_come_back, NULL); /* a collection may take them */
 }
 
 /* ---- collections ------------------------------------------------------------------------------------------------------------ */
@@ -107,12 +104,8 @@ static void collections(void *arg)
 }
 Test(heap_pool, two_collections_empty_it)
 {
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.debug = "gcstress=0";
-    for (int procs = 1; procs <= 4; procs *= 2) {
-        cfg.maxprocs = procs;
-        test_run_config(&cfg, collections, NULL);
-    }
+    for (int procs = 1; procs <= 4; procs *= 2)
+        test_run_debug(procs, "gcstress=0", collections, NULL);
 }
 
 static __attribute__((noinline)) void drop_pools(struct track *t)

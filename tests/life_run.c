@@ -532,9 +532,7 @@ static void run_defer_roots(void *arg)
 
 Test(life_run, the_argument_of_a_deferred_call_is_a_root)
 {
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.debug = "gcpoison=1";
-    test_run_config(&cfg, run_defer_roots, NULL);
+    test_run_debug(0, "gcpoison=1", run_defer_roots, NULL);
     cr_expect_eq(steps, 100);
 }
 

@@ -8,13 +8,7 @@
 
 static weft_waitgroup wg;
 
-static void run_exactly(int procs, weft_fn *fn)
-{
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.maxprocs = procs;
-    cfg.debug = "gcstress=0";
-    test_run_config(&cfg, fn, NULL);
-}
+static void run_exactly(int procs, weft_fn *fn) { test_run_debug(procs, "gcstress=0", fn, NULL); }
 
 static uint64_t fibers(void) { return metric_u64("/sched/goroutines:goroutines"); }
 

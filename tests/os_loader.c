@@ -87,7 +87,5 @@ static void a_number_of_another_size(void *arg)
 
 Test(os_loader, thread_keeps_block_of_a_module_that_is_gone)
 {
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.debug = "gcpoison=1";
-    test_run_config(&cfg, a_number_of_another_size, NULL);
+    test_run_debug(0, "gcpoison=1", a_number_of_another_size, NULL);
 }

@@ -20,10 +20,7 @@ static void read_procs(void *arg) { *(int *)arg = weft_maxprocs(0); }
 static int procs(const char *debug, int asked)
 {
     int n = -1;
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.debug = debug;
-    cfg.maxprocs = asked;
-    test_run_config(&cfg, read_procs, &n);
+    test_run_debug(asked, debug, read_procs, &n);
     return n;
 }
 
@@ -124,18 +121,13 @@ static void run_follows(void *arg)
     cr_expect_eq(weft_num_fibers(), 1);
 }
 
-static void run_config(const char *debug, weft_fn *fn)
-{
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.debug = debug;
-    test_run_config(&cfg, fn, NULL);
-}
+static void run_debug(const char *debug, weft_fn *fn) { test_run_debug(0, debug, fn, NULL); }
 
 Test(sched_maxprocs, changes_of_the_quota_are_followed)
 {
     int fds = test_fds();
     v2("300000 100000\n");
-    run_config("cpus=8", run_follows);
+    run_debug("cpus=8", run_follows);
     cr_expect_eq(test_fds(), fds);
 }
 
@@ -154,7 +146,7 @@ static void run_follows_affinity(void *arg)
     test_until(weft_maxprocs(0) == before);
 }
 
-Test(sched_maxprocs, changes_of_the_mask_are_followed) { run_config(NULL, run_follows_affinity); }
+Test(sched_maxprocs, changes_of_the_mask_are_followed) { run_debug(NULL, run_follows_affinity); }
 
 /* As the monitor does it, but that it is not inside the runtime. */
 static void look(int64_t now_ns)
@@ -203,7 +195,7 @@ static void run_custom(void *arg)
 Test(sched_maxprocs, a_number_that_is_asked_for_stays_until_the_default_is)
 {
     v2("300000 100000\n");
-    run_config("cpus=8", run_custom);
+    run_debug("cpus=8", run_custom);
 }
 
 static void run_start_custom(void *arg)
@@ -220,7 +212,7 @@ Test(sched_maxprocs, the_variable_is_not_followed_and_can_be_left)
 {
     v2("300000 100000\n");
     setenv("WEFT_MAXPROCS", "4", 1);
-    run_config("cpus=8", run_start_custom);
+    run_debug("cpus=8", run_start_custom);
 }
 
 static void run_not_followed(void *arg)
@@ -234,7 +226,7 @@ static void run_not_followed(void *arg)
 Test(sched_maxprocs, following_can_be_switched_off)
 {
     v2("300000 100000\n");
-    run_config("cpus=8,updatemaxprocs=0", run_not_followed);
+    run_debug("cpus=8,updatemaxprocs=0", run_not_followed);
 }
 
 /* Once a second, however often the monitor asks. */
@@ -258,7 +250,7 @@ static void run_rate(void *arg)
 Test(sched_maxprocs, files_are_read_once_a_second_at_most)
 {
     v2("300000 100000\n");
-    run_config("cpus=8", run_rate);
+    run_debug("cpus=8", run_rate);
 }
 
 /* Asked for at the same time as a change is followed: what was asked for remains. */
@@ -298,7 +290,7 @@ static void run_race(void *arg)
 Test(sched_maxprocs, what_is_asked_for_meanwhile_remains)
 {
     v2("300000 100000\n");
-    run_config("cpus=8", run_race);
+    run_debug("cpus=8", run_race);
 }
 
 /* With a seed there is one processor, whatever is asked. */
@@ -314,7 +306,7 @@ static void run_seeded(void *arg)
 Test(sched_maxprocs, a_seed_keeps_it_at_one)
 {
     v2("300000 100000\n");
-    run_config("cpus=8,schedseed=7", run_seeded);
+    run_debug("cpus=8,schedseed=7", run_seeded);
 }
 
 /* ---- throttling, and a real group ------------------------------------------------------------------------------- */
@@ -331,7 +323,7 @@ Test(sched_maxprocs, throttled_periods_can_be_read)
 {
     v2("300000 100000\n");
     put("/sys/fs/cgroup/app.slice/one/cpu.stat", "nr_periods 50\nnr_throttled 7\nthrottled_usec 123456\n");
-    run_config(NULL, run_throttled);
+    run_debug(NULL, run_throttled);
 }
 
 static int spun_enough;
@@ -365,7 +357,7 @@ static void in_group(void *arg)
     (void)arg;
     maxprocs_root = "";
     real_enter("250000");
-    run_config("cpus=8", run_in_group);
+    run_debug("cpus=8", run_in_group);
 }
 
 Test(sched_maxprocs, a_real_group)

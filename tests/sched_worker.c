@@ -20,8 +20,6 @@ static void collect_and_start(void *arg)
 
 Test(sched_worker, a_worker_parks_and_the_next_fiber_needs_a_stack)
 {
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.debug = "gcstress=50";
-    for (cfg.maxprocs = 1; cfg.maxprocs <= 4; cfg.maxprocs *= 4)
-        test_run_config(&cfg, collect_and_start, NULL);
+    for (int procs = 1; procs <= 4; procs *= 4)
+        test_run_debug(procs, "gcstress=50", collect_and_start, NULL);
 }

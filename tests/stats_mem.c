@@ -104,13 +104,7 @@ Test(stats_mem, arguments)
 }
 
 /* Whatever the environment says, no collection but those that the test counts. */
-static void run_exactly(int procs, weft_fn *fn)
-{
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.maxprocs = procs;
-    cfg.debug = "gcstress=0";
-    test_run_config(&cfg, fn, NULL);
-}
+static void run_exactly(int procs, weft_fn *fn) { test_run_debug(procs, "gcstress=0", fn, NULL); }
 
 /* ---- a busy program -------------------------------------------------------------------------------------------------------- */
 

@@ -118,13 +118,7 @@ Test(sync_foreign, fibers_and_threads_of_the_host)
         test_run_procs(procs, main_fiber, NULL);
 }
 
-static void joined_by_a_fiber(const char *debug)
-{
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.maxprocs = 2;
-    cfg.debug = debug;
-    test_run_config(&cfg, main_fiber, NULL);
-}
+static void joined_by_a_fiber(const char *debug) { test_run_debug(2, debug, main_fiber, NULL); }
 
 Test(sync_foreign, while_everything_is_collected) { joined_by_a_fiber("gcstress=50"); }
 Test(sync_foreign, while_fibers_change_threads) { joined_by_a_fiber("migrate=1"); }

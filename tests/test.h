@@ -25,9 +25,10 @@
 #endif
 
 /* Runs fn(arg) under weft_run and fails the test unless that returns 0. The config is one with n processors (0: the
- * default), or cfg. */
+ * default), one with debug keys as well, which hold whatever the environment says, or cfg. */
 void test_run(weft_fn *fn, void *arg);
 void test_run_procs(int n, weft_fn *fn, void *arg);
+void test_run_debug(int n, const char *debug, weft_fn *fn, void *arg);
 void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg);
 
 /* Waits, yielding or sleeping a little each time, until cond holds; the test fails after ten seconds. */

@@ -7,11 +7,17 @@ void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg)
     cr_assert_eq(err, 0, "weft_run: %d (%s)", err, weft_strerror(err));
 }
 
-void test_run_procs(int n, weft_fn *fn, void *arg)
+void test_run_debug(int n, const char *debug, weft_fn *fn, void *arg)
 {
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.maxprocs = n;
+    cfg.debug = debug;
     test_run_config(&cfg, fn, arg);
+}
+
+void test_run_procs(int n, weft_fn *fn, void *arg)
+{
+    test_run_debug(n, NULL, fn, arg);
 }
 
 void test_run(weft_fn *fn, void *arg)
