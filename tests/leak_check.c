@@ -1,5 +1,5 @@
 /* weft_leak_check: what it counts as leaked, what not, what it writes, and that it fails rather than be blind. */
-#include "test.h"
+#include "waiting.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -192,7 +192,7 @@ LEAK_TEST(the_runtime_and_threads_of_the_host_do_not_count)
     weft_gc();
     weft_maxprocs(2);
     cr_assert_eq(pthread_create(&t, NULL, attached, gate), 0);
-    weft_sleep(WEFT_MILLISECOND);
+    test_until(receivers(gate) == 1);
     cr_expect_eq(end(c, 0), 0, "%s", text);
     weft_chan_close(gate);
     gate = weft_chan_make(0, 0);
