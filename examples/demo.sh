@@ -33,8 +33,8 @@ for source in examples/bugs/[0-9]*.c; do
     [ -s "$TMP/out" ] || echo "$program did not run"
 done
 line
-printf '%-4s %-40s %-30s %-30s %s\n' bug what before after fix
-awk -F '\t' '{ printf "%-4s %-40s %-30s %-30s %s\n", $1, $2, $3, $4, $5 }' "$BUG_TABLE"
+printf '%-4s %-40s %-30s %-31s %s\n' bug what before after fix
+awk -F '\t' '{ printf "%-4s %-40s %-30s %-31s %s\n", $1, $2, $3, $4, $5 }' "$BUG_TABLE"
 line
 
 # ---- the server ------------------------------------------------------------------------------------------
