@@ -94,11 +94,11 @@ void exceptions()
 
 // ---- destructors -------------------------------------------------------------------------------------------------
 
-bool expect_running, expect_said;
+bool expect_running, check_at_exit;
 struct at_exit {
     ~at_exit()
     {
-        if (!expect_said)
+        if (!check_at_exit)
             return;
         CHECK(weft_running() == expect_running);
         if (weft_running()) {
@@ -130,7 +130,7 @@ void some(void *) { work(5); }
 void destructors_after_stop()
 {
     OK(weft_run(some, nullptr, nullptr));
-    expect_said = true;
+    check_at_exit = true;
     puts("ok");
     exit(0);
 }
@@ -144,7 +144,7 @@ void destructors_while_running()
     weft_gc();
     for (auto &one : t)
         pthread_join(one, nullptr);
-    expect_said = expect_running = true;
+    check_at_exit = expect_running = true;
     puts("ok");
     exit(0);
 }
