@@ -22,7 +22,8 @@ static void run(const char *program, const char *what)
 #define FORKS .disabled = false
 #endif
 
-/* A sanitizer has no less need of address space, mappings and system calls than the library. */
+/* A sanitizer has no less need of address space, mappings and system calls than the library; and a fork while another thread is inside AddressSanitizer's malloc leaves
+ * the child with a lock that nobody holds. */
 #if defined(W_ASAN) || defined(W_TSAN)
 #define UNSANITIZED .disabled = true
 #else
@@ -41,8 +42,8 @@ HOST(fork_child, finalizers, FORKS)
 HOST(fork_child, call_is_last, FORKS)
 HOST(fork_child, another_first, FORKS)
 HOST(fork_child, in_log)
-HOST(fork_child, while_starting, FORKS)
-HOST(fork_child, at_the_end, FORKS)
+HOST(fork_child, while_starting, UNSANITIZED)
+HOST(fork_child, at_the_end, UNSANITIZED)
 HOST(fork_child, vfork, FORKS)
 HOST(foreign, thousand)
 HOST(foreign, bare)
