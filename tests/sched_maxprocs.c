@@ -1,6 +1,7 @@
 /* The default number of processors: from CPUs and quota, followed as they change, until a number is asked for. Runs in control groups that are made
  * of files, on machines of as many CPUs as a debug key says, and in a real group where one can be made. */
 #include "cgroup_test.h"
+#include "metrics_test.h"
 #include "sched/maxprocs.h"
 #include <sched.h>
 #include <sys/syscall.h>
@@ -15,6 +16,9 @@ static void make(void)
 TestSuite(sched_maxprocs, .init = make, .fini = remove_root);
 
 static void read_procs(void *arg) { *(int *)arg = weft_maxprocs(0); }
+
+/* What is asked for is asked for here. */
+static __attribute__((constructor)) void nothing_is_asked(void) { unsetenv("WEFT_MAXPROCS"); }
 
 /* What a start gives. */
 static int procs(const char *debug, int asked)
@@ -317,6 +321,8 @@ static void run_throttled(void *arg)
     (void)arg;
     cr_expect(maxprocs_throttled(&t));
     cr_expect_eq(t.throttled, 7);
+    cr_expect_eq(metric_u64("/weft/cpu/throttled/periods:periods"), 7);
+    cr_expect_float_eq(metric_f64("/weft/cpu/throttled/time:cpu-seconds"), 0.123456, 1e-9);
 }
 
 Test(sched_maxprocs, throttled_periods_can_be_read)

@@ -12,6 +12,7 @@
 #include "gc/stats.h"
 #include "sched/fd.h"
 #include "sched/machine.h"
+#include "sched/maxprocs.h"
 #include "sched/mutator.h"
 #include "sched/sched.h"
 #include "sched/world.h"
@@ -32,6 +33,7 @@ enum {
     STATES = 64,  /* what fibers are doing; brings FIBERS */
     REST = 128,   /* what is at hand */
     OBJECTS = 256, /* their numbers, by size; brings BYTES */
+    GROUP = 512,  /* of the process: reads a file */
 };
 
 struct snapshot {
@@ -48,6 +50,7 @@ struct snapshot {
     struct { uint64_t queued, executed; } calls[GC_CALLS]; /* finalizers and cleanups */
     struct { uint64_t made, alive; } fibers;
     struct { uint64_t not_in, runnable, running, waiting; } states;
+    struct { uint64_t throttled; double seconds; } group;
     struct {
         uint64_t capped, procs, stack_bytes, threads, threads_made, threads_ended, handoffs, descriptors, waiting, off[OFF_PURPOSES];
         double blocked, lock_waited;
@@ -194,6 +197,10 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
       "Threads of the runtime: those that run fibers, the monitor, helpers of the collector. The host's own are not counted.") \
     X("/sync/mutex/wait/total:seconds", F64, true, REST, AT(rest.blocked), \
       "How long fibers were blocked on mutexes and read-write locks, and threads on the runtime's own locks, all together.") \
+    X("/weft/cpu/throttled/periods:periods", U64, true, GROUP, AT(group.throttled), \
+      "Periods in which the process's control group had used up its CPU quota (cpu.stat), since the group was made. 0: none, or no group.") \
+    X("/weft/cpu/throttled/time:cpu-seconds", F64, true, GROUP, AT(group.seconds), \
+      "For how long the threads of the process's control group stood still because its CPU quota was used up, since the group was made.") \
     X("/weft/gc/scanned/stacks:bytes", U64, true, CYCLES, AT(cycles.stack_bytes), \
       "Bytes of stacks scanned by all cycles.") \
     X("/weft/io/descriptors:descriptors", U64, false, REST, AT(rest.descriptors), \
@@ -431,6 +438,15 @@ static void collect_rest(struct snapshot *s)
     }
 }
 
+static void collect_group(struct snapshot *s)
+{
+    struct cgroup_throttled t = { 0, 0, 0 };
+    if (!maxprocs_throttled(&t))
+        t = (struct cgroup_throttled){ 0, 0, 0 };
+    s->group.throttled = t.throttled;
+    s->group.seconds = seconds((int64_t)t.throttled_ns);
+}
+
 static void collect(struct snapshot *s, unsigned needs)
 {
     s->zero = 0;
@@ -448,6 +464,8 @@ static void collect(struct snapshot *s, unsigned needs)
         collect_states(s);
     if (needs & REST)
         collect_rest(s);
+    if (needs & GROUP)
+        collect_group(s);
 }
 
 /* ---- histograms ---------------------------------------------------------------------------------------------- */

@@ -325,8 +325,10 @@ static void *sysmon_main(void *arg)
 
 int sysmon_start(void)
 {
+    char *line = sysmon.line; /* in the child of a fork it is there */
     memset(&sysmon, 0, sizeof sysmon);
-    if (sched.cfg.schedtrace != 0 && (sysmon.line = off_alloc(OFF_SCHED, LINE_BYTES)) == NULL)
+    sysmon.line = line;
+    if (sched.cfg.schedtrace != 0 && line == NULL && (sysmon.line = off_alloc(OFF_SCHED, LINE_BYTES)) == NULL)
         return -ENOMEM;
     sysmon.trace_ns = sched.cfg.schedtrace * 1000000;
     sysmon.traced_ns = os_now_ns();
