@@ -184,6 +184,9 @@ Test(heap_limit, all_is_given_back_on_request)
 }
 #endif
 
+/* With gcpoison what was freed stays, as evidence. */
+#define BACKGROUND "gcstress=0,gcpoison=0"
+
 /* After a peak, as the program goes on at its usual size. */
 static void background(void *arg)
 {
@@ -201,8 +204,8 @@ static void background(void *arg)
 Test(heap_limit, in_the_background_after_a_peak)
 {
     for (int procs = 1; procs <= 2; procs++) {
-        run(procs, "gcstress=0", background, NULL);
-        run(procs, "gcstress=0,madvdontneed=0", background, NULL);
+        run(procs, BACKGROUND, background, NULL);
+        run(procs, BACKGROUND ",madvdontneed=0", background, NULL);
     }
 }
 
@@ -228,7 +231,7 @@ static void background_in_child(void *arg)
 
 Test(heap_limit, in_the_background_of_a_child)
 {
-    run(2, "gcstress=0", background_in_child, NULL);
+    run(2, BACKGROUND, background_in_child, NULL);
 }
 
 /* ---- stacks -------------------------------------------------------------------------------------------------------------------- */
