@@ -74,16 +74,14 @@ Test(gc_alloc, too_large_is_null_and_the_heap_lives_on)
     cr_assert_null(th_alloc((size_t)1 << 46, SHAPE_CONS));
     cr_assert_null(th_alloc(65u << 20, SHAPE_NOSCAN));
     gc_set_percent(-1);
-    void **volatile list = NULL; /* fill it to the brim with live objects */
+    static void *held[1000]; /* fill it to the brim with live objects; no list, of which a stale word would keep the rest */
     int n = 0;
-    for (void **p; (p = th_alloc(100000, SHAPE_CONS)) != NULL; n++) {
-        *p = list;
-        list = p;
-    }
+    for (void *p; n < 1000 && (p = th_alloc(100000, SHAPE_CONS)) != NULL; n++)
+        held[n] = p;
     cr_assert(n > 500 && n < 700, "%d", n);
     while (th_alloc(16, SHAPE_NOSCAN) != NULL)
         ;
-    list = NULL;
+    memset(held, 0, sizeof held);
     test_wipe_stack();
     th_collect(GC_WHY_NOMEM);
     cr_assert_not_null(th_alloc(100000, SHAPE_CONS));
