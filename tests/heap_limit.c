@@ -302,7 +302,7 @@ static void idle(void *arg)
     weft_set_gc_percent(-1);
     from = stats()->num_gc;
     weft_sleep(50 * WEFT_MILLISECOND);
-    cr_assert(stats()->num_gc <= from + 1, "one was under way perhaps");
+    cr_assert(stats()->num_gc <= from + 2, "one was under way perhaps, and one asked for already; else there were fifty");
 }
 
 Test(heap_limit, an_idle_program_is_collected_from_time_to_time)
