@@ -55,6 +55,17 @@ void *os_vm_reserve(size_t bytes, size_t align)
     return at;
 }
 
+/* By libc's call, which sanitizers know. */
+void *os_vm_map_stack(size_t bytes)
+{
+    if (fail_now(FAIL_MEM))
+        return NULL;
+    int saved = errno;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    errno = saved;
+    return p != MAP_FAILED ? p : NULL;
+}
+
 int os_vm_commit(void *p, size_t bytes)
 {
     return fail_now(FAIL_MEM) ? -ENOMEM : (int)sys_call3(SYS_mprotect, p, bytes, PROT_READ | PROT_WRITE);

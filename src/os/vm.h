@@ -15,6 +15,8 @@ int os_vm_commit(void *p, size_t bytes);
 /* Gives the memory back; the range stays usable. now: it reads as zero at once; otherwise the kernel takes the memory when it needs some, and
  * the old bytes may be read until then. */
 int os_vm_release(void *p, size_t bytes, bool now);
+/* Memory for a stack: usable, and taken when it is touched. */
+void *os_vm_map_stack(size_t bytes);
 /* Unmaps, address space and all. */
 void os_vm_free(void *p, size_t bytes);
 /* Hints: memory touched from now on comes in huge pages; and what is there already is moved to huge pages. */

@@ -32,6 +32,7 @@
 #include "base/offheap.h"
 #include "base/syscall.h"
 #include "os/clock.h"
+#include "os/vm.h"
 #include "os/futex.h"
 #include "prof/symbols.h"
 #include "prof/unwind.h"
@@ -807,17 +808,11 @@ static void *helper_main(void *arg)
     return NULL;
 }
 
-static void *helper_stack(void)
-{
-    return fail_now(FAIL_MEM) ? MAP_FAILED
-                              : mmap(NULL, HELPER_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-}
-
 /* fn(d) on a thread of its own, whose stack is ours, since libc keeps the stacks that it makes. */
 static int helper_run(void (*fn)(struct dump *), struct dump *d)
 {
-    void *stack = helper_stack();
-    if (stack == MAP_FAILED)
+    void *stack = os_vm_map_stack(HELPER_STACK_BYTES);
+    if (stack == NULL)
         return -ENOMEM;
     struct job j = { fn, d };
     pthread_attr_t attr;
@@ -1022,8 +1017,8 @@ bool dump_describe_pc(const void *pc, char *buf, size_t n)
 {
     int fd[2], saved = errno;
     size_t len = 0;
-    char *stack = helper_stack();
-    if (stack == MAP_FAILED)
+    char *stack = os_vm_map_stack(HELPER_STACK_BYTES);
+    if (stack == NULL)
         return false;
     if (!fail_now(FAIL_FD) && pipe2(fd, O_CLOEXEC) == 0) {
         struct describe a = { pc, fd[1] };

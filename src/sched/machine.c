@@ -21,6 +21,7 @@
 #include "sched/sanitize.h"
 #include "base/fail.h"
 #include "os/futex.h"
+#include "os/vm.h"
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
@@ -399,8 +400,8 @@ void m_thread_setup(struct m *m)
         find_stack(m);
     stack_t old;
     if (sigaltstack(NULL, &old) == 0 && (old.ss_flags & SS_DISABLE)) {
-        void *mem = fail_now(FAIL_MEM) ? MAP_FAILED : mmap(NULL, ALTSTACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (mem != MAP_FAILED) {
+        void *mem = os_vm_map_stack(ALTSTACK_BYTES);
+        if (mem != NULL) {
             stack_t ss = { .ss_sp = mem, .ss_size = ALTSTACK_BYTES };
             sigaltstack(&ss, NULL);
             m->altstack = mem;

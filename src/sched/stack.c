@@ -17,7 +17,6 @@
  * Pages are small ones on purpose (MADV_NOHUGEPAGE): a huge page would make every parked fiber cost what its neighbours could use. */
 #include "sched/stack.h"
 #include "sched/sanitize.h"
-#include "base/fail.h"
 #include "os/vm.h"
 #include <errno.h>
 #include <string.h>
@@ -112,11 +111,6 @@ void stack_end(void)
     store_rlx(&stacks.narenas, 0); /* rlx: nobody else runs any more */
 }
 
-static void *arena_map(size_t bytes)
-{
-    return fail_now(FAIL_MEM) ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-}
-
 static struct arena *arena_new(unsigned log2)
 {
     uint32_t n = load_rlx(&stacks.narenas); /* rlx: only grows under the lock, which we hold */
@@ -126,12 +120,12 @@ static struct arena *arena_new(unsigned log2)
     if (a == NULL)
         return NULL;
     size_t slot = (size_t)1 << log2, bytes = w_max(slot, (size_t)ARENA_BYTES);
-    void *base = arena_map(bytes);
-    if (base == MAP_FAILED) {
+    void *base = os_vm_map_stack(bytes);
+    if (base == NULL) {
         bytes = slot;
-        base = arena_map(bytes);
+        base = os_vm_map_stack(bytes);
     }
-    if (base == MAP_FAILED) {
+    if (base == NULL) {
         off_free(OFF_SCHED, a);
         return NULL;
     }
