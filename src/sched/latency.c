@@ -59,7 +59,6 @@ void latency_count(struct p *p, uint64_t stamp)
 void latency_blocked(int64_t since_ns)
 {
     struct p *p = m_self()->p;
-    int64_t now = unlikely(load_rlx(&seed_on) != 0) ? seed_peek_ns() : os_now_ns(); /* rlx: see seed_on */
     if (p != NULL)
-        store_rlx(&p->blocked_ns, load_rlx(&p->blocked_ns) + (uint64_t)(now - since_ns)); /* rlx: counter, one writer */
+        store_rlx(&p->blocked_ns, load_rlx(&p->blocked_ns) + (uint64_t)(sched_peek_ns() - since_ns)); /* rlx: counter, one writer */
 }

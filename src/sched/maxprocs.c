@@ -86,30 +86,32 @@ void maxprocs_look(int64_t now_ns)
 
 /* ---- the public side -------------------------------------------------------------------------------------- */
 
+/* c NULL: no change. Returns the number there was. With a seed it stays, and the monitor must not follow either. */
+static int resize(const struct change *c)
+{
+    uint32_t old = nprocs();
+    if (c != NULL && load_rlx(&seed_on) == 0) { /* rlx: see seed_on */
+        store_rlx(&follow.custom, !c->follows); /* rlx: see above */
+        if (c->n != old)
+            sched_on_big_stack(change, (void *)(uintptr_t)c);
+    }
+    return (int)old;
+}
+
 int weft_maxprocs(int n)
 {
     rt_enter();
-    uint32_t old = nprocs();
-    if (n >= 1 && load_rlx(&seed_on) == 0) { /* rlx: see seed_on */
-        struct change c = { (uint32_t)w_min(n, MAX_PROCS), false };
-        store_rlx(&follow.custom, 1); /* rlx: see above */
-        if (c.n != old)
-            sched_on_big_stack(change, &c);
-    }
+    struct change c = { (uint32_t)w_min(n, MAX_PROCS), false };
+    int old = resize(n >= 1 ? &c : NULL);
     rt_leave(m_self());
-    return (int)old;
+    return old;
 }
 
 int weft_maxprocs_default(void)
 {
     rt_enter();
-    uint32_t old = nprocs();
     struct change c = { wanted(), true };
-    if (load_rlx(&seed_on) == 0) { /* rlx: see seed_on. With a seed the monitor must not follow either */
-        store_rlx(&follow.custom, 0); /* rlx: see above */
-        if (c.n != old)
-            sched_on_big_stack(change, &c);
-    }
+    int old = resize(&c);
     rt_leave(m_self());
-    return (int)old;
+    return old;
 }

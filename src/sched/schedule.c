@@ -16,9 +16,6 @@
 #include "sched/world.h"
 #include "os/clock.h"
 
-/* [SEED]: how often the scheduler looks is no choice, so the clock does not move by it. */
-static inline int64_t clock_ns(void) { return unlikely(load_rlx(&seed_on) != 0) ? seed_peek_ns() : os_now_ns(); } /* rlx: see seed_on */
-
 static void spinning_begin(struct m *m)
 {
     m->spinning = true;
@@ -112,7 +109,7 @@ static runnable steal(struct m *m, int64_t *now)
                 int64_t when = load_rlx(&v->timers.next_ns); /* rlx: hint, checked under the lock */
                 if (when != INT64_MAX) {
                     if (*now == 0)
-                        *now = clock_ns();
+                        *now = sched_peek_ns();
                     if (when <= *now)
                         timers_run(v, *now);
                 }
@@ -162,7 +159,7 @@ static bool poll_asleep(struct m *m)
     if (when != INT64_MAX) {
         store_seq(&sched.poll_until_ns, w_max(when, (int64_t)1)); /* seq: as above */
         when = w_min(when, timers_next());
-        delay = w_max(when - clock_ns(), (int64_t)0);
+        delay = w_max(when - sched_peek_ns(), (int64_t)0);
     }
     /* What we were to wait for may have gone before others could see us here, see m_sleep_inactive. */
     if (load_seq(&sched.ending) != 0 || load_seq(&sched.stopping) != 0 || (when == INT64_MAX && netpoll_waiters() == 0))
@@ -259,7 +256,7 @@ runnable schedule_next(struct m *m)
         struct p *p = m->p;
         int64_t now = 0;
         if (load_rlx(&p->timers.next_ns) != INT64_MAX) { /* rlx: hint, checked under the lock */
-            now = clock_ns();
+            now = sched_peek_ns();
             timers_run(p, now);
         }
         runnable r = unlikely(load_rlx(&seed_on) != 0) ? seed_pick(m) : 0; /* rlx: see seed_on */

@@ -17,4 +17,7 @@ bool seed_alone(void);              /* the caller, without a processor, is the o
 void seed_waited(int64_t until_ns, int64_t waited_ns); /* the caller has waited for a timer, so long, or without waiting till then */
 uint32_t seed_tie(void);            /* rank among timers of the same time. Under the lock of their heap */
 
+/* The time for the runtime's own use, also while it is off: how often the scheduler looks is no choice, so the clock does not move by it. */
+static inline int64_t sched_peek_ns(void) { return unlikely(load_rlx(&seed_on) != 0) ? seed_peek_ns() : os_now_ns(); } /* rlx: see seed_on */
+
 #endif
