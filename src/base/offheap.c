@@ -286,6 +286,14 @@ void off_release(void)
     }
 }
 
+uint64_t off_in_use_bytes(void)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < OFF_PURPOSES; i++)
+        n += load_rlx(&purposes[i].in_use_bytes); /* rlx: as below */
+    return n;
+}
+
 void off_stats(enum off_purpose why, struct off_stats *out)
 {
     out->in_use_bytes = load_rlx(&purposes[why].in_use_bytes); /* rlx: counters; the two need not be of one moment */

@@ -33,6 +33,7 @@ void off_release(void);
 
 struct off_stats { uint64_t in_use_bytes, mapped_bytes; };
 void off_stats(enum off_purpose why, struct off_stats *out);       /* counters kept by us; no lock */
+uint64_t off_in_use_bytes(void);                                   /* of all purposes */
 const char *off_name(enum off_purpose why);
 
 #endif

@@ -31,15 +31,6 @@ int gc_cache_init(struct gc_cache *c)
     return 0;
 }
 
-/* [COUNT] Around changes of counts and runs; not in stops. */
-static inline void count_begin(struct gc_cache *c)
-{
-    store_rlx(&c->priv->seq, load_rlx(&c->priv->seq) + 1); /* rlx: one writer; before what follows by the fence */
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-}
-
-static inline void count_end(struct gc_cache *c) { store_rel(&c->priv->seq, load_rlx(&c->priv->seq) + 1); } /* rel: publishes what was changed; acq in stats.c */
-
 static void count_mallocs(struct gc_cache *c, unsigned cls, int64_t n)
 {
     w_u64 *m = &c->priv->mallocs[cls];
@@ -215,9 +206,9 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
             central_put(&shape_get(shape)->central[cls], s);
         sc->span[cls] = s = central_get(shape, cls);
         if (s == NULL) {
-            count_begin(c);
+            seq_begin(&c->priv->seq);
             set_run(sc, cls, NULL, NULL, NULL);
-            count_end(c);
+            seq_end(&c->priv->seq);
             return NULL;
         }
         add_rlx(&heap.live, (uint64_t)s->nfree * size); /* rlx: counter */
@@ -226,10 +217,10 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
     char *p = span_base(s) + from * size;
     prepare(s, p, n * size, size);
     char *end = p + n * size;
-    count_begin(c);
+    seq_begin(&c->priv->seq);
     count_mallocs(c, cls, (int64_t)n);
     set_run(sc, cls, p + size, heap.stress != 0 ? p + size : end, end);
-    count_end(c);
+    seq_end(&c->priv->seq);
     return p;
 }
 

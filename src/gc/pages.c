@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 #include "base/fail.h"
+#include "base/seqcount.h"
 #include "base/syscall.h"
 #include "os/vm.h"
 
@@ -50,9 +51,9 @@ static struct {
     size_t generation_from[LEVELS]; /* the same for the background, in this generation */
     uint32_t generation;
     unsigned in_flight;          /* runs on their way to the system, marked as used meanwhile */
-    w_u64 retained;              /* bytes; written under lock, rlx elsewhere: a figure */
     /* copies for who counts, without the lock: [SHOWN] */
-    w_u64 shown_seq, shown_chunks, shown_free, shown_released;
+    struct seqcount shown_seq;
+    w_u64 shown_chunks, shown_free, shown_retained; /* pages */
 } pages = { .lock = LOCK_INIT(RANK_HEAP) };
 
 /* ---- tables ------------------------------------------------------------------------------------------- */
@@ -98,17 +99,15 @@ static bool reserve(size_t bytes)
     return false;
 }
 
-/* [SHOWN] The copies change together; seq is odd meanwhile. By the owner of the lock, before he lets others have what he changed: so who has counted an object in a new
- * span, and looks at seq after, finds it moved. */
+/* [SHOWN] The copies change together. By the owner of the lock, before he lets others have what he changed: so who has counted an object in a new
+ * span, and looks at shown_seq after, finds it moved. */
 static void show_locked(void)
 {
-    uint64_t seq = load_rlx(&pages.shown_seq); /* rlx: under the lock */
-    store_rlx(&pages.shown_seq, seq + 1);      /* rlx: before what follows by the fence */
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    store_rlx(&pages.shown_chunks, pages.nchunks);
+    seq_begin(&pages.shown_seq);
+    store_rlx(&pages.shown_chunks, pages.nchunks); /* rlx, here and below: see seqcount.h */
     store_rlx(&pages.shown_free, pages.free_pages);
-    store_rlx(&pages.shown_released, pages.released_pages);
-    store_rel(&pages.shown_seq, seq + 2); /* rel: publishes the copies; acq in pages_stats */
+    store_rlx(&pages.shown_retained, pages.nchunks * CHUNK_PAGES - pages.released_pages);
+    seq_end(&pages.shown_seq);
 }
 
 int pages_start(size_t want)
@@ -127,7 +126,6 @@ int pages_start(size_t want)
     memset(pages.release_from, 0, sizeof pages.release_from);
     memset(pages.generation_from, 0, sizeof pages.generation_from);
     pages.generation = pages.in_flight = 0;
-    store_rlx(&pages.retained, 0); /* rlx: nobody else yet */
     show_locked();
     store_rlx(&heap.committed, 0); /* rlx: nobody else yet */
     os_vm_name(heap.base, heap.reserved, "weft: heap");
@@ -268,11 +266,6 @@ static void update_ends(struct summary *sum, const struct chunk *c)
                 k = w_min((size_t)CHUNK_PAGES - at, e_ - p_);                                                         \
          p_ < e_; p_ += k, c = p_ / CHUNK_PAGES, at = 0, k = w_min((size_t)CHUNK_PAGES, e_ - p_))
 
-static void count_retained_locked(void)
-{
-    store_rlx(&pages.retained, (uint64_t)(pages.nchunks * CHUNK_PAGES - pages.released_pages) << PAGE_SHIFT); /* rlx: a figure */
-}
-
 /* [DENSE] */
 static void chunk_now_locked(struct chunk *ch)
 {
@@ -366,7 +359,6 @@ size_t pages_alloc(size_t n, bool *needzero, size_t *grown)
             ch->peak = w_max(ch->peak, ch->in_use);
         }
         pages.free_pages -= n;
-        count_retained_locked();
     }
     show_locked();
     lock_drop(&pages.lock);
@@ -470,7 +462,6 @@ static size_t release_piece_locked(size_t c, size_t at, size_t k)
     fill_bits(ch->released, at, k, true);
     if (!heap.madv_free)
         fill_bits(ch->dirty, at, k, false);
-    count_retained_locked();
     show_locked();
     return got;
 }
@@ -521,27 +512,23 @@ void pages_generation(void)
     lock_drop(&pages.lock);
 }
 
-uint64_t pages_retained_bytes(void) { return load_rlx(&pages.retained); } /* rlx: a figure */
+uint64_t pages_retained_bytes(void) { return load_rlx(&pages.shown_retained) << PAGE_SHIFT; } /* rlx: a figure */
 
 void pages_stats(struct pages_stats *out)
 {
-    uint64_t seq, chunks;
-    do {
-        while ((seq = load_acq(&pages.shown_seq)) & 1) /* acq: sees the copies; rel in show_locked */
-            cpu_relax();
-        chunks = load_rlx(&pages.shown_chunks); /* rlx, here and below: void if seq moves */
+    uint64_t chunks, retained;
+    for (;; cpu_relax()) {
+        out->changes = seq_read(&pages.shown_seq);
+        chunks = load_rlx(&pages.shown_chunks); /* rlx, here and below: void if shown_seq moves */
+        retained = load_rlx(&pages.shown_retained);
         out->free_bytes = load_rlx(&pages.shown_free) << PAGE_SHIFT;
-        out->released_bytes = load_rlx(&pages.shown_released) << PAGE_SHIFT;
-        fence_acq(); /* before the second look */
-    } while (load_rlx(&pages.shown_seq) != seq);
-    out->changes = seq;
+        if (!seq_moved(&pages.shown_seq, out->changes))
+            break;
+    }
     out->sys_bytes = chunks * CHUNK_BYTES;
+    out->released_bytes = out->sys_bytes - (retained << PAGE_SHIFT);
     out->spans_sys_bytes = span_table_bytes(chunks);
     out->tables_sys_bytes = map_bytes(chunks) + chunk_bytes(chunks) + sum_bytes(chunks);
 }
 
-bool pages_same(const struct pages_stats *as)
-{
-    fence_acq(); /* after whatever the caller has read */
-    return load_rlx(&pages.shown_seq) == as->changes; /* rlx: by the fence */
-}
+bool pages_same(const struct pages_stats *as) { return !seq_moved(&pages.shown_seq, as->changes); }

@@ -110,7 +110,7 @@ static inline uint64_t count_left(const struct gc_cache_priv *pv, uint64_t *left
 static inline uint64_t count_cache(const struct gc_cache_priv *pv, uint64_t *mallocs)
 {
     for (unsigned i = 1;; i++) {
-        uint32_t seq = load_acq(&pv->seq); /* acq: sees counts and ends; rel in count_end */
+        uint64_t seq = seq_read(&pv->seq);
         uint64_t left[GC_CLASSES], bytes = load_rlx(&pv->malloc_bytes); /* rlx, here and below: void if seq moves */
         if (mallocs != NULL) {
             memset(left, 0, sizeof left);
@@ -118,8 +118,7 @@ static inline uint64_t count_cache(const struct gc_cache_priv *pv, uint64_t *mal
                 mallocs[c] = load_rlx(&pv->mallocs[c]);
         }
         bytes -= count_left(pv, mallocs != NULL ? left : NULL);
-        fence_acq(); /* before the second look */
-        if ((seq & 1) == 0 && load_rlx(&pv->seq) == seq) {
+        if (!seq_moved(&pv->seq, seq)) {
             for (unsigned c = 1; mallocs != NULL && c < GC_CLASSES; c++)
                 if (left[c] != 0)
                     mallocs[c] -= left[c] / gc_class_size[c];
@@ -253,8 +252,6 @@ uint64_t stats_overhead_bytes(void)
 {
     struct pages_stats pg;
     pages_stats(&pg);
-    uint64_t n = pg.spans_sys_bytes + pg.tables_sys_bytes;
-    for (int i = 0; i < OFF_PURPOSES; i++)
-        n += offheap((enum off_purpose)i).in_use_bytes; /* not mapped_bytes: of a block that was freed only the address space stays */
-    return n + (heap.host.stack_bytes != NULL ? heap.host.stack_bytes() : 0);
+    uint64_t off = off_in_use_bytes(); /* not what is mapped: of a block that was freed only the address space stays */
+    return pg.spans_sys_bytes + pg.tables_sys_bytes + off + (heap.host.stack_bytes != NULL ? heap.host.stack_bytes() : 0);
 }

@@ -226,12 +226,7 @@ static w_u32 off_shrunk;    /* rlx: a hint */
 
 static bool host_release_wanted(void)
 {
-    uint64_t used = 0;
-    for (int i = 0; i < OFF_PURPOSES; i++) {
-        struct off_stats s;
-        off_stats((enum off_purpose)i, &s);
-        used += s.in_use_bytes;
-    }
+    uint64_t used = off_in_use_bytes();
     if (used + OFF_SHRUNK_BYTES < load_rlx(&off_used))
         store_rlx(&off_shrunk, 1);
     store_rlx(&off_used, used);
