@@ -14,6 +14,27 @@ static inline void bench_must(int rc, const char *what)
     }
 }
 
+struct bench_waiters { weft_chan *gate; long waiting; };
+
+static inline void bench_waiter(void *arg)
+{
+    struct bench_waiters *w = arg;
+    weft_chan *gate = w->gate;
+    __atomic_fetch_add(&w->waiting, 1, __ATOMIC_SEQ_CST);
+    weft_chan_recv(gate, NULL);
+}
+
+/* Starts n fibers that wait until the channel that is returned is closed, and waits until all do. */
+static inline weft_chan *bench_wait_at_gate(long n)
+{
+    struct bench_waiters w = { weft_chan_make(0, 0), 0 };
+    for (long i = 0; i < n; i++)
+        bench_must(weft_go(bench_waiter, &w), "weft_go");
+    while (__atomic_load_n(&w.waiting, __ATOMIC_SEQ_CST) < n)
+        weft_yield();
+    return w.gate;
+}
+
 /* For main: runs fn as the main fiber. */
 static inline int bench_run(weft_fn *fn)
 {

@@ -4,29 +4,15 @@
  * max, ns_per_op: mean).
  * Peers: Go: runtime.ReadMemStats. Two processors. */
 #include "bench_weft.h"
-#include <stdatomic.h>
 
 static long fibers, calls;
-static atomic_long waiting;
-static weft_chan *gate;
-
-static void waiter(void *arg)
-{
-    (void)arg;
-    atomic_fetch_add(&waiting, 1);
-    weft_chan_recv(gate, NULL);
-}
 
 static void run(void *arg)
 {
     static weft_mem_stats stats = { .size = sizeof stats };
     (void)arg;
     int64_t *ns = calloc((size_t)calls, sizeof *ns);
-    gate = weft_chan_make(0, 0);
-    for (long i = 0; i < fibers; i++)
-        bench_must(weft_go(waiter, NULL), "weft_go");
-    while (atomic_load(&waiting) < fibers)
-        weft_yield();
+    weft_chan *gate = bench_wait_at_gate(fibers);
     for (long i = 0; i < 100; i++)
         bench_must(weft_read_mem_stats(&stats), "weft_read_mem_stats");
     bench_span t = bench_begin();

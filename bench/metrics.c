@@ -4,7 +4,7 @@
  * of the collector's pauses and of latencies. 1000 fibers wait. Counted: one read of both.
  * Peers: Go: runtime/metrics.Read of the same names into the same samples. Two processors. */
 #include "bench_weft.h"
-#include <stdatomic.h>
+#include <string.h>
 
 static const char *const pairs[][3] = {
     { "heap", "/memory/classes/heap/objects:bytes", "/sched/goroutines:goroutines" },
@@ -13,15 +13,6 @@ static const char *const pairs[][3] = {
 };
 static int pair;
 static long calls;
-static atomic_long waiting;
-static weft_chan *gate;
-
-static void waiter(void *arg)
-{
-    (void)arg;
-    atomic_fetch_add(&waiting, 1);
-    weft_chan_recv(gate, NULL);
-}
 
 static void run(void *arg)
 {
@@ -31,11 +22,7 @@ static void run(void *arg)
     memset(m, 0, sizeof m);
     for (int i = 0; i < 2; i++)
         m[i] = (weft_metric){ .name = pairs[pair][i + 1], .counts = counts[i], .room = WEFT_METRIC_BUCKETS };
-    gate = weft_chan_make(0, 0);
-    for (int i = 0; i < 1000; i++)
-        bench_must(weft_go(waiter, NULL), "weft_go");
-    while (atomic_load(&waiting) < 1000)
-        weft_yield();
+    weft_chan *gate = bench_wait_at_gate(1000);
     for (int i = 0; i < 100000; i++)
         bench_use(weft_alloc((size_t)i % 500));
     weft_gc();

@@ -56,7 +56,7 @@ weak            | specials weak      | 2 | 5 | go             | ns_per_op go=1; 
 metrics-heap    | metrics heap       | 2 | 5 | go             | ns_per_op go=3
 metrics-memory  | metrics memory     | 2 | 5 | go             | ns_per_op go=3
 metrics-pauses  | metrics pauses     | 2 | 5 | go             | ns_per_op go=3
-locked          | locked             | 2 | 5 | go             | ns_per_op go=1
+locked          | chan_unbuf 50000 locked | 2 | 5 | go             | ns_per_op go=1
 echo            | echo 1000 300      | 2 | 5 | go             | ns_per_op go=1; p99_ns go=1; cpu_s
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
 scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; peak_kib
