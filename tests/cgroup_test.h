@@ -139,4 +139,15 @@ static inline void real_remove(void)
         usleep(10000);
 }
 
+/* Runs fn in a child, which enters a real group, and expects it to print that. */
+static inline void in_real_group(void (*fn)(void *), const char *prints)
+{
+    static struct test_output out;
+    if (!real_make())
+        cr_skip_test("no control group can be made here");
+    test_fork(&out, fn, NULL);
+    real_remove();
+    cr_expect_not_null(strstr(out.text, prints), "%s", out.text);
+}
+
 #endif

@@ -8,12 +8,6 @@ static int ran, finalized;
 static weft_chan *gate;
 
 static void count(void *arg) { count_up(arg != NULL ? arg : &ran); }
-static void collect(void)
-{
-    test_wipe_stack();
-    weft_gc();
-}
-
 static void run(weft_fn *fn)
 {
     for (int procs = 1; procs <= 4; procs *= 2) {

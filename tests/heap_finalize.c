@@ -13,12 +13,6 @@ static void note(void *obj, void *ctx)
     count_up(&ran);
 }
 
-static void collect(void)
-{
-    test_wipe_stack();
-    weft_gc();
-}
-
 /* Runs with all that the environment may ask for (gcstress and its like). */
 static void run(weft_fn *fn)
 {

@@ -5,12 +5,6 @@
 
 enum { MANY = 300, STRAY = 15 };
 
-static void run(weft_fn *fn)
-{
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, fn, NULL);
-}
-
 /* ---- pins ------------------------------------------------------------------------------------------------------------------ */
 
 /* Twice by one pinner, once by the other, each time somewhere into the object. */
@@ -52,7 +46,7 @@ static void pins(void *arg)
     track_free(&t);
     a = b = (weft_pinner){ 0 };
 }
-Test(heap_pin, kept_as_often_as_pinned) { run(pins); }
+Test(heap_pin, kept_as_often_as_pinned) { test_run_each(pins, NULL); }
 
 static int global_word;
 
@@ -68,7 +62,7 @@ static void odd_ones(void *arg)
     cr_expect_null(p.pins_, "nothing to keep");
     weft_unpin(&p);
 }
-Test(heap_pin, of_other_memory_is_ignored) { run(odd_ones); }
+Test(heap_pin, of_other_memory_is_ignored) { test_run_each(odd_ones, NULL); }
 
 static int leak_lines, leaked_pins;
 static void hear(void *arg, const char *line)
@@ -168,4 +162,4 @@ static void grow_refusals(void *arg)
     cr_expect_null(weft_realloc_array(pair, v, SIZE_MAX / 8));
     cr_expect_not_null(weft_realloc_array(pair, v, 4));
 }
-Test(heap_pin, what_does_not_grow) { run(grow_refusals); }
+Test(heap_pin, what_does_not_grow) { test_run_each(grow_refusals, NULL); }

@@ -2,12 +2,6 @@
 #include "heap_test.h"
 #include "base/rng.h"
 
-static void run(weft_fn *fn)
-{
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, fn, NULL);
-}
-
 static int made;
 static void *make_box(void *arg)
 {
@@ -31,7 +25,7 @@ static void in_and_out(void *arg)
     weft_pool_put(bare, b);
     cr_expect_null(weft_pool_get(weft_pool_new(NULL, NULL)), "pools are each for themselves");
 }
-Test(heap_pool, empty_ones_make) { run(in_and_out); }
+Test(heap_pool, empty_ones_make) { test_run_each(in_and_out, NULL); }
 
 /* One processor, no collection: what was put comes out, each once, the last one first. */
 static void all_come_back(void *arg)
@@ -123,7 +117,7 @@ static void dropped(void *arg)
     test_until((churn(), track_live(&t) <= t.n / 50));
     track_free(&t);
 }
-Test(heap_pool, a_dropped_pool_goes_with_all_it_holds) { run(dropped); }
+Test(heap_pool, a_dropped_pool_goes_with_all_it_holds) { test_run_each(dropped, NULL); }
 
 static void *get_arg(void *arg)
 {
@@ -143,7 +137,7 @@ static void keeps_arg(void *arg)
         weft_pool_get(pool[i]);
     memset(pool, 0, sizeof pool);
 }
-Test(heap_pool, the_argument_lives_as_long_as_the_pool) { run(keeps_arg); }
+Test(heap_pool, the_argument_lives_as_long_as_the_pool) { test_run_each(keeps_arg, NULL); }
 
 /* The usual case: who has a pool is what its objects are made from. */
 struct owner { weft_pool *pool; };
@@ -174,7 +168,7 @@ static void owned(void *arg)
         weft_gc();
     test_until(count_now(&owners_gone) >= 90);
 }
-Test(heap_pool, an_argument_that_leads_to_the_pool_keeps_nothing) { run(owned); }
+Test(heap_pool, an_argument_that_leads_to_the_pool_keeps_nothing) { test_run_each(owned, NULL); }
 
 /* ---- many users -------------------------------------------------------------------------------------------------------------- */
 
@@ -233,4 +227,4 @@ static void users(void *arg)
     cr_assert(count_now(&fresh) < count_now(&taken), "nothing was used twice: %d", taken);
     shared = NULL;
 }
-Test(heap_pool, many_users_while_processors_come_and_go_and_collections_run) { run(users); }
+Test(heap_pool, many_users_while_processors_come_and_go_and_collections_run) { test_run_each(users, NULL); }

@@ -169,8 +169,7 @@ static void in_threads(void *arg)
 
 static void everywhere(hold_fn *hold)
 {
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, in_fibers, &hold);
+    test_run_each(in_fibers, &hold);
     test_run_procs(2, in_threads, &hold);
 }
 

@@ -270,7 +270,6 @@ Test(heap_storm, threads_are_stopped_inside_libc)
 {
     shared_file = tmpfile();
     cr_assert_not_null(shared_file);
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, stops_in_libc, NULL);
+    test_run_each(stops_in_libc, NULL);
     fclose(shared_file);
 }

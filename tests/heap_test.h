@@ -54,18 +54,68 @@ static inline void box_check(const struct box *b, uint64_t i)
     cr_assert_eq(b->next->mark, ~(BOX_MARK ^ i), "what object %lu points to was freed", (unsigned long)i);
 }
 
-/* Collects, and takes freed memory into use again, so that what was freed by mistake shows. */
-static __attribute__((noinline, unused)) void churn(void)
+static __attribute__((noinline, unused)) void collect(void)
 {
-    test_wipe_stack();
-    weft_gc();
-    for (int i = 0; i < 2000; i++)
-        memset(weft_alloc(sizeof(struct box)), 0x11, sizeof(struct box));
     test_wipe_stack();
     weft_gc();
 }
 
+/* Collects, and takes freed memory into use again, so that what was freed by mistake shows. */
+static __attribute__((noinline, unused)) void churn(void)
+{
+    collect();
+    for (int i = 0; i < 2000; i++)
+        memset(weft_alloc(sizeof(struct box)), 0x11, sizeof(struct box));
+    collect();
+}
+
 static inline void count_up(int *n) { __atomic_fetch_add(n, 1, __ATOMIC_ACQ_REL); }
 static inline int count_now(int *n) { return __atomic_load_n(n, __ATOMIC_ACQUIRE); }
+
+/* ---- a busy program: n fibers that run fn till told to stop -------------------------------------------------------------- */
+
+static int busy_stop, busy_running;
+
+static inline bool busy_on(void) { return __atomic_load_n(&busy_stop, __ATOMIC_ACQUIRE) == 0; }
+static inline void busy_done(void) { __atomic_fetch_sub(&busy_running, 1, __ATOMIC_ACQ_REL); } /* fn's last word */
+
+static inline void busy_begin(weft_fn *fn, int n)
+{
+    busy_stop = 0;
+    busy_running = n;
+    for (int i = 0; i < n; i++)
+        cr_assert_eq(weft_go(fn, (void *)(uintptr_t)i), 0);
+}
+
+static inline void busy_end(void)
+{
+    __atomic_store_n(&busy_stop, 1, __ATOMIC_RELEASE);
+    test_until(count_now(&busy_running) == 0);
+}
+
+struct busy_pair { void *a, *b; uint64_t n[3]; };
+
+static inline void busy_nothing(void *obj, void *ctx) { (void)obj, (void)ctx; }
+
+/* Such a fn: allocates objects of all kinds and sizes, some with a finalizer. */
+static __attribute__((unused)) void busy_alloc(void *arg)
+{
+    uint64_t seed = (uintptr_t)arg;
+    void *keep[64] = { 0 };
+    for (unsigned i = 0; busy_on(); i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        size_t size = (size_t)(seed >> 33) % 3000;
+        struct busy_pair *p = weft_alloc_typed(WEFT_TYPE(struct busy_pair, a, b));
+        p->a = weft_alloc(size);
+        p->b = weft_alloc_noscan(i % 50 == 0 ? 40000 + size * 100 : size);
+        keep[i % 64] = p;
+        if (i % 100 == 0)
+            weft_set_finalizer(p, busy_nothing, NULL);
+        if (i % 64 == 0)
+            weft_yield();
+    }
+    weft_keep_alive(keep);
+    busy_done();
+}
 
 #endif

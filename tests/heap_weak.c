@@ -4,18 +4,6 @@
 
 enum { MANY = 500, STRAY = 25 };
 
-static void collect(void)
-{
-    test_wipe_stack();
-    weft_gc();
-}
-
-static void run(weft_fn *fn)
-{
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, fn, NULL);
-}
-
 static weft_weak *weak[MANY], *inner[MANY];
 static struct box *strong[MANY];
 
@@ -70,7 +58,7 @@ static void lives_as_long(void *arg)
     cr_assert_null(weft_weak_make(NULL));
     forget();
 }
-Test(heap_weak, reads_the_object_while_it_lives_and_then_null) { run(lives_as_long); }
+Test(heap_weak, reads_the_object_while_it_lives_and_then_null) { test_run_each(lives_as_long, NULL); }
 
 /* The last strong pointer may come from a weak one. */
 static void kept_by_get(void *arg)
@@ -83,7 +71,7 @@ static void kept_by_get(void *arg)
     check_strong();
     forget();
 }
-Test(heap_weak, what_get_gives_is_strong) { run(kept_by_get); }
+Test(heap_weak, what_get_gives_is_strong) { test_run_each(kept_by_get, NULL); }
 
 /* ---- equality ------------------------------------------------------------------------------------------------------------- */
 
@@ -110,7 +98,7 @@ static void equal(void *arg)
             cr_assert_neq(weak[i], before[k], "a dead one is no other's");
     forget();
 }
-Test(heap_weak, same_byte_same_pointer) { run(equal); }
+Test(heap_weak, same_byte_same_pointer) { test_run_each(equal, NULL); }
 
 /* The object keeps its handle, though nobody else does. */
 static void handle_stays(void *arg)
@@ -128,7 +116,7 @@ static void handle_stays(void *arg)
         cr_assert_eq(weft_weak_get(weft_weak_make(strong[i])), strong[i]);
     forget();
 }
-Test(heap_weak, the_object_keeps_the_handle) { run(handle_stays); }
+Test(heap_weak, the_object_keeps_the_handle) { test_run_each(handle_stays, NULL); }
 
 static int global_word;
 
@@ -149,7 +137,7 @@ static void immortal(void *arg)
     free(host);
     free(w);
 }
-Test(heap_weak, outside_of_the_heap_nothing_dies) { run(immortal); }
+Test(heap_weak, outside_of_the_heap_nothing_dies) { test_run_each(immortal, NULL); }
 
 /* ---- finalizers and cleanups ------------------------------------------------------------------------------------------------- */
 
@@ -201,7 +189,7 @@ static void dies_first(void *arg)
     cr_assert_eq(count_now(&saw_alive), 0);
     forget();
 }
-Test(heap_weak, dies_before_the_finalizer_runs) { run(dies_first); }
+Test(heap_weak, dies_before_the_finalizer_runs) { test_run_each(dies_first, NULL); }
 
 /* ---- a table of weak pointers, as an interpreter has it, while others collect ------------------------------------------------- */
 
@@ -249,4 +237,4 @@ static void cache_storm(void *arg)
     cr_assert(hits > 0 && misses > 0, "%d hits, %d misses", hits, misses);
     memset(cache, 0, sizeof cache);
 }
-Test(heap_weak, a_cache_under_collections) { run(cache_storm); }
+Test(heap_weak, a_cache_under_collections) { test_run_each(cache_storm, NULL); }

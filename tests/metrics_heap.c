@@ -169,30 +169,6 @@ Test(metrics_heap, what_a_cycle_scanned) { run_exactly(2, marked); }
 
 /* ---- a busy program -------------------------------------------------------------------------------------------------------------- */
 
-static int stop, running;
-
-static void nothing(void *obj, void *ctx) { (void)obj, (void)ctx; }
-
-static void work(void *arg)
-{
-    uint64_t seed = (uintptr_t)arg;
-    void *keep[64] = { 0 };
-    for (unsigned i = 0; __atomic_load_n(&stop, __ATOMIC_ACQUIRE) == 0; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        size_t size = (size_t)(seed >> 33) % 3000;
-        struct pair *p = weft_alloc_typed(WEFT_TYPE(struct pair, a, b));
-        p->a = weft_alloc(size);
-        p->b = weft_alloc_noscan(i % 50 == 0 ? 40000 + size * 100 : size);
-        keep[i % 64] = p;
-        if (i % 100 == 0)
-            weft_set_finalizer(p, nothing, NULL);
-        if (i % 64 == 0)
-            weft_yield();
-    }
-    weft_keep_alive(keep);
-    __atomic_fetch_sub(&running, 1, __ATOMIC_ACQ_REL);
-}
-
 static double cpu(const char *class) 
 {
     char name[80];
@@ -264,10 +240,7 @@ static void busy(void *arg)
     (void)arg;
     metric_all_init(&all);
     metric_all_init(&last);
-    stop = 0;
-    running = 5;
-    for (int i = 0; i < 5; i++)
-        cr_assert_eq(weft_go(work, (void *)(uintptr_t)i), 0);
+    busy_begin(busy_alloc, 5);
     for (int i = 0; i < 3000; i++) {
         metric_all_read(&all);
         check_consistent();
@@ -282,36 +255,31 @@ static void busy(void *arg)
         if (i % 8 == 0)
             weft_yield();
     }
-    __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
-    test_until(count_now(&running) == 0);
+    busy_end();
     cr_assert(value("/gc/cycles/total:gc-cycles") >= 10 && value("/gc/heap/frees:objects") > 0);
 }
 
 Test(metrics_heap, consistent_and_never_falling_in_a_busy_program)
 {
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, busy, NULL);
+    test_run_each(busy, NULL);
 }
 
 /* Large objects come and go by their pages, which are counted apart from the objects: what is unused must not come out below nothing. */
 static void large(void *arg)
 {
     (void)arg;
-    while (__atomic_load_n(&stop, __ATOMIC_ACQUIRE) == 0) {
+    while (busy_on()) {
         for (int i = 0; i < 20; i++)
             weft_alloc_noscan(1 << 20);
         weft_gc();
     }
-    __atomic_fetch_sub(&running, 1, __ATOMIC_ACQ_REL);
+    busy_done();
 }
 
 static void unused(void *arg)
 {
     (void)arg;
-    stop = 0;
-    running = 3;
-    for (int i = 0; i < 3; i++)
-        cr_assert_eq(weft_go(large, NULL), 0);
+    busy_begin(large, 3);
     weft_metric m[] = { { .name = "/memory/classes/heap/unused:bytes" }, { .name = "/memory/classes/total:bytes" } };
     for (int i = 0; i < 20000; i++) {
         cr_assert_eq(weft_metrics_read(m, 2), 0);
@@ -319,8 +287,7 @@ static void unused(void *arg)
         if (i % 16 == 0)
             weft_yield();
     }
-    __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
-    test_until(count_now(&running) == 0);
+    busy_end();
 }
 
 Test(metrics_heap, large_objects_do_not_overflow_unused) { test_run_procs(3, unused, NULL); }

@@ -196,6 +196,5 @@ static void chain(void *arg)
 Test(select_queue, a_chain_of_ten_thousand)
 {
     int n = test_is_slow() ? 1000 : 10000;
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, chain, &n);
+    test_run_each(chain, &n);
 }

@@ -108,38 +108,11 @@ static void run_exactly(int procs, weft_fn *fn) { test_run_debug(procs, "gcstres
 
 /* ---- a busy program -------------------------------------------------------------------------------------------------------- */
 
-struct pair { void *a, *b; uint64_t n[3]; };
-static int stop, running;
-
-static void nothing(void *obj, void *ctx) { (void)obj, (void)ctx; }
-
-static void work(void *arg)
-{
-    (void)arg;
-    void *keep[64] = { 0 };
-    for (unsigned i = 0; __atomic_load_n(&stop, __ATOMIC_ACQUIRE) == 0; i++) {
-        size_t size = (size_t)(i * 2654435761u) % 3000;
-        struct pair *p = weft_alloc_typed(WEFT_TYPE(struct pair, a, b));
-        p->a = weft_alloc(size);
-        p->b = weft_alloc_noscan(i % 50 == 0 ? 40000 + size * 10 : size);
-        keep[i % 64] = p;
-        if (i % 100 == 0)
-            weft_set_finalizer(p, nothing, NULL);
-        if (i % 64 == 0)
-            weft_yield();
-    }
-    weft_keep_alive(keep);
-    __atomic_fetch_sub(&running, 1, __ATOMIC_ACQ_REL);
-}
-
 static void busy(void *arg)
 {
     (void)arg;
     memset(&now, 0, sizeof now);
-    stop = 0;
-    running = 5;
-    for (int i = 0; i < 5; i++)
-        cr_assert_eq(weft_go(work, NULL), 0);
+    busy_begin(busy_alloc, 5);
     for (int i = 0; i < 200; i++) {
         read_stats();
         if (i % 20 == 5)
@@ -150,15 +123,13 @@ static void busy(void *arg)
             weft_free_os_memory();
         weft_yield();
     }
-    __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
-    test_until(count_now(&running) == 0);
+    busy_end();
     cr_assert(read_stats()->num_gc >= 10 && now.by_size[0].frees > 0 && now.heap_released <= now.heap_idle);
 }
 
 Test(stats_mem, invariants_hold_in_a_busy_program)
 {
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, busy, NULL);
+    test_run_each(busy, NULL);
 }
 
 /* ---- exact counts -------------------------------------------------------------------------------------------------------------- */
@@ -193,6 +164,8 @@ static void exact(void *arg)
 }
 
 Test(stats_mem, counts_are_exact) { run_exactly(1, exact); }
+
+struct pair { void *a, *b; uint64_t n[3]; };
 
 /* Off-heap memory and the heap's tables, each byte under one name. */
 static void once(void *arg)

@@ -168,6 +168,5 @@ static void collect_meanwhile(void *arg)
 
 Test(stop_fork, exec_after_fork_in_fibers_and_threads_while_collections_run)
 {
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, collect_meanwhile, NULL);
+    test_run_each(collect_meanwhile, NULL);
 }

@@ -4,12 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static void run(weft_fn *fn)
-{
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, fn, NULL);
-}
-
 static bool is_done(weft_ctx *c) { return weft_chan_try_recv(weft_ctx_done(c), NULL) == 0; }
 
 #define expect_state(c, want, why)                                 \
@@ -38,7 +32,7 @@ static void empty(void *arg)
     cr_expect_eq(weft_ctx_cancel(weft_ctx_detached(NULL)), -EINVAL);
     cr_expect_null(weft_ctx_after(NULL, NULL, NULL));
 }
-Test(sync_ctx, the_empty_context) { run(empty); }
+Test(sync_ctx, the_empty_context) { test_run_each(empty, NULL); }
 
 /* ---- trees ----------------------------------------------------------------------------------------------------------------- */
 
@@ -68,7 +62,7 @@ static void downwards(void *arg)
     weft_ctx *late = weft_ctx_with(weft_ctx_cancellable(va), &key_b, NULL);
     expect_state(late, -ECANCELED, -EIO); /* born cancelled */
 }
-Test(sync_ctx, cancels_what_is_below_and_nothing_else) { run(downwards); }
+Test(sync_ctx, cancels_what_is_below_and_nothing_else) { test_run_each(downwards, NULL); }
 
 /* Deep and wide, in bounded stack: each cancelled one tells whether all below it were cancelled when the call had returned. */
 static void big_tree(void *arg)
@@ -98,7 +92,7 @@ static void big_tree(void *arg)
     free(up);
     free(gone);
 }
-Test(sync_ctx, a_large_tree) { run(big_tree); }
+Test(sync_ctx, a_large_tree) { test_run_each(big_tree, NULL); }
 
 static int woken;
 static void wait_done(void *ctx)
@@ -122,7 +116,7 @@ static void wakes(void *arg)
     weft_ctx_cancel_as(root, -EPROTO);
     test_until(__atomic_load_n(&woken, __ATOMIC_ACQUIRE) == N);
 }
-Test(sync_ctx, wakes_all_who_wait) { run(wakes); }
+Test(sync_ctx, wakes_all_who_wait) { test_run_each(wakes, NULL); }
 
 /* ---- deadlines --------------------------------------------------------------------------------------------------------------- */
 
@@ -155,7 +149,7 @@ static void deadlines(void *arg)
     weft_ctx_cancel(root);
     cr_expect_eq(timers_waiting(), timers - 1);
 }
-Test(sync_ctx, deadlines) { run(deadlines); }
+Test(sync_ctx, deadlines) { test_run_each(deadlines, NULL); }
 
 /* ---- values ------------------------------------------------------------------------------------------------------------------- */
 
@@ -172,7 +166,7 @@ static void values(void *arg)
     cr_expect_null(weft_ctx_get(a, &key_b));
     cr_expect_null(weft_ctx_get(a2, NULL));
 }
-Test(sync_ctx, values_of_the_nearest) { run(values); }
+Test(sync_ctx, values_of_the_nearest) { test_run_each(values, NULL); }
 
 /* ---- functions ------------------------------------------------------------------------------------------------------------------ */
 
@@ -207,7 +201,7 @@ static void afterwards(void *arg)
     weft_ctx_cancel(alone);
     test_until(__atomic_load_n(&ran, __ATOMIC_ACQUIRE) == 5);
 }
-Test(sync_ctx, a_function_runs_after_the_cancellation_once) { run(afterwards); }
+Test(sync_ctx, a_function_runs_after_the_cancellation_once) { test_run_each(afterwards, NULL); }
 
 /* ---- all at once ------------------------------------------------------------------------------------------------------------------ */
 
@@ -260,4 +254,4 @@ static void storm(void *arg)
         weft_ctx_cancel(tree[i]);
     test_until(timers_waiting() <= 1);
 }
-Test(sync_ctx, storm) { run(storm); }
+Test(sync_ctx, storm) { test_run_each(storm, NULL); }

@@ -114,8 +114,7 @@ static void main_fiber(void *arg)
 
 Test(sync_foreign, fibers_and_threads_of_the_host)
 {
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, main_fiber, NULL);
+    test_run_each(main_fiber, NULL);
 }
 
 static void joined_by_a_fiber(const char *debug) { test_run_debug(2, debug, main_fiber, NULL); }

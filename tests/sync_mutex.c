@@ -144,8 +144,7 @@ static void starvation(void *arg)
 
 Test(mutex, nobody_starves)
 {
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, starvation, NULL);
+    test_run_each(starvation, NULL);
 }
 
 /* Those who have waited for long are served in order, and newcomers queue behind them. */
@@ -298,8 +297,7 @@ static void freed(void *arg)
 
 Test(mutex, may_be_freed_by_who_unlocked_it_last)
 {
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, freed, NULL);
+    test_run_each(freed, NULL);
 }
 
 /* An unlocker may come to the lot when its mutex was freed long ago and the memory is something else, on which others wait. It must leave that alone. */

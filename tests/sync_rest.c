@@ -169,8 +169,7 @@ static void group_go(void *arg)
 
 Test(waitgroup, waits_for_all)
 {
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, group_go, NULL);
+    test_run_each(group_go, NULL);
 }
 
 static void exits(void *arg)
@@ -253,8 +252,7 @@ static void many_wait(void *arg)
 
 Test(waitgroup, many_wait_and_it_is_used_again)
 {
-    for (int procs = 1; procs <= 4; procs *= 2)
-        test_run_procs(procs, many_wait, NULL);
+    test_run_each(many_wait, NULL);
 }
 
 /* Those who waited for one zero come back, though the counter rises again at once: others wait for the next zero only. */

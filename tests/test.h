@@ -28,6 +28,7 @@
  * default), one with debug keys as well, which hold whatever the environment says, or cfg. */
 void test_run(weft_fn *fn, void *arg);
 void test_run_procs(int n, weft_fn *fn, void *arg);
+void test_run_each(weft_fn *fn, void *arg); /* three lives: with 1, 2 and 4 processors */
 void test_run_debug(int n, const char *debug, weft_fn *fn, void *arg);
 void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg);
 

@@ -20,6 +20,12 @@ void test_run_procs(int n, weft_fn *fn, void *arg)
     test_run_debug(n, NULL, fn, arg);
 }
 
+void test_run_each(weft_fn *fn, void *arg)
+{
+    for (int procs = 1; procs <= 4; procs *= 2)
+        test_run_procs(procs, fn, arg);
+}
+
 void test_run(weft_fn *fn, void *arg)
 {
     test_run_procs(0, fn, arg);
