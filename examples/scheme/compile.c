@@ -725,6 +725,15 @@ static void compile_receiver(struct func *f, value receiver, bool tail)
     f->depth = slot;
 }
 
+/* Of cond and case: on to what follows all of them, unless it has returned; the next one begins here. */
+static void end_clause(struct func *f, int next, int *out, bool tail)
+{
+    if (!tail)
+        emit_jump_to(f, OP_JUMP, out);
+    if (next)
+        jump_here(f, next);
+}
+
 static void compile_cond(struct func *f, value x, bool tail)
 {
     int out = 0;
@@ -745,10 +754,7 @@ static void compile_cond(struct func *f, value x, bool tail)
             compile_receiver(f, nth(f, body, 1), tail);
         else
             compile_sequence(f, body, tail);
-        if (!tail)
-            emit_jump_to(f, OP_JUMP, &out);
-        if (next)
-            jump_here(f, next);
+        end_clause(f, next, &out, tail);
     }
     if (!has_else)
         emit_const(f, V_VOID, tail);
@@ -775,10 +781,7 @@ static void compile_case(struct func *f, value x, bool tail)
             next = emit_jump(f, OP_JUMP);
         jumps_here(f, body);
         compile_sequence(f, rest(f, car(l), 1), tail);
-        if (!tail)
-            emit_jump_to(f, OP_JUMP, &out);
-        if (next)
-            jump_here(f, next);
+        end_clause(f, next, &out, tail);
     }
     if (!has_else)
         emit_const(f, V_VOID, tail);

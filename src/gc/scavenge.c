@@ -30,7 +30,7 @@
 
 static struct {
     w_u64 retain;       /* of the heap's pages; PACE_NEVER: all. Written in stops */
-    w_u32 host_todo;    /* 1: since the last sweep the host has not said that it has nothing more */
+    w_u32 host_pending;    /* 1: since the last sweep the host has not said that it has nothing more */
     int64_t worked_ns;  /* since the last sleep, with what it costs to take the pages again; gc_scavenge_some's one caller's */
     /* counters, rlx */
     w_u64 background_bytes, eager_bytes, background_ns, assist_ns;
@@ -69,7 +69,7 @@ static enum want wanted(void)
 
 void scavenge_wake(void)
 {
-    if (heap.host.scavenge_ready != NULL && (load_rlx(&sc.host_todo) != 0 || wanted() != WANT_NOTHING)) /* rlx: a hint */
+    if (heap.host.scavenge_ready != NULL && (load_rlx(&sc.host_pending) != 0 || wanted() != WANT_NOTHING)) /* rlx: a hint */
         heap.host.scavenge_ready();
 }
 
@@ -101,7 +101,7 @@ void scavenge_swept(void)
 {
     pages_generation();
     if (heap.host.release_wanted != NULL && heap.host.release_wanted())
-        store_rlx(&sc.host_todo, 1); /* rlx: a hint */
+        store_rlx(&sc.host_pending, 1); /* rlx: a hint */
     if (heap.scavtrace)
         trace_cycle();
     scavenge_wake();
@@ -112,10 +112,10 @@ static size_t release_some(void)
     enum want want = wanted();
     size_t bytes = want != WANT_NOTHING ? pages_release_some(want == WANT_LIMIT) : 0;
     add_rlx(&sc.background_bytes, bytes); /* rlx: a counter */
-    if (bytes == 0 && load_rlx(&sc.host_todo) != 0) { /* rlx: a hint */
+    if (bytes == 0 && load_rlx(&sc.host_pending) != 0) { /* rlx: a hint */
         bytes = heap.host.release_some();
         if (bytes == 0)
-            store_rlx(&sc.host_todo, 0);
+            store_rlx(&sc.host_pending, 0);
     }
     return bytes;
 }
