@@ -1,4 +1,4 @@
-/* Run queues: a ring per processor, a list for all. Algorithm of the ring: Go's runqput, runqget, runqsteal. */
+/* Run queues: a ring per processor, a queue of batches for all. Algorithm of the ring: Go's runqput, runqget, runqsteal. */
 #ifndef WEFT_SCHED_RUNQ_H
 #define WEFT_SCHED_RUNQ_H
 
@@ -7,11 +7,13 @@
 /* Owner of p only. */
 void runq_put_slow(struct p *p, runnable r, uint32_t head, uint32_t tail);
 uint32_t runq_steal(struct p *victim, struct p *into, bool take_next, runnable *first);
+void globq_start(void); /* with a life of the runtime: what the last one left is forgotten */
 /* Under sched.lock. */
 void globq_put(runnable r);
 runnable globq_get(void);
-/* Takes one and moves a fair share of the rest to p's ring. Under sched.lock. */
-runnable globq_get_batch(struct p *p, uint32_t max);
+void globq_each(void (*fn)(runnable r, void *arg), void *arg);
+/* Takes one, and moves others that have waited as long to p's ring, which has room: at most max in all. Takes sched.lock; owner of p only. */
+runnable globq_take(struct p *p, uint32_t max);
 
 static inline bool runq_empty(struct p *p)
 {

@@ -280,6 +280,7 @@ static void sched_reset(const struct config *cfg, bool host_main)
     uint64_t run = sched.run;
     uint32_t next_m_id = sched.next_m_id;
     memset((char *)&sched + sizeof sched.lock, 0, sizeof sched - sizeof sched.lock);
+    globq_start();
     store_rlx(&sched.all_m, kept);
     sched.run = run + 1;
     lock_drop(&sched.lock);

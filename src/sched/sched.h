@@ -196,8 +196,7 @@ static inline struct m *m_self(void) { return (struct m *)ARCH_TLS_LOAD(weft_tls
 
 struct sched {
     struct lock lock;        /* RANK_SCHED: the next group */
-    runnable global_head, global_tail;
-    w_u32 global_len;        /* written under lock, read relaxed as a hint */
+    w_u32 global_len;        /* of the global queue, which is in runq.c; written under lock, read relaxed as a hint */
     struct p *idle_p;
     w_u32 nidle_p;
     struct m *idle_m;

@@ -62,12 +62,7 @@ void inject_fibers(struct p *p, struct fiber *list)
 
 static runnable take_global(struct m *m, uint32_t max)
 {
-    if (load_rlx(&sched.global_len) == 0) /* rlx: hint */
-        return 0;
-    lock_take(&sched.lock);
-    runnable r = globq_get_batch(m->p, max);
-    lock_drop(&sched.lock);
-    return r;
+    return load_rlx(&sched.global_len) != 0 ? globq_take(m->p, max) : 0; /* rlx: hint */
 }
 
 static runnable take_polled(struct m *m)

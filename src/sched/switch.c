@@ -722,27 +722,30 @@ void switch_loop(struct m *m)
 
 /* ---- for dumps and roots ---------------------------------------------------------------------------------------- */
 
-static void task_visit(runnable r, void (*fn)(struct task *, void *), void *arg)
+struct task_visit { void (*fn)(struct task *t, void *arg); void *arg; };
+
+static void task_visit(runnable r, void *visit)
 {
+    const struct task_visit *v = visit;
     if (r != 0 && run_is_task(r))
-        fn(run_task(r), arg);
+        v->fn(run_task(r), v->arg);
 }
 
 void tasks_each_stw(void (*fn)(struct task *t, void *arg), void *arg)
 {
+    struct task_visit v = { fn, arg };
     for (uint32_t i = 0; i < sched.allp_cap; i++) {
         struct p *p = sched.allp[i];
         if (p == NULL)
             continue;
-        task_visit((runnable)load_rlx(&p->runq.next), fn, arg); /* rlx: the world stands still */
+        task_visit((runnable)load_rlx(&p->runq.next), &v); /* rlx: the world stands still */
         for (uint32_t h = load_rlx(&p->runq.head); h != load_rlx(&p->runq.tail); h++) /* rlx: as above */
-            task_visit(load_rlx(&p->runq.slot[h % RUNQ_SIZE]), fn, arg);
+            task_visit(load_rlx(&p->runq.slot[h % RUNQ_SIZE]), &v);
     }
     lock_take(&sched.lock); /* who comes from epoll without a processor may just be putting fibers there */
-    for (runnable r = sched.global_head; r != 0; r = run_link(r)->next)
-        task_visit(r, fn, arg);
+    globq_each(task_visit, &v);
     lock_drop(&sched.lock);
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         if (load_acq(&m->dead) == M_ALIVE) /* acq: as in scan_machine */
-            task_visit(m->given, fn, arg);
+            task_visit(m->given, &v);
 }
