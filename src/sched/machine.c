@@ -304,6 +304,24 @@ void proc_handoff(struct p *p)
     lock_drop(&sched.lock);
 }
 
+void proc_give_bound(struct p *p, struct fiber *f)
+{
+    struct m *m = f->bound;
+    lock_take(&sched.lock);
+    bool alive = load_rlx(&m->dead) == M_ALIVE; /* rlx: under the lock. Else this is the child of a fork, where the fiber is no more, whoever woke it */
+    if (likely(alive && load_rlx(&sched.stopping) == 0 && load_rlx(&sched.ending) == 0)) { /* rlx: set before or under this lock */
+        m_own(m, p);
+        sched.nactive++;
+        lock_drop(&sched.lock);
+        m_wake(m);
+        return;
+    }
+    if (alive) /* but at the end that machine may have left already */
+        globq_put((runnable)f);
+    p_idle_put(p);
+    lock_drop(&sched.lock);
+}
+
 /* ---- threads ----------------------------------------------------------------------------------------- */
 
 /* All but its place in the list, where others pass by: they see M_ABSENT. */

@@ -40,6 +40,8 @@ bool procs_all_busy(void);
 bool m_pass_on(struct m *m, runnable r);
 /* p, which the caller owned and has left, goes to a machine if there is work for it, else it idles. */
 void proc_handoff(struct p *p);
+/* f is bound to a thread that sleeps: that one gets p, which the caller owned and has left. Is the world to stop or end, f is queued and p idles. */
+void proc_give_bound(struct p *p, struct fiber *f);
 
 /* Sleeps until m_wake; the caller has set m->sleep = 1 before anybody could know of it. */
 void m_sleep(struct m *m);

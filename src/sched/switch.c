@@ -431,19 +431,40 @@ void fiber_yield(void)
 
 struct in_place { struct m *m; struct fiber *f; park_commit *commit; void *arg; };
 
+/* What is to run next, if it is a fiber that is bound to another thread, as when two threads hand something to and fro: that one can be given our processor
+ * at once. Until then the fiber is in no queue; the stack of one that waits is scanned all the same. */
+static struct fiber *next_bound(struct m *m)
+{
+    struct p *p = m->p;
+    if (load_rlx(&p->runq.next) == NULL || p->next_streak >= NEXT_STREAK_MAX || scheduler_due(m, p)) /* rlx: only we put something there */
+        return NULL;
+    runnable r = runq_get_next(p);
+    if (r != 0 && !run_is_task(r) && run_fiber(r)->bound != NULL) {
+        p->next_streak++;
+        return run_fiber(r);
+    }
+    if (r != 0)
+        runq_put_next(p, r);
+    return NULL;
+}
+
 /* Below the saved registers of the fiber, on its own stack. */
 static void in_place_sleep(void *arg)
 {
     struct in_place *ip = arg;
     struct m *m = ip->m;
     struct fiber *f = ip->f;
-    struct p *p = m_has_p(m) ? m_disown(m) : NULL;
+    bool has_p = m_has_p(m);
+    struct fiber *next = has_p ? next_bound(m) : NULL;
+    struct p *p = has_p ? m_disown(m) : NULL;
     store_rlx(&m->sleep, 1); /* rlx: published by whatever makes f findable */
     store_rel(&f->state, FIBER_WAITING); /* rel: publishes f->sp; acq in fiber_pin */
     __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE); /* rel: after the state, for a stop does not wait for us any more; acq in thread_stopped */
     if (ip->commit != NULL)
         ip->commit(f, ip->arg);
-    if (p != NULL)
+    if (next != NULL)
+        proc_give_bound(p, next);
+    else if (p != NULL)
         proc_handoff(p);
     m_sleep_inactive(m);
     if (unlikely(load_acq(&sched.ending) != 0) && !m->foreign)
@@ -640,27 +661,6 @@ void weft_exit(void)
 
 /* ---- the scheduler's stack ------------------------------------------------------------------------------------ */
 
-/* f is bound to another machine: that one gets our processor. */
-static void give_to_bound(struct m *m, struct fiber *f)
-{
-    struct m *to = f->bound;
-    lock_take(&sched.lock);
-    if (unlikely(load_rlx(&to->dead) != M_ALIVE)) { /* rlx: under the lock. The child of a fork: the fiber is no more, whoever woke it */
-        lock_drop(&sched.lock);
-        return;
-    }
-    if (load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0) { /* rlx: set before or under this lock. At the end that machine may have left already */
-        m->given = (runnable)f;
-        lock_drop(&sched.lock);
-        return; /* the loop stops or ends, or comes here again */
-    }
-    struct p *p = m_disown(m);
-    m_own(to, p);
-    sched.nactive++;
-    lock_drop(&sched.lock);
-    m_wake(to);
-}
-
 /* Debug key migrate: f goes to a thread other than it ran on last, with our processor. True: it runs here. */
 static bool migrate(struct m *m, struct fiber *f)
 {
@@ -703,7 +703,7 @@ void switch_loop(struct m *m)
         if (unlikely(f == NULL))
             continue;
         if (unlikely(f->bound != NULL)) {
-            give_to_bound(m, f);
+            proc_give_bound(m_disown(m), f);
             continue;
         }
         if (unlikely(sched.modes & POLL_MIGRATE) && !migrate(m, f))
