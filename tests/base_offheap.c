@@ -32,6 +32,26 @@ Test(offheap, blocks_are_counted_under_their_purpose)
         cr_expect_gt(strlen(off_name(i)), 1u);
 }
 
+Test(offheap, whole_pages_are_counted_aligned_and_zeroed)
+{
+    enum { SLABS = 20, BYTES = 64 << 10 };
+    char *slab[SLABS];
+    uint64_t before = in_use(OFF_TRACE);
+    for (int i = 0; i < SLABS; i++) {
+        slab[i] = off_map(OFF_TRACE, BYTES, BYTES);
+        cr_assert_not_null(slab[i]);
+        cr_expect_eq((uintptr_t)slab[i] % BYTES, 0u);
+        cr_expect(slab[i][0] == 0 && memcmp(slab[i], slab[i] + 1, BYTES - 1) == 0, "not zeroed");
+        memset(slab[i], i + 1, BYTES);
+        cr_expect_eq(in_use(OFF_TRACE), before + (uint64_t)(i + 1) * BYTES);
+    }
+    for (int i = 0; i < SLABS; i++) {
+        cr_expect_eq(slab[i][BYTES - 1], i + 1);
+        off_unmap(OFF_TRACE, slab[i], BYTES);
+    }
+    cr_expect_eq(in_use(OFF_TRACE), before);
+}
+
 Test(offheap, contents_alignment_zeroes)
 {
     struct { unsigned char *p; size_t n; unsigned char tag; } b[300] = { 0 };

@@ -254,6 +254,26 @@ void *off_alloc_aligned(enum off_purpose why, size_t bytes, size_t align)
     return alloc_flags(why, bytes, MALLOCX_ZERO | MALLOCX_ALIGN(align));
 }
 
+void *off_map(enum off_purpose why, size_t bytes, size_t align)
+{
+    struct purpose *pu = &purposes[why];
+    bool zero = true, commit = true;
+    if (fail_now(FAIL_MEM) || default_hooks == NULL)
+        return NULL;
+    void *p = hook_alloc(&pu->hooks, NULL, bytes, align, &zero, &commit, 0);
+    if (p != NULL)
+        add_rlx(&pu->in_use_bytes, bytes); /* rlx: a counter */
+    return p;
+}
+
+void off_unmap(enum off_purpose why, void *p, size_t bytes)
+{
+    struct purpose *pu = &purposes[why];
+    munmap(p, bytes);
+    sub_rlx(&pu->mapped_bytes, bytes); /* rlx: counters */
+    sub_rlx(&pu->in_use_bytes, bytes);
+}
+
 void *off_realloc(enum off_purpose why, void *p, size_t bytes)
 {
     if (p == NULL)

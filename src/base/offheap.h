@@ -27,6 +27,9 @@ void *off_zalloc(enum off_purpose why, size_t bytes);              /* zeroed */
 void *off_alloc_aligned(enum off_purpose why, size_t bytes, size_t align); /* zeroed */
 void *off_realloc(enum off_purpose why, void *p, size_t bytes);    /* old block stays on NULL */
 void off_free(enum off_purpose why, void *p);                      /* NULL is fine */
+/* Whole pages, zeroed: no arena, which takes 80 KiB before its first block, is made for what comes in slabs. */
+void *off_map(enum off_purpose why, size_t bytes, size_t align);   /* NULL when out of memory */
+void off_unmap(enum off_purpose why, void *p, size_t bytes);
 
 /* Returns free pages of all purposes to the kernel (jemalloc does so by itself only while it is being used). */
 void off_release(void);

@@ -47,7 +47,7 @@ void task_end(void)
 {
     for (struct slab *s = load_rlx(&tasks.all), *next; s != NULL; s = next) { /* rlx: nobody else runs any more */
         next = s->next;
-        off_free(OFF_FIBER, s);
+        off_unmap(OFF_FIBER, s, SLAB_BYTES);
     }
     store_rlx(&tasks.all, NULL);
 }
@@ -56,7 +56,7 @@ static struct slab *slab_of(struct task *t) { return (struct slab *)w_align_down
 
 static struct slab *slab_new(void)
 {
-    struct slab *s = off_alloc_aligned(OFF_FIBER, SLAB_BYTES, SLAB_BYTES);
+    struct slab *s = off_map(OFF_FIBER, SLAB_BYTES, SLAB_BYTES);
     if (s == NULL)
         return NULL;
     s->next = load_rlx(&tasks.all); /* rlx: changes under the lock, which we hold */
