@@ -131,8 +131,8 @@ WEFT_API void weft_sleep(int64_t ns);
 #define WEFT_MILLISECOND INT64_C(1000000)
 #define WEFT_SECOND INT64_C(1000000000)
 
-/* A timer sends the time (int64_t of weft_now()) on its channel of capacity 1, once after ns, or each period_ns if that is > 0 (a ticker: ticks
- * nobody takes are dropped). A collected object: a timer that is not reachable stops by itself. After stop or reset no old tick is received.
+/* A timer sends the time (int64_t of weft_now(), when it was due or a little later) on its channel of capacity 1, once after ns, or each period_ns if
+ * that is > 0 (a ticker: ticks nobody takes are dropped). One that nobody waits for costs nothing but its memory. A collected object: a timer that is not reachable stops by itself. After stop or reset no old tick is received.
  * new: NULL without memory or with a negative period. stop: true if it was running. reset: the same, and it runs anew. */
 typedef struct weft_timer weft_timer;
 WEFT_API weft_timer *weft_timer_new(int64_t ns, int64_t period_ns);

@@ -250,8 +250,22 @@ static w_noinline int send_parked(struct m *m, weft_chan *c, const void *elem)
     return w.ok ? 0 : -EPIPE;
 }
 
+static int recv_tick(struct m *m, weft_chan *c, void *elem)
+{
+    struct fiber *none = NULL;
+    int r = recv_step(c, elem, &none);
+    lock_drop(&c->lock);
+    rt_leave(m);
+    return r;
+}
+
 static w_noinline int recv_parked(struct m *m, weft_chan *c, void *elem)
 {
+    if (chan_tick_pending(c)) {
+        if (timer_chan_tick(c))
+            return recv_tick(m, c, elem);
+        timer_chan_start(c);
+    }
     struct chan_waiter w = waiter_of(m, c, elem);
     chan_enqueue(&c->recvq, &w);
     park_with(&w, WAIT_CHAN_RECV);
@@ -357,7 +371,7 @@ int weft_chan_try_recv(weft_chan *c, void *elem)
 {
     if (c == NULL)
         return -EAGAIN;
-    if (chan_is_empty(c)) {
+    if (chan_is_empty(c) && !chan_tick_pending(c)) {
         if (load_acq(&c->closed) == 0) /* acq: sees all that was sent before the close; rel in weft_chan_close */
             return -EAGAIN;
         if (chan_is_empty(c)) {
@@ -369,6 +383,8 @@ int weft_chan_try_recv(weft_chan *c, void *elem)
     struct m *m = rt_enter();
     struct fiber *wake = NULL;
     lock_take(&c->lock);
+    if (chan_tick_pending(c))
+        timer_chan_tick(c);
     int r = recv_step(c, elem, &wake);
     lock_drop(&c->lock);
     wake_partner(wake);
@@ -469,8 +485,23 @@ int weft_chan_close(weft_chan *c)
     return r;
 }
 
+/* Whoever looks sees a tick that is due. */
+static size_t len_with_tick(weft_chan *c)
+{
+    struct m *m = rt_enter();
+    lock_take(&c->lock);
+    if (chan_tick_pending(c))
+        timer_chan_tick(c);
+    size_t n = load_rlx(&c->count); /* rlx: under the lock */
+    lock_drop(&c->lock);
+    rt_leave(m);
+    return n;
+}
+
 size_t weft_chan_len(weft_chan *c)
 {
+    if (c != NULL && chan_tick_pending(c))
+        return len_with_tick(c);
     return c == NULL ? 0 : load_rlx(&c->count); /* rlx: true of some moment, which is all a caller can ask */
 }
 

@@ -31,6 +31,7 @@ struct weft_chan {
     struct lock lock;  /* RANK_CHAN: all below that is not fixed */
     w_u32 closed;      /* written once, under the lock */
     bool clear;        /* fixed: elements may hold pointers, so a slot that was read is cleared */
+    bool tick_pending; /* its timer runs, and is in no heap of timers: usertimer.c. Written under the lock; read without it as a hint */
     size_t elem_size;  /* fixed */
     size_t cap;        /* fixed */
     w_uptr count;      /* written under the lock */
@@ -47,6 +48,13 @@ void chan_enqueue(struct chan_queue *q, struct chan_waiter *w);
 void chan_dequeue(struct chan_queue *q, struct chan_waiter *w); /* w is queued there */
 /* f will never come back: channels forget that it waits for them. Nobody else runs. */
 void chan_forget_stw(struct fiber *f);
+
+/* c is a timer's: whoever finds it empty asks first, under its lock, whether a tick is due. */
+static inline bool chan_tick_pending(weft_chan *c) { return unlikely(__atomic_load_n(&c->tick_pending, __ATOMIC_RELAXED)); } /* rlx: see above */
+/* With a tick pending, under the lock. If it is due it is in the channel afterwards: true. */
+bool timer_chan_tick(weft_chan *c);
+/* The same; the caller is about to wait. The timer goes into the heap. */
+void timer_chan_start(weft_chan *c);
 
 /* weft_chan_try_send without the doors, for callbacks of timers. */
 int chan_try_send_inside(weft_chan *c, const void *elem);

@@ -335,6 +335,7 @@ bool timer_stop(struct timer *t);                    /* true: it was waiting and
 bool timer_cancel(struct timer *t);                  /* true: it was waiting and will not run. False: it has run, is running or will be in a moment. Never waits */
 void timer_again(struct timer *t, int64_t when_ns);  /* from t's own callback, at its end: starts it anew */
 static inline int64_t timer_after(int64_t now_ns, int64_t ns) { return ns > INT64_MAX - 1 - now_ns ? INT64_MAX - 1 : now_ns + ns; }
+int64_t timer_next_period(int64_t when_ns, int64_t period_ns, int64_t now_ns); /* the first multiple after when_ns that lies ahead of now_ns, which does not lie before it */
 int64_t timers_run(struct p *p, int64_t now_ns);     /* runs what is due in p's heap, some hundreds at most; returns the next when, INT64_MAX: none. now_ns 0: not known, the clock is read if there is a timer */
 int64_t timers_next(void);                           /* earliest of all processors. Whoever is to sleep till then stores sched.poll_until_ns (seq) and calls this again: [TIMER] */
 bool timers_any(void);                               /* some timer waits that can wake somebody */

@@ -240,6 +240,14 @@ static void heap_remove(struct timer_heap *h, struct timer *t)
         heap_shrink(h);
 }
 
+int64_t timer_next_period(int64_t when_ns, int64_t period_ns, int64_t now_ns)
+{
+    int64_t periods = (now_ns - when_ns) / period_ns + 1, ahead;
+    if (__builtin_mul_overflow(periods, period_ns, &ahead))
+        ahead = INT64_MAX;
+    return timer_after(when_ns, ahead);
+}
+
 /* The first is due: it is taken out, or with a period, moved to the next multiple that lies ahead. */
 static struct timer *heap_take_due(struct timer_heap *h, int64_t now_ns)
 {
@@ -249,11 +257,7 @@ static struct timer *heap_take_due(struct timer_heap *h, int64_t now_ns)
         heap_remove(h, t);
         return t;
     }
-    int64_t periods = (now_ns - e.when_ns) / t->period_ns + 1;
-    int64_t ahead;
-    if (__builtin_mul_overflow(periods, t->period_ns, &ahead))
-        ahead = INT64_MAX;
-    e.when_ns = timer_after(e.when_ns, ahead);
+    e.when_ns = timer_next_period(e.when_ns, t->period_ns, now_ns);
     e.seq = next_seq(h);
     sift_down(h, 0, e);
     heap_note_next(h);

@@ -1,17 +1,25 @@
 /* Timers of the program: on a channel, or with a function.
  *
- * A timer is one collected object that holds its struct timer and, if it has one, its channel with room for one tick. Since the channel lies inside, whoever holds the channel, or waits
- * for it, keeps the timer: weft_timer_chan(weft_timer_new(...)) is enough.
+ * A timer is one collected object that holds its struct timer and, if it has one, its channel with room for one tick. Since the channel lies inside,
+ * whoever holds the channel, or waits for it, keeps the timer: weft_timer_chan(weft_timer_new(...)) is enough.
+ *
+ * [PENDING] A timer on a channel is in no heap of timers until somebody waits for it, since most are stopped before: to start and to stop one costs two
+ * stores then (half of what it costs in the heap, with 100,000 of them). While it is not, its channel says tick_pending. Whoever finds that
+ * channel empty looks whether the tick is due, and sends it himself; who is about to wait puts the timer into the heap first, where it then stays until
+ * it has run or is stopped. All of this happens under the channel's lock, so: tick pending => no receiver waits, the timer is in no heap, and no callback of
+ * it runs; a receiver waits => the timer is in the heap, or does not run. Reset looks for receivers who wait, and if there are any starts the timer
+ * in the heap. (Go does the same since 1.23.)
  *
  * Reachability. The heap of timers is not memory of the collector, and finds the timer by a pointer that is no root: a timer on a channel that nobody
- * can receive from is as good as none. So, exactly while it waits there, a timer is watched (gc_watch): the stop that finds it dead takes it out. A timer that was
- * stopped or has fired is garbage like any other. (Two other ways lost: asking each timer in the heap after each mark whether it still lives costs a cache miss per
- * timer in the stop; a finalizer keeps each dead one, stopped or not, for a further cycle: starting and stopping cost twice as much, and the heap grew fourfold.)
- * A timer with a function does reach something, and must run though nobody holds it: it is a root while it waits (TIMER_ROOT in timer.c). Being an object that is
- * scanned, it keeps arg. So is a timer for whose watch there is no memory.
+ * can receive from is as good as none. So, exactly while it waits there, a timer is watched (gc_watch): the stop that finds it dead takes it out. A timer
+ * that is pending, was stopped or has fired is garbage like any other. (Two other ways lost: asking each timer in the heap after each mark whether it
+ * still lives costs a cache miss per timer in the stop; a finalizer keeps each dead one, stopped or not, for a further cycle: starting and stopping cost
+ * twice as much, and the heap grew fourfold.) A timer with a function does reach something, and must run though nobody holds it: it is a root while it
+ * waits (TIMER_ROOT in timer.c). Being an object that is scanned, it keeps arg. So is a timer for whose watch there is no memory.
  *
- * No old tick. A tick is sent by the callback, under the channel's lock only; stop and reset hold the timer's own lock, take it out of the heap, wait for a callback under way,
- * and drop what is in the channel. After that nothing of before can be received. As in Go, a tick that had been sent but not received counts as "it was running". */
+ * No old tick. A tick is sent under the channel's lock only, by the callback or by who finds it due; stop and reset hold the timer's own lock, make it
+ * not pending or take it out of the heap, wait for a callback under way, and drop what is in the channel. After that nothing of before can be
+ * received. As in Go, a tick that had been sent but not received counts as "it was running". */
 #include "gc/gc.h"
 #include "sched/chan.h"
 #include "sched/sched.h"
@@ -21,6 +29,7 @@
 struct weft_timer {
     struct timer timer;
     struct lock lock;   /* RANK_USERTIMER: one stop or reset at a time */
+    int64_t pending_ns; /* with tick_pending: when it is due. Under the channel's lock */
     weft_fn *fn;        /* NULL: the channel */
     void *arg;
     const void *site;   /* who made it: creation site of the fibers */
@@ -76,11 +85,69 @@ static void dead_stw(void *obj)
     timer_cancel(&t->timer);
 }
 
-static void start(struct weft_timer *t, int64_t ns)
+static void heap_start(struct weft_timer *t, int64_t when_ns)
 {
     t->timer.root = t->fn != NULL || gc_watch(t, dead_stw) == -ENOMEM;
-    timer_start(&t->timer, when_after(ns));
+    timer_start(&t->timer, when_ns);
 }
+
+/* ---- [PENDING], under the channel's lock -------------------------------------------------------------------------------- */
+
+static inline struct weft_timer *timer_of(weft_chan *c)
+{
+    return &w_containerof(c, struct chan_timer, chan)->t;
+}
+
+static inline void set_pending(weft_chan *c, bool pending)
+{
+    __atomic_store_n(&c->tick_pending, pending, __ATOMIC_RELAXED); /* rlx: read without the lock as a hint */
+}
+
+void timer_chan_start(weft_chan *c)
+{
+    struct weft_timer *t = timer_of(c);
+    set_pending(c, false);
+    heap_start(t, t->pending_ns);
+}
+
+bool timer_chan_tick(weft_chan *c)
+{
+    struct weft_timer *t = timer_of(c);
+    struct fiber *nobody = NULL; /* who waits has the timer in the heap */
+    int64_t due = t->pending_ns, now = sched_now_ns();
+    if (due > now)
+        return false;
+    if (t->timer.period_ns > 0)
+        t->pending_ns = timer_next_period(due, t->timer.period_ns, now);
+    else
+        set_pending(c, false);
+    (void)chan_send_locked(c, &due, &nobody);
+    return true;
+}
+
+/* True: it was pending, and is off. */
+static bool take_pending(weft_chan *c)
+{
+    lock_take(&c->lock);
+    bool pending = chan_tick_pending(c);
+    set_pending(c, false);
+    lock_drop(&c->lock);
+    return pending;
+}
+
+static void start_on_chan(struct weft_timer *t, int64_t when_ns)
+{
+    weft_chan *c = chan_of(t);
+    lock_take(&c->lock);
+    t->pending_ns = when_ns;
+    if (load_rlx(&c->recvq.first) == NULL) /* rlx: under the lock */
+        set_pending(c, true);
+    else
+        heap_start(t, when_ns);
+    lock_drop(&c->lock);
+}
+
+/* ---- starting and stopping -------------------------------------------------------------------------------------------------- */
 
 weft_timer *weft_timer_new(int64_t ns, int64_t period_ns)
 {
@@ -93,9 +160,8 @@ weft_timer *weft_timer_new(int64_t ns, int64_t period_ns)
     ct->chan.elem_size = sizeof ct->tick;
     ct->chan.cap = 1;
     timer_init(&ct->t, period_ns, send_tick);
-    rt_enter();
-    start(&ct->t, ns);
-    rt_leave(m_self());
+    ct->t.pending_ns = when_after(ns);
+    ct->chan.tick_pending = true; /* nobody else knows it */
     return &ct->t;
 }
 
@@ -111,7 +177,7 @@ weft_timer *weft_timer_func(int64_t ns, int64_t period_ns, weft_fn *fn, void *ar
     t->arg = arg;
     t->site = __builtin_return_address(0);
     rt_enter();
-    start(t, ns);
+    heap_start(t, when_after(ns));
     rt_leave(m_self());
     return t;
 }
@@ -121,23 +187,32 @@ weft_chan *weft_timer_chan(weft_timer *t)
     return t->fn == NULL ? chan_of(t) : NULL;
 }
 
-static bool stop_locked(struct weft_timer *t)
+/* Under its lock. */
+static bool stop_on_chan(struct weft_timer *t)
 {
-    bool was = timer_stop(&t->timer);
-    if (t->fn == NULL)
+    weft_chan *c = chan_of(t);
+    bool was = take_pending(c);
+    if (!was) {
+        was = timer_stop(&t->timer);
         gc_unwatch(t);
-    if (t->fn == NULL && load_rlx(&chan_of(t)->count) != 0) { /* rlx: only the callback fills it, and that is over */
-        chan_drain_inside(chan_of(t));
+    }
+    if (load_rlx(&c->count) != 0) { /* rlx: only the callback fills it, and that is over, or whoever looks while the tick is pending */
+        chan_drain_inside(c);
         was = true;
     }
     return was;
+}
+
+static bool stop(struct weft_timer *t)
+{
+    return t->fn == NULL ? stop_on_chan(t) : timer_stop(&t->timer);
 }
 
 bool weft_timer_stop(weft_timer *t)
 {
     rt_enter();
     lock_take(&t->lock);
-    bool was = stop_locked(t);
+    bool was = stop(t);
     lock_drop(&t->lock);
     rt_leave(m_self());
     return was;
@@ -147,8 +222,12 @@ bool weft_timer_reset(weft_timer *t, int64_t ns)
 {
     rt_enter();
     lock_take(&t->lock);
-    bool was = stop_locked(t);
-    start(t, ns);
+    bool was = stop(t);
+    int64_t when = when_after(ns);
+    if (t->fn == NULL)
+        start_on_chan(t, when);
+    else
+        heap_start(t, when);
     lock_drop(&t->lock);
     rt_leave(m_self());
     return was;
