@@ -74,6 +74,7 @@ static const struct debug_key debug_keys[] = {
     D(gctrace,      SWITCH, 0,             1,         NULL),  /* a line per collection */
     D(scavtrace,    SWITCH, 0,             1,         NULL),  /* a line per collection about memory given back */
     D(schedtrace,   NUMBER, 0,             86400000,  NULL),  /* a line about the scheduler every N ms */
+    D(scheddetail,  SWITCH, 0,             1,         NULL),  /* and with it lines about each processor, machine and fiber: see sched/schedtrace.c */
     D(gcstress,     NUMBER, 0,             INT64_MAX, NULL),  /* collect every N allocations */
     D(gcpoison,     SWITCH, 0,             1,         NULL),  /* fill what is freed, check it when it is used again */
     D(gcverify,     SWITCH, 0,             1,         NULL),  /* mark twice, independently, and compare */

@@ -23,6 +23,7 @@ struct config {
     int64_t gctrace;        /* 0, 1 */
     int64_t scavtrace;      /* 0, 1 */
     int64_t schedtrace;     /* ms between two lines; 0: none */
+    int64_t scheddetail;    /* 0, 1 */
     int64_t gcstress;       /* collect every N allocations; 0: off */
     int64_t gcpoison;       /* 0, 1 */
     int64_t gcverify;       /* 0, 1 */

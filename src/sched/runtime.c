@@ -823,6 +823,7 @@ int weft_lock_os_thread(void)
     else if (f->lock_depth++ == 0) {
         f->bound = m;
         m->tainted = true;
+        __atomic_store_n(&m->locked, f, __ATOMIC_RELAXED); /* rlx: for show */
     }
     rt_leave(m);
     return err;
@@ -834,6 +835,7 @@ void weft_unlock_os_thread(void)
     struct fiber *f = m->cur;
     if (f->lock_depth != 0 && --f->lock_depth == 0 && !(f->flags & FIBER_THREAD)) {
         f->bound = NULL;
+        __atomic_store_n(&m->locked, NULL, __ATOMIC_RELAXED); /* rlx: for show */
         m->tainted = false; /* what it did to the thread is undone now, by contract */
     }
     rt_leave(m);

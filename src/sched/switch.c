@@ -600,6 +600,7 @@ static void fiber_end(void)
         m->exiting = true;
         f->bound = NULL;
         f->lock_depth = 0;
+        __atomic_store_n(&m->locked, NULL, __ATOMIC_RELAXED); /* rlx: for show */
         switch_away(m, f, NULL, AFTER_DEAD);
         __builtin_unreachable();
     }

@@ -18,12 +18,11 @@
  * all processors idle, it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. Not before: a server's processors
  * idle for moments thousands of times a second, and each would be ended by a wake-up of the monitor on the way of the request that ends it. */
 #include "sched/sysmon.h"
-#include "base/fmt.h"
 #include "sched/machine.h"
 #include "sched/maxprocs.h"
 #include "sched/mutator.h"
-#include "sched/report.h"
 #include "sched/runq.h"
+#include "sched/schedtrace.h"
 #include "sched/world.h"
 #include "base/fail.h"
 #include "os/clock.h"
@@ -51,8 +50,6 @@ static struct {
     bool closed;       /* it has ended; under lock */
     w_u32 nasked;      /* under lock; read relaxed as a hint */
     w_u32 helpers;     /* of parallel marking: so many are wanted; 0: as many as there are */
-    int64_t trace_ns, traced_ns; /* schedtrace: every so often, 0 never; the last line */
-    char *line;        /* of schedtrace */
 } sysmon;
 
 static void sysmon_poke(void)
@@ -160,38 +157,6 @@ static bool retake(struct p *p, int64_t now)
     return true;
 }
 
-/* ---- schedtrace ------------------------------------------------------------------------------------------------- */
-
-#define LINE_BYTES 32768u /* room for all processors that there can be */
-
-static w_printf(2, 3) void put(size_t *at, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    *at = w_min(*at + w_vfmt(sysmon.line + *at, LINE_BYTES - *at, fmt, ap), (size_t)LINE_BYTES - 1);
-    va_end(ap);
-}
-
-/* Go's line. Nobody ever waits here for a processor's machine to spin: needspinning is always 0. */
-static void trace(int64_t now)
-{
-    size_t at = 0;
-    uint32_t n = nprocs();
-    lock_take(&sched.lock);
-    put(&at, "SCHED %lldms: gomaxprocs=%u idleprocs=%u threads=%u spinningthreads=%u needspinning=0 idlethreads=%u runqueue=%u [",
-        (long long)((now - sched.start_ns) / 1000000), n, load_rlx(&sched.nidle_p), load_rlx(&sched.nthreads), /* rlx: figures, here and below */
-        load_rlx(&sched.nspinning), sched.nidle_m, load_rlx(&sched.global_len));
-    lock_drop(&sched.lock);
-    for (uint32_t i = 0; i < n; i++)
-        put(&at, " %u", load_rlx(&sched.allp[i]->runq.tail) - load_rlx(&sched.allp[i]->runq.head));
-    put(&at, " ] schedticks=[ ");
-    for (uint32_t i = 0; i < n; i++)
-        put(&at, "%u ", load_rlx(&sched.allp[i]->tick));
-    put(&at, "]");
-    sched_log(sysmon.line);
-    sysmon.traced_ns = now;
-}
-
 /* ---- what is looked at --------------------------------------------------------------------------------------- */
 
 /* All processors idle, though there is work. So it is for a moment on the way of each wake-up, and for good if the machine that was to do it got no memory or no thread. */
@@ -248,8 +213,7 @@ static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_ns)
     if (gc_period_over(now))
         mutator_force_gc();
     maxprocs_look(now);
-    if (sysmon.trace_ns != 0 && now - sysmon.traced_ns >= sysmon.trace_ns)
-        trace(now);
+    schedtrace_look(now);
     return did;
 }
 
@@ -269,7 +233,7 @@ void sysmon_let_go(void) { lock_drop(&sysmon.work); }
 /* Nothing runs and nothing will by itself: no need to look. */
 static bool all_idle(void)
 {
-    return sysmon.trace_ns == 0 && load_seq(&sched.nidle_p) == nprocs() && load_rlx(&sysmon.nasked) == 0 && load_rlx(&sysmon.helpers) == 0 &&
+    return schedtrace_every_ns() == 0 && load_seq(&sched.nidle_p) == nprocs() && load_rlx(&sysmon.nasked) == 0 && load_rlx(&sysmon.helpers) == 0 &&
            load_seq(&sched.ending) == 0 && !stranded(); /* rlx: who asks pokes us */
 }
 
@@ -306,7 +270,7 @@ static void *sysmon_main(void *arg)
                 idle_look(os_futex_wait(&sysmon.word, 0, all_asleep() ? ASLEEP_NS : w_min(IDLE_LOOK_NS, gc_period_ns)));
             store_seq(&sysmon.asleep, 0);
         } else {
-            os_futex_wait(&sysmon.word, 0, sysmon.trace_ns != 0 ? w_min(delay, sysmon.trace_ns) : delay);
+            os_futex_wait(&sysmon.word, 0, schedtrace_every_ns() != 0 ? w_min(delay, schedtrace_every_ns()) : delay);
         }
         store_seq(&sysmon.word, 0); /* seq: before the look, or a poke in between would be lost */
         if (look(os_now_ns(), &polled, &stranded_ns)) {
@@ -325,13 +289,9 @@ static void *sysmon_main(void *arg)
 
 int sysmon_start(void)
 {
-    char *line = sysmon.line; /* in the child of a fork it is there */
     memset(&sysmon, 0, sizeof sysmon);
-    sysmon.line = line;
-    if (sched.cfg.schedtrace != 0 && line == NULL && (sysmon.line = off_alloc(OFF_SCHED, LINE_BYTES)) == NULL)
+    if (schedtrace_start() != 0)
         return -ENOMEM;
-    sysmon.trace_ns = sched.cfg.schedtrace * 1000000;
-    sysmon.traced_ns = os_now_ns();
     lock_init(&sysmon.work, RANK_MONITOR);
     lock_init(&sysmon.lock, RANK_LEAF);
     sigset_t all, old;
@@ -343,10 +303,8 @@ int sysmon_start(void)
     int err = fail_now(FAIL_THREAD) ? EAGAIN : pthread_create(&sysmon.thread, &attr, sysmon_main, NULL);
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err != 0) {
-        off_free(OFF_SCHED, sysmon.line);
-        sysmon.line = NULL;
-    }
+    if (err != 0)
+        schedtrace_end();
     return -err;
 }
 
@@ -354,6 +312,5 @@ void sysmon_end(void)
 {
     sysmon_poke();
     pthread_join(sysmon.thread, NULL);
-    off_free(OFF_SCHED, sysmon.line);
-    sysmon.line = NULL;
+    schedtrace_end();
 }

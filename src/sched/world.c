@@ -206,6 +206,14 @@ int world_interrupt(struct m *m) { return send_signal(m); }
 
 static bool acked(struct m *m) { return load_acq(&m->stop_ack) == load_rlx(&world.gate); } /* rlx: only we open the gate */
 
+uint32_t world_missing(void)
+{
+    uint32_t n = 0;
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: sees the machine; rel in m_publish_locked */
+        n += load_acq(&m->dead) == M_ALIVE && load_acq(&m->pstate) != M_GONE && !acked(m); /* acq: as above; with m_own, m_disown */
+    return n > 0 ? n - 1 : 0; /* one of them is the stopper */
+}
+
 static void take_ownership(struct m *m)
 {
     bool known = m != NULL && load_acq(&m->dead) == M_ALIVE; /* acq: as in scan_machine. Else a thread of the host that forks */

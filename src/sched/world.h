@@ -13,6 +13,8 @@ void world_stop(int reason, bool threads);
 int64_t world_start(void);  /* ns since the stop was decided */
 /* How long it took by reason (WEFT_STOP_*), from deciding to stop: until all stood still; until all ran again. */
 const struct timehist *world_times(int reason, bool stopped);
+/* Machines that the stop under way still waits for; for show, read at any time while one is under way. */
+uint32_t world_missing(void);
 /* A stop is wanted: stand still till it is over. Inside the runtime. Afterwards the processor may be gone if maxprocs was lowered (m_has_p). */
 void world_stop_here(struct m *m);
 
