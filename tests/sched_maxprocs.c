@@ -371,6 +371,29 @@ Test(sched_maxprocs, a_real_group) { in_real_group(in_group, "3 1\n"); }
 /* ---- without memory ----------------------------------------------------------------------------------------------- */
 
 static bool refused;
+static char told[200]; /* by the log; and how often */
+static int ntold;
+
+static void remember_refusal(void *arg, const char *line)
+{
+    (void)arg;
+    if (strstr(line, "no memory for") == NULL)
+        return;
+    snprintf(told, sizeof told, "%s", line);
+    ntold++;
+}
+
+static int run_failing(unsigned nth, int procs, const char *more, weft_fn *fn)
+{
+    char debug[100];
+    w_fmt(debug, sizeof debug, "failmem=%u,gcstress=0%s", nth, more);
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.maxprocs = procs;
+    cfg.debug = debug;
+    cfg.log = remember_refusal;
+    ntold = 0;
+    return weft_run(fn, NULL, &cfg);
+}
 
 static void allocates(void *arg)
 {
@@ -398,19 +421,42 @@ static void grows_twice(void *arg)
     weft_maxprocs(2);
 }
 
-/* Each request for memory that more processors make is refused once: then there are as many as before, and they can be had later. */
+/* Each request for memory that more processors make is refused once: then there are as many as before, the log says so, and they can be had later. */
 Test(sched_maxprocs, refused_processors_leave_nothing)
 {
     int times = 0;
     for (unsigned nth = 1; nth < 120; nth++) {
-        char debug[32];
-        w_fmt(debug, sizeof debug, "failmem=%u", nth);
-        weft_config cfg = WEFT_CONFIG_INIT;
-        cfg.maxprocs = 2;
-        cfg.debug = debug;
         refused = false;
-        if (weft_run(grows_twice, NULL, &cfg) == 0)
-            times += refused;
+        if (run_failing(nth, 2, "", grows_twice) != 0)
+            continue;
+        times += refused;
+        cr_expect_eq(ntold, refused, "%d lines, the last: %s", ntold, told);
+        cr_expect(!refused || strcmp(told, "weft: no memory for 16 processors: there remain 2") == 0, "%s", told);
     }
     cr_expect(times > 14, "%d refusals hit", times);
+}
+
+static void follows_at_last(void *arg)
+{
+    (void)arg;
+    if (weft_maxprocs(0) != 3) /* the search for the group was refused */
+        return;
+    v2("1600000 100000\n");
+    int64_t now = weft_now();
+    test_until((look(now += 60 * WEFT_SECOND), weft_maxprocs(0) == 16));
+}
+
+/* With the next look. */
+Test(sched_maxprocs, a_refused_default_is_tried_again)
+{
+    int times = 0;
+    for (unsigned nth = 1; nth < 120; nth++) {
+        v2("300000 100000\n");
+        if (run_failing(nth, 0, ",cpus=32", follows_at_last) != 0)
+            continue;
+        times += ntold;
+        cr_expect_leq(ntold, 1);
+        cr_expect(ntold == 0 || strcmp(told, "weft: no memory for 16 processors: there remain 3; it is tried again") == 0, "%s", told);
+    }
+    cr_expect(times > 10, "%d refusals hit", times);
 }

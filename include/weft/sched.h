@@ -141,7 +141,7 @@ WEFT_API void weft_unlock_os_thread(void);
 /* Number of processors: how many threads run fibers at once. n < 1 only reads. Returns the previous value. n >= 1 stops the world shortly, unless
  * it is the number already, and ends automatic updates; more than 1024 is 1024. The default: WEFT_MAXPROCS, which is not updated either; else
  * min(CPUs in the affinity mask, quota of the process's own control group, v1 or v2, rounded up, but at least 2). That is looked at again about
- * once a second, and followed. May block. */
+ * once a second, and followed. Where there is no memory for more processors the number stays (read it again to know), and the log says so. May block. */
 WEFT_API int weft_maxprocs(int n);
 /* Back to the default of now, whatever WEFT_MAXPROCS says, and to following it. Returns the previous value. May block. (Go: SetDefaultGOMAXPROCS) */
 WEFT_API int weft_maxprocs_default(void);

@@ -7,9 +7,12 @@
  *
  * `custom` tells which of the two it is. It is written by a caller of weft_maxprocs, who is inside the runtime, and read in a stop, for which
  * everyone inside has been waited: so either the fiber that follows sees it, and changes nothing, or the caller comes after it, and what it asks
- * for is what remains. */
+ * for is what remains.
+ *
+ * More processors need memory. If there is none, the number stays and the log says so; a default is tried again with the next look. */
 #include "sched/maxprocs.h"
 #include "os/affinity.h"
+#include "sched/report.h"
 #include "sched/world.h"
 #include <weft/sync.h>
 
@@ -18,6 +21,7 @@ static struct {
     w_u32 custom;
     w_u32 under_way;      /* a fiber that follows exists */
     w_i64 looked_ns;      /* the monitor's */
+    w_u32 refused;        /* to follow, so many processors were wanted last, and there was no memory for them; 0: there was */
 } follow;
 
 const char *maxprocs_root = "";
@@ -36,8 +40,9 @@ uint32_t maxprocs_start(void)
 {
     int64_t asked = load_rlx(&seed_on) != 0 ? 1 : sched.cfg.maxprocs; /* rlx: see seed_on; with a seed there is one, and that stays */
     cgroup_open(&follow.group, maxprocs_root); /* if it fails there is no limit */
-    store_rlx(&follow.custom, asked > 0); /* rlx, all three: nobody else runs yet */
+    store_rlx(&follow.custom, asked > 0); /* rlx, all four: nobody else runs yet */
     store_rlx(&follow.under_way, 0);
+    store_rlx(&follow.refused, 0);
     store_rlx(&follow.looked_ns, sched.start_ns);
     return asked > 0 ? (uint32_t)w_min(asked, (int64_t)MAX_PROCS) : wanted();
 }
@@ -48,27 +53,37 @@ void maxprocs_after_fork(void) { store_rlx(&follow.under_way, 0); } /* rlx: nobo
 
 bool maxprocs_throttled(struct cgroup_throttled *out) { return cgroup_throttled(&follow.group, out); }
 
-struct change { uint32_t n; bool follows; };
+struct change { uint32_t n; bool follows; bool refused; };
 
 /* On the thread's own stack. */
 static void change(void *arg)
 {
-    const struct change *c = arg;
+    struct change *c = arg;
     world_stop(WEFT_STOP_MAXPROCS, false);
     if (!c->follows || load_rlx(&follow.custom) == 0) /* rlx: ordered by the stop */
-        procs_resize(c->n);
+        c->refused = procs_resize(c->n) != 0;
     world_start();
+}
+
+/* In user code, as the host's log may take its time. */
+static void tell(const struct change *c, const char *what_next)
+{
+    if (c->refused)
+        sched_logf("weft: no memory for %u processors: there remain %u%s", c->n, nprocs(), what_next);
 }
 
 static void follow_fiber(void *arg)
 {
     (void)arg;
     rt_enter();
-    struct change c = { wanted(), true };
+    struct change c = { wanted(), true, false };
     if (c.n != nprocs())
         sched_on_big_stack(change, &c);
-    store_rlx(&follow.under_way, 0); /* rlx: a flag, guards nothing */
     rt_leave(m_self());
+    if (c.n != load_rlx(&follow.refused)) /* rlx: ours while under_way. Said once, as it is tried again each second */
+        tell(&c, "; it is tried again");
+    store_rlx(&follow.refused, c.refused ? c.n : 0); /* rlx: as above */
+    store_rel(&follow.under_way, 0); /* rel: publishes refused to the next fiber; acq in maxprocs_look */
 }
 
 void maxprocs_look(int64_t now_ns)
@@ -87,13 +102,13 @@ void maxprocs_look(int64_t now_ns)
 /* ---- the public side -------------------------------------------------------------------------------------- */
 
 /* c NULL: no change. Returns the number there was. With a seed it stays, and the monitor must not follow either. */
-static int resize(const struct change *c)
+static int resize(struct change *c)
 {
     uint32_t old = nprocs();
     if (c != NULL && load_rlx(&seed_on) == 0) { /* rlx: see seed_on */
         store_rlx(&follow.custom, !c->follows); /* rlx: see above */
         if (c->n != old)
-            sched_on_big_stack(change, (void *)(uintptr_t)c);
+            sched_on_big_stack(change, c);
     }
     return (int)old;
 }
@@ -101,17 +116,19 @@ static int resize(const struct change *c)
 int weft_maxprocs(int n)
 {
     rt_enter();
-    struct change c = { (uint32_t)w_min(n, MAX_PROCS), false };
+    struct change c = { (uint32_t)w_min(n, MAX_PROCS), false, false };
     int old = resize(n >= 1 ? &c : NULL);
     rt_leave(m_self());
+    tell(&c, "");
     return old;
 }
 
 int weft_maxprocs_default(void)
 {
     rt_enter();
-    struct change c = { wanted(), true };
+    struct change c = { wanted(), true, false };
     int old = resize(&c);
     rt_leave(m_self());
+    tell(&c, "; it is tried again");
     return old;
 }
