@@ -4,6 +4,8 @@
 #include "waiting.h"
 #include <errno.h>
 #include <pthread.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static weft_waitgroup wg;
@@ -139,12 +141,20 @@ Test(metrics_sched, threads_end_with_their_fibers) { run_exactly(2, threads_end)
 /* ---- CPU time: as of the end of the last cycle ----------------------------------------------------------------------------------------- */
 
 struct cpu { double total, idle, user, pause; };
-static struct cpu cpu_now(void)
+static int cpu_read(struct cpu *to)
 {
     weft_metric m[] = { { .name = "/cpu/classes/total:cpu-seconds" }, { .name = "/cpu/classes/idle:cpu-seconds" },
                         { .name = "/cpu/classes/user:cpu-seconds" }, { .name = "/cpu/classes/gc/pause:cpu-seconds" } };
-    cr_assert_eq(weft_metrics_read(m, 4), 0);
-    return (struct cpu){ m[0].f64, m[1].f64, m[2].f64, m[3].f64 };
+    int err = weft_metrics_read(m, 4);
+    *to = (struct cpu){ m[0].f64, m[1].f64, m[2].f64, m[3].f64 };
+    return err;
+}
+
+static struct cpu cpu_now(void)
+{
+    struct cpu c;
+    cr_assert_eq(cpu_read(&c), 0);
+    return c;
 }
 
 static struct cpu cpu_between(struct cpu a, struct cpu b) { return (struct cpu){ b.total - a.total, b.idle - a.idle, b.user - a.user, b.pause - a.pause }; }
@@ -202,6 +212,61 @@ static void cpu_of_fewer(void *arg)
 }
 
 Test(metrics_sched, cpu_time_of_fewer_processors) { run_exactly(4, cpu_of_fewer); }
+
+static double clock_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+struct childs { int err; double slept; struct cpu cpu; };
+static void child_sleeps(int to)
+{
+    struct childs c;
+    double t0 = clock_seconds();
+    usleep(100000);
+    c.slept = clock_seconds() - t0;
+    weft_gc();
+    c.err = cpu_read(&c.cpu);
+    _exit(write(to, &c, sizeof c) != sizeof c);
+}
+
+/* Before the child first calls weft, the fiber that forked is at work there as far as anybody knows; no other is, whatever ran in the parent. */
+static void cpu_of_child(void *arg)
+{
+    enum { PROCS = 4 };
+    int p[2];
+    struct childs c;
+    (void)arg;
+    cr_assert_eq(weft_waitgroup_go(&wg, spin, NULL), 0);
+    test_until(count_now(&there) == 1);
+    weft_gc();
+    struct cpu before = cpu_now();
+    cr_assert_eq(pipe(p), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        child_sleeps(p[1]);
+    cr_assert(pid > 0);
+    close(p[1]);
+    weft_blocking_begin();
+    ssize_t got = read(p[0], &c, sizeof c);
+    waitpid(pid, NULL, 0);
+    weft_blocking_end();
+    close(p[0]);
+    count_up(&leave);
+    weft_waitgroup_wait(&wg);
+    cr_assert(got == sizeof c && c.err == 0);
+    struct cpu d = cpu_between(before, c.cpu);
+    cr_assert(d.idle >= (PROCS - 1) * c.slept && d.user >= c.slept * 0.999, "%g idle and %g the program's of %g in %g s", d.idle, d.user, d.total, c.slept);
+}
+
+#ifdef W_TSAN
+#define FORKS .disabled = true /* its own locks and threads do not come through a fork whose child goes on */
+#else
+#define FORKS .disabled = false
+#endif
+Test(metrics_sched, cpu_time_in_the_child_of_a_fork, FORKS) { run_exactly(4, cpu_of_child); }
 
 /* ---- stops --------------------------------------------------------------------------------------------------------------------------------- */
 

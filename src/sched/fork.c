@@ -141,12 +141,23 @@ static void take_processor(struct m *m)
     store_rlx(&m->in_runtime, 0);
 }
 
+/* No processor runs but that of the calling fiber, which goes on in user code. It counts as working till it comes back in, however long that takes. */
+static void idle_processors(const struct p *callers)
+{
+    cpu_clock_locked();
+    sched.cpu_stop = CPU_RUNS;
+    for (uint32_t i = 0; i < nprocs(); i++)
+        if (sched.allp[i] != callers)
+            p_count_idle(sched.allp[i], true);
+}
+
 static void child_of_stop(void)
 {
     bool ending = load_rlx(&sched.ending) != 0; /* rlx: under the lock */
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         if (m != caller && m->foreign && load_rlx(&m->dead) == M_ALIVE) /* rlx: under the lock */
             chan_forget_stw(&m->self);
+    idle_processors(caller != NULL ? caller->p : NULL);
     if (caller != NULL)
         take_processor(caller);
     store_rlx(&sched.forked, ending ? FORK_NEVER : FORK_LATER); /* rlx: nobody else runs */
@@ -283,7 +294,6 @@ static void reset_processors(bool counts, bool system)
     }
     store_rlx(&sched.system_made, system);
     store_rlx(&sched.system_ended, 0);
-    sched.cpu_stop = CPU_RUNS;
     sched.idle_m = NULL;
     sched.nidle_m = 0;
     lock_drop(&sched.lock);
