@@ -74,14 +74,15 @@ static void on_weft(void *fn)
     weft_chan_close(gate);
 }
 
-#define LEAK_TEST(name)                                                  \
+/* Written as a Test() is, so that it can be found, and cited, as one. */
+#define LEAK_TEST(suite, name)                                           \
     static void name##_(void);                                           \
-    Test(leak_check, name) { test_run_procs(4, on_weft, (void *)name##_); } \
+    Test(suite, name) { test_run_procs(4, on_weft, (void *)name##_); } \
     static void name##_(void)
 
 /* ---- the number ----------------------------------------------------------------------------------------------- */
 
-LEAK_TEST(nothing_is_leaked)
+LEAK_TEST(leak_check, nothing_is_leaked)
 {
     start_here(3);
     weft_leak_check *c = begin();
@@ -89,7 +90,7 @@ LEAK_TEST(nothing_is_leaked)
     cr_expect_eq(text_len, 0, "%s", text);
 }
 
-LEAK_TEST(what_is_left_is_counted_and_shown)
+LEAK_TEST(leak_check, what_is_left_is_counted_and_shown)
 {
     start_here(3);
     weft_leak_check *c = begin();
@@ -113,7 +114,7 @@ static void no_yield(void)
 static void on_weft_one(void *arg) { on_weft(arg); }
 Test(leak_check, tasks_that_have_not_started_count) { test_run_procs(1, on_weft_one, (void *)no_yield); }
 
-LEAK_TEST(who_replaces_another_of_the_same_place_is_no_leak)
+LEAK_TEST(leak_check, who_replaces_another_of_the_same_place_is_no_leak)
 {
     start_here(5);
     weft_leak_check *c = begin();
@@ -122,7 +123,7 @@ LEAK_TEST(who_replaces_another_of_the_same_place_is_no_leak)
     cr_expect_eq(end(c, 0), 0, "%s", text);
 }
 
-LEAK_TEST(but_one_place_does_not_make_up_for_another)
+LEAK_TEST(leak_check, but_one_place_does_not_make_up_for_another)
 {
     start_here(5);
     weft_leak_check *c = begin();
@@ -140,7 +141,7 @@ static void end_soon(void *arg)
     weft_sleep(20 * WEFT_MILLISECOND);
 }
 
-LEAK_TEST(who_is_about_to_end_is_waited_for)
+LEAK_TEST(leak_check, who_is_about_to_end_is_waited_for)
 {
     weft_leak_check *c = begin();
     for (int i = 0; i < 50; i++)
@@ -161,7 +162,7 @@ static void sleep_locked(void *arg)
         weft_sleep(1000 * WEFT_SECOND);
 }
 
-LEAK_TEST(in_whatever_state_it_is)
+LEAK_TEST(leak_check, in_whatever_state_it_is)
 {
     static int stop;
     weft_leak_check *c = begin();
@@ -182,7 +183,7 @@ static void *attached(void *arg)
     return NULL;
 }
 
-LEAK_TEST(the_runtime_and_threads_of_the_host_do_not_count)
+LEAK_TEST(leak_check, the_runtime_and_threads_of_the_host_do_not_count)
 {
     pthread_t t;
     weft_leak_check *c = begin();
@@ -208,7 +209,7 @@ static void end_it(void *arg)
     e->leaked = end(e->c, 0);
 }
 
-LEAK_TEST(nor_does_the_caller_though_it_is_new)
+LEAK_TEST(leak_check, nor_does_the_caller_though_it_is_new)
 {
     struct ending e = { begin(), -1 };
     weft_waitgroup wg = { 0 };
@@ -217,7 +218,7 @@ LEAK_TEST(nor_does_the_caller_though_it_is_new)
     cr_expect_eq(e.leaked, 0, "%s", text);
 }
 
-LEAK_TEST(several_checks_at_once)
+LEAK_TEST(leak_check, several_checks_at_once)
 {
     weft_leak_check *c[8];
     for (int i = 0; i < 8; i++) {
@@ -244,7 +245,7 @@ static void checks(void *arg)
 }
 
 /* The controls of the others come and go, before and after. */
-LEAK_TEST(checks_do_not_see_each_others_controls)
+LEAK_TEST(leak_check, checks_do_not_see_each_others_controls)
 {
     int wrong[4] = { 0 };
     weft_waitgroup wg = { 0 };
@@ -265,7 +266,7 @@ static int refuse(void *ctx, const void *data, size_t n)
     return *(int *)ctx;
 }
 
-LEAK_TEST(the_writers_error_comes_back)
+LEAK_TEST(leak_check, the_writers_error_comes_back)
 {
     int err = -ENOSPC;
     weft_leak_check *c = begin();
