@@ -1,4 +1,4 @@
-/* schedtrace with scheddetail: every line is one of Go's, and what they say of fibers, machines and processors fits together. */
+/* schedtrace with scheddetail: every line is one of Go's, and what they say of fibers, machines and processors fits together. With a seed, too. */
 #include "test.h"
 #include <regex.h>
 #include <stdio.h>
@@ -211,5 +211,37 @@ static void every_state(void *arg)
 Test(sched_trace, details_are_gos_lines_and_show_every_state)
 {
     run("schedtrace=10,scheddetail=1,gcstress=0", 3, every_state);
+    expect_forms();
+}
+
+/* ---- with a seed ------------------------------------------------------------------------------------------------------ */
+
+static void yields(void *arg)
+{
+    (void)arg;
+    while (!__atomic_load_n(&go_on, __ATOMIC_ACQUIRE))
+        weft_yield();
+}
+
+/* Seeded time flies while everybody yields: no more is waited for than what the log shows. */
+static void seeded(void *arg)
+{
+    (void)arg;
+    weft_waitgroup wg = { 0 };
+    size_t at = 0;
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(weft_waitgroup_go(&wg, yields, NULL), 0);
+    for (int rounds = 0; rounds < 4; rounds += next_round(&at))
+        nanosleep(&a_moment, NULL); /* keeps the only processor: the others, started or not, can run */
+    cr_expect_eq(count(": status=1() m=nil lockedm=nil\n"), 3, "%s", round_text);
+    cr_expect_not_null(strstr(round_text, "\n  G1: status=2() m="), "%s", round_text);
+    cr_expect_eq(count("\n  P"), 1);
+    __atomic_store_n(&go_on, 1, __ATOMIC_RELEASE);
+    weft_waitgroup_wait(&wg);
+}
+
+Test(sched_trace, a_seeded_program_is_traced_too)
+{
+    run("schedtrace=5,scheddetail=1,schedseed=3,gcstress=0", 0, seeded);
     expect_forms();
 }

@@ -3,6 +3,7 @@
 #include "base/probe.h"
 #include "sched/sched.h"
 #include "stress_programs.h"
+#include <dirent.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -302,4 +303,50 @@ Test(stress_seed, finds_what_goes_wrong_once_in_a_while_and_repeats_it)
 {
     test_needs_a_kernel(); /* which tells of deadlocks */
     in_child(find, NULL);
+}
+
+/* ---- the monitor ------------------------------------------------------------------------------------------------------ */
+
+/* How often the monitor's thread has gone to sleep; -1: it is not there. */
+static long monitor_sleeps(void)
+{
+    char path[300], line[100];
+    long n = -1;
+    DIR *d = opendir("/proc/self/task");
+    for (struct dirent *e; n < 0 && d != NULL && (e = readdir(d)) != NULL;) {
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", e->d_name);
+        FILE *f = e->d_name[0] != '.' ? fopen(path, "r") : NULL;
+        bool its = f != NULL && fgets(line, sizeof line, f) != NULL && strcmp(line, "Name:\tweft-sysmon\n") == 0;
+        while (its && n < 0 && fgets(line, sizeof line, f) != NULL)
+            sscanf(line, "voluntary_ctxt_switches: %ld", &n);
+        if (f != NULL)
+            fclose(f);
+    }
+    if (d != NULL)
+        closedir(d);
+    return n;
+}
+
+/* It has come to sleep for good if it does not wake up for as long as twenty looks take. */
+static void idles(void *arg)
+{
+    (void)arg;
+    weft_gc(); /* without one there is no next one to be due */
+    weft_blocking_begin();
+    long before = -1, now = monitor_sleeps();
+    for (int i = 0; i < 50 && (now < 0 || now != before); i++) { /* at first it has no name yet */
+        before = now;
+        usleep(200000);
+        now = monitor_sleeps();
+    }
+    weft_blocking_end();
+    expect(now > 0 && now == before);
+}
+
+Test(stress_seed, an_idle_program_is_left_alone)
+{
+    const struct program idle = { "idle", idles };
+    gc_period_ns = 1; /* the two minutes are over */
+    cr_expect_eq(run_seed(&idle, 5, "", NULL), 0);
+    cr_expect_str_eq(stress_wrong, "");
 }

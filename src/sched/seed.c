@@ -12,7 +12,7 @@
  *                 run it jumps to the next timer, or somewhat beyond, so that neighbours come due together. Nobody waits for real time, but where something outside
  *                 may happen meanwhile: a fiber in weft_blocking_begin, a descriptor, a thread of the host. Then the clock follows the real one.
  *   ties          Timers of the same time come in an order that is drawn; a select draws from the same source as ever, which is the processor's.
- *   the monitor   takes no processor away and serves neither timers nor descriptors: it would do so by its own clock.
+ *   the monitor   takes no processor away, serves neither timers nor descriptors, and asks for no collection: it would do so by its own clock.
  *
  * So a fiber that blocks its thread behind weft's back holds up all others; weft_blocking_begin gives the processor up as ever. What comes from outside (descriptors, threads of the host,
  * the end of a blocking call) comes when it comes: choices among it are drawn, but do not replay exactly. Neither do addresses; nothing is chosen by them.

@@ -185,10 +185,14 @@ static bool rescue(int64_t now, int64_t *stranded_ns)
     return true;
 }
 
+/* [SEED]: not by our clock, so then no collection is due by time. */
+static bool collection_due(int64_t now) { return load_rlx(&seed_on) == 0 && gc_period_over(now); } /* rlx: see seed_on */
+
 static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_ns)
 {
     bool did = rescue(now, stranded_ns);
     store_rlx(&sched.coarse_ns, now); /* rlx: for show */
+    schedtrace_look(now);
     if (load_rlx(&seed_on) != 0) /* rlx: see seed_on. [SEED]: not by our clock */
         return did;
     if (load_rlx(&sched.poll_until_ns) != 0) /* rlx: hint */
@@ -210,10 +214,9 @@ static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_ns)
         if (load_rlx(&p->status) == P_RUNNING && retake(p, now)) /* rlx: hint */
             did = true;
     }
-    if (gc_period_over(now))
+    if (collection_due(now))
         mutator_force_gc();
     maxprocs_look(now);
-    schedtrace_look(now);
     return did;
 }
 
@@ -257,6 +260,8 @@ static void idle_look(int waited)
         lock_drop(&sched.lock);
 }
 
+static int64_t idle_look_ns(void) { return load_rlx(&seed_on) != 0 ? IDLE_LOOK_NS : w_min(IDLE_LOOK_NS, gc_period_ns); } /* rlx: see seed_on */
+
 static void *sysmon_main(void *arg)
 {
     (void)arg;
@@ -264,10 +269,10 @@ static void *sysmon_main(void *arg)
     int64_t delay = DELAY_MIN_NS, polled = 0, stranded_ns = 0;
     unsigned quiet = 0;
     while (load_acq(&sched.ending) == 0) {
-        if (delay == DELAY_MAX_NS && all_idle() && !gc_period_over(os_now_ns())) {
+        if (delay == DELAY_MAX_NS && all_idle() && !collection_due(os_now_ns())) {
             store_seq(&sysmon.asleep, 1); /* seq: before the second look; sysmon_wake's caller changes nidle_p before it looks at asleep */
-            while (all_idle() && load_seq(&sysmon.word) == 0 && !gc_period_over(os_now_ns()))
-                idle_look(os_futex_wait(&sysmon.word, 0, all_asleep() ? ASLEEP_NS : w_min(IDLE_LOOK_NS, gc_period_ns)));
+            while (all_idle() && load_seq(&sysmon.word) == 0 && !collection_due(os_now_ns()))
+                idle_look(os_futex_wait(&sysmon.word, 0, all_asleep() ? ASLEEP_NS : idle_look_ns()));
             store_seq(&sysmon.asleep, 0);
         } else {
             os_futex_wait(&sysmon.word, 0, schedtrace_every_ns() != 0 ? w_min(delay, schedtrace_every_ns()) : delay);
