@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs test programs and test scripts, two at a time, and adds up their results.  run-tests.sh FILE...
 # A test program is a Criterion runner: it prints its failures and a line "Synthesis: Tested: N | Passing: ...". A test script prints
-# "ok NAME" or "not ok NAME: why" per case. Output of what passes is kept in $B/tests/log. TEST_TIMEOUT: seconds for one file (default 240).
+# "ok NAME" or "not ok NAME: why" per case. What a test did not try, and why, is shown. Output of what passes is
+# kept in $B/tests/log. TEST_TIMEOUT: seconds for one file (default 240).
 set -u
 B=${B:?output directory}
 log=$B/tests/log
@@ -55,6 +56,7 @@ for t in "$@"; do
     else
         printf 'ok    %-28s %3d passed, %d s\n' "$name" "$p" "$secs"
     fi
+    sed -n 's/\x1b\[[0-9;]*m//g; s/^\[SKIP\] /SKIP  /p' "$out"
 done
 echo "$passed passed, $failed failed ($files files)"
 [ "$failed" = 0 ]

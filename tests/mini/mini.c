@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 static struct mini_test *tests, **last = &tests;
-static int failures; /* of the test that runs, in its process */
+static int failures; /* of the test that runs, in its process; and the next */
+static const struct mini_test *running;
 
 void mini_register(struct mini_test *t)
 {
@@ -22,6 +23,17 @@ void mini_end(int code)
 {
     fflush(NULL);
     _exit(code);
+}
+
+void mini_skip(const char *why, ...)
+{
+    va_list ap;
+    va_start(ap, why);
+    fprintf(stderr, "[SKIP] %s::%s: ", running->suite, running->name);
+    vfprintf(stderr, why, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    mini_end(77);
 }
 
 void mini_failed(bool fatal, const char *file, int line, const char *what, const char *fmt, ...)
@@ -56,6 +68,7 @@ static struct mini_options options_of(const struct mini_test *t)
 static void run_here(const struct mini_test *t, const struct mini_options *o)
 {
     setpgid(0, 0);
+    running = t;
     if (o->init != NULL)
         o->init();
     t->fn();
@@ -134,9 +147,9 @@ int main(int argc, char **argv)
         }
         double start = now();
         const char *result = run(t, &o, timeout);
-        fprintf(stderr, "[%s] %s::%s: (%.2fs)\n", result, t->suite, t->name, now() - start);
-        if (strcmp(result, "SKIP") == 0)
+        if (strcmp(result, "SKIP") == 0) /* it has said why */
             continue;
+        fprintf(stderr, "[%s] %s::%s: (%.2fs)\n", result, t->suite, t->name, now() - start);
         tested++;
         passing += strcmp(result, "PASS") == 0;
         failing += strcmp(result, "FAIL") == 0;

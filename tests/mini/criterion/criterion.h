@@ -37,6 +37,7 @@ void mini_register(struct mini_test *t);
 __attribute__((format(printf, 5, 6))) void mini_failed(bool fatal, const char *file, int line, const char *what,
                                                        const char *fmt, ...);
 __attribute__((noreturn)) void mini_end(int code);
+__attribute__((noreturn, format(printf, 1, 2))) void mini_skip(const char *why, ...);
 
 #ifdef __cplusplus
 }
@@ -81,8 +82,8 @@ __attribute__((noreturn)) void mini_end(int code);
 #define cr_assert_fail(...) mini_failed(true, __FILE__, __LINE__, "failed", "" __VA_ARGS__)
 #define cr_fail(...) mini_failed(false, __FILE__, __LINE__, "failed", "" __VA_ARGS__)
 #define cr_expect_fail(...) cr_fail(__VA_ARGS__)
-#define cr_skip(...) mini_end(77)
-#define cr_skip_test(...) mini_end(77)
+#define cr_skip(...) mini_skip("" __VA_ARGS__)
+#define cr_skip_test(...) mini_skip("" __VA_ARGS__)
 #define cr_log_info(...) (fprintf(stderr, __VA_ARGS__), fputc('\n', stderr))
 #define cr_log_warn(...) cr_log_info(__VA_ARGS__)
 #define cr_log_error(...) cr_log_info(__VA_ARGS__)
