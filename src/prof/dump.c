@@ -217,13 +217,17 @@ static w_no_sanitize void list_fiber(struct fiber *f, void *arg)
     uint32_t s = load_acq(&f->state); /* acq: sees the id; rel in fiber_bind */
     if (s == FIBER_FREE || s == FIBER_DEAD || f->flags & FIBER_SYSTEM || f == d->self)
         return;
+    uint64_t id = __atomic_load_n(&f->id, __ATOMIC_ACQUIRE); /* acq, and the next: site is read in between */
+    const void *site = __atomic_load_n(&f->site, __ATOMIC_ACQUIRE); /* for a census, which has no better */
+    if (id == 0 || f->id != id)
+        return; /* it has ended, and its page went back or has another one's */
     struct rec *r = rec_new(d);
     if (r == NULL)
         return;
     r->kind = KIND_FIBER;
     r->f = f;
-    r->id = f->id;
-    r->site = f->site; /* for a census, which has no better */
+    r->id = id;
+    r->site = site;
 }
 
 /* Threads of the host that are attached. */

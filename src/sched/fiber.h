@@ -12,7 +12,8 @@
  *
  * State, [PIN]: state is written by the machine that runs the fiber, or under the lock of what it waits on. Whoever wants to look at a parked
  * fiber's stack without stopping the world pins it: pin = 1, membarrier, then state is read; parked means that the stack stays as it is until pin = 0, since
- * resuming writes state = RUNNING, a compiler barrier, and waits while pin is set. */
+ * resuming writes state = RUNNING, a compiler barrier, and waits while pin is set. Of a fiber that has ended, the descriptor's page may go back to the
+ * system at any moment, and a pin with it: so pin is read again after state. */
 #ifndef WEFT_SCHED_FIBER_H
 #define WEFT_SCHED_FIBER_H
 
@@ -57,7 +58,7 @@ enum wait_reason {
 const char *wait_reason_text(enum wait_reason r);
 
 enum fiber_state {
-    FIBER_FREE = 0, /* its slot is unused: a zero page reads as this */
+    FIBER_FREE = 0, /* its slot is unused, or its memory went back: a zero page reads as this */
     FIBER_RUNNABLE, /* in a run queue, or about to be */
     FIBER_RUNNING,  /* some machine's cur */
     FIBER_WAITING,  /* parked; why says on what */

@@ -54,7 +54,8 @@ bool fiber_pin(struct fiber *f)
     store_seq(&f->pin, 1); /* seq: before the look at state; resuming stores state before it looks at pin; membarrier makes that hold there */
     world_fence();
     uint32_t s = load_acq(&f->state); /* acq: sees the saved registers; rel in switch_finish */
-    if ((s == FIBER_WAITING || s == FIBER_RUNNABLE) && f->sp != NULL)
+    bool held = load_rlx(&f->pin) != 0; /* rlx: after state. 0: the page went back, so what is parked there now never saw it */
+    if ((s == FIBER_WAITING || s == FIBER_RUNNABLE) && held && f->sp != NULL)
         return true;
     fiber_unpin(f);
     return false;
