@@ -256,7 +256,7 @@ static void stacks(void *arg)
     test_until(weft_num_fibers() == 1);
     read_stats();
     cr_assert(now.stack_inuse - in0 <= 4096u * 4u, "%lu bytes are said to be in use when all have ended", now.stack_inuse - in0);
-    cr_assert_eq(now.stack_sys, full);
+    cr_assert(now.stack_sys <= full, "less if they were not needed for a cycle or two");
 }
 
 Test(stats_mem, stacks_of_fibers)

@@ -75,8 +75,9 @@ struct p {
     uint32_t nfree_tasks;
     struct fiber *free_stacks; /* of the default size, warm, linked by link.next */
     uint32_t nfree_stacks;
-    uint32_t nfresh_slots;  /* never used, of the default size, with guards, from fresh_slot on; others count with it */
-    char *fresh_slot;
+    char *fresh_slot;       /* nfresh_slots without memory, of the default size, with guards, begin here */
+    uint32_t nfresh_slots;  /* others count with it */
+    uint32_t fresh_arena;
     uint64_t id_next, id_end; /* fiber ids reserved from the global counter */
     struct rng rng;
     struct gc_cache gc;

@@ -8,15 +8,25 @@
  * twenty mappings. Elsewhere with mprotect, which costs a mapping per stack and ends at vm.max_map_count. It takes a sixteenth of the slot, from a page to 1 MiB: what
  * jumps over it unnoticed is a frame larger than that (code compiled with -fstack-clash-protection touches each page of such a frame and cannot).
  *
- * Slots are never unmapped before stack_end, so a pointer to a descriptor may be read at any time; one that was not used yet reads as zeroes, state FIBER_FREE.
- * Free slots: a cache per processor (default size only, last in first out, warm), then two lists per size under `lock`: those that hold memory and, used after them, those whose
- * memory has gone back, but for the descriptor's page. What the first never fell below between two cycles was not needed and moves to the second ([SCAVENGE]). Slots that were never used are reserved in
- * order, those of the default size for a processor and as many at a time as one page of a page table maps: their guards take one system call,
- * and two processors do not fault in the same table.
+ * Slots are never unmapped before stack_end, so a pointer to a descriptor may be read at any time; one that was not used yet reads as zeroes,
+ * state FIBER_FREE, and so does one whose memory went back to the system, which may happen between any two looks at it. So nothing in a descriptor
+ * outlives its fiber: ids come from a counter and are never 0, and a pin that is lost is noticed ([PIN]).
+ *
+ * Free slots are, in the order in which they are taken:
+ *
+ *     warm     those in a processor's cache (default size only, last in first out), then those in a list per size under `lock`: linked through their descriptors
+ *     clean    without memory: a bit each, in the arena
+ *     unused   an arena's slots are used from its start on
+ *
+ * The latter two are taken for a processor as many at a time as one page of a page table maps, if of the default size: two processors do not fault in
+ * the same table, the lock is seldom taken, and the guards of new ones take one system call (clean ones have theirs still).
+ *
+ * What a list never fell below between two cycles was not needed, and turns from warm to clean ([SCAVENGE]).
  *
  * Pages are small ones on purpose (MADV_NOHUGEPAGE): a huge page would make every parked fiber cost what its neighbours could use. */
 #include "sched/stack.h"
 #include "sched/sanitize.h"
+#include "base/bits.h"
 #include "os/vm.h"
 #include <errno.h>
 #include <string.h>
@@ -43,10 +53,23 @@
 #define TABLE_BYTES ((size_t)2 << 20) /* what one page of a page table maps */
 #define BATCH_MAX (TABLE_BYTES >> STACK_MIN_LOG2)
 
+/* Slots i of which bit i % 64 of clean[i / 64] is set are clean; their number is nclean, and i < used for each. */
 struct arena {
-    char *base;
+    char *base;          /* fixed, and the next two */
     uint32_t log2, nslots;
+    uint32_t index;      /* in stacks.arenas; fixed */
     w_u32 used;          /* slots handed out at least once; grows under lock */
+    /* under lock */
+    uint32_t nclean;
+    struct arena *next_clean;
+    w_u64 clean[];       /* read without by stack_each */
+};
+
+/* Slots without memory, in a row. */
+struct slots {
+    char *at;
+    uint32_t n, arena;
+    bool guarded;
 };
 
 static struct {
@@ -54,11 +77,13 @@ static struct {
     struct arena *arenas[MAX_ARENAS];
     w_u32 narenas;       /* rel: publishes arenas[i]; acq in stack_each */
     struct arena *fresh[STACK_MAX_LOG2 + 1]; /* arena with unused slots, by size */
-    struct fiber *free[STACK_MAX_LOG2 + 1], *clean[STACK_MAX_LOG2 + 1];
+    struct arena *clean[STACK_MAX_LOG2 + 1]; /* arenas with clean slots */
+    struct fiber *free[STACK_MAX_LOG2 + 1];
     uint64_t nwarm[STACK_MAX_LOG2 + 1]; /* length of free */
     uint64_t low[STACK_MAX_LOG2 + 1];   /* its least since the last stack_release_due */
     uint64_t due[STACK_MAX_LOG2 + 1];   /* of it, to be released */
-    w_u64 nfree, nslots;                /* nfree: in both lists, or between them. Read relaxed by stack_count */
+    w_u64 nfree;         /* in free, or on the way from there to the clean ones. Read relaxed by stack_count, as the next */
+    w_u64 nslots;        /* used and not clean */
     bool light_guards;   /* MADV_GUARD_INSTALL works; fixed */
     size_t page;
 } stacks;
@@ -116,10 +141,10 @@ static struct arena *arena_new(unsigned log2)
     uint32_t n = load_rlx(&stacks.narenas); /* rlx: only grows under the lock, which we hold */
     if (n == MAX_ARENAS)
         return NULL;
-    struct arena *a = off_zalloc(OFF_SCHED, sizeof *a);
+    size_t slot = (size_t)1 << log2, bytes = w_max(slot, (size_t)ARENA_BYTES);
+    struct arena *a = off_zalloc(OFF_SCHED, sizeof *a + ((bytes >> log2) + 63) / 64 * sizeof a->clean[0]);
     if (a == NULL)
         return NULL;
-    size_t slot = (size_t)1 << log2, bytes = w_max(slot, (size_t)ARENA_BYTES);
     void *base = os_vm_map_stack(bytes);
     if (base == NULL) {
         bytes = slot;
@@ -134,6 +159,7 @@ static struct arena *arena_new(unsigned log2)
     a->base = base;
     a->log2 = log2;
     a->nslots = (uint32_t)(bytes >> log2);
+    a->index = n;
     stacks.arenas[n] = a;
     store_rel(&stacks.narenas, n + 1); /* rel: publishes arenas[n] */
     return a;
@@ -163,59 +189,107 @@ static int guard_install(char *slot, unsigned log2)
     return mprotect(slot, bytes, PROT_NONE) == 0 ? 0 : -errno; /* locked memory (mlockall) takes no other ones */
 }
 
-/* Of n slots in a row: one system call where the kernel allows it for one's own process (from 6.13, named so from 6.14). Returns how many have one now. */
-static uint32_t guards_install(char *slot, unsigned log2, uint32_t n)
+/* Of n ranges: one system call where the kernel allows it for one's own process (from 6.13, named so from 6.14). False: not, or not all. */
+static bool advise_all(const struct iovec *at, uint32_t n, int advice)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < n; i++)
+        bytes += at[i].iov_len;
+    return syscall(SYS_process_madvise, PIDFD_SELF_THREAD, at, n, advice, 0) == (long)bytes;
+}
+
+/* Returns how many have one now. */
+static uint32_t guards_install(const struct slots *s, unsigned log2)
 {
     struct iovec at[BATCH_MAX];
-    for (uint32_t i = 0; i < n; i++)
-        at[i] = (struct iovec){ slot + ((size_t)i << log2), guard_bytes(log2) };
-    if (n > 1 && stacks.light_guards && syscall(SYS_process_madvise, PIDFD_SELF_THREAD, at, n, MADV_GUARD_INSTALL, 0) == (long)(n * guard_bytes(log2)))
-        return n;
+    for (uint32_t i = 0; i < s->n; i++)
+        at[i] = (struct iovec){ s->at + ((size_t)i << log2), guard_bytes(log2) };
+    if (s->n > 1 && stacks.light_guards && advise_all(at, s->n, MADV_GUARD_INSTALL))
+        return s->n;
     uint32_t done = 0;
-    while (done < n && guard_install(at[done].iov_base, log2) == 0)
+    while (done < s->n && guard_install(at[done].iov_base, log2) == 0)
         done++;
     return done;
 }
 
-/* Reserves slots that were never used, at most n, and sets n to how many. NULL: no memory. Under the lock. */
-static char *slots_reserve(unsigned log2, uint32_t *n)
+static struct slots slots_of(const struct arena *a, uint32_t i, uint32_t n, bool guarded)
+{
+    store_rlx(&stacks.nslots, load_rlx(&stacks.nslots) + n); /* rlx: under the lock */
+    return (struct slots){ .at = a->base + ((size_t)i << a->log2), .n = n, .arena = a->index, .guarded = guarded };
+}
+
+/* Slots that were never used, at most n; none: no memory. Under the lock. */
+static struct slots slots_reserve(unsigned log2, uint32_t n)
 {
     struct arena *a = stacks.fresh[log2];
     if (a == NULL || load_rlx(&a->used) == a->nslots) { /* rlx: changes under the lock only */
         a = arena_new(log2);
         if (a == NULL)
-            return NULL;
+            return (struct slots){ 0 };
         stacks.fresh[log2] = a;
     }
     uint32_t i = load_rlx(&a->used); /* rlx: as above */
-    *n = w_min(*n, a->nslots - i);
-    store_rlx(&a->used, i + *n); /* rlx: there is nothing to see in them yet */
-    store_rlx(&stacks.nslots, load_rlx(&stacks.nslots) + *n);
-    return a->base + ((size_t)i << log2);
+    n = w_min(n, a->nslots - i);
+    store_rlx(&a->used, i + n); /* rlx: there is nothing to see in them yet */
+    return slots_of(a, i, n, false);
 }
 
-static struct fiber *slot_reused(unsigned log2)
+/* How many bits are set from the lowest on. */
+static uint32_t run_of_ones(uint64_t bits) { return bits != UINT64_MAX ? bits_ctz(~bits) : 64; }
+
+/* The first clean slots of an arena, as many as follow each other in a word, at most n; none: there are no clean ones. Under the lock. */
+static struct slots slots_clean(unsigned log2, uint32_t n)
 {
-    bool warm = stacks.free[log2] != NULL;
-    struct fiber **list = warm ? &stacks.free[log2] : &stacks.clean[log2], *f = *list;
+    struct arena *a = stacks.clean[log2];
+    if (a == NULL)
+        return (struct slots){ 0 };
+    uint32_t word = 0;
+    uint64_t bits;
+    while ((bits = load_rlx(&a->clean[word])) == 0) /* rlx: changes under the lock only */
+        word++;
+    unsigned first = bits_ctz(bits);
+    n = w_min(n, run_of_ones(bits >> first));
+    store_rlx(&a->clean[word], bits & ~(bits_mask(n) << first)); /* rlx: as `used` in slots_reserve */
+    a->nclean -= n;
+    if (a->nclean == 0)
+        stacks.clean[log2] = a->next_clean;
+    return slots_of(a, word * 64 + first, n, true);
+}
+
+static uint32_t slot_index(const struct arena *a, const struct fiber *f) { return (uint32_t)((size_t)((const char *)f - a->base) >> a->log2); }
+
+/* Under the lock. */
+static void slot_cleaned(struct arena *a, uint32_t i)
+{
+    store_rlx(&a->clean[i / 64], load_rlx(&a->clean[i / 64]) | UINT64_C(1) << i % 64); /* rlx: who does not see it yet finds zeroes there */
+    if (a->nclean++ == 0) {
+        a->next_clean = stacks.clean[a->log2];
+        stacks.clean[a->log2] = a;
+    }
+    store_rlx(&stacks.nfree, load_rlx(&stacks.nfree) - 1); /* rlx: under the lock */
+    store_rlx(&stacks.nslots, load_rlx(&stacks.nslots) - 1);
+}
+
+static struct fiber *slot_warm(unsigned log2)
+{
+    struct fiber *f = stacks.free[log2];
     if (f == NULL)
         return NULL;
-    *list = run_fiber(f->link.next);
+    stacks.free[log2] = run_fiber(f->link.next);
     store_rlx(&stacks.nfree, load_rlx(&stacks.nfree) - 1); /* rlx: under the lock */
-    if (warm) {
-        stacks.nwarm[log2]--;
-        stacks.low[log2] = w_min(stacks.low[log2], stacks.nwarm[log2]);
-    }
+    stacks.nwarm[log2]--;
+    stacks.low[log2] = w_min(stacks.low[log2], stacks.nwarm[log2]);
     return f;
 }
 
-/* The descriptor of a slot at its first use. */
-static struct fiber *slot_open(char *slot, unsigned log2)
+/* The descriptor of a slot that has no memory. */
+static struct fiber *slot_open(char *slot, unsigned log2, uint32_t arena)
 {
     struct fiber *f = fiber_at(slot, log2);
     f->stack_lo = slot + guard_bytes(log2);
     f->stack_hi = (char *)f;
     f->stack_log2 = (uint8_t)log2;
+    f->arena = arena;
     return f;
 }
 
@@ -224,39 +298,48 @@ static struct fiber *shared_get(struct p *p, unsigned log2)
 {
     bool batch = p != NULL && log2 == sched.stack_log2;
     uint32_t n = batch ? (uint32_t)w_max(TABLE_BYTES >> log2, (size_t)1) : 1;
-    char *slot = NULL;
+    struct slots s = { 0 };
     lock_take(&stacks.lock);
-    struct fiber *f = slot_reused(log2);
-    if (f == NULL)
-        slot = slots_reserve(log2, &n);
+    struct fiber *f = slot_warm(log2);
+    if (f == NULL && (s = slots_clean(log2, n)).n == 0)
+        s = slots_reserve(log2, n);
     lock_drop(&stacks.lock);
-    if (slot == NULL)
+    if (s.n == 0)
         return f;
-    n = guards_install(slot, log2, n); /* a slot without one is never used */
-    if (n == 0)
+    if (!s.guarded && (s.n = guards_install(&s, log2)) == 0) /* a slot without one is never used */
         return NULL;
-    if (n > 1) {
-        p->fresh_slot = slot + ((size_t)1 << log2);
-        __atomic_store_n(&p->nfresh_slots, n - 1, __ATOMIC_RELEASE); /* rel: after nslots; acq in stack_count */
+    if (s.n > 1) {
+        p->fresh_slot = s.at + ((size_t)1 << log2);
+        p->fresh_arena = s.arena;
+        __atomic_store_n(&p->nfresh_slots, s.n - 1, __ATOMIC_RELEASE); /* rel: after nslots; acq in stack_count */
     }
-    return slot_open(slot, log2);
+    return slot_open(s.at, log2, s.arena);
 }
 
 static inline void cached(struct p *p, uint32_t n) { __atomic_store_n(&p->nfree_stacks, n, __ATOMIC_RELAXED); } /* rlx: one writer; others count with it */
 
+/* Of the default size. */
+static struct fiber *fresh_get(struct p *p)
+{
+    if (p->nfresh_slots == 0)
+        return NULL;
+    char *slot = p->fresh_slot;
+    p->fresh_slot += (size_t)1 << sched.stack_log2;
+    __atomic_store_n(&p->nfresh_slots, p->nfresh_slots - 1, __ATOMIC_RELAXED); /* rlx: others count with it */
+    return slot_open(slot, sched.stack_log2, p->fresh_arena);
+}
+
 struct fiber *stack_get(struct p *p, unsigned log2)
 {
-    if (stack_at_hand(p, log2)) {
+    if (p != NULL && log2 == sched.stack_log2) {
         struct fiber *f = p->free_stacks;
-        p->free_stacks = run_fiber(f->link.next);
-        cached(p, p->nfree_stacks - 1);
-        return f;
-    }
-    if (p != NULL && p->nfresh_slots != 0 && log2 == sched.stack_log2) {
-        char *slot = p->fresh_slot;
-        p->fresh_slot += (size_t)1 << log2;
-        __atomic_store_n(&p->nfresh_slots, p->nfresh_slots - 1, __ATOMIC_RELAXED); /* rlx: others count with it */
-        return slot_open(slot, log2);
+        if (likely(f != NULL)) {
+            p->free_stacks = run_fiber(f->link.next);
+            cached(p, p->nfree_stacks - 1);
+            return f;
+        }
+        if ((f = fresh_get(p)) != NULL)
+            return f;
     }
     int err = errno;
     struct fiber *f = shared_get(p, log2);
@@ -311,9 +394,14 @@ void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void
     uint32_t n = load_acq(&stacks.narenas); /* acq: sees arenas[i]; rel in arena_new */
     for (uint32_t i = 0; i < n; i++) {
         struct arena *a = stacks.arenas[i];
-        uint32_t used = load_rlx(&a->used); /* rlx: a descriptor is published by its state, not by its slot */
+        uint32_t used = load_rlx(&a->used); /* rlx, and for the bits: a descriptor is published by its state, not by its slot */
         uint32_t from = (uint32_t)((uint64_t)used * part / nparts), to = (uint32_t)((uint64_t)used * (part + 1) / nparts);
         for (uint32_t s = from; s < to; s++) {
+            uint32_t clean = run_of_ones(load_rlx(&a->clean[s / 64]) >> s % 64); /* to look at one is a page fault */
+            if (clean != 0) {
+                s += clean - 1;
+                continue;
+            }
             if (s + 4 < to)
                 __builtin_prefetch(slot_fiber(a, s + 4));
             fn(slot_fiber(a, s), arg);
@@ -343,44 +431,45 @@ struct fiber *stack_find(uintptr_t addr, bool *guard)
 
 #define RELEASE_BATCH 64u
 
-/* The descriptor's page stays: it is the list. */
-static size_t release_stack(const struct fiber *f)
+static void release_stacks(struct fiber *const *f, uint32_t n)
 {
-    uintptr_t lo = (uintptr_t)f->stack_lo, hi = w_align_down((uintptr_t)f, stacks.page);
-    if (hi > lo)
-        madvise((void *)lo, hi - lo, MADV_DONTNEED);
-    return stacks.page;
+    struct iovec at[RELEASE_BATCH];
+    for (uint32_t i = 0; i < n; i++)
+        at[i] = (struct iovec){ f[i]->stack_lo, ((size_t)1 << f[i]->stack_log2) - guard_bytes(f[i]->stack_log2) };
+    int err = errno;
+    if (!advise_all(at, n, MADV_DONTNEED))
+        for (uint32_t i = 0; i < n; i++)
+            madvise(at[i].iov_base, at[i].iov_len, MADV_DONTNEED); /* refused (locked memory): it is used as it is */
+    errno = err;
 }
 
-/* Moves up to RELEASE_BATCH stacks of a size, not more than `most`, to the clean ones. In between they are nobody's: no lock is held over the system calls. */
+/* Makes up to RELEASE_BATCH stacks of a size clean, not more than `most`. In between they are nobody's: no lock is held over the system calls. */
 static size_t release_batch(unsigned l, uint64_t most)
 {
-    struct fiber *batch = NULL, *last = NULL;
-    size_t bytes = 0;
+    struct fiber *batch[RELEASE_BATCH];
+    uint32_t slot_arena[RELEASE_BATCH];
     lock_take(&stacks.lock);
-    uint64_t n = w_min(w_min(most, stacks.nwarm[l]), (uint64_t)RELEASE_BATCH);
-    for (uint64_t i = 0; i < n; i++) {
+    uint32_t n = (uint32_t)w_min(w_min(most, stacks.nwarm[l]), (uint64_t)RELEASE_BATCH);
+    for (uint32_t i = 0; i < n; i++) {
         struct fiber *f = stacks.free[l];
         stacks.free[l] = run_fiber(f->link.next);
-        f->link.next = (runnable)batch;
-        batch = f;
-        last = last == NULL ? f : last;
+        batch[i] = f;
+        slot_arena[i] = f->arena;
     }
     stacks.nwarm[l] -= n;
     stacks.low[l] = w_min(stacks.low[l], stacks.nwarm[l]);
     lock_drop(&stacks.lock);
-    int err = errno;
-    for (struct fiber *f = batch; f != NULL; f = run_fiber(f->link.next))
-        bytes += release_stack(f);
-    errno = err;
+    if (n == 0)
+        return 0;
+    release_stacks(batch, n);
     lock_take(&stacks.lock);
-    if (batch != NULL) {
-        last->link.next = (runnable)stacks.clean[l];
-        stacks.clean[l] = batch;
+    for (uint32_t i = 0; i < n; i++) {
+        struct arena *a = stacks.arenas[slot_arena[i]];
+        slot_cleaned(a, slot_index(a, batch[i]));
     }
-    stacks.due[l] -= w_min(stacks.due[l], n);
+    stacks.due[l] -= w_min(stacks.due[l], (uint64_t)n);
     lock_drop(&stacks.lock);
-    return bytes;
+    return n * stacks.page;
 }
 
 bool stack_release_due(void)
@@ -416,7 +505,7 @@ void stack_release_free(void)
             ;
 }
 
-/* rlx: figures. A slot on its way between two of them is counted twice, or not. But what is fresh is looked at before all that were reserved, lest it be more. */
+/* rlx: figures. A slot on its way between two of them is counted twice, or not. But what is fresh is looked at before all that hold memory, lest it be more. */
 void stack_count(uint64_t *slots, uint64_t *unused)
 {
     uint64_t fresh = 0;
@@ -427,7 +516,8 @@ void stack_count(uint64_t *slots, uint64_t *unused)
         fresh += __atomic_load_n(&p->nfresh_slots, __ATOMIC_ACQUIRE); /* acq: sees them in nslots; rel in shared_get */
         *unused += __atomic_load_n(&p->nfree_stacks, __ATOMIC_RELAXED);
     }
-    *slots = load_rlx(&stacks.nslots) - fresh;
+    uint64_t all = load_rlx(&stacks.nslots);
+    *slots = all - w_min(fresh, all);
     *unused = w_min(*unused, *slots);
 }
 
