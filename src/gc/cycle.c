@@ -187,6 +187,8 @@ static void mark(struct cycle *c)
     c->number = load_rlx(&gc.begun) + 1; /* rlx: the lock is held */
     store_rlx(&gc.begun, c->number);
     caches_flush_stw();
+    if (heap.host.flush_caches != NULL)
+        heap.host.flush_caches();
     c->before_bytes = load_rlx(&heap.live); /* rlx: in a stop */
     uint64_t in_use = in_use_bytes();
     c->goal_bytes = load_rlx(&pacer.goal);

@@ -30,6 +30,8 @@ struct gc_host {
     /* In a stop: calls scan for each word range of stacks, saved registers and thread-local storage, and arguments of fibers that have not started. Called by each of
      * nworkers workers with its index, at the same time; the host splits the work between them. */
     void (*scan_stacks)(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker);
+    /* In the stop of each cycle, once: the host's own caches give up what they need not keep. NULL: there are none. */
+    void (*flush_caches)(void);
     /* In a stop: runs fn(arg, i, n) on up to want threads at once, the caller being one (i = 0), and returns when all are back. */
     void (*parallel)(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg);
     unsigned (*procs)(void);

@@ -16,7 +16,8 @@
  * Which pages: free huge pages first, from the end of the heap; then free pages among used ones, whose huge page is thereby broken for good, but none in chunks that
  * were more than 96.875 % used at some time in this cycle or the last (pages.c): these fill up again. The limit and the request take those, too.
  *
- * With the heap done, the host gives back of its own: stacks that nobody needed for a whole cycle, off-heap memory. */
+ * With the heap done, the host gives back of its own: stacks that nobody needed for a whole cycle, in processors' caches too (sched/stack.c), and
+ * off-heap memory. */
 #include "gc/scavenge.h"
 #include <string.h>
 #include "base/fmt.h"

@@ -75,6 +75,8 @@ struct p {
     uint32_t nfree_tasks;
     struct fiber *free_stacks; /* of the default size, warm, linked by link.next */
     uint32_t nfree_stacks;
+    uint32_t nold_stacks;
+    struct fiber *old_stacks; /* the same: those that nobody has taken since the last collection */
     char *fresh_slot;       /* nfresh_slots without memory, of the default size, with guards, begin here */
     uint32_t nfresh_slots;  /* others count with it */
     uint32_t fresh_arena;

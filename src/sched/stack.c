@@ -21,7 +21,9 @@
  * The latter two are taken for a processor as many at a time as one page of a page table maps, if of the default size: two processors do not fault in
  * the same table, the lock is seldom taken, and the guards of new ones take one system call (clean ones have theirs still).
  *
- * What a list never fell below between two cycles was not needed, and turns from warm to clean ([SCAVENGE]).
+ * What was not needed for a whole cycle turns from warm to clean ([SCAVENGE]): of a list as many as it never fell below; of a cache what was in it at
+ * the last collection and was not taken since. In the stop of the next one that (old_stacks) leaves the cache, and the rest of it gets old: so the hot
+ * path has nothing to do with it.
  *
  * Pages are small ones on purpose (MADV_NOHUGEPAGE): a huge page would make every parked fiber cost what its neighbours could use. */
 #include "sched/stack.h"
@@ -82,8 +84,10 @@ static struct {
     uint64_t nwarm[STACK_MAX_LOG2 + 1]; /* length of free */
     uint64_t low[STACK_MAX_LOG2 + 1];   /* its least since the last stack_release_due */
     uint64_t due[STACK_MAX_LOG2 + 1];   /* of it, to be released */
-    w_u64 nfree;         /* in free, or on the way from there to the clean ones. Read relaxed by stack_count, as the next */
+    struct fiber *old;   /* lists that have left caches, linked by `wake` of their first; on their way to free */
+    w_u64 nfree;         /* in free or old, or on the way from there to the clean ones. Read relaxed by stack_count, as the next */
     w_u64 nslots;        /* used and not clean */
+    w_u32 empty_caches;  /* at the next turn. rlx: a flag */
     bool light_guards;   /* MADV_GUARD_INSTALL works; fixed */
     size_t page;
 } stacks;
@@ -111,6 +115,7 @@ int stack_start(void)
 {
     memset(stacks.free, 0, sizeof stacks.free);
     memset(stacks.clean, 0, sizeof stacks.clean);
+    stacks.old = NULL;
     memset(stacks.nwarm, 0, sizeof stacks.nwarm);
     memset(stacks.low, 0, sizeof stacks.low);
     memset(stacks.due, 0, sizeof stacks.due);
@@ -118,6 +123,7 @@ int stack_start(void)
     store_rlx(&stacks.nfree, 0); /* rlx: nobody else runs yet, and below */
     store_rlx(&stacks.nslots, 0);
     store_rlx(&stacks.narenas, 0);
+    store_rlx(&stacks.empty_caches, 0);
     stacks.page = (size_t)sysconf(_SC_PAGESIZE);
     stacks.light_guards = guards_hold(stacks.page);
     lock_init(&stacks.lock, RANK_STACK);
@@ -317,10 +323,17 @@ static struct fiber *shared_get(struct p *p, unsigned log2)
 }
 
 static inline void cached(struct p *p, uint32_t n) { __atomic_store_n(&p->nfree_stacks, n, __ATOMIC_RELAXED); } /* rlx: one writer; others count with it */
+static inline void old_cached(struct p *p, uint32_t n) { __atomic_store_n(&p->nold_stacks, n, __ATOMIC_RELAXED); } /* rlx: likewise */
 
-/* Of the default size. */
-static struct fiber *fresh_get(struct p *p)
+/* Of the default size, what p has beside its cache. */
+static struct fiber *own_get(struct p *p)
 {
+    struct fiber *f = p->old_stacks;
+    if (f != NULL) {
+        p->old_stacks = run_fiber(f->link.next);
+        old_cached(p, p->nold_stacks - 1);
+        return f;
+    }
     if (p->nfresh_slots == 0)
         return NULL;
     char *slot = p->fresh_slot;
@@ -338,7 +351,7 @@ struct fiber *stack_get(struct p *p, unsigned log2)
             cached(p, p->nfree_stacks - 1);
             return f;
         }
-        if ((f = fresh_get(p)) != NULL)
+        if ((f = own_get(p)) != NULL)
             return f;
     }
     int err = errno;
@@ -347,12 +360,28 @@ struct fiber *stack_get(struct p *p, unsigned log2)
     return f;
 }
 
-static void list_put(struct fiber *f)
+/* Under the lock; and so the next ones. */
+static void list_add(struct fiber *f)
 {
     f->link.next = (runnable)stacks.free[f->stack_log2];
     stacks.free[f->stack_log2] = f;
     stacks.nwarm[f->stack_log2]++;
-    store_rlx(&stacks.nfree, load_rlx(&stacks.nfree) + 1); /* rlx: under the lock */
+}
+
+static void count_free(uint32_t n) { store_rlx(&stacks.nfree, load_rlx(&stacks.nfree) + n); } /* rlx: under the lock */
+
+static void list_put(struct fiber *f)
+{
+    list_add(f);
+    count_free(1);
+}
+
+static void list_put_all(struct fiber *first)
+{
+    for (struct fiber *f = first, *next; f != NULL; f = next) {
+        next = run_fiber(f->link.next);
+        list_put(f);
+    }
 }
 
 void stack_put(struct p *p, struct fiber *f)
@@ -380,12 +409,11 @@ void stack_put(struct p *p, struct fiber *f)
 void stack_flush(struct p *p)
 {
     lock_take(&stacks.lock);
-    while (p->free_stacks != NULL) {
-        struct fiber *g = p->free_stacks;
-        p->free_stacks = run_fiber(g->link.next);
-        list_put(g);
-    }
+    list_put_all(p->free_stacks);
+    list_put_all(p->old_stacks);
+    p->free_stacks = p->old_stacks = NULL;
     cached(p, 0);
+    old_cached(p, 0);
     lock_drop(&stacks.lock);
 }
 
@@ -472,12 +500,57 @@ static size_t release_batch(unsigned l, uint64_t most)
     return n * stacks.page;
 }
 
+/* Lists that left caches. Under the lock. */
+static uint32_t old_to_free(void)
+{
+    uint32_t n = 0;
+    for (struct fiber *first = stacks.old, *next_list; first != NULL; first = next_list) {
+        next_list = first->wake;
+        for (struct fiber *f = first, *next; f != NULL; f = next, n++) {
+            next = run_fiber(f->link.next);
+            list_add(f);
+        }
+    }
+    stacks.old = NULL;
+    return n;
+}
+
+static void old_put(struct fiber *first, uint32_t n)
+{
+    if (first == NULL)
+        return;
+    first->wake = stacks.old;
+    stacks.old = first;
+    count_free(n);
+}
+
+/* Stores to few lines per processor: nobody walks a list while the world stands still. */
+void stack_caches_turn_stw(void)
+{
+    bool empty = xchg_acq_rel(&stacks.empty_caches, 0) != 0;
+    lock_take(&stacks.lock);
+    for (uint32_t i = 0, n = allp_used(); i < n; i++) {
+        struct p *p = sched.allp[i];
+        old_put(p->old_stacks, p->nold_stacks);
+        if (empty)
+            old_put(p->free_stacks, p->nfree_stacks);
+        p->old_stacks = empty ? NULL : p->free_stacks;
+        old_cached(p, empty ? 0 : p->nfree_stacks);
+        p->free_stacks = NULL;
+        cached(p, 0);
+    }
+    lock_drop(&stacks.lock);
+}
+
+void stack_caches_empty(void) { store_rlx(&stacks.empty_caches, 1); } /* rlx: a stop waits for the caller, who is inside */
+
 bool stack_release_due(void)
 {
     bool any = false;
     lock_take(&stacks.lock);
+    uint64_t old = old_to_free();
     for (unsigned l = STACK_MIN_LOG2; l <= STACK_MAX_LOG2; l++) {
-        stacks.due[l] = stacks.low[l];
+        stacks.due[l] = stacks.low[l] + (l == sched.stack_log2 ? old : 0);
         stacks.low[l] = stacks.nwarm[l];
         any = any || stacks.due[l] != 0;
     }
@@ -500,6 +573,9 @@ size_t stack_release_some(void)
 
 void stack_release_free(void)
 {
+    lock_take(&stacks.lock);
+    old_to_free();
+    lock_drop(&stacks.lock);
     for (unsigned l = STACK_MIN_LOG2; l <= STACK_MAX_LOG2; l++)
         while (release_batch(l, UINT64_MAX) != 0)
             ;
@@ -514,7 +590,7 @@ void stack_count(uint64_t *slots, uint64_t *unused)
     for (uint32_t i = 0; i < n; i++) {
         struct p *p = sched.allp[i];
         fresh += __atomic_load_n(&p->nfresh_slots, __ATOMIC_ACQUIRE); /* acq: sees them in nslots; rel in shared_get */
-        *unused += __atomic_load_n(&p->nfree_stacks, __ATOMIC_RELAXED);
+        *unused += __atomic_load_n(&p->nfree_stacks, __ATOMIC_RELAXED) + __atomic_load_n(&p->nold_stacks, __ATOMIC_RELAXED);
     }
     uint64_t all = load_rlx(&stacks.nslots);
     *slots = all - w_min(fresh, all);

@@ -12,7 +12,11 @@ void stack_end(void);                 /* unmaps all; nothing may run on them any
 unsigned stack_log2(size_t bytes);    /* of the smallest slot of at least bytes; 0: out of range */
 
 /* stack_get will be quick: no lock, no system call, no page fault. */
-static inline bool stack_at_hand(const struct p *p, unsigned log2) { return p != NULL && p->free_stacks != NULL && p->free_stacks->stack_log2 == log2; }
+static inline bool stack_at_hand(const struct p *p, unsigned log2)
+{
+    const struct fiber *f = p == NULL ? NULL : likely(p->free_stacks != NULL) ? p->free_stacks : p->old_stacks;
+    return f != NULL && f->stack_log2 == log2;
+}
 
 /* A slot's descriptor with stack_lo, stack_hi, stack_log2 and arena set, state FIBER_FREE or FIBER_DEAD; the rest is zero or as the last fiber left it.
  * NULL: no memory. p is the caller's, may be NULL. */
@@ -28,6 +32,9 @@ void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void
 /* The fiber whose slot holds addr; *guard tells whether it is in the guard. NULL: not a stack of ours. Async-signal-safe. */
 struct fiber *stack_find(uintptr_t addr, bool *guard);
 
+/* In the stop of each cycle: what was not taken from a processor's cache since the last one leaves it; or all, if that was asked for. */
+void stack_caches_turn_stw(void);
+void stack_caches_empty(void);        /* asks for it: by whom is inside, so the next stop knows of it */
 void stack_release_free(void);        /* the memory of free stacks, but for those in caches, goes back to the system */
 /* The same little by little, for stacks that were not needed for some time. due: after each cycle; true: there are some. some: releases a few; 0: no more */
 bool stack_release_due(void);
