@@ -276,7 +276,7 @@ Test(life_reports, a_deadlock_is_found_when_the_last_stranger_has_gone)
 
 /* ---- overflow --------------------------------------------------------------------------------------------------------------- */
 
-struct deep { const char *name; size_t stack, frame; bool main; };
+struct deep { const char *name; size_t stack; unsigned guard; bool main; }; /* guard: 0: of frames as they are; n: into the n-th guard at once */
 
 static volatile char sink;
 static w_noinline void descend(int n)
@@ -288,19 +288,26 @@ static w_noinline void descend(int n)
     sink = here[0];
 }
 
-/* Touches the far end of its frame first. */
-static w_noinline void jump(size_t frame)
+/* Touches the far end of its frame first, which is at `end`, but for some bytes. */
+static w_noinline void jump(const char *end)
 {
-    volatile char *far = __builtin_alloca(frame);
+    volatile char *far = __builtin_alloca((size_t)((const char *)__builtin_frame_address(0) - end));
     far[0] = 1;
     sink = far[0];
+}
+
+/* Where a fiber's stack begins varies by 2 KiB, and a small guard has 4: so a frame of a fixed size would meet it on some stacks and not on others. */
+static const char *in_guard(unsigned n)
+{
+    const struct fiber *f = m_self()->cur;
+    return f->stack_lo - 2048 - ((size_t)(n - 1) << f->stack_log2);
 }
 
 static void go_deep(void *arg)
 {
     const struct deep *d = arg;
-    if (d->frame != 0)
-        jump(d->frame);
+    if (d->guard != 0)
+        jump(in_guard(d->guard));
     descend(100000000);
 }
 
@@ -354,7 +361,7 @@ static void expect_overflow(const struct deep *d, size_t kib)
         cr_expect_eq(sscanf(out.text, "fiber %lu,", &id), 1);
     snprintf(text, sizeof text, "weft: fatal: stack overflow: fiber %lu%s%s used all of its stack of %zu KiB", id, d->name ? " " : "", d->name ? d->name : "", kib);
     expect_said(text);
-    expect_said(d->frame != 0 ? "jump at " : "descend at ");
+    expect_said(d->guard != 0 ? "jump at " : "descend at ");
     if (!d->main)
         expect_said("creation_site at ");
 }
@@ -371,10 +378,10 @@ Test(life_reports, overflow_names_the_fiber)
 /* The far end of the frame falls into its own guard, and into that of a neighbour. */
 Test(life_reports, overflow_by_a_frame_that_jumps)
 {
-    expect_overflow(&(struct deep){ "jumps", 1 << 20, (1 << 20) - (32 << 10), false }, 1024);
-    expect_overflow(&(struct deep){ "jumps", 64 << 10, (62 << 10), false }, 64);
-    expect_overflow(&(struct deep){ "jumps far", 64 << 10, (62 << 10) + (64 << 10), false }, 64);
-    expect_overflow(&(struct deep){ "jumps further", 64 << 10, (62 << 10) + 5 * (64 << 10), false }, 64);
+    expect_overflow(&(struct deep){ "jumps", 1 << 20, 1, false }, 1024);
+    expect_overflow(&(struct deep){ "jumps", 64 << 10, 1, false }, 64);
+    expect_overflow(&(struct deep){ "jumps far", 64 << 10, 2, false }, 64);
+    expect_overflow(&(struct deep){ "jumps further", 64 << 10, 6, false }, 64);
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they have handlers of their own, which say more */
