@@ -1017,6 +1017,31 @@ static int describe_child(void *arg)
     _exit(0);
 }
 
+#define PATIENCE_MS 2000
+#define PATIENCE_MOST 15 /* times that; then it goes round in circles */
+
+static int64_t cpu_time_of(pid_t pid)
+{
+    clockid_t clock;
+    struct timespec ts;
+    return clock_getcpuclockid(pid, &clock) == 0 && clock_gettime(clock, &ts) == 0 ? (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec : 0;
+}
+
+/* False: nothing will come. On a slow machine, or an emulator, it takes long; but who has had no time of a processor waits for a lock. */
+static bool describe_wait(int fd, pid_t pid)
+{
+    struct pollfd p = { fd, POLLIN, 0 };
+    int64_t used_ns = 0, before_ns;
+    int came;
+    for (int i = 0; (came = poll(&p, 1, PATIENCE_MS)) == 0 && i < PATIENCE_MOST; i++) {
+        before_ns = used_ns;
+        used_ns = cpu_time_of(pid);
+        if (used_ns == before_ns)
+            return false;
+    }
+    return came > 0;
+}
+
 bool dump_describe_pc(const void *pc, char *buf, size_t n)
 {
     int fd[2], saved = errno;
@@ -1031,8 +1056,7 @@ bool dump_describe_pc(const void *pc, char *buf, size_t n)
         if (pid < 0 && errno == EINVAL) /* an emulator */
             pid = clone(describe_child, stack + HELPER_STACK_BYTES, SIGCHLD, &a);
         close(fd[1]);
-        struct pollfd p = { fd[0], POLLIN, 0 };
-        while (pid > 0 && len + 1 < n && poll(&p, 1, 2000) > 0) {
+        while (pid > 0 && len + 1 < n && describe_wait(fd[0], pid)) {
             ssize_t got = read(fd[0], buf + len, n - 1 - len);
             if (got <= 0)
                 break;
