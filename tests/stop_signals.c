@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+#include "os/signal.h"
 #include "sched/sched.h"
 
 static int calls, second_calls;
@@ -174,6 +175,138 @@ Test(stop_signals, lives_of_the_runtime_and_handlers_of_the_host_alternate)
         cr_assert_eq(weft_stop(), 0);
         assert_installed(SIGURG, count);
     }
+}
+
+/* ---- many handlers ---------------------------------------------------------------------------------------------------- */
+
+static struct sigaction below_third;
+static void chain_third(int sig, siginfo_t *info, void *uc)
+{
+    if (below_third.sa_flags & SA_SIGINFO)
+        below_third.sa_sigaction(sig, info, uc);
+}
+
+/* As two libraries do in one process that each find the other's handler in place of their own. */
+Test(stop_signals, two_handlers_that_take_turns_in_front_leave_the_first_where_it_is)
+{
+    install(SIGURG, count, NULL);
+    for (int life = 0; life < 20; life++) {
+        start();
+        if (life % 2 == 0)
+            install(SIGURG, count_and_chain, &below);
+        else
+            install(SIGURG, chain_third, &below_third);
+        assert_each_is_seen(SIGURG, 2);
+        cr_assert_eq(weft_stop(), 0);
+    }
+    start();
+    assert_each_is_seen(SIGURG, 2);
+    cr_assert_eq(weft_stop(), 0);
+}
+
+/* Each of the host's handlers has a mask, and half of them flags, of its own. What is called with those of another was put together of two. The library puts itself in
+ * front of one after the other while threads get signals all the time. */
+#define HANDLERS 12
+static int mixed_up, storm_over;
+
+static void called(int k)
+{
+    sigset_t now;
+    pthread_sigmask(SIG_BLOCK, NULL, &now);
+    for (int i = 0; i < HANDLERS; i++)
+        if (i != k && sigismember(&now, SIGRTMIN + i))
+            __atomic_fetch_add(&mixed_up, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
+}
+
+static void called_with(int k, int sig, siginfo_t *info)
+{
+    if (info == NULL || info->si_signo != sig)
+        __atomic_fetch_add(&mixed_up, 1, __ATOMIC_RELAXED);
+    called(k);
+}
+
+#define PAIR(k)                                                                   \
+    static void plain_##k(int sig) { (void)sig, called(2 * k); }                  \
+    static void info_##k(int sig, siginfo_t *info, void *uc) { (void)uc, called_with(2 * k + 1, sig, info); }
+PAIR(0) PAIR(1) PAIR(2) PAIR(3) PAIR(4) PAIR(5)
+static void (*const plain[])(int) = { plain_0, plain_1, plain_2, plain_3, plain_4, plain_5 };
+static void (*const with_info[])(int, siginfo_t *, void *) = { info_0, info_1, info_2, info_3, info_4, info_5 };
+
+static void install_kth(int sig, int k)
+{
+    struct sigaction sa = { .sa_flags = SA_RESTART };
+    if (k % 2 == 0) {
+        sa.sa_handler = plain[k / 2];
+    } else {
+        sa.sa_sigaction = with_info[k / 2];
+        sa.sa_flags |= SA_SIGINFO;
+    }
+    sigaddset(&sa.sa_mask, SIGRTMIN + k);
+    cr_assert_eq(sigaction(sig, &sa, NULL), 0);
+}
+
+static void *raise_all_the_time(void *arg)
+{
+    while (__atomic_load_n(&storm_over, __ATOMIC_ACQUIRE) == 0)
+        pthread_kill(pthread_self(), SIGURG);
+    return arg;
+}
+
+Test(stop_signals, handlers_are_called_as_they_were_installed_while_others_come_and_go)
+{
+    pthread_t t[3];
+    install_kth(SIGURG, 0);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pthread_create(&t[i], NULL, raise_all_the_time, NULL), 0);
+    uint64_t r = test_seed();
+    for (int i = 0; i < (test_is_slow() ? 30000 : 300000); i++) {
+        r = r * 6364136223846793005u + 1442695040888963407u;
+        install_kth(SIGURG, (int)(r >> 33) % HANDLERS);
+        cr_assert_eq(signal_to_front(SIGURG), 0);
+        if (r >> 60 == 0)
+            signal_unhook(SIGURG);
+    }
+    __atomic_store_n(&storm_over, 1, __ATOMIC_RELEASE);
+    for (int i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    cr_assert_gt(seen(), 0);
+    cr_assert_eq(__atomic_load_n(&mixed_up, __ATOMIC_RELAXED), 0, "%d of %d calls", mixed_up, calls);
+}
+
+/* SA_RESETHAND: of the threads that get the signal at once one calls it, and it is not put back. */
+#define ONCE_ROUNDS 4000
+static pthread_barrier_t round_begins, round_ends;
+static void *raise_in_rounds(void *arg)
+{
+    for (int i = 0; i < ONCE_ROUNDS; i++) {
+        pthread_barrier_wait(&round_begins);
+        pthread_kill(pthread_self(), SIGURG);
+        pthread_barrier_wait(&round_ends);
+    }
+    return arg;
+}
+
+Test(stop_signals, a_handler_for_one_call_is_called_once)
+{
+    pthread_t t[2];
+    pthread_barrier_init(&round_begins, NULL, 3);
+    pthread_barrier_init(&round_ends, NULL, 3);
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(pthread_create(&t[i], NULL, raise_in_rounds, NULL), 0);
+    for (int i = 0; i < ONCE_ROUNDS; i++) {
+        struct sigaction sa = { .sa_sigaction = count, .sa_flags = SA_SIGINFO | (int)SA_RESETHAND };
+        cr_assert_eq(sigaction(SIGURG, &sa, NULL), 0);
+        cr_assert_eq(signal_to_front(SIGURG), 0);
+        pthread_barrier_wait(&round_begins);
+        pthread_barrier_wait(&round_ends);
+        cr_assert_eq(seen(), i + 1);
+        signal_unhook(SIGURG);
+        cr_assert_eq(sigaction(SIGURG, NULL, &sa), 0);
+        cr_assert(sa.sa_handler == SIG_DFL);
+    }
+    for (int i = 0; i < 2; i++)
+        pthread_join(t[i], NULL);
 }
 
 /* ---- floods --------------------------------------------------------------------------------------------------------- */
