@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "base/fmt.h"
 #include "base/lock.h"
@@ -196,6 +197,44 @@ Test(probe, nobody_is_in_the_listener_after_unlisten)
     store_rlx(&stop, 1);
     for (int i = 0; i < 2; i++)
         pthread_join(t[i], NULL);
+}
+
+/* The lock of the listeners, or a listener, is another thread's at the moment of the fork. */
+static void *listen_always(void *arg)
+{
+    struct seen s = { 0 };
+    while (load_rlx(&stop) == 0)
+        if (probe_listen(1ull << PROBE_gc_begin, note, &s) == 0)
+            probe_unlisten(note, &s);
+    return arg;
+}
+
+Test(probe, children_of_forks_listen)
+{
+    pthread_t t[2];
+    w_u32 alive = { 1 };
+    cr_assert_eq(probe_listen(1ull << PROBE_gc_sweep, check_alive, &alive), 0);
+    pthread_create(&t[0], NULL, emit_always, NULL);
+    pthread_create(&t[1], NULL, listen_always, NULL);
+    for (int i = 0; i < 300; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct seen s = { 0 };
+            alarm(20);
+            probe_unlisten(check_alive, &alive);
+            int err = probe_listen(1ull << PROBE_gc_end, note, &s);
+            PROBE(gc_end, 1, 2, 3);
+            probe_unlisten(note, &s);
+            _exit(err == 0 && s.n == 1 ? 0 : 1);
+        }
+        int status;
+        cr_assert_eq(waitpid(pid, &status, 0), pid);
+        cr_assert_eq(status, 0, "round %d: status %x", i, (unsigned)status);
+    }
+    store_rlx(&stop, 1);
+    for (int i = 0; i < 2; i++)
+        pthread_join(t[i], NULL);
+    probe_unlisten(check_alive, &alive);
 }
 
 /* ---- futex ---------------------------------------------------------------------------------------------------- */

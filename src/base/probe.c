@@ -4,7 +4,10 @@
  * each { mask, fn, arg, users }. An emitter enters a slot by counting itself in `users` and then reading the mask;
  * unlisten clears the mask and then waits until users is zero. Of the two pairs (count, then read mask | clear mask,
  * then read count) at least one side sees the other: that is why both are seq. So after unlisten nobody is in fn or
- * will enter it, and the slot may be filled anew. */
+ * will enter it, and the slot may be filled anew.
+ *
+ * The child of a fork is without the threads that held the lock or were in fn at that moment. Nothing is half done but what the lock guards, and that is a slot
+ * whose mask is still 0, or probe_mask; see probe_after_fork. */
 #include "base/probe.h"
 #include <errno.h>
 #include "base/lock.h"
@@ -62,6 +65,14 @@ int probe_listen(uint64_t mask, probe_fn *fn, void *arg)
     }
     lock_drop(&lock);
     return err;
+}
+
+void probe_after_fork(void)
+{
+    lock_init(&lock, RANK_LEAF);
+    for (struct slot *s = slots; s < slots + SLOTS; s++)
+        store_rlx(&s->users, 0); /* rlx: nobody else runs */
+    publish_mask();
 }
 
 void probe_unlisten(probe_fn *fn, void *arg)

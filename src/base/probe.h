@@ -58,5 +58,7 @@ void probe_emit(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c);
  * (calls under way are waited for by spinning), so it must not be called from fn. Both may be called from any thread. */
 int probe_listen(uint64_t mask, probe_fn *fn, void *arg);
 void probe_unlisten(probe_fn *fn, void *arg);
+/* In the child of a fork, while it has one thread, which is in no listener. */
+void probe_after_fork(void);
 
 #endif

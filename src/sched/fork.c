@@ -179,6 +179,7 @@ static void child_of_none(void)
 
 static void child(void)
 {
+    probe_after_fork();
     if (inside) {
         one = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
         store_rlx(&sched.forked, FORK_NEVER); /* rlx: nobody else runs */

@@ -17,6 +17,7 @@ static void noise(void *arg)
     long kind = (long)arg;
     struct node *list = NULL;
     weft_fd *end[2] = { NULL, NULL };
+    static char dumped[65536];
     if (kind == 3) {
         int sv[2];
         CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sv) == 0);
@@ -32,6 +33,7 @@ static void noise(void *arg)
         case 3: CHECK(weft_write(end[0], &c, 1) == 1 && weft_read(end[1], &c, 1) == 1); break;
         case 4: weft_chan_recv_until(idle_chan, NULL, weft_now() + WEFT_MILLISECOND); break;
         case 5: weft_gc(); break;
+        case 6: CHECK(weft_stack(dumped, sizeof dumped, true) > 0); break;
         default: for (volatile int i = 0; i < 100000; i++) {} /* user code */
             if (SANITIZED)
                 usleep(1); /* ThreadSanitizer keeps signals back till then */
@@ -50,8 +52,8 @@ static void noise_start(void)
 {
     SET(stop_noise, 0);
     idle_chan = weft_chan_make(0, 0);
-    for (long i = 0; i < 7; i++)
-        OK(weft_waitgroup_go(&noisy, noise, (void *)(i % 7)));
+    for (long i = 0; i < 8; i++)
+        OK(weft_waitgroup_go(&noisy, noise, (void *)i));
     for (int i = 0; i < 50; i++)
         OK(weft_go(wait_for_ever, NULL));
 }
