@@ -284,6 +284,72 @@ Test(leak_check, before_the_start_it_is_an_error)
     cr_expect_null(c);
 }
 
+/* ---- the end ------------------------------------------------------------------------------------------------------- */
+
+/* The runtime ends while threads of the host are somewhere in a check, or list stacks; and begins again, perhaps before they notice. */
+struct late { pthread_t thread; void (*fn)(struct late *); weft_leak_check *c; ssize_t result; int under_way; };
+
+static void is_under_way(struct late *l) { __atomic_store_n(&l->under_way, 1, __ATOMIC_RELEASE); }
+
+static void checks_for_long(struct late *l)
+{
+    is_under_way(l);
+    l->result = weft_leak_check_end(l->c, 1000 * WEFT_SECOND, NULL, NULL);
+}
+
+static void begins_checks(struct late *l)
+{
+    do {
+        if ((l->result = weft_leak_check_begin(&l->c)) == 0 && weft_leak_check_end(l->c, 0, NULL, NULL) < 0)
+            l->result = -ESRCH;
+        is_under_way(l);
+    } while (l->result == 0);
+}
+
+static void lists_stacks(struct late *l)
+{
+    static char buf[65536];
+    do {
+        l->result = weft_stack(buf, sizeof buf, true);
+        is_under_way(l);
+    } while (l->result > 0);
+}
+
+static void *late_main(void *arg)
+{
+    struct late *l = arg;
+    l->fn(l);
+    return NULL;
+}
+
+Test(leak_check, the_end_of_the_runtime_is_an_error)
+{
+    uint64_t r = test_seed();
+    for (int life = 0; life < (test_is_slow() ? 6 : 20); life++) {
+        struct late late[] = { { .fn = checks_for_long }, { .fn = begins_checks }, { .fn = lists_stacks } };
+        cr_assert_eq(weft_start(NULL), 0);
+        gate = weft_chan_make(0, 0);
+        late[0].c = begin();
+        start_here(1);
+        for (int i = 0; i < 3; i++)
+            cr_assert_eq(pthread_create(&late[i].thread, NULL, late_main, &late[i]), 0);
+        for (int i = 0; i < 3; i++)
+            test_until(__atomic_load_n(&late[i].under_way, __ATOMIC_ACQUIRE) != 0);
+        r = r * 6364136223846793005u + 1442695040888963407u;
+        for (volatile uint64_t n = r >> 44; n > 0; n--)
+            ;
+        cr_assert_eq(weft_stop(), 0);
+        if (life % 2 == 0) { /* ids of fibers and numbers of threads begin anew */
+            cr_assert_eq(weft_start(NULL), 0);
+            cr_assert_eq(weft_stop(), 0);
+        }
+        for (int i = 0; i < 3; i++) {
+            pthread_join(late[i].thread, NULL);
+            cr_expect_eq(late[i].result, -ESRCH, "%d: %zd", i, late[i].result);
+        }
+    }
+}
+
 Test(leak_check, from_a_thread_of_the_host)
 {
     cr_assert_eq(weft_start(NULL), 0);

@@ -155,7 +155,8 @@ WEFT_API int weft_set_max_threads(int n);
 
 /* Writes the calling fiber's stack, and if all is true those of all others after it, as text into buf. Returns the size of the
  * whole text, without the NUL; the text was cut (and still ends in NUL) when that is >= len. No stop of the world.
- * Format: Go's ("fiber 7 [chan receive, 2 minutes]:", frames, "created by f in fiber 1"), last line "N of N fibers". */
+ * Format: Go's ("fiber 7 [chan receive, 2 minutes]:", frames, "created by f in fiber 1"), last line "N of N fibers". -ESRCH: the runtime does not
+ * run; -ENOMEM. */
 WEFT_API ssize_t weft_stack(char *buf, size_t len, bool all);
 /* The same, streamed: never cut. 0 or the writer's error. */
 WEFT_API int weft_stack_write(weft_writer *w, void *ctx, bool all);
@@ -184,7 +185,8 @@ WEFT_API int weft_leak_check_begin(weft_leak_check **out) WEFT_MUST_CHECK;
  * and the stacks of all fibers that have been made since at those places, as weft_stack_write does. Frees check, whatever it returns. With each
  * look it leaks a fiber of its own, to see that the look would have found it, and then takes it back.
  *   >= 0      the number      -EIO  the fiber of its own was not found: no verdict
- *   -ESRCH, -ENOMEM, or the writer's error */
+ *   -ESRCH    that life of the runtime is over, or ends during the call
+ *   -ENOMEM, or the writer's error */
 WEFT_API ssize_t weft_leak_check_end(weft_leak_check *check, int64_t wait_ns, weft_writer *w, void *ctx) WEFT_MUST_CHECK;
 
 WEFT_END_DECLS

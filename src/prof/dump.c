@@ -89,6 +89,8 @@ struct dump {
     struct fiber *self;     /* NULL: none, in a deadlock */
     struct m *self_m;
     void *sp;               /* of self */
+    struct m *away;         /* a thread of the host, which the end of the runtime waits for; else NULL */
+    uint64_t total;         /* fibers that there were at the beginning */
     /* memory; everything below is the helper's until it has ended */
     struct chunk *chunks;
     struct rec *rec;
@@ -757,10 +759,18 @@ static int dump_write(struct dump *d, uint64_t total)
 
 /* ---- the helper --------------------------------------------------------------------------------------------- */
 
+/* From here on nothing of the runtime's is read, and it may end. */
+static void come_back(struct dump *d)
+{
+    if (d->away != NULL)
+        call_back(d->away);
+}
+
 static void work(struct dump *d)
 {
     if (d->census) {
         list(d);
+        come_back(d);
         return;
     }
     d->maps = maps_begin(symbols_gone);
@@ -784,6 +794,7 @@ static void work(struct dump *d)
                 capture(d, &d->rec[i]);
         recs_pack(d, first);
     }
+    come_back(d);
     symbols(d);
     maps_end();
     off_free(OFF_PROF, d->copy);
@@ -843,6 +854,28 @@ static int dump_collect(struct dump *d)
     return err != 0 ? err : d->err;
 }
 
+/* ---- the public side ------------------------------------------------------------------------------------------ */
+
+/* NULL: *err tells why. self: of the calling fiber, too. */
+static struct dump *dump_begin(bool all, bool self, int *err)
+{
+    struct m *m = rt_enter_try();
+    *err = m == NULL ? -ESRCH : -ENOMEM;
+    if (m == NULL)
+        return NULL;
+    struct dump *d = dump_new();
+    if (d != NULL) {
+        d->all = all;
+        d->self = self ? m->cur : NULL;
+        d->self_m = m;
+        d->total = (uint64_t)fibers_alive();
+        if (m->foreign) /* the helper reads what the end would take away */
+            call_away(d->away = m);
+    }
+    rt_leave(m);
+    return d;
+}
+
 /* Below the saved registers of the caller. */
 static void helper_wait(void *arg)
 {
@@ -850,34 +883,31 @@ static void helper_wait(void *arg)
     weft_blocking_begin();
     d->err = dump_collect(d);
     weft_blocking_end();
+    come_back(d); /* work may have failed before */
 }
 
-/* ---- the public side ------------------------------------------------------------------------------------------ */
+/* The runtime may have ended meanwhile: then there is no stop that would wait for who holds a lock of the memory's. */
+static void dump_drop(struct dump *d)
+{
+    struct m *m = rt_enter_try();
+    dump_free(d);
+    if (m != NULL)
+        rt_leave(m);
+}
 
 static w_noinline int dump_stacks(weft_writer *w, void *ctx, bool all)
 {
-    struct m *m = rt_enter_try();
-    if (m == NULL)
-        return -ESRCH;
-    int err = errno;
-    struct dump *d = dump_new();
-    if (d != NULL) {
-        d->self = m->cur;
-        d->self_m = m;
-        d->all = all;
-        d->w = w;
-        d->ctx = ctx;
-    }
-    rt_leave(m);
+    int saved = errno, err;
+    struct dump *d = dump_begin(all, true, &err);
     if (d == NULL)
-        return -ENOMEM;
+        return err;
+    d->w = w;
+    d->ctx = ctx;
     weft_arch_call_saved(&d->sp, helper_wait, d);
-    int result = d->n == 0 ? d->err : dump_write(d, (uint64_t)weft_num_fibers());
-    m = rt_enter();
-    dump_free(d);
-    rt_leave(m_self());
-    errno = err;
-    return result;
+    err = d->n == 0 ? d->err : dump_write(d, d->total);
+    dump_drop(d);
+    errno = saved;
+    return err;
 }
 
 int weft_stack_write(weft_writer *w, void *ctx, bool all)
@@ -907,31 +937,10 @@ ssize_t weft_stack(char *buf, size_t len, bool all)
 
 /* ---- for leak.c ------------------------------------------------------------------------------------------------ */
 
-/* NULL: not inside the runtime, or no memory, *err tells which. */
-static struct dump *dump_begin_all(int *err)
-{
-    struct m *m = rt_enter_try();
-    *err = m == NULL ? -ESRCH : -ENOMEM;
-    if (m == NULL)
-        return NULL;
-    struct dump *d = dump_new();
-    if (d != NULL)
-        d->all = true;
-    rt_leave(m);
-    return d;
-}
-
-static void dump_end_all(struct dump *d)
-{
-    rt_enter();
-    dump_free(d);
-    rt_leave(m_self());
-}
-
 w_noinline int dump_census(void (*each)(uint64_t id, const void *site, void *arg), void *arg)
 {
     int saved = errno, err;
-    struct dump *d = dump_begin_all(&err);
+    struct dump *d = dump_begin(true, false, &err);
     if (d == NULL)
         return err;
     d->census = true;
@@ -940,7 +949,7 @@ w_noinline int dump_census(void (*each)(uint64_t id, const void *site, void *arg
     for (size_t i = 0; i < d->n && err == 0; i++)
         if (d->rec[i].kind != KIND_THREAD)
             each(d->rec[i].id, d->rec[i].site, arg);
-    dump_end_all(d);
+    dump_drop(d);
     errno = saved;
     return err;
 }
@@ -948,7 +957,7 @@ w_noinline int dump_census(void (*each)(uint64_t id, const void *site, void *arg
 w_noinline int dump_some(weft_writer *w, void *ctx, bool (*wanted)(uint64_t id, void *arg), void *arg)
 {
     int saved = errno, err;
-    struct dump *d = dump_begin_all(&err);
+    struct dump *d = dump_begin(true, false, &err);
     if (d == NULL)
         return err;
     d->w = w;
@@ -957,7 +966,7 @@ w_noinline int dump_some(weft_writer *w, void *ctx, bool (*wanted)(uint64_t id, 
     d->wanted_arg = arg;
     weft_arch_call_saved(&d->sp, helper_wait, d);
     err = d->n == 0 && d->err != 0 ? d->err : dump_write(d, 0);
-    dump_end_all(d);
+    dump_drop(d);
     errno = saved;
     return err;
 }

@@ -10,25 +10,48 @@
  *
  * The negative control. A check that cannot fail is worse than none, and such checks have passed for years (a baseline that is read from the wrong
  * variable, a list that comes back empty). So before each look a fiber is left behind on purpose; if the comparison does not tell that it is new,
- * there is no verdict. */
+ * there is no verdict.
+ *
+ * The end of the runtime. A fiber that is in a check ends with it. A thread of the host goes on: so it enters by rt_enter_try, a check of another life is given up, and it
+ * waits for its control, and before each further look, outside of the runtime, where the end finds it gone. A control that has not ended by then never runs again. */
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "prof/dump.h"
 #include "sched/sched.h"
 #include <errno.h>
+#include <unistd.h>
 #include <weft/sync.h>
 
 struct seen { uint64_t id; const void *site; };
 struct census { struct seen *at; size_t n, room; bool lost; };
 struct site { const void *pc; int64_t surplus; };
-struct weft_leak_check { struct census before, now; struct site *site; size_t nsites, site_room; };
+struct weft_leak_check { struct census before, now; struct site *site; size_t nsites, site_room; uint64_t run; }; /* run: the life in which it began */
 
-/* Off-heap memory, from user code. */
+/* Inside the runtime, in this life of it; NULL: that is over. */
+static struct m *enter(uint64_t run)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL || m->run == run)
+        return m;
+    rt_leave(m);
+    return NULL;
+}
+
+static bool is_over(uint64_t run)
+{
+    struct m *m = enter(run);
+    if (m != NULL)
+        rt_leave(m);
+    return m == NULL;
+}
+
+/* Off-heap memory, from user code. NULL: none, or the runtime has ended. */
 static void *grow(void *old, size_t bytes)
 {
-    rt_enter();
-    void *p = off_realloc(OFF_PROF, old, bytes);
-    rt_leave(m_self());
+    struct m *m = rt_enter_try();
+    void *p = m != NULL ? off_realloc(OFF_PROF, old, bytes) : NULL;
+    if (m != NULL)
+        rt_leave(m);
     return p;
 }
 
@@ -81,33 +104,58 @@ static const struct seen *census_find(const struct census *c, uint64_t id)
 
 /* ---- the control ---------------------------------------------------------------------------------------- */
 
-struct control { uint64_t id; weft_sema release; weft_waitgroup ended; };
+struct control {
+    uint64_t id;
+    weft_sema release;
+    bool of_thread;       /* of the host; it looks at done, a fiber waits for ended */
+    w_u32 done;           /* rel: nothing of this is used any more; acq in control_end */
+    weft_waitgroup ended;
+};
 
 static void control_fiber(void *arg)
 {
     struct control *c = arg;
     weft_sema_acquire(&c->release);
-    weft_waitgroup_done(&c->ended);
+    if (c->of_thread)
+        store_rel(&c->done, 1); /* rel: acq in control_end */
+    else
+        weft_waitgroup_done(&c->ended);
 }
 
 /* By this site checks know the controls of others. */
 #define CONTROL_SITE ((const void *)control_fiber)
 
-static int control_start(struct control *c)
+static int control_start(struct control *c, uint64_t run)
 {
-    *c = (struct control){ 0 };
+    *c = (struct control){ .of_thread = weft_fiber_id() == 0 };
     weft_go_opts opts = { .size = sizeof opts, .name = "leak check", .id = &c->id };
-    weft_waitgroup_add(&c->ended, 1);
-    rt_enter();
+    if (!c->of_thread)
+        weft_waitgroup_add(&c->ended, 1);
+    struct m *m = enter(run);
+    if (m == NULL)
+        return -ESRCH;
     int err = sched_spawn(control_fiber, c, &opts, CONTROL_SITE, 0);
     rt_leave(m_self());
     return err;
 }
 
-static void control_end(struct control *c)
+/* 0, or -ESRCH. */
+static int control_end(struct control *c, uint64_t run)
 {
-    weft_sema_release(&c->release, 1);
-    weft_waitgroup_wait(&c->ended);
+    struct m *m = enter(run);
+    if (m == NULL)
+        return -ESRCH;
+    weft_sema_release(&c->release, 1); /* from inside, so that it does not find the runtime ended; it leaves */
+    if (!c->of_thread) {
+        weft_waitgroup_wait(&c->ended);
+        return 0;
+    }
+    for (unsigned us = 20; load_acq(&c->done) == 0; us = w_min(2 * us, 1000u)) { /* acq: rel in control_fiber */
+        usleep(us);
+        if (load_acq(&c->done) == 0 && is_over(run))
+            return -ESRCH;
+    }
+    return 0;
 }
 
 /* ---- the comparison --------------------------------------------------------------------------------------- */
@@ -162,17 +210,18 @@ static bool compare(weft_leak_check *c, uint64_t caller)
     return ok;
 }
 
-/* One look: how many are leaked, or -EIO, -ENOMEM. */
+/* One look: how many are leaked, or -EIO, -ENOMEM, -ESRCH. */
 static ssize_t look(weft_leak_check *c, uint64_t caller)
 {
     struct control control;
-    int err = control_start(&control);
+    int err = control_start(&control, c->run);
     if (err != 0)
         return err;
     err = census_take(&c->now);
     if (err == 0 && !compare(c, caller))
         err = -ENOMEM;
-    control_end(&control);
+    if (control_end(&control, c->run) != 0)
+        err = -ESRCH;
     if (err != 0)
         return err;
     if (census_find(&c->now, control.id) == NULL || census_find(&c->before, control.id) != NULL || surplus_of(c, CONTROL_SITE) <= 0)
@@ -194,7 +243,11 @@ static ssize_t look_until(weft_leak_check *c, int64_t wait_ns)
         int64_t left = deadline - weft_now();
         if (leaked <= 0 || left <= 0)
             return leaked;
-        weft_sleep(w_min(pause_ns, left));
+        left = w_min(pause_ns, left);
+        if (caller != 0)
+            weft_sleep(left);
+        else
+            usleep((useconds_t)(left / 1000));
     }
 }
 
@@ -231,10 +284,14 @@ int weft_leak_check_begin(weft_leak_check **out)
     if (m == NULL)
         return -ESRCH;
     weft_leak_check *c = off_zalloc(OFF_PROF, sizeof *c);
+    uint64_t run = m->run;
     rt_leave(m);
     if (c == NULL)
         return -ENOMEM;
+    c->run = run;
     int err = census_take(&c->before);
+    if (is_over(run)) /* perhaps it is of the next */
+        err = -ESRCH;
     if (err == 0)
         *out = c;
     else
@@ -244,7 +301,7 @@ int weft_leak_check_begin(weft_leak_check **out)
 
 ssize_t weft_leak_check_end(weft_leak_check *c, int64_t wait_ns, weft_writer *w, void *ctx)
 {
-    ssize_t leaked = weft_running() ? look_until(c, wait_ns) : -ESRCH;
+    ssize_t leaked = look_until(c, wait_ns);
     int err = leaked > 0 && w != NULL ? report(c, leaked, w, ctx) : 0;
     check_free(c);
     return err != 0 ? err : leaked;

@@ -50,8 +50,8 @@ static struct m *machine_here(int *err)
             store_rlx(&m->in_runtime, 0); /* rlx: in this child nobody looks but we */
         return NULL;
     }
-    /* A thread of ours may come after the end, if it was not waited for any longer: rt_own or rt_leave sends it home. acq: sees what start wrote */
-    if (likely(m != NULL && m->run == sched.run && (!m->foreign || load_acq(&sched.running) != 0))) {
+    /* A thread of ours may come after the end, if it was not waited for any longer: rt_own or rt_leave sends it home. acq: sees what start wrote. rlx: our own */
+    if (likely(m != NULL && m->run == sched.run && (!m->foreign || load_acq(&sched.running) != 0 || load_rlx(&m->away) != 0))) {
         store_seq(&m->in_runtime, 1);
         return m;
     }
@@ -154,8 +154,9 @@ void weft_blocking_end(void)
         not_running();
     store_seq(&m->in_runtime, 1);
     struct fiber *f = m->blocked;
+    bool over = m->foreign && (m->run != sched.run || load_acq(&sched.running) == 0); /* the runtime has ended meanwhile; acq: as in machine_here */
     /* A stop does not wait for us before we have a processor, so till then we remain what it scans: parked where we left. */
-    while (!m_has_p(m)) {
+    while (!over && !m_has_p(m)) {
         if (load_acq(&sched.stopping) != 0)
             world_stop_here(m);
         else if (load_acq(&sched.ending) != 0 && !m->foreign)

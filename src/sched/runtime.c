@@ -572,7 +572,8 @@ static int hosts_outside(void)
 {
     int64_t limit_ns = sched.cfg.stop_timeout_ms < 0 ? INT64_MAX : os_now_ns() + sched.cfg.stop_timeout_ms * 1000000;
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
-        while (m->foreign && load_acq(&m->dead) == M_ALIVE && load_acq(&m->in_runtime) != 0) { /* acq: sees what the call did; rel in rt_leave */
+        /* acq: sees what the call did; rel in rt_leave, call_back. in_runtime first: see call_away */
+        while (m->foreign && load_acq(&m->dead) == M_ALIVE && (load_acq(&m->in_runtime) != 0 || load_acq(&m->away) != 0)) {
             if (os_now_ns() >= limit_ns)
                 return m->tid;
             hosts_go_on();

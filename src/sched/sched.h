@@ -164,6 +164,7 @@ struct m {
     w_u32 stop_sent; /* number of the stop for which the signal was sent; the stopper writes */
     w_u32 signalled;    /* stop signals of ours that are under way; counted up by the sender, down by the handler */
     struct p *taken;    /* P seized by the current stop */
+    w_u32 away;         /* of a thread of the host: call_away */
     struct fiber *blocked;         /* between weft_blocking_begin and _end: the fiber, */
     struct arch_frame block_frame; /* and its registers as of then */
     /* fixed */
@@ -290,6 +291,11 @@ static inline struct m *rt_enter_if_running(void)
 }
 /* Makes sure of a processor, after something that may have cost it (a stop). Inside the runtime. May wait. */
 void rt_own(struct m *m);
+
+/* A call of a thread of the host that leaves the runtime in its middle, and has others look at things of the runtime meanwhile: the end waits for it as for one that is
+ * inside, and it may enter although the end has begun. call_away: inside. call_back: outside, by anybody, when all that is looked at is its own. */
+static inline void call_away(struct m *m) { store_rel(&m->away, 1); } /* rel: before in_runtime is cleared, and acq in hosts_outside */
+static inline void call_back(struct m *m) { store_rel(&m->away, 0); } /* rel: whoever looked is done; acq in hosts_outside */
 
 /* ---- parking and waking (switch.c); callers are inside the runtime ------------------------------------ */
 
