@@ -214,6 +214,13 @@ Test(sched_storm, threads_of_the_host_come_and_go)
     test_run_procs(4, run_storm, &seed);
 }
 
+/* What lies on the stack of a thread that attaches during the stop is of a thread before it, and keeps nothing. */
+Test(sched_storm, threads_of_the_host_come_and_go_and_marks_are_verified)
+{
+    uint64_t seed = test_seed();
+    test_run_debug(4, "gcstress=500,gcverify=1", run_storm, &seed);
+}
+
 Test(sched_storm, threads_of_the_host_come_and_go_under_weft_start)
 {
     uint64_t seed = test_seed();

@@ -364,6 +364,7 @@ struct m *m_new(void)
 void m_publish_locked(struct m *m)
 {
     lock_check_held(&sched.lock);
+    m->came_in = m->foreign ? world_stop_now() : 0;
     store_rel(&m->dead, M_ALIVE); /* rel: publishes *m to who finds it in the list */
     if (m->in_list)
         return;
