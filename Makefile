@@ -70,8 +70,8 @@ LDFLAGS_ALL := $(SANITIZE) $(SYSROOT_LIBS) -Wl,--as-needed $(LDFLAGS)
 # ---- the library ------------------------------------------------------------------------------------------
 SRC := $(wildcard src/*/*.c src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
 # What a program that idles does not run comes last in the library, behind jemalloc: the kernel maps sixteen pages around each that is touched.
-LATE := $(filter src/prof/% $(addsuffix .c,$(addprefix src/gc/,alloc central finalize mark poison special verify weak) $(addprefix src/sched/,chan cond ctx \
-    dial fork io lot metrics mutex once pin pool rwmutex select sema usertimer waitgroup)),$(SRC))
+LATE := $(filter src/prof/% $(addsuffix .c,$(addprefix src/gc/,alloc finalize mark poison special verify weak) $(addprefix src/sched/,chan cond ctx \
+    dial fork io lot metrics mutex once pin pool rwmutex schedtrace select sema usertimer waitgroup)),$(SRC))
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(filter-out $(LATE),$(SRC))))
 LATE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(LATE)))
 JEMALLOC ?= $(shell $(CC) -print-file-name=libjemalloc_pic.a)
@@ -123,10 +123,12 @@ $(B)/libweft.a: $(B)/weft.o
 	$(call say,AR,$@)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $<
+# The member of libc that holds pthread_atfork, which is called at the start, comes first: else it lies behind what comes last on purpose.
+NONSHARED = $(wildcard $(shell $(CC) -print-file-name=libc_nonshared.a))
 # nodelete: threads of the host may hold thread-local data of ours when they end, after a dlclose.
 $(B)/$(SONAME): $(B)/weft.o src/weft.map
 	$(call say,LINK,$@)
-	$(Q)$(CC) -shared -o $@ $< -Wl,-soname,$(SONAME) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic \
+	$(Q)$(CC) -shared -o $@ -Wl,-u,pthread_atfork $(NONSHARED) $< -Wl,-soname,$(SONAME) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic \
 	    -Wl,-z,nodelete $(if $(SAN),,-Wl$(comma)-z$(comma)defs) $(LDFLAGS_ALL) $(SYSLIBS)
 $(B)/libweft.so: $(B)/$(SONAME)
 	$(Q)ln -sf $(SONAME) $@

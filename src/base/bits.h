@@ -7,7 +7,16 @@
 /* Undefined for 0, as the instructions are. */
 static inline unsigned bits_ctz(uint64_t x) { return (unsigned)__builtin_ctzll(x); }
 static inline unsigned bits_log2(uint64_t x) { return 63u - (unsigned)__builtin_clzll(x); } /* rounded down */
-static inline unsigned bits_count(uint64_t x) { return (unsigned)__builtin_popcountll(x); }
+
+/* In groups of 2, 4 and 8 bits, and the sum of the bytes: where the instruction cannot be taken for granted, the compiler's is a call into libgcc. */
+static inline unsigned bits_count(uint64_t x)
+{
+    x -= x >> 1 & 0x5555555555555555;
+    x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
+    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0f;
+    return (unsigned)(x * 0x0101010101010101 >> 56);
+}
+
 
 static inline bool bits_is_pow2(uint64_t x) { return x != 0 && (x & (x - 1)) == 0; }
 /* The smallest power of two >= x; 1 for 0; 0 if it does not fit. */

@@ -6,8 +6,8 @@
  * /etc/malloc.conf (these calls are diverted to functions below) and takes its options from
  * jem_malloc_conf_2_conf_harder, the strongest source it knows.
  *
- * One arena per purpose, made at first use (the first one is there from the start), so that blocks of different purposes never
- * share a page. Its extent hooks are the default ones with a count around them. We bypass the thread caches (they would hold blocks of threads that
+ * One arena per purpose, made at first use, so that blocks of different purposes never share a page. Only what every program needs, of the scheduler
+ * and of the collector, lies in one, which is there from the start: an arena takes 80 KiB before its first block. An arena's extent hooks are the default ones with a count around them. We bypass the thread caches (they would hold blocks of threads that
  * have gone idle); what must be faster keeps its own list of free blocks, per processor, as sched does with fiber
  * records. */
 #include "base/offheap.h"
@@ -138,10 +138,22 @@ static void hook_destroy(extent_hooks_t *h, void *p, size_t n, bool committed, u
     sub_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
 }
 
-/* jemalloc's own arena, which it makes in any case, serves the scheduler: an arena takes 90 KiB before its first block. What it mapped
- * before it had our hooks is in its statistics. */
-static void first_arena_adopt(struct purpose *pu)
+/* Making an arena, as the start of jemalloc, runs much of jemalloc's code, and hardly any of that again. Code pages are clean and in the page cache:
+ * dropped from the process, those in use come back at a microsecond each. 140 KiB less resident in an idle program. */
+extern char off_jem_text[], off_jem_text_end[]; /* set by the Makefile */
+
+static void forget_code(void)
 {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = w_align_up((uintptr_t)off_jem_text, page), to = w_align_down((uintptr_t)off_jem_text_end, page);
+    if (from < to)
+        sys_call3(SYS_madvise, from, to - from, MADV_DONTNEED);
+}
+
+/* jemalloc's own arena, which it makes in any case, serves the scheduler and the collector. What it mapped before it had our hooks is in its statistics. */
+static void first_arena_adopt(void)
+{
+    struct purpose *pu = &purposes[OFF_SCHED];
     extent_hooks_t *mine = &pu->hooks;
     uint64_t epoch = 1;
     size_t mapped, retained, len = sizeof mapped;
@@ -152,6 +164,7 @@ static void first_arena_adopt(struct purpose *pu)
         return;
     add_rlx(&pu->mapped_bytes, mapped + retained); /* rlx: a counter */
     store_rlx(&pu->arena, 0 + 1);                  /* rlx: no other thread yet */
+    store_rlx(&purposes[OFF_GC].arena, 0 + 1);
 }
 
 /* When the library is loaded, as jemalloc starts itself: no thread races for it, and no fork comes in the middle. After machine.c's key (101); before world.c's handlers of forks (103),
@@ -169,7 +182,8 @@ __attribute__((constructor(102))) static void read_default_hooks(void)
         purposes[i].hooks.destroy = hook_destroy;
     }
     default_hooks = def;
-    first_arena_adopt(&purposes[OFF_SCHED]);
+    first_arena_adopt();
+    forget_code();
 }
 
 static void arena_control(uint32_t arena, const char *what)
@@ -177,18 +191,6 @@ static void arena_control(uint32_t arena, const char *what)
     char name[40];
     w_fmt(name, sizeof name, "arena.%u.%s", arena - 1, what);
     jem_mallctl(name, NULL, NULL, NULL, 0);
-}
-
-/* Making an arena runs much of jemalloc's code, and hardly any of that again. Code pages are clean and in the page cache:
- * dropped from the process, those in use come back at a microsecond each. 140 KiB less resident in an idle program. */
-extern char off_jem_text[], off_jem_text_end[]; /* set by the Makefile */
-
-static void forget_code(void)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t from = w_align_up((uintptr_t)off_jem_text, page), to = w_align_down((uintptr_t)off_jem_text_end, page);
-    if (from < to)
-        sys_call3(SYS_madvise, from, to - from, MADV_DONTNEED);
 }
 
 /* Makes the arena. Threads that race for it each make one and all but the first drop theirs: so nobody waits for
@@ -316,8 +318,14 @@ uint64_t off_in_use_bytes(void)
 
 void off_stats(enum off_purpose why, struct off_stats *out)
 {
-    out->in_use_bytes = load_rlx(&purposes[why].in_use_bytes); /* rlx: counters; the two need not be of one moment */
+    out->in_use_bytes = load_rlx(&purposes[why].in_use_bytes); /* rlx: counters; they need not be of one moment */
     out->mapped_bytes = load_rlx(&purposes[why].mapped_bytes);
+    /* Of the arena that two share, the collector's are its blocks, and what is free is the scheduler's. */
+    uint64_t shared = load_rlx(&purposes[OFF_GC].in_use_bytes);
+    if (why == OFF_GC)
+        out->mapped_bytes += shared;
+    else if (why == OFF_SCHED)
+        out->mapped_bytes -= w_min(shared, out->mapped_bytes);
 }
 
 const char *off_name(enum off_purpose why)
