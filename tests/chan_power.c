@@ -1,6 +1,6 @@
-/* Power series over channels (M. D. McIlroy, "Squinting at power series"): each series is a fiber that gives its next coefficient on demand, and sums, products,
- * inverses and substitutions are fibers that ask others. Thousands of fibers and channels come and go for a few coefficients, and a value that is lost,
- * doubled or late shows in all that follow. */
+/* Power series over channels (M. D. McIlroy, "Squinting at power series"): each series is a fiber that gives its next coefficient on demand, and
+ * sums, products, inverses and substitutions are fibers that ask others. Thousands of fibers and channels come and go for a few coefficients, and a
+ * value that is lost, doubled or late shows in all that follow. */
 #include "test.h"
 #include <stdlib.h>
 
@@ -96,7 +96,8 @@ static void split_run(void *arg)
     for (struct branch *b = c->at;; b = b->next) {
         if (weft_chan_recv(c->out.ask, NULL) != 1)
             return;
-        if (__atomic_load_n(&b->next, __ATOMIC_ACQUIRE) == NULL) /* else not under the lock: that is held by who asks for more, perhaps of something that asks us */
+        /* else not under the lock: that is held by who asks for more, perhaps of something that asks us */
+        if (__atomic_load_n(&b->next, __ATOMIC_ACQUIRE) == NULL)
             branch_grow(b);
         if (weft_chan_send(c->out.give, &b->r) != 0)
             return;

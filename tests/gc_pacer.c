@@ -1,5 +1,5 @@
-/* The pacer. First its arithmetic, in a model in which a cycle marks beside the program and time is a number: programs of many kinds, of each of which it is said what
- * the pacer owes it. Then the pacer as it is, with a heap that is a number: what it says of goals and when a cycle is due. */
+/* The pacer. First its arithmetic, in a model in which a cycle marks beside the program and time is a number: programs of many kinds, of each of
+ * which it is said what the pacer owes it. Then the pacer as it is, with a heap that is a number: what it says of goals and when a cycle is due. */
 #include "gc_host.h"
 #include "gc/pacer.h"
 #include "gc/stats.h"
@@ -137,7 +137,8 @@ static void unsteady(const struct program *p, int i)
     }
 }
 
-/* With so high a percentage the one jump of what lives must not make the program wait for marking; nor may the heap become larger than the next goal would allow. */
+/* With so high a percentage the one jump of what lives must not make the program wait for marking; nor may the heap become larger than the next goal
+ * would allow. */
 static void jump(const struct program *p, int i)
 {
     if (i > 12) {

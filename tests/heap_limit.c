@@ -312,8 +312,8 @@ Test(heap_limit, an_idle_program_is_collected_from_time_to_time)
     run(2, "gcstress=0", idle, &(int){ 5 });
 }
 
-/* Nobody runs but one who sleeps for long: the monitor, which then sleeps itself, has to come back for it. Whoever wakes also wakes the monitor, so one cycle, or two, for
- * each time would tell nothing. */
+/* Nobody runs but one who sleeps for long: the monitor, which then sleeps itself, has to come back for it. Whoever wakes also wakes the monitor, so
+ * one cycle, or two, for each time would tell nothing. */
 static void asleep(void *arg)
 {
     (void)arg;

@@ -1,5 +1,6 @@
-/* Modules come and go while collections run: what their data holds lives, no collection is skipped, and nothing is read that is not there any more. Modules are loaded by fibers, by attached
- * threads, by threads that weft does not know and therefore does not stop, and in code announced as blocking, which is not stopped either. */
+/* Modules come and go while collections run: what their data holds lives, no collection is skipped, and nothing is read that is not there any more.
+ * Modules are loaded by fibers, by attached threads, by threads that weft does not know and therefore does not stop, and in code announced as
+ * blocking, which is not stopped either. */
 #include "heap_test.h"
 #include <dlfcn.h>
 #include <fcntl.h>

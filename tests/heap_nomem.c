@@ -1,4 +1,5 @@
-/* Out of memory: NULL after a collection was tried, everything else works on, and what is dropped comes back. In child programs, whose address space is limited. */
+/* Out of memory: NULL after a collection was tried, everything else works on, and what is dropped comes back. In child programs, whose address space
+ * is limited. */
 #include "test.h"
 #include <string.h>
 #include "base/base.h"

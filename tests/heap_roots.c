@@ -281,7 +281,8 @@ static void in_spins(void *arg)
 
 Test(heap_roots, registers_of_threads_that_spin, SIGNALS_AT_ONCE) { test_run_procs(2, in_spins, NULL); }
 
-/* The host's handler of a fault takes its time, on the alternate stack; meanwhile only what the kernel put there knows the registers of who was interrupted. */
+/* The host's handler of a fault takes its time, on the alternate stack; meanwhile only what the kernel put there knows the registers of who was
+ * interrupted. */
 static void handle_slowly(int sig, siginfo_t *info, void *uc)
 {
     (void)sig, (void)uc;
@@ -587,7 +588,8 @@ Test(heap_roots, thread_local_variables)
     test_run_procs(2, in_threads, &hold);
 }
 
-/* The thread-local block of a module that is gone is still known to the threads that have used it, also when another module, with larger blocks, has its number. */
+/* The thread-local block of a module that is gone is still known to the threads that have used it, also when another module, with larger blocks, has
+ * its number. */
 static void *use_tls(void *arg)
 {
     (void)arg;

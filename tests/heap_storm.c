@@ -1,5 +1,5 @@
-/* Storms: graphs of objects wander through channels between fibers on several processors while collections run, and threads and fibers hammer what libc locks while
- * they are stopped in the middle of it. Each does a fixed amount of work and ends. */
+/* Storms: graphs of objects wander through channels between fibers on several processors while collections run, and threads and fibers hammer what
+ * libc locks while they are stopped in the middle of it. Each does a fixed amount of work and ends. */
 #include "heap_test.h"
 #include <dirent.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
-/* What tests of the heap under fibers share: objects whose contents can be checked, and a list, outside of all roots, of where they are, so that what lives and what is gone can
- * be counted. */
+/* What tests of the heap under fibers share: objects whose contents can be checked, and a list, outside of all roots, of where they are, so that what
+ * lives and what is gone can be counted. */
 #ifndef WEFT_HEAP_TEST_H
 #define WEFT_HEAP_TEST_H
 

@@ -25,8 +25,8 @@ static void run(const char *program, const char *what)
 #define FORKS .disabled = false
 #endif
 
-/* A sanitizer has no less need of address space, mappings and system calls than the library; and a fork while another thread is inside AddressSanitizer's malloc leaves
- * the child with a lock that nobody holds. */
+/* A sanitizer has no less need of address space, mappings and system calls than the library; and a fork while another thread is inside
+ * AddressSanitizer's malloc leaves the child with a lock that nobody holds. */
 #if defined(W_ASAN) || defined(W_TSAN)
 #define UNSANITIZED .disabled = true
 #else

@@ -117,7 +117,8 @@ Test(io_life, close_against_read)
 
 static weft_fd *dr, *dw;
 
-/* Sets another deadline while somebody waits to read. Perhaps too late for the one there was: then the test does not tell anything, and is made again with more time. */
+/* Sets another deadline while somebody waits to read. Perhaps too late for the one there was: then the test does not tell anything, and is made again
+ * with more time. */
 struct change { int64_t from, to; bool write, in_time; };
 
 static void change(void *arg)
@@ -333,7 +334,8 @@ static void storm_dialer(void *arg)
 static void run_storm(void *arg)
 {
     weft_fd *l;
-    OK(weft_listen(arg, strncmp(arg, "unix:", 5) == 0 ? 16 : 0, &l)); /* a short queue: unix dialers have to try again. (TCP would drop connections silently.) */
+    /* a short queue: unix dialers have to try again. (TCP would drop connections silently.) */
+    OK(weft_listen(arg, strncmp(arg, "unix:", 5) == 0 ? 16 : 0, &l));
     if (strncmp(arg, "unix:", 5) == 0)
         snprintf(storm_addr, sizeof storm_addr, "%s", (char *)arg);
     else

@@ -505,7 +505,8 @@ static void op_die(struct op *o)
     b->last = true;
 }
 
-/* A reply that is not sent yet keeps what it was asked for, although the key has another value now, and what is sent from where it is has no other owner. */
+/* A reply that is not sent yet keeps what it was asked for, although the key has another value now, and what is sent from where it is has no other
+ * owner. */
 static void op_replace(struct op *o)
 {
     struct batch *b = o->b;

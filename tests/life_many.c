@@ -1,4 +1,5 @@
-/* Started and stopped a thousand times in one process: no thread, mapping or descriptor stays behind, whatever state fibers and threads of the host are left in. */
+/* Started and stopped a thousand times in one process: no thread, mapping or descriptor stays behind, whatever state fibers and threads of the host
+ * are left in. */
 #include "base/rng.h"
 #include "sched/sched.h"
 #include "test.h"

@@ -1,5 +1,5 @@
-/* What is said when all sleep, when a stack is used up, when there are too many threads. Each program is a forked child: of Criterion's own threads one might wake somebody,
- * and the last two end the program. */
+/* What is said when all sleep, when a stack is used up, when there are too many threads. Each program is a forked child: of Criterion's own threads
+ * one might wake somebody, and the last two end the program. */
 #include "base/base.h"
 #include "sched/sched.h"
 #include "test.h"

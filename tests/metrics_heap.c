@@ -84,7 +84,8 @@ static void allocate(void *arg)
 static bool nothing_runs(void)
 {
     struct m *m = rt_enter();
-    bool alone = load_seq(&sched.nidle_p) == nprocs() - 1 && runq_empty(m->p) && load_rlx(&sched.global_len) == 0; /* rlx: who could change it does not run */
+    /* rlx: who could change it does not run */
+    bool alone = load_seq(&sched.nidle_p) == nprocs() - 1 && runq_empty(m->p) && load_rlx(&sched.global_len) == 0;
     rt_leave(m);
     return alone;
 }

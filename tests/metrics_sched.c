@@ -258,7 +258,8 @@ static void cpu_of_child(void *arg)
     weft_waitgroup_wait(&wg);
     cr_assert(got == sizeof c && c.err == 0);
     struct cpu d = cpu_between(before, c.cpu);
-    cr_assert(d.idle >= (PROCS - 1) * c.slept && d.user >= c.slept * 0.999, "%g idle and %g the program's of %g in %g s", d.idle, d.user, d.total, c.slept);
+    cr_assert(d.idle >= (PROCS - 1) * c.slept && d.user >= c.slept * 0.999, "%g idle and %g the program's of %g in %g s", d.idle, d.user, d.total,
+              c.slept);
 }
 
 #ifdef W_TSAN
@@ -383,7 +384,7 @@ static void long_wait(void *arg)
 
 Test(metrics_sched, latencies_tell_how_long) { run_exactly(1, long_wait); }
 
-/* ---- locks -------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- locks ----------------------------------------------------------------------------------------------------------------------------- */
 
 static weft_mutex mutex;
 static weft_rwmutex rw;
@@ -472,7 +473,7 @@ static void inner_locks(void *arg)
 
 Test(metrics_sched, time_on_locks_of_the_runtime) { run_exactly(1, inner_locks); }
 
-/* ---- descriptors, off-heap memory ------------------------------------------------------------------------------------------------------------------- */
+/* ---- descriptors, off-heap memory ------------------------------------------------------------------------------------------------------ */
 
 static weft_fd *reader;
 static void read_one(void *arg)
@@ -505,7 +506,7 @@ static void descriptors(void *arg)
 
 Test(metrics_sched, descriptors_and_who_waits_for_them) { run_exactly(2, descriptors); }
 
-/* ---- who may read, and when --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- who may read, and when ------------------------------------------------------------------------------------------------------------ */
 
 static void *read_outside(void *arg)
 {

@@ -1,5 +1,6 @@
-/* Nobody waits for ever because others never stop. On one processor: a fiber in user code that blocks or computes ([HANDOFF]); two fibers that wake each other without end,
- * against the queue, the global queue, timers and descriptors; a fiber that never leaves weft for long. Counts and orderings, no times. */
+/* Nobody waits for ever because others never stop. On one processor: a fiber in user code that blocks or computes ([HANDOFF]); two fibers that wake
+ * each other without end, against the queue, the global queue, timers and descriptors; a fiber that never leaves weft for long. Counts and orderings,
+ * no times. */
 #include "base/base.h"
 #include "sched/sched.h"
 #include "test.h"
@@ -169,7 +170,8 @@ static void run_once(void *arg)
     __atomic_store_n(&ran, 1, __ATOMIC_RELEASE);
 }
 
-/* Nearly all of its time is spent inside of the runtime, where nobody takes the processor away: elements are large, and both calls find what they need. */
+/* Nearly all of its time is spent inside of the runtime, where nobody takes the processor away: elements are large, and both calls find what they
+ * need. */
 static void inside_for_ever(void *arg)
 {
     size_t size = (size_t)1 << 20;

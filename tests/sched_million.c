@@ -1,4 +1,5 @@
-/* A million fibers that wait: they are made, parked, woken, and end, under the mappings that a process is allowed by default, and each costs about a page. */
+/* A million fibers that wait: they are made, parked, woken, and end, under the mappings that a process is allowed by default, and each costs about a
+ * page. */
 #include "base/base.h"
 #include "sched/sched.h"
 #include "test.h"

@@ -1,4 +1,5 @@
-/* A stop of the world while threads are being made, for which the monitor may be needed, while the monitor takes processors away, and while threads of the host attach. */
+/* A stop of the world while threads are being made, for which the monitor may be needed, while the monitor takes processors away, and while threads
+ * of the host attach. */
 #include "sched/switch.h"
 #include "sched/world.h"
 #include "test.h"

@@ -61,7 +61,8 @@ static const char *const forms[] = {
     "^SCHED [0-9]+ms: gomaxprocs=[0-9]+ idleprocs=[0-9]+ threads=[0-9]+ spinningthreads=[0-9]+ needspinning=0 idlethreads=[0-9]+ runqueue=[0-9]+ "
     "gcwaiting=[01] nmidlelocked=[0-9]+ stopwait=[0-9]+ sysmonwait=0$",
     "^  P[0-9]+: status=[0134] schedtick=[0-9]+ syscalltick=[0-9]+ m=" ID " runqsize=[0-9]+ gfreecnt=[0-9]+ timerslen=[0-9]+$",
-    "^  M[0-9]+: p=" ID " curg=" ID " mallocing=0 throwing=0 preemptoff= locks=[01] dying=0 spinning=(true|false) blocked=(true|false) lockedg=" ID "$",
+    "^  M[0-9]+: p=" ID " curg=" ID " mallocing=0 throwing=0 preemptoff= locks=[01] dying=0 spinning=(true|false) "
+    "blocked=(true|false) lockedg=" ID "$",
     "^  G[0-9]+: status=([12]\\(\\)|3\\(syscall\\)|4\\([a-zA-Z .()]+\\)) m=" ID " lockedm=" ID "$",
 };
 

@@ -1,4 +1,5 @@
-/* The runtime's own fibers park like others: the next one may need a stack, while the worker's lock is still held. In BUILD=debug the order of locks is checked. */
+/* The runtime's own fibers park like others: the next one may need a stack, while the worker's lock is still held. In BUILD=debug the order of locks
+ * is checked. */
 #include "test.h"
 
 static void nothing(void *arg) { (void)arg; }

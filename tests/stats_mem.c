@@ -1,4 +1,5 @@
-/* weft_read_mem_stats, weft_read_stop_stats, weft_free_os_memory and the memory limit, by the public calls and with fibers at work: every field, every invariant of the contract. */
+/* weft_read_mem_stats, weft_read_stop_stats, weft_free_os_memory and the memory limit, by the public calls and with fibers at work: every field,
+ * every invariant of the contract. */
 #include "heap_test.h"
 #include <errno.h>
 #include <stdio.h>

@@ -1,4 +1,5 @@
-/* fork(2) while collections run: the parent goes on, and a child that executes another program always comes to it. What a child does with the runtime: tests/host/fork_child.c. */
+/* fork(2) while collections run: the parent goes on, and a child that executes another program always comes to it. What a child does with the
+ * runtime: tests/host/fork_child.c. */
 #include "test.h"
 #include <errno.h>
 #include <pthread.h>

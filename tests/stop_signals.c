@@ -1,5 +1,5 @@
-/* Signals of a host beside ours: its handlers of the same signals are called as if we were not there, system calls go on after a stop, and whatever the host
- * sends to its threads, each stop of the world comes to its end. */
+/* Signals of a host beside ours: its handlers of the same signals are called as if we were not there, system calls go on after a stop, and whatever
+ * the host sends to its threads, each stop of the world comes to its end. */
 #include "test.h"
 #include <errno.h>
 #include <pthread.h>

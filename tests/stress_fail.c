@@ -1,6 +1,8 @@
-/* failmem, failthread, failfd: every request that a set of programs makes is refused once, alone (failrun=1) and with all that follow. Each run ends with an
- * error from the headers, or with the line that says what there is no memory for; none crashes or hangs, nothing is left behind, and the next start works.
- * WEFT_TEST_SWEEP=all takes every request (tools/check.sh), else a part of them; what fails is named by the program's number in the table, and the keys. */
+/* failmem, failthread, failfd: every request that a set of programs makes is refused once, alone (failrun=1) and with all that follow. Each run ends
+ * with an error from the headers, or with the line that says what there is no memory for; none crashes or hangs, nothing is left behind, and the next
+ * start works.
+ * WEFT_TEST_SWEEP=all takes every request (tools/check.sh), else a part of them; what fails is named by the program's number in the table, and the
+ * keys. */
 #include "base/fail.h"
 #include "base/offheap.h"
 #include "sched/sched.h"
@@ -348,7 +350,8 @@ static int try_once(const struct trial *t)
     maps = test_maps();
     kib = test_status("VmSize");
 #endif
-    if (test_maps() > maps + 60 || test_status("VmSize") > kib + (24 << 10)) /* libc keeps stacks of threads; one of our mappings is larger than those */
+    /* libc keeps stacks of threads; one of our mappings is larger than those */
+    if (test_maps() > maps + 60 || test_status("VmSize") > kib + (24 << 10))
         return complain(t, "mappings left, or MiB of address space", test_maps() - maps);
     return some ? FINE : NOTHING_FAILED;
 }
@@ -395,7 +398,8 @@ static void sweep(size_t k, enum fail_kind kind, uint64_t run, int most_fatal)
 
 enum { FOR_GOOD = 1000000000, ANY = 100000 };
 
-/* With one request refused the program goes on, or says so with an error. When there is nothing more at all, fibers that were started already may not get their stacks, and machines no threads. */
+/* With one request refused the program goes on, or says so with an error. When there is nothing more at all, fibers that were started already may not
+ * get their stacks, and machines no threads. */
 #define SWEEPS(name, k)                                                                     \
     Test(stress_fail, name##_one_request_for_memory) { sweep(k, FAIL_MEM, 1, 0); }           \
     Test(stress_fail, name##_no_more_memory) { sweep(k, FAIL_MEM, FOR_GOOD, ANY); }          \

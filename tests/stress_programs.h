@@ -1,5 +1,5 @@
-/* Programs whose outcome is known whatever the order in which things happen: what the stress modes are tried on. Each checks what it can against a model, with
- * expect(), and comes to its end if no wake-up is lost. */
+/* Programs whose outcome is known whatever the order in which things happen: what the stress modes are tried on. Each checks what it can against a
+ * model, with expect(), and comes to its end if no wake-up is lost. */
 #ifndef WEFT_TEST_STRESS_PROGRAMS_H
 #define WEFT_TEST_STRESS_PROGRAMS_H
 

@@ -126,7 +126,8 @@ static void in_child(const char *(*fn)(void *), void *arg)
     cr_assert_geq(pid, 0);
     if (pid == 0) {
         const char *limit = getenv("TEST_CASE_TIMEOUT");
-        alarm(limit != NULL && atoi(limit) > 10 ? (unsigned)atoi(limit) - 5 : 55); /* before that of the test, whose process knows no seed: see over */
+        /* before that of the test, whose process knows no seed: see over */
+        alarm(limit != NULL && atoi(limit) > 10 ? (unsigned)atoi(limit) - 5 : 55);
         const char *wrong = fn(arg);
         if (wrong != NULL)
             fprintf(stderr, "%s\n", wrong);

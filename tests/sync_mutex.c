@@ -187,7 +187,8 @@ static void order(void *arg)
 
 Test(mutex, waiters_are_served_in_order) { test_run_procs(1, order, NULL); }
 
-/* As long as the next one has waited for long too, the lock goes on from hand to hand: nobody can take it in between, not even who has just let go of it. */
+/* As long as the next one has waited for long too, the lock goes on from hand to hand: nobody can take it in between, not even who has just let go of
+ * it. */
 struct hands { weft_mutex m; weft_waitgroup wg; int taken; };
 
 static void lock_twice(void *arg)
@@ -300,7 +301,8 @@ Test(mutex, may_be_freed_by_who_unlocked_it_last)
     test_run_each(freed, NULL);
 }
 
-/* An unlocker may come to the lot when its mutex was freed long ago and the memory is something else, on which others wait. It must leave that alone. */
+/* An unlocker may come to the lot when its mutex was freed long ago and the memory is something else, on which others wait. It must leave that
+ * alone. */
 struct heirs { union { weft_sema s; weft_rwmutex rw; weft_waitgroup wg; weft_cond c; weft_mutex m; } at; weft_mutex m; weft_waitgroup all; };
 
 static void heir_sema(void *arg) { weft_sema_acquire(&((struct heirs *)arg)->at.s); }

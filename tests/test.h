@@ -17,7 +17,8 @@
 #define TEST_PROG(name) TEST_BUILD "/tests/prog/" name
 #define TEST_MOD(name) TEST_BUILD "/tests/mod/" name ".so"
 
-/* An option of tests in which threads that spin, or wait for the kernel, are to be stopped: ThreadSanitizer keeps a signal back until the thread calls something that it knows. */
+/* An option of tests in which threads that spin, or wait for the kernel, are to be stopped: ThreadSanitizer keeps a signal back until the thread
+ * calls something that it knows. */
 #ifdef W_TSAN
 #define SIGNALS_AT_ONCE .disabled = true
 #else
@@ -69,7 +70,8 @@ int test_fork(struct test_output *out, void (*fn)(void *), void *arg);
 
 /* ---- what the process holds -------------------------------------------------------------------------- */
 
-int test_threads(void);          /* entries of /proc/self/task, where a thread stays for a moment after it was joined: count before the first start, wait after the last stop */
+int test_threads(void);          /* entries of /proc/self/task, where a thread stays for a moment after it was joined: count before the first start,
+                                    wait after the last stop */
 int test_maps(void);             /* lines of /proc/self/maps */
 int test_fds(void);              /* open descriptors */
 long test_rss_kib(void);         /* VmRSS */
@@ -85,7 +87,8 @@ uint64_t test_seed(void);
 bool test_is_slow(void);
 
 bool test_is_emulated(void);
-/* Ends a test, as skipped, where a program's kernel is an emulator: that neither counts the threads of a process (so no deadlock is ever found) nor takes pages back. */
+/* Ends a test, as skipped, where a program's kernel is an emulator: that neither counts the threads of a process (so no deadlock is ever found) nor
+ * takes pages back. */
 void test_needs_a_kernel(void);
 
 #endif

@@ -6,7 +6,8 @@
 #define SLEEPS 8
 static w_u32 stop, in_time;
 
-/* Computes, and notes whether somebody looks after the timers before the sleep of the other is over. Without that nobody but the monitor would, when it is too late. */
+/* Computes, and notes whether somebody looks after the timers before the sleep of the other is over. Without that nobody but the monitor would, when
+ * it is too late. */
 static void watch(void *arg)
 {
     (void)arg;

@@ -38,7 +38,8 @@ static int order[SLEEPERS], nasleep, nwoken;
 static int64_t base, last;
 static weft_waitgroup wg;
 
-/* One of them was not run for so long that what it asked for may be due after the next one's: that tells nothing. On one processor they go to sleep one after another. */
+/* One of them was not run for so long that what it asked for may be due after the next one's: that tells nothing. On one processor they go to sleep
+ * one after another. */
 static bool late;
 static int64_t note_time(void)
 {

@@ -1,4 +1,5 @@
-/* A deadlock is reported although somebody has waited, with a deadline or for a descriptor, shortly before: the machine that sleeps in epoll for that must not hide it. */
+/* A deadlock is reported although somebody has waited, with a deadline or for a descriptor, shortly before: the machine that sleeps in epoll for that
+ * must not hide it. */
 #include "io_test.h"
 
 static weft_fd *a, *b;

@@ -1,5 +1,5 @@
-/* Deadlines that have passed: whatever can be had at once is had, everything else gives -ETIMEDOUT at once and leaves no trace; and those that lie so far ahead that
- * the sum overflows. */
+/* Deadlines that have passed: whatever can be had at once is had, everything else gives -ETIMEDOUT at once and leaves no trace; and those that lie so
+ * far ahead that the sum overflows. */
 #include "test.h"
 #include "waiting.h"
 #include <errno.h>

@@ -1,4 +1,5 @@
-/* Who waits: looks inside channels, the parking lot and the heaps of timers, so that a test can go on when others are parked, and not after a while. */
+/* Who waits: looks inside channels, the parking lot and the heaps of timers, so that a test can go on when others are parked, and not after a
+ * while. */
 #ifndef WEFT_TEST_WAITING_H
 #define WEFT_TEST_WAITING_H
 

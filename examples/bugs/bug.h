@@ -86,9 +86,9 @@ static inline double bug_peak_mib(void) { return (double)bug_proc("/proc/self/st
 
 /* ---- an unrelated fiber: how long it is kept from running ------------------------------------------ */
 
-/* It computes for a moment, sleeps a moment, and notes how long each round took. A round that was held up for long stands for all that would have been done
- * meanwhile: who wants something of this fiber every 200 us waits for what is left of it. So it is noted once for each of them, the first with all of it, the next
- * with 200 us less, and so on; otherwise a stop of 30 ms would be one sample among thousands, and no p99 would show it. */
+/* It computes for a moment, sleeps a moment, and notes how long each round took. A round that was held up for long stands for all that would have
+ * been done meanwhile: who wants something of this fiber every 200 us waits for what is left of it. So it is noted once for each of them, the first
+ * with all of it, the next with 200 us less, and so on; otherwise a stop of 30 ms would be one sample among thousands, and no p99 would show it. */
 enum { BUG_SAMPLES = 100000, BUG_SPINS = 20000, BUG_ROUND_NS = 200000 };
 struct bug_bystander {
     int spins; /* the moment it computes; 0: BUG_SPINS */
@@ -125,8 +125,8 @@ static inline void bug_bystander_stop(struct bug_bystander *b)
     weft_waitgroup_wait(&b->done);
 }
 
-/* After the stop: the time in microseconds below which that many percent of the rounds stayed, in the quietest of some stretches of 50 ms or so: what else
- * runs on the machine comes and goes, the program's own doing is there in all of them. */
+/* After the stop: the time in microseconds below which that many percent of the rounds stayed, in the quietest of some stretches of 50 ms or so: what
+ * else runs on the machine comes and goes, the program's own doing is there in all of them. */
 static inline double bug_bystander_us(struct bug_bystander *b, int percent)
 {
     enum { STRETCHES = 24 };

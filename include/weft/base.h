@@ -7,8 +7,8 @@
  *     zero for "the default".
  *   - Unless its comment says otherwise, a function may be called by fibers and by any thread of the host while the runtime
  *     runs; a host thread attaches itself on its first call. None may be called from a signal handler, a handler of
- *     pthread_atfork, or a callback of dl_iterate_phdr (which holds a lock of the loader's that a collection takes). While the runtime does not run, those whose
- *     comment has -ESRCH return that, and others that need it end the program with a line that says so.
+ *     pthread_atfork, or a callback of dl_iterate_phdr (which holds a lock of the loader's that a collection takes). While the runtime does not run,
+ *     those whose comment has -ESRCH return that, and others that need it end the program with a line that says so.
  *   - C++: an exception may be thrown and caught within a fiber, and its handler may wait. One that leaves the fiber's function calls
  *     std::terminate. weft_exit and the end of the runtime unwind nothing: destructors of the frames that are left do not run. Static
  *     destructors that come after the stop may call what has -ESRCH. (C++ must be in the process when the runtime starts.)

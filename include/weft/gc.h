@@ -33,8 +33,8 @@ WEFT_API void *weft_alloc_typed(const weft_type *type);
 /* n elements in a row; NULL also when n * size overflows. Both: NULL for type NULL. */
 WEFT_API void *weft_alloc_array(const weft_type *type, size_t n);
 
-/* A larger or smaller copy of the same kind (but conservative if p is typed); p may be NULL (then weft_alloc). p stays valid, nothing is freed by hand. NULL: no memory,
- * or p is not the start of a heap object. */
+/* A larger or smaller copy of the same kind (but conservative if p is typed); p may be NULL (then weft_alloc). p stays valid, nothing is freed by
+ * hand. NULL: no memory, or p is not the start of a heap object. */
 WEFT_API void *weft_realloc(void *p, size_t size);
 /* A copy of n elements, those beyond the old ones zero. p: an array of that type, or NULL. Else as weft_realloc. */
 WEFT_API void *weft_realloc_array(const weft_type *type, void *p, size_t n);
@@ -61,28 +61,32 @@ WEFT_API void *weft_handle_get(weft_handle h);
 WEFT_API int weft_handle_free(weft_handle h);
 
 /* When obj has become unreachable, fn(obj, ctx) runs once, on the runtime's finalizer fiber (its stack has the default size:
- * weft_config.stack_size); obj and all it reaches live until then, and are freed by a later cycle if still unreachable. Order: if A reaches B, A's runs first. A cycle of objects with finalizers is
- * never freed. ctx is a root: if it reaches obj, obj is never freed. fn NULL removes. Pending finalizers do not run at exit.
+ * weft_config.stack_size); obj and all it reaches live until then, and are freed by a later cycle if still unreachable. Order: if A reaches B, A's
+ * runs first. A cycle of objects with finalizers is never freed. ctx is a root: if it reaches obj, obj is never freed. fn NULL removes. Pending
+ * finalizers do not run at exit.
  * fn may do what any fiber may; while it blocks those behind it wait. weft_exit ends fn alone, and what it defers runs after it.
  * 0, -EINVAL (obj is not the start of a heap object), -EEXIST (has one), -ENOMEM. A pointer outside of the heap is -EINVAL too.
  * Synchronizes: what happened before the call is seen by fn. */
 typedef void weft_finalizer(void *obj, void *ctx);
 WEFT_API int weft_set_finalizer(void *obj, weft_finalizer *fn, void *ctx);
 
-/* When the object that p points to, or into, has become unreachable, fn(arg) runs once, on a fiber of the runtime; the object itself is not kept for it.
+/* When the object that p points to, or into, has become unreachable, fn(arg) runs once, on a fiber of the runtime; the object itself is not kept for
+ * it.
  * Any number per object, in no order; several may run at the same time, on a quarter as many fibers as there are processors. An object that has a
  * finalizer too must first be found unreachable a second time, after that has run. arg is a root until fn has run: if something it reaches
- * reaches the object, the object is never freed; nor does fn run when the runtime ends. weft_exit ends fn alone. out, which may be NULL, is for weft_cleanup_stop
- * and keeps nothing alive.
+ * reaches the object, the object is never freed; nor does fn run when the runtime ends. weft_exit ends fn alone. out, which may be NULL, is for
+ * weft_cleanup_stop and keeps nothing alive.
  * 0; -EINVAL (fn NULL, or p points to no live object of the heap); -ELOOP (arg points into the object itself); -ENOMEM.
  * Contract: Go's AddCleanup. Synchronizes as weft_set_finalizer. */
 typedef struct weft_cleanup { uint64_t id_; uintptr_t at_; } weft_cleanup;
 WEFT_API int weft_add_cleanup(void *p, weft_fn *fn, void *arg, weft_cleanup *out);
-/* true: fn will not run. false: it has run, is running or is queued, or c is all zero. To be sure of true, keep p alive (weft_keep_alive) until after the call. */
+/* true: fn will not run. false: it has run, is running or is queued, or c is all zero. To be sure of true, keep p alive (weft_keep_alive) until after
+ * the call. */
 WEFT_API bool weft_cleanup_stop(weft_cleanup c);
 
-/* A weak pointer: names an object and does not keep it. Two made from pointers to the same byte of the same object are the same pointer, also after its death; those of
- * different bytes differ. Itself an object of the heap, to be kept where the collector sees it. Of what lies outside of the heap it is made once for all, and never dies.
+/* A weak pointer: names an object and does not keep it. Two made from pointers to the same byte of the same object are the same pointer, also after
+ * its death; those of different bytes differ. Itself an object of the heap, to be kept where the collector sees it. Of what lies outside of the heap
+ * it is made once for all, and never dies.
  * NULL: p is NULL, or points into the heap but to no live object; or no memory. May collect. Contract: Go's package weak. */
 typedef struct weft_weak weft_weak;
 WEFT_API weft_weak *weft_weak_make(void *p);
@@ -90,8 +94,8 @@ WEFT_API weft_weak *weft_weak_make(void *p);
  * (which needs a new weak pointer). NULL for NULL. Does not block or collect. */
 WEFT_API void *weft_weak_get(const weft_weak *w);
 
-/* Keeps the objects that p points into, each as often as pinned, until weft_unpin: for pointers that lie where the collector does not look. Objects never
- * move, pinned or not. A pinner is a struct of the caller's, zero at first, in memory that the collector sees, used by one fiber at a time.
+/* Keeps the objects that p points into, each as often as pinned, until weft_unpin: for pointers that lie where the collector does not look. Objects
+ * never move, pinned or not. A pinner is a struct of the caller's, zero at first, in memory that the collector sees, used by one fiber at a time.
  * 0, also for a pointer that is not into the heap; -EINVAL (p NULL, or into the heap but to no live object); -ENOMEM. May collect.
  * A pinner that becomes unreachable with pins unpins them and logs a line. Contract: Go's runtime.Pinner. */
 typedef struct weft_pinner { void *pins_; } weft_pinner;
@@ -103,15 +107,16 @@ WEFT_API void weft_unpin(weft_pinner *pinner);
 
 /* A full collection: finishes one under way, runs one, sweeps it to the end. Blocks the caller only. Finalizers are queued, not awaited. */
 WEFT_API void weft_gc(void);
-/* Collect when the heap has grown by percent of what was live, stacks and globals included, and at least to 4 MiB * percent / 100; negative: off. At once: the call itself
- * collects if that is due. Returns the previous value (-1: off). Two minutes after the last collection there is one in any case, unless it is off. */
+/* Collect when the heap has grown by percent of what was live, stacks and globals included, and at least to 4 MiB * percent / 100; negative: off. At
+ * once: the call itself collects if that is due. Returns the previous value (-1: off). Two minutes after the last collection there is one in any
+ * case, unless it is off. */
 WEFT_API int weft_set_gc_percent(int percent);
-/* Soft limit of all memory that the runtime has and has not given back, in bytes: heap, stacks, its own tables; not the host's. Collections come earlier, free memory goes back
- * sooner; also with the percentage off. Soft: when half of the CPU time goes to collecting, the limit gives way. Negative only reads. Returns the previous one; default
- * INT64_MAX, no limit. May collect. Contract: debug.SetMemoryLimit. */
+/* Soft limit of all memory that the runtime has and has not given back, in bytes: heap, stacks, its own tables; not the host's. Collections come
+ * earlier, free memory goes back sooner; also with the percentage off. Soft: when half of the CPU time goes to collecting, the limit gives way.
+ * Negative only reads. Returns the previous one; default INT64_MAX, no limit. May collect. Contract: debug.SetMemoryLimit. */
 WEFT_API int64_t weft_set_memory_limit(int64_t bytes);
-/* Collects and returns all free memory to the operating system, at once. By itself the runtime does so in the background, with up to 1 % of the processors' time, for what
- * exceeds by a tenth the memory that the heap used when it was last collected. May block. */
+/* Collects and returns all free memory to the operating system, at once. By itself the runtime does so in the background, with up to 1 % of the
+ * processors' time, for what exceeds by a tenth the memory that the heap used when it was last collected. May block. */
 WEFT_API void weft_free_os_memory(void);
 
 /* ---- machinery of WEFT_TYPE ----------------------------------------------------------------------- */

@@ -19,14 +19,16 @@ typedef struct weft_fd weft_fd;
 /* Takes fd over (sockets, pipes, eventfds, terminals, files). 0, -ENOMEM, -EBADF, -ENOSPC (too many descriptors are watched:
  * fs.epoll.max_user_watches). On error fd stays the caller's. */
 WEFT_API int weft_fd_open(int fd, weft_fd **out) WEFT_MUST_CHECK;
-/* Closes the descriptor; fibers that wait on it get -ECANCELED. The weft_fd is freed when the last of them has left. 0, -ECANCELED (closed already). Does not block. */
+/* Closes the descriptor; fibers that wait on it get -ECANCELED. The weft_fd is freed when the last of them has left. 0, -ECANCELED (closed already).
+ * Does not block. */
 WEFT_API int weft_fd_close(weft_fd *f);
 /* shutdown(2): SHUT_RD, SHUT_WR, SHUT_RDWR. Who waits to read gets what is left and then the end of file, who writes gets -EPIPE; the descriptor
  * stays open. 0, -ENOTSOCK, -ENOTCONN, -EINVAL, -ECANCELED (closed). Does not block. */
 WEFT_API int weft_fd_shutdown(weft_fd *f, int how);
 /* The descriptor; -1 once closed. It stays weft's. */
 WEFT_API int weft_fd_number(const weft_fd *f);
-/* Deadlines of all later and waiting reads and writes, times of weft_now(); 0: none. In the past: fail at once. To accept is to read, to connect is to write. */
+/* Deadlines of all later and waiting reads and writes, times of weft_now(); 0: none. In the past: fail at once. To accept is to read, to connect is
+ * to write. */
 WEFT_API int weft_fd_set_deadline(weft_fd *f, int64_t read_deadline, int64_t write_deadline);
 
 /* As read(2): what is there, at least 1 byte; 0 at end of file, and at once if there is no room for a byte. */

@@ -4,9 +4,10 @@
  *     if (weft_metrics_read(m, 2) == 0)
  *         printf("%llu fibers, %llu bytes\n", (unsigned long long)m[0].u64, (unsigned long long)m[1].u64);
  *
- * A name is a path and a unit. All of Go's that have a meaning here are there under exactly Go's names, kinds and units, "goroutines" for fibers included, so that what knows
- * those knows these; what weft has beyond that begins with /weft/. A name never changes its meaning. Left out are /cgo/... and /godebug/...; what a collector that marks
- * in a stop does not do, and what no object of weft is, reads 0 and says so in its description.
+ * A name is a path and a unit. All of Go's that have a meaning here are there under exactly Go's names, kinds and units, "goroutines" for fibers
+ * included, so that what knows those knows these; what weft has beyond that begins with /weft/. A name never changes its meaning. Left out are
+ * /cgo/... and /godebug/...; what a collector that marks in a stop does not do, and what no object of weft is, reads 0 and says so in its
+ * description.
  *
  * Cumulative figures count from the start of the runtime and never fall. */
 #ifndef WEFT_METRICS_H
@@ -24,10 +25,12 @@ typedef struct weft_metric_desc {
     int kind;                 /* WEFT_METRIC_* */
     bool cumulative;          /* of a histogram: each count */
     uint32_t buckets;         /* of a histogram: how many counts; else 0 */
-    const double *bounds;     /* of a histogram: buckets + 1, rising; count i is of values in [bounds[i], bounds[i+1]); may begin with -inf, end with +inf */
+    const double *bounds;     /* of a histogram: buckets + 1, rising; count i is of values in [bounds[i], bounds[i+1]); may begin with -inf, end with
+                                 +inf */
 } weft_metric_desc;
 
-/* All there are, sorted by name; returns how many. *list is the library's and never changes. Any time, by anyone, also while the runtime does not run. */
+/* All there are, sorted by name; returns how many. *list is the library's and never changes. Any time, by anyone, also while the runtime does not
+ * run. */
 WEFT_API size_t weft_metrics_all(const weft_metric_desc **list);
 
 #define WEFT_METRIC_BUCKETS 162 /* no histogram of this version has more counts */
@@ -43,10 +46,11 @@ typedef struct weft_metric {
     const double *bounds;     /* out: as in the description */
 } weft_metric;
 
-/* Fills n samples by their names. Nothing is stopped, nothing allocated. Values of one call about the heap are of one moment, and so are those about cycles, those about CPU time,
- * and those about fibers' states as far as these can be told while they change; /memory/classes/total is always the exact sum of the others. When nothing else runs they
- * agree with weft_read_mem_stats to the byte. Calls with samples of their own may overlap.
- * 0 (n = 0: does nothing), -EINVAL (samples NULL), -ESRCH (runtime not running). May wait for a processor, and so move. Takes 6 KiB of the stack at most. */
+/* Fills n samples by their names. Nothing is stopped, nothing allocated. Values of one call about the heap are of one moment, and so are those about
+ * cycles, those about CPU time, and those about fibers' states as far as these can be told while they change; /memory/classes/total is always the
+ * exact sum of the others. When nothing else runs they agree with weft_read_mem_stats to the byte. Calls with samples of their own may overlap.
+ * 0 (n = 0: does nothing), -EINVAL (samples NULL), -ESRCH (runtime not running). May wait for a processor, and so move. Takes 6 KiB of the stack at
+ * most. */
 WEFT_API int weft_metrics_read(weft_metric *samples, size_t n);
 
 WEFT_END_DECLS

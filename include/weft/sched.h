@@ -17,15 +17,17 @@ typedef struct weft_config {
     int64_t memory_limit;      /* bytes, soft; 0: WEFT_MEMLIMIT, else none */
     size_t stack_size;         /* bytes of address space of a fiber's stack; 0: WEFT_STACK, else 64 KiB; rounded up to a power of two */
     size_t main_stack_size;    /* the same for the main fiber; 0: 1 MiB */
-    size_t heap_reserve;       /* bytes of address space for the heap, at least 16 MiB, at most 1 TiB are taken; 0: 1 TiB, or what the limits of the process allow */
+    size_t heap_reserve;       /* bytes of address space for the heap, at least 16 MiB, at most 1 TiB are taken; 0: 1 TiB, or what the limits of the
+                                  process allow */
     int max_threads;           /* 0: 10000 */
-    int stop_signal;           /* used to stop threads that are in user code; 0: SIGURG. A handler of the host's is still called for each signal that is
-                                  not ours; unless it is a real-time signal also for some that are, since pending ones melt into one.
+    int stop_signal;           /* used to stop threads that are in user code; 0: SIGURG. A handler of the host's is still called for each signal that
+                                  is not ours; unless it is a real-time signal also for some that are, since pending ones melt into one.
                                   One that the host installs later, and that passes nothing on, is found and put behind ours when a thread does not
-                                  stop. Handlers without SA_ONSTACK run on the stack of whatever fiber they interrupt; one for SIGSEGV like that, installed
-                                  after the start, keeps overflows from being reported.
-                                  A thread is stopped in the middle of system calls: most are restarted, but those that the kernel never restarts (nanosleep, poll,
-                                  ...: signal(7)) return EINTR, unless between weft_blocking_begin and _end, where threads are left alone */
+                                  stop. Handlers without SA_ONSTACK run on the stack of whatever fiber they interrupt; one for SIGSEGV like that,
+                                  installed after the start, keeps overflows from being reported.
+                                  A thread is stopped in the middle of system calls: most are restarted, but those that the kernel never restarts
+                                  (nanosleep, poll, ...: signal(7)) return EINTR, unless between weft_blocking_begin and _end, where threads are left
+                                  alone */
     const char *debug;         /* keys as in WEFT_DEBUG ("gctrace=1,gcstress=100"); read after the environment and stronger */
     void (*log)(void *arg, const char *line); /* gets every line the runtime has to say (gctrace, deadlock report, warnings); NULL: stderr.
                                                  May be called on any thread; must not call weft, nor wait for a lock that a
@@ -47,8 +49,8 @@ typedef struct weft_config {
  *   -EINVAL    bad setting (the log says which)
  *   -ENOMEM, -EAGAIN, -EMFILE, -ENFILE  no memory, thread or descriptor to start with
  *   -EBUSY     main_fn returned, but fibers in user code did not come back within stop_timeout_ms: their threads go on and
- *              the runtime's memory stays mapped; the runtime cannot be started again. But one that is on the calling thread is waited for without end: that thread
- *              runs any fiber, unless main_fn is locked to it (weft_lock_os_thread). The same if a thread of the host is in a call
+ *              the runtime's memory stays mapped; the runtime cannot be started again. But one that is on the calling thread is waited for without
+ *              end: that thread runs any fiber, unless main_fn is locked to it (weft_lock_os_thread). The same if a thread of the host is in a call
  *              then that does not end within that time: it waits there for ever
  * Threads of the host may call in meanwhile and may end at any time; calls of theirs that are under way when main_fn returns are waited
  * for, but nobody is left to wake those that wait. */
@@ -90,9 +92,9 @@ WEFT_API int weft_detach(void);
 
 /* ---- fibers ------------------------------------------------------------------------------------ */
 
-/* Starts a fiber that runs fn(arg). The stack is bound when it first runs; if there is no memory for it then, even after all that is free was given back, the
- * program ends with a line that says so (but for the main fiber: weft_run returns -ENOMEM). So it does when fibers can run and for a second no thread can be made
- * for them. arg is a root from now on.
+/* Starts a fiber that runs fn(arg). The stack is bound when it first runs; if there is no memory for it then, even after all that is free was given
+ * back, the program ends with a line that says so (but for the main fiber: weft_run returns -ENOMEM). So it does when fibers can run and for a second
+ * no thread can be made for them. arg is a root from now on.
  * 0, -ENOMEM, -EINVAL (fn NULL), -ESRCH (runtime not running). Does not block or move. */
 WEFT_API int weft_go(weft_fn *fn, void *arg);
 
@@ -125,8 +127,8 @@ WEFT_API void weft_set_name(const char *name);
 WEFT_API int64_t weft_num_fibers(void);
 
 /* Announces code that may sleep in the kernel or compute for long: the processor is given away at once instead of after some
- * milliseconds. Between the two no other call into weft is allowed, and collections do not stop the thread: it may use what it holds, contents of objects included,
- * but a pointer that it takes out of the heap only then, or moves from one object to another, may be missed. Does not nest. */
+ * milliseconds. Between the two no other call into weft is allowed, and collections do not stop the thread: it may use what it holds, contents of
+ * objects included, but a pointer that it takes out of the heap only then, or moves from one object to another, may be missed. Does not nest. */
 WEFT_API void weft_blocking_begin(void);
 WEFT_API void weft_blocking_end(void);
 
@@ -141,7 +143,8 @@ WEFT_API void weft_unlock_os_thread(void);
 /* Number of processors: how many threads run fibers at once. n < 1 only reads. Returns the previous value. n >= 1 stops the world shortly, unless
  * it is the number already, and ends automatic updates; more than 1024 is 1024. The default: WEFT_MAXPROCS, which is not updated either; else
  * min(CPUs in the affinity mask, quota of the process's own control group, v1 or v2, rounded up, but at least 2). That is looked at again about
- * once a second, and followed. Where there is no memory for more processors the number stays (read it again to know), and the log says so. May block. */
+ * once a second, and followed. Where there is no memory for more processors the number stays (read it again to know), and the log says so. May
+ * block. */
 WEFT_API int weft_maxprocs(int n);
 /* Back to the default of now, whatever WEFT_MAXPROCS says, and to following it. Returns the previous value. May block. (Go: SetDefaultGOMAXPROCS) */
 WEFT_API int weft_maxprocs_default(void);

@@ -20,7 +20,8 @@ typedef struct weft_chan weft_chan;
 WEFT_API weft_chan *weft_chan_make(size_t elem_size, size_t capacity);
 WEFT_API weft_chan *weft_chan_make_noscan(size_t elem_size, size_t capacity);
 
-/* Copies elem in or out. Waiters are served in order. c NULL blocks for ever (till the deadline). elem may be NULL: zeroes are sent, what is received is dropped.
+/* Copies elem in or out. Waiters are served in order. c NULL blocks for ever (till the deadline). elem may be NULL: zeroes are sent, what is received
+ * is dropped.
  * send: 0, -EPIPE (closed), -ETIMEDOUT.   recv: 1 (a value), 0 (closed and empty; *elem zeroed), -ETIMEDOUT. May block. */
 WEFT_API int weft_chan_send(weft_chan *c, const void *elem);
 WEFT_API int weft_chan_recv(weft_chan *c, void *elem);
@@ -132,7 +133,8 @@ WEFT_API void weft_sleep(int64_t ns);
 #define WEFT_SECOND INT64_C(1000000000)
 
 /* A timer sends the time (int64_t of weft_now(), when it was due or a little later) on its channel of capacity 1, once after ns, or each period_ns if
- * that is > 0 (a ticker: ticks nobody takes are dropped). One that nobody waits for costs nothing but its memory. A collected object: a timer that is not reachable stops by itself. After stop or reset no old tick is received.
+ * that is > 0 (a ticker: ticks nobody takes are dropped). One that nobody waits for costs nothing but its memory. A collected object: a timer that is
+ * not reachable stops by itself. After stop or reset no old tick is received.
  * new: NULL without memory or with a negative period. stop: true if it was running. reset: the same, and it runs anew. */
 typedef struct weft_timer weft_timer;
 WEFT_API weft_timer *weft_timer_new(int64_t ns, int64_t period_ns);
@@ -146,8 +148,8 @@ WEFT_API bool weft_timer_reset(weft_timer *t, int64_t ns);
 
 /* What a task hands on to those it starts: whether it is cancelled, till when it has time, and values. A collected object that does not
  * change but for being cancelled; NULL is the context without anything, which never is. Who derives a context keeps it alive until it is
- * cancelled, so cancel each that you make, also when all went well. Contract: Go's package context. All may be called from anywhere; none blocks; those that
- * make one may collect, and return NULL without memory. */
+ * cancelled, so cancel each that you make, also when all went well. Contract: Go's package context. All may be called from anywhere; none blocks;
+ * those that make one may collect, and return NULL without memory. */
 typedef struct weft_ctx weft_ctx;
 /* One that can be cancelled, and is when its parent is. */
 WEFT_API weft_ctx *weft_ctx_cancellable(weft_ctx *parent);
@@ -157,13 +159,13 @@ WEFT_API weft_ctx *weft_ctx_until(weft_ctx *parent, int64_t deadline);
 WEFT_API weft_ctx *weft_ctx_with(weft_ctx *parent, const void *key, void *value);
 /* One with the parent's values only: for what is to go on when the parent is cancelled. */
 WEFT_API weft_ctx *weft_ctx_detached(weft_ctx *parent);
-/* When parent is cancelled (at once if it is), fn(arg) runs on a fiber of its own; NULL also for fn NULL. _stop: true: it will not run; false: it was started, or stopped
- * already, or c is none of these (NULL). weft_ctx_cancel of the returned context starts fn. */
+/* When parent is cancelled (at once if it is), fn(arg) runs on a fiber of its own; NULL also for fn NULL. _stop: true: it will not run; false: it was
+ * started, or stopped already, or c is none of these (NULL). weft_ctx_cancel of the returned context starts fn. */
 WEFT_API weft_ctx *weft_ctx_after(weft_ctx *parent, weft_fn *fn, void *arg);
 WEFT_API bool weft_ctx_after_stop(weft_ctx *c);
 
-/* Cancels c and all that is derived from it; when it returns, all of them are. The first cause stays. 0, also if it was cancelled before; -EINVAL: c cannot be
- * cancelled by itself (NULL, of weft_ctx_with, _detached), or cause is not a negative errno. */
+/* Cancels c and all that is derived from it; when it returns, all of them are. The first cause stays. 0, also if it was cancelled before; -EINVAL: c
+ * cannot be cancelled by itself (NULL, of weft_ctx_with, _detached), or cause is not a negative errno. */
 WEFT_API int weft_ctx_cancel(weft_ctx *c);
 WEFT_API int weft_ctx_cancel_as(weft_ctx *c, int cause);
 /* 0, -ECANCELED, or -ETIMEDOUT (the deadline passed). cause: what weft_ctx_cancel_as was given; else the same. */
@@ -179,12 +181,14 @@ WEFT_API void *weft_ctx_get(const weft_ctx *c, const void *key);
 
 /* ---- pools ---------------------------------------------------------------------------------------- */
 
-/* Objects to use again instead of allocating them. What is in a pool may vanish at any time, as it does when two collections passed without its being taken.
+/* Objects to use again instead of allocating them. What is in a pool may vanish at any time, as it does when two collections passed without its being
+ * taken.
  * A collected object. Contract: Go's sync.Pool. */
 typedef struct weft_pool weft_pool;
 /* make(arg), which may be NULL, makes what get returns when the pool is empty. NULL: no memory. */
 WEFT_API weft_pool *weft_pool_new(void *(*make)(void *arg), void *arg);
-/* Some object that was put, mostly one that was put on this processor last; else what make returns, or NULL without it. Does not block, but make may. May collect. */
+/* Some object that was put, mostly one that was put on this processor last; else what make returns, or NULL without it. Does not block, but make may.
+ * May collect. */
 WEFT_API void *weft_pool_get(weft_pool *pool);
 /* x, which is a pointer into the heap (others are not looked after) and no longer the caller's. NULL is ignored. Does not block; may collect. */
 WEFT_API void weft_pool_put(weft_pool *pool, void *x);

@@ -1,8 +1,8 @@
-/* Failures on demand (WEFT_DEBUG=failmem=N,failthread=N,failfd=N): of the requests of a kind that the runtime makes, counted from its start, the Nth fails as if the
- * system had refused it; with failrun=K that one and the next K - 1. So a test can walk through all of them, one after the other.
+/* Failures on demand (WEFT_DEBUG=failmem=N,failthread=N,failfd=N): of the requests of a kind that the runtime makes, counted from its start, the Nth
+ * fails as if the system had refused it; with failrun=K that one and the next K - 1. So a test can walk through all of them, one after the other.
  *
- * To add a request: ask fail_now() where it is made, and go the way of a refusal if it says so. While nothing is to fail this costs one predictable branch, on paths
- * that make a system call or take a lock. */
+ * To add a request: ask fail_now() where it is made, and go the way of a refusal if it says so. While nothing is to fail this costs one predictable
+ * branch, on paths that make a system call or take a lock. */
 #ifndef WEFT_BASE_FAIL_H
 #define WEFT_BASE_FAIL_H
 

@@ -4,8 +4,8 @@
  * (a holder needs well under a microsecond), then writes 2 and sleeps as long as it reads 2. Having slept, it takes
  * the lock as 2, for it cannot know whether others still sleep. Who frees a 2 wakes one.
  *
- * Each look takes the cache line away from the holder, which mostly wants the lock again at once. So looks become rarer, up to one in 64 pauses: two processors
- * on one channel then take turns of many elements instead of one, at 14 ns an element instead of 49. */
+ * Each look takes the cache line away from the holder, which mostly wants the lock again at once. So looks become rarer, up to one in 64 pauses: two
+ * processors on one channel then take turns of many elements instead of one, at 14 ns an element instead of 49. */
 #include "base/lock.h"
 #include <errno.h>
 #include <linux/futex.h>

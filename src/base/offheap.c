@@ -167,8 +167,8 @@ static void first_arena_adopt(void)
     store_rlx(&purposes[OFF_GC].arena, 0 + 1);
 }
 
-/* When the library is loaded, as jemalloc starts itself: no thread races for it, and no fork comes in the middle. After machine.c's key (101); before world.c's handlers of forks (103),
- * which must come after jemalloc's. */
+/* When the library is loaded, as jemalloc starts itself: no thread races for it, and no fork comes in the middle. After machine.c's key (101); before
+ * world.c's handlers of forks (103), which must come after jemalloc's. */
 __attribute__((constructor(102))) static void read_default_hooks(void)
 {
     extent_hooks_t *def;

@@ -1,5 +1,5 @@
-/* Figures that change together, read without a lock: one writer at a time makes the count odd, changes them (relaxed), and makes it even again; who finds it odd, or
- * other than before, reads anew.
+/* Figures that change together, read without a lock: one writer at a time makes the count odd, changes them (relaxed), and makes it even again; who
+ * finds it odd, or other than before, reads anew.
  *
  *     seq_begin(&s); store_rlx(&a, ..); store_rlx(&b, ..); seq_end(&s);
  *     do { n = seq_read(&s); x = load_rlx(&a); y = load_rlx(&b); } while (seq_moved(&s, n));
@@ -19,7 +19,8 @@ static inline void seq_begin(struct seqcount *s)
     __atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
-static inline void seq_end(struct seqcount *s) { store_rel(&s->n, load_rlx(&s->n) + 1); } /* rel: publishes what was changed; acq in seq_read. rlx: as above */
+/* rel: publishes what was changed; acq in seq_read. rlx: as above */
+static inline void seq_end(struct seqcount *s) { store_rel(&s->n, load_rlx(&s->n) + 1); }
 
 static inline uint64_t seq_read(const struct seqcount *s) { return load_acq(&s->n); } /* acq: rel in seq_end */
 

@@ -2,8 +2,8 @@
  *
  * The sizes are made by a rule, so that they need not be believed: every multiple of 8 from 16 to 128; from there on the next
  * class is the largest size (a multiple of 16; above 1024 of 128) that wastes at most 12.5 % of its slot for the
- * smallest request it serves, with powers of two always among them; 240 and 384 + 416 use up the remaining numbers. A size that is not a multiple of 16
- * serves only requests between itself and the 8 bytes below, so a request for a multiple of 16 always gets a slot that is one, and with it
+ * smallest request it serves, with powers of two always among them; 240 and 384 + 416 use up the remaining numbers. A size that is not a multiple of
+ * 16 serves only requests between itself and the 8 bytes below, so a request for a multiple of 16 always gets a slot that is one, and with it
  * an address that is one.
  *
  * The pages of a span: the fewest that hold 8 objects (above 8 KiB: 3) and leave at most 3 % (6.25 %) at the end, or the

@@ -1,5 +1,5 @@
-/* See finalize.h. Two queues, one of finalizers and one of cleanups: each a list of blocks, first in first out; what their entries name is a root until
- * taken. That finalizers run one after the other, and cleanups side by side, is up to those who take. */
+/* See finalize.h. Two queues, one of finalizers and one of cleanups: each a list of blocks, first in first out; what their entries name is a root
+ * until taken. That finalizers run one after the other, and cleanups side by side, is up to those who take. */
 #include "gc/finalize.h"
 #include <errno.h>
 #include <string.h>

@@ -27,8 +27,8 @@ struct gc_host {
      * start returns the ns from deciding to stop until now. Called outside a stop by a thread inside the runtime. */
     void (*stop_world)(int reason);
     int64_t (*start_world)(void);
-    /* In a stop: calls scan for each word range of stacks, saved registers and thread-local storage, and arguments of fibers that have not started. Called by each of
-     * nworkers workers with its index, at the same time; the host splits the work between them. */
+    /* In a stop: calls scan for each word range of stacks, saved registers and thread-local storage, and arguments of fibers that have not started.
+     * Called by each of nworkers workers with its index, at the same time; the host splits the work between them. */
     void (*scan_stacks)(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker);
     /* In the stop of each cycle, once: the host's own caches give up what they need not keep. NULL: there are none. */
     void (*flush_caches)(void);
@@ -45,11 +45,13 @@ struct gc_host {
     void (*sweep_ready)(void);
     /* [SCAVENGE] The same; gc_scavenge_some has something to do. NULL, as the next two: nobody ever calls it. */
     void (*scavenge_ready)(void);
-    /* Free memory of the host's own. wanted: after each cycle, is some of it no longer needed? some: gives a piece back and returns its bytes; 0: there is no more. */
+    /* Free memory of the host's own. wanted: after each cycle, is some of it no longer needed? some: gives a piece back and returns its bytes; 0:
+     * there is no more. */
     bool (*release_wanted)(void);
     size_t (*release_some)(void);
     void (*log)(const char *line); /* gctrace, scavtrace and findings */
-    /* The processors' time since start: all of it, and of that what was idle, and what collections stopped; any time outside of a stop. NULL: not known. */
+    /* The processors' time since start: all of it, and of that what was idle, and what collections stopped; any time outside of a stop. NULL: not
+     * known. */
     void (*cpu_times)(int64_t *total_ns, int64_t *idle_ns, int64_t *stopped_ns);
 };
 
@@ -134,7 +136,8 @@ void *gc_alloc_typed(struct gc_cache *c, const weft_type *t, size_t n, bool *wan
 
 enum gc_why { GC_WHY_HEAP, GC_WHY_FORCED, GC_WHY_PERIODIC, GC_WHY_NOMEM, GC_WHY_STRESS };
 /* Runs a cycle: finishes the last one's sweep, stops the world, marks, starts it. The caller must stand on a big stack, hold no lock,
- * and have published its registers. GC_WHY_HEAP returns at once if another thread has just done it. FORCED and NOMEM also sweep to the end. May run concurrently with others: they queue. */
+ * and have published its registers. GC_WHY_HEAP returns at once if another thread has just done it. FORCED and NOMEM also sweep to the end. May run
+ * concurrently with others: they queue. */
 void gc_collect(enum gc_why why);
 bool gc_due(void);             /* the heap has reached the trigger, and the last cycle by the limit was long enough ago */
 /* Sweeps some spans, for a background fiber: false when there is nothing left. */
@@ -143,7 +146,8 @@ bool gc_sweep_some(void);
  * host.scavenge_ready. One caller at a time. */
 int64_t gc_scavenge_some(void);
 int64_t gc_last_end_ns(void);  /* monotonic; 0: never */
-/* So long without a cycle that one is due, GC_WHY_PERIODIC: two minutes (a variable for tests); not before the first one, and not with percent off. Any thread. */
+/* So long without a cycle that one is due, GC_WHY_PERIODIC: two minutes (a variable for tests); not before the first one, and not with percent off.
+ * Any thread. */
 bool gc_period_over(int64_t now_ns);
 extern int64_t gc_period_ns;
 
@@ -154,7 +158,8 @@ struct gc_call {
     void *obj; /* of a finalizer */
     void *arg; /* a finalizer's ctx */
 };
-/* Takes one that is due, in order. What it names stays a root until the caller's own stack holds it (the entry is copied out under the queue's lock). */
+/* Takes one that is due, in order. What it names stays a root until the caller's own stack holds it (the entry is copied out under the queue's
+ * lock). */
 bool gc_call_take(enum gc_call_kind kind, struct gc_call *out);
 uint64_t gc_calls_waiting(enum gc_call_kind kind); /* queued and not taken; a hint */
 uint64_t gc_calls_queued(enum gc_call_kind kind);  /* ever; a figure */
@@ -164,11 +169,12 @@ bool gc_cleanup_stop(weft_cleanup c);
 
 /* ---- weak pointers --------------------------------------------------------------------------------------- */
 
-struct weft_weak { w_u64 hidden; }; /* the address, complemented; 0: dead. Written by who makes it and in stops; rlx: whoever has the handle got it from the maker */
+/* hidden: the address, complemented; 0: dead. Written by who makes it and in stops; rlx: whoever has the handle got it from the maker */
+struct weft_weak { w_u64 hidden; };
 /* The handle for p; NULL: none yet. */
 weft_weak *gc_weak_find(const void *p);
-/* Makes fresh, an object without pointers of GC_WEAK_BYTES, the handle for p unless somebody was faster, and returns the one that holds. NULL: no memory, or p
- * points to no live object of the heap though into it. */
+/* Makes fresh, an object without pointers of GC_WEAK_BYTES, the handle for p unless somebody was faster, and returns the one that holds. NULL: no
+ * memory, or p points to no live object of the heap though into it. */
 weft_weak *gc_weak_attach(const void *p, weft_weak *fresh);
 #define GC_WEAK_BYTES 16u
 /* Inside the runtime, so between stops. The caller makes sure that what is returned lies open on its stack, not as a complement, when it goes out. */
@@ -180,7 +186,8 @@ static inline void *gc_weak_get(const weft_weak *w)
 
 /* ---- watches: for who knows an object by a pointer that is no root ----------------------------------------------- */
 
-/* When obj, the start of a live object, is found dead for good, dead_stw(obj) is called in that stop; it may not ask for specials. 0, -EEXIST, -ENOMEM. */
+/* When obj, the start of a live object, is found dead for good, dead_stw(obj) is called in that stop; it may not ask for specials. 0, -EEXIST,
+ * -ENOMEM. */
 int gc_watch(void *obj, void (*dead_stw)(void *obj));
 bool gc_unwatch(void *obj); /* false: it was not watched */
 

@@ -18,8 +18,8 @@
  * that took it off its list (both), the markers in a stop (marks; atomically). Marks are zero outside of a stop in every span that is swept.
  * Words of allocation bits are stored relaxed and whole, since heap_find of other threads may look at a neighbour's bit at any time.
  *
- * [SWEPT] A span is swept when its sweepgen equals heap.sweepgen, which moves on by 2 at the end of each mark, and is being swept at 1 less. In an unswept span the
- * marks say which objects live, the allocation bits which had lived or died; sweeping makes marks the allocation bits. */
+ * [SWEPT] A span is swept when its sweepgen equals heap.sweepgen, which moves on by 2 at the end of each mark, and is being swept at 1 less. In an
+ * unswept span the marks say which objects live, the allocation bits which had lived or died; sweeping makes marks the allocation bits. */
 #ifndef WEFT_GC_HEAP_H
 #define WEFT_GC_HEAP_H
 

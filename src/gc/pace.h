@@ -1,4 +1,5 @@
-/* The arithmetic of pacing: how far the heap may grow, when a cycle should start, how marking and the program share the processors, what memory stays.
+/* The arithmetic of pacing: how far the heap may grow, when a cycle should start, how marking and the program share the processors, what memory
+ * stays.
  * No clock, no lock, no state but what the caller hands in: so tests/gc_pacer.c runs whole programs through it, in no time. Contract: Go's pacer.
  *
  * L, S, G: bytes that the last cycle found in objects, scanned of stacks, scanned of globals.
@@ -22,14 +23,14 @@
 
 /* percent < 0: PACE_NEVER. */
 uint64_t pace_percent_goal(int percent, uint64_t live, uint64_t stacks, uint64_t globals);
-/* mapped: bytes that the whole runtime has from the system and has not given back; not_objects: those of them that neither hold an object nor are free pages of
- * the heap, which an object may take. */
+/* mapped: bytes that the whole runtime has from the system and has not given back; not_objects: those of them that neither hold an object nor are
+ * free pages of the heap, which an object may take. */
 uint64_t pace_limit_goal(uint64_t limit, uint64_t live, uint64_t not_objects, uint64_t mapped);
 
 /* ---- a cycle beside the program --------------------------------------------------------------------------- */
 
-/* Bytes allocated for a byte scanned, each per CPU second given to it: the largest of the last five cycles, as an error in this direction costs a cycle and in the other one
- * makes allocations wait. */
+/* Bytes allocated for a byte scanned, each per CPU second given to it: the largest of the last five cycles, as an error in this direction costs a
+ * cycle and in the other one makes allocations wait. */
 struct pace_rate { double now, last[4]; };
 /* utilization: of the processors, by workers and by allocations that help; idle: by processors that had nothing else to do. */
 void pace_rate_add(struct pace_rate *r, uint64_t allocated, uint64_t scanned, double utilization, double idle);
@@ -50,14 +51,14 @@ struct pace_mark {
     uint64_t expected, most;  /* bytes to scan: as much as last time; if all there is lives */
     uint64_t done;            /* of them */
 };
-/* Bytes that an allocation of one byte has to scan, so that the work is done when the heap has come to its goal. Beyond the expected work the goal moves on in proportion, at
- * most to where the next cycle's would be. */
+/* Bytes that an allocation of one byte has to scan, so that the work is done when the heap has come to its goal. Beyond the expected work the goal
+ * moves on in proportion, at most to where the next cycle's would be. */
 double pace_assist_ratio(const struct pace_mark *m);
 
 /* ---- how much of the time --------------------------------------------------------------------------------- */
 
-/* The cap on collecting: a bucket that fills with CPU time of the collector and drains with the program's, of one CPU second per processor. When it is full, the
- * collector has had half of the time for a good while: then the memory limit has to give way. */
+/* The cap on collecting: a bucket that fills with CPU time of the collector and drains with the program's, of one CPU second per processor. When it
+ * is full, the collector has had half of the time for a good while: then the memory limit has to give way. */
 struct pace_bucket { uint64_t fill, capacity; };
 void pace_bucket_resize(struct pace_bucket *b, unsigned procs);
 void pace_bucket_add(struct pace_bucket *b, int64_t gc_ns, int64_t program_ns);

@@ -5,9 +5,10 @@
  * longest is an upper bound, made exact when a search believed it and found nothing. A search walks the summaries, eight bytes a chunk,
  * from the first chunk that may have room; runs that cross chunks are found by adding end and start.
  *
- * [DENSE] To release a page that is used again soon costs twice, and breaks the huge page around it. So each chunk remembers the most pages it had in use in this
- * generation, from one end of a sweep to the next, and in the last one; above DENSE_PAGES in either, the background leaves it alone. As first fit fills the heap from its
- * start, these are the chunks that the program lives in. The record is brought up to date when the chunk is touched. */
+ * [DENSE] To release a page that is used again soon costs twice, and breaks the huge page around it. So each chunk remembers the most pages it had in
+ * use in this generation, from one end of a sweep to the next, and in the last one; above DENSE_PAGES in either, the background leaves it alone. As
+ * first fit fills the heap from its start, these are the chunks that the program lives in. The record is brought up to date when the chunk is
+ * touched. */
 #include "gc/pages.h"
 #include <errno.h>
 #include <string.h>
@@ -442,8 +443,8 @@ static bool find_release_locked(enum level level, bool force, size_t *below, siz
     return false;
 }
 
-/* Without the lock over the system call: so nobody waits for that, and nobody gets a page on its way out, since those are marked as used. Returns how many pages had not
- * been released before; 0: the system refuses, as for memory that is locked. */
+/* Without the lock over the system call: so nobody waits for that, and nobody gets a page on its way out, since those are marked as used. Returns how
+ * many pages had not been released before; 0: the system refuses, as for memory that is locked. */
 static size_t release_piece_locked(size_t c, size_t at, size_t k)
 {
     struct chunk *ch = &pages.chunks[c];

@@ -7,12 +7,13 @@
 
 int pages_start(size_t reserve);   /* fills heap.base, .reserved, .pagemap, .spans. 0, -ENOMEM */
 void pages_stop(void);
-/* Index of the first of n pages, NO_PAGE: none. *needzero: they may hold old bytes (otherwise they read as zero). *grown: bytes by which the heap grew for it. */
+/* Index of the first of n pages, NO_PAGE: none. *needzero: they may hold old bytes (otherwise they read as zero). *grown: bytes by which the heap
+ * grew for it. */
 size_t pages_alloc(size_t n, bool *needzero, size_t *grown);
 void pages_free(size_t first, size_t n);
 
-/* Returns a run of free pages, at most a chunk, to the system: how many bytes; 0: there is none. force: also of chunks that fill up again (pages.c), and those freed since
- * the last pages_generation. [SCAVENGE] */
+/* Returns a run of free pages, at most a chunk, to the system: how many bytes; 0: there is none. force: also of chunks that fill up again (pages.c),
+ * and those freed since the last pages_generation. [SCAVENGE] */
 size_t pages_release_some(bool force);
 /* The same until at least bytes of them have gone; SIZE_MAX: all. */
 size_t pages_release(size_t bytes, bool force);

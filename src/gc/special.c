@@ -277,8 +277,8 @@ void specials_job_stw(size_t i, struct marker *m)
     }
 }
 
-/* What becomes of a special whose object was not marked. *lives: the object is to live on; what its finalizer may reach is marked already. Returns true if the special
- * stays: a call that cannot be queued for want of memory keeps the object as it is, for the next cycle. */
+/* What becomes of a special whose object was not marked. *lives: the object is to live on; what its finalizer may reach is marked already. Returns
+ * true if the special stays: a call that cannot be queued for want of memory keeps the object as it is, for the next cycle. */
 static bool outlives(struct span *s, const struct special *e, bool *lives)
 {
     bool stays = false;

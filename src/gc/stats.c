@@ -35,8 +35,8 @@ void stats_cycle(bool forced, int64_t pause_ns, int64_t end_wall_ns, int64_t cpu
     store_rlx(&stats.cpu_ns, load_rlx(&stats.cpu_ns) + cpu_ns); /* rlx: one writer, under the gc lock */
 }
 
-/* Idle and stopped time are parts of the total and do not overlap. A scavenger's is that of its thread, which may have gone on without a processor: so the rest is not taken
- * to be less than it was, and the total is the sum, lest they contradict each other. */
+/* Idle and stopped time are parts of the total and do not overlap. A scavenger's is that of its thread, which may have gone on without a processor:
+ * so the rest is not taken to be less than it was, and the total is the sum, lest they contradict each other. */
 void stats_cycle_cpu(uint64_t stack_bytes)
 {
     int64_t total = 0, idle = 0, stopped = 0;
@@ -186,8 +186,8 @@ static struct off_stats offheap(enum off_purpose why)
 
 #define MEMORY_TRIES 8
 
-/* At each moment the objects lie in pages in use; so if no page changed hands while they were counted they fit in those. If pages change all the time, what was in use is
- * taken for at least what the objects need. */
+/* At each moment the objects lie in pages in use; so if no page changed hands while they were counted they fit in those. If pages change all the
+ * time, what was in use is taken for at least what the objects need. */
 void stats_memory(struct heap_memory *out, struct heap_counts *counts)
 {
     for (unsigned i = 0; i < MEMORY_TRIES; i++) {

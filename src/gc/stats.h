@@ -1,5 +1,5 @@
-/* Statistics of the heap, and the history of cycles: figures for weft_read_mem_stats, which stops the world, and weft_metrics_read, which does not. Both take them
- * from the functions below, so that they agree to the byte when nothing runs. */
+/* Statistics of the heap, and the history of cycles: figures for weft_read_mem_stats, which stops the world, and weft_metrics_read, which does not.
+ * Both take them from the functions below, so that they agree to the byte when nothing runs. */
 #ifndef WEFT_GC_STATS_H
 #define WEFT_GC_STATS_H
 

@@ -72,7 +72,8 @@ static void ended(void)
 
 bool sweep_pending(void) { return load_rlx(&sweep.pending) != 0; } /* rlx: a hint */
 
-/* Dead large objects give their pages back before new ones take fresh pages. Each is looked at once in a cycle, so a long search comes once in a cycle. */
+/* Dead large objects give their pages back before new ones take fresh pages. Each is looked at once in a cycle, so a long search comes once in a
+ * cycle. */
 void sweep_large(size_t npages)
 {
     if (!sweep_pending())

@@ -1,7 +1,7 @@
 /* See weak.h.
  *
- * A handle is a small object that holds the address where the marker does not see it. The object's table of specials (special.c) knows its handles and
- * keeps them, so that there is one for each object and offset and two of them compare equal when they point to the same; when
+ * A handle is a small object that holds the address where the marker does not see it. The object's table of specials (special.c) knows its handles
+ * and keeps them, so that there is one for each object and offset and two of them compare equal when they point to the same; when
  * the object is found dead, they are cleared in that stop, before its finalizer is queued. So to read one is a load: what it gives cannot have died.
  *
  * What lies outside of the heap never dies: a handle for it is made off the heap, once for each address, and stays. */

@@ -36,7 +36,8 @@ static struct loader {
 
 /* ---- fingerprint ----------------------------------------------------------------------------------------- */
 
-/* Of the list as it may be just now, while threads are stopped anywhere and others change it: no lock. The end of a list that is being changed is found too. */
+/* Of the list as it may be just now, while threads are stopped anywhere and others change it: no lock. The end of a list that is being changed is
+ * found too. */
 static w_no_sanitize uint64_t fingerprint(void)
 {
     uint64_t h = 1;

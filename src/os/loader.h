@@ -4,9 +4,9 @@
  * answer is kept with a fingerprint of the list of modules. In a stop the list is only looked at, without a lock: if a change
  * is under way or the fingerprint has moved, the world has to be started again, the table refreshed, and the world stopped anew.
  *
- * Not every thread is stopped: those of the host that are not attached, and those in code announced as blocking, may unload a module at any time in the stop. What may go
- * is therefore read through the kernel (os_vm_peek), which does not mind: the list itself, modules other than the program and our own, and the blocks of thread-local storage
- * that come and go with modules. */
+ * Not every thread is stopped: those of the host that are not attached, and those in code announced as blocking, may unload a module at any time in
+ * the stop. What may go is therefore read through the kernel (os_vm_peek), which does not mind: the list itself, modules other than the program and
+ * our own, and the blocks of thread-local storage that come and go with modules. */
 #ifndef WEFT_OS_LOADER_H
 #define WEFT_OS_LOADER_H
 
@@ -15,7 +15,8 @@
 struct loader_range { uintptr_t lo, hi; bool stays; }; /* stays: it cannot be unmapped as long as we run */
 typedef void loader_range_fn(void *arg, const void *lo, const void *hi);
 
-/* [p, p + bytes) is runtime data without a pointer of the program: left out of loader_data. Before loader_start; at most 8, forgotten by loader_stop. */
+/* [p, p + bytes) is runtime data without a pointer of the program: left out of loader_data. Before loader_start; at most 8, forgotten by
+ * loader_stop. */
 void loader_exclude(const void *p, size_t bytes);
 int loader_start(void); /* 0, -ENOMEM */
 void loader_stop(void);

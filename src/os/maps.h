@@ -36,8 +36,8 @@ void maps_end(void);
 struct maps_module *maps_find(const struct maps *t, uintptr_t addr);
 bool maps_readable(const struct maps_module *m, uintptr_t addr, size_t bytes);
 
-/* Calls fn(arg, ...) while no module can be unloaded (under the loader's lock: short, and no call that may wait). all_there: none has been since the table was made; else what lies at
- * the addresses of one may be gone. */
+/* Calls fn(arg, ...) while no module can be unloaded (under the loader's lock: short, and no call that may wait). all_there: none has been since the
+ * table was made; else what lies at the addresses of one may be gone. */
 void maps_hold(void (*fn)(void *arg, bool all_there), void *arg);
 
 /* Forgets the table and all that hangs on it. */

@@ -73,8 +73,8 @@ static void hear_bell(struct poller *po)
 {
     uint64_t count;
     sys_call3(SYS_read, po->bell_fd, &count, sizeof count);
-    /* An exchange, acq_rel: a ringer who still found the bell rung, and so did not write, did his work before; we see it (his xchg in poller_ring), and
-     * the caller looks for work after we return. */
+    /* An exchange, acq_rel: a ringer who still found the bell rung, and so did not write, did his work before; we see it (his xchg in poller_ring),
+     * and the caller looks for work after we return. */
     xchg_acq_rel(&po->rung, 0);
 }
 

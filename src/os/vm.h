@@ -1,5 +1,6 @@
 /* Address space and the memory behind it. Everything is private and anonymous; lengths and addresses are multiples of 4 KiB (or of the
- * system's page where that is larger: OS_PAGE_MAX). Results are 0 or a negative errno, pointers or NULL; errno is left alone. May be called in a stop. */
+ * system's page where that is larger: OS_PAGE_MAX). Results are 0 or a negative errno, pointers or NULL; errno is left alone. May be called in a
+ * stop. */
 #ifndef WEFT_OS_VM_H
 #define WEFT_OS_VM_H
 
@@ -24,8 +25,8 @@ void os_vm_huge(void *p, size_t bytes);
 void os_vm_collapse(void *p, size_t bytes);
 /* Names the range in /proc/self/maps, where the kernel can. name stays in place. */
 void os_vm_name(void *p, size_t bytes, const char *name);
-/* Copies up to 32 KiB for a reader that cannot know whether all of it is mapped: the number of bytes up to the first page that cannot be read. Where the kernel does not
- * let us (some sandboxes and emulators), each page is tried first; what is unmapped in that moment is then a fault. */
+/* Copies up to 32 KiB for a reader that cannot know whether all of it is mapped: the number of bytes up to the first page that cannot be read. Where
+ * the kernel does not let us (some sandboxes and emulators), each page is tried first; what is unmapped in that moment is then a fault. */
 size_t os_vm_peek(void *to, const void *from, size_t bytes);
 /* Most address space the process may have (RLIMIT_AS); SIZE_MAX: no limit. */
 size_t os_vm_limit_bytes(void);

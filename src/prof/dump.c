@@ -6,8 +6,8 @@
  *
  *   1. list     Tasks first, then bound fibers, so that none is missed that starts in between; both tables may be walked at any time. What is
  *               there twice is told by its id. Sorted by id.
- *   2. capture  One fiber after the other: pinned while its stack is copied, then walked in the copy. If it runs (or is in a system call), its thread is
- *               interrupted and makes the copy itself, in the signal handler, into the request's buffer. Fibers that have
+ *   2. capture  One fiber after the other: pinned while its stack is copied, then walked in the copy. If it runs (or is in a system call), its thread
+ *               is interrupted and makes the copy itself, in the signal handler, into the request's buffer. Fibers that have
  *               ended since the list was made are dropped from it.
  *   3. symbols  Equal stacks are kept once, so their text is made once.
  *   4. write    The caller writes it through the user's function, in which anything may happen; nothing is held by then.
@@ -589,7 +589,8 @@ static bool is_public(const struct symbol *s)
     return s->func != NULL && strncmp(s->func, "weft_", 5) == 0 && strncmp(s->func, "weft_arch_", 10) != 0;
 }
 
-/* Frames of the runtime in front: what comes before the outermost of the first run of public functions. *inner is the number of functions inlined there that go too. */
+/* Frames of the runtime in front: what comes before the outermost of the first run of public functions. *inner is the number of functions inlined
+ * there that go too. */
 static uint32_t trim_inner(struct dump *d, const struct trace *t, uint32_t *inner)
 {
     uint32_t frame = 0, fn = 0;
@@ -801,8 +802,8 @@ static void work(struct dump *d)
 }
 
 /* [FILES] The helper has a table of descriptors of its own, in which nothing of the host's is open. So what libdw and libunwind open never shows
- * in the host, does not count against its limit, and a host that has none left gets its dump. What libdw keeps from one dump to the next is in memory by
- * then (see symbols.c); only to close it another helper is needed. Where the kernel cannot do that (before 5.9), they share the host's. */
+ * in the host, does not count against its limit, and a host that has none left gets its dump. What libdw keeps from one dump to the next is in memory
+ * by then (see symbols.c); only to close it another helper is needed. Where the kernel cannot do that (before 5.9), they share the host's. */
 static w_u32 files_shared;  /* once known; the same in all helpers */
 static w_u32 symbols_kept;
 
@@ -1021,7 +1022,8 @@ static int describe_child(void *arg)
         _exit(1);
     size_t n = sym[0].func != NULL && sym[0].line != 0
                    ? w_fmt(text, sizeof text, "%s at %s:%u", sym[0].func, sym[0].file, sym[0].line)
-                   : w_fmt(text, sizeof text, "%s in %s +0x%lx", sym[0].func != NULL ? sym[0].func : "code", sym[0].file, (unsigned long)sym[0].offset);
+                   : w_fmt(text, sizeof text, "%s in %s +0x%lx", sym[0].func != NULL ? sym[0].func : "code", sym[0].file,
+                           (unsigned long)sym[0].offset);
     w_write_all(a->fd, text, w_min(n, sizeof text - 1));
     _exit(0);
 }

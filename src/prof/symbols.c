@@ -1,8 +1,8 @@
 /* Code addresses to functions, files and lines, by elfutils' libdw.
  *
  * A module's file is read when the first address in it is asked for, and kept as long as the module stays loaded: each has
- * a Dwfl of its own, hung on its entry of the table of modules. Is the file on disk no longer the one that was loaded (another build id), then nothing of
- * it is believed. Debug information in a separate file is found by build id below /usr/lib/debug; nothing is ever fetched from a network.
+ * a Dwfl of its own, hung on its entry of the table of modules. Is the file on disk no longer the one that was loaded (another build id), then
+ * nothing of it is believed. Debug information in a separate file is found by build id below /usr/lib/debug; nothing is ever fetched from a network.
  *
  * What we look for, until something is found: the unit of the address in the DWARF data, by its table of ranges or (clang writes none) unit by
  * unit; in it the function and the functions inlined there, by walking down the entries that hold the address. Then the

@@ -1,6 +1,7 @@
 /* Channels.
  *
- * [CHAN] A channel is one collected object: header, then a ring of elements. It has a lock and two queues, of fibers that wait to send and to receive.
+ * [CHAN] A channel is one collected object: header, then a ring of elements. It has a lock and two queues, of fibers that wait to send and to
+ * receive.
  * A queue's entry, struct chan_waiter, lies on the stack of the fiber that waits, so waiting allocates nothing.
  *
  *      send: a receiver waits?  -> copy into its memory, wake it          (stack to stack: the buffer is empty then)
@@ -12,25 +13,28 @@
  *            closed?            -> zeroes
  *            else               -> queue, park
  *
- * So a waiter never acts on the channel again: when it is woken, all has been done for it, and w.ok says how it ended. Both queues are served in the order of coming,
- * and nobody overtakes: who comes while others wait for the same finds no partner, no room and no element, and queues behind them.
+ * So a waiter never acts on the channel again: when it is woken, all has been done for it, and w.ok says how it ended. Both queues are served in the
+ * order of coming, and nobody overtakes: who comes while others wait for the same finds no partner, no room and no element, and queues behind them.
  *
- * Order of steps: the waker drops the lock before it makes the fiber ready. A woken fiber may leave its frame, and with it the waiter, as soon as it is ready,
- * so the waker reads w before that. The lock is dropped for a parking fiber by its commit function, when its registers are saved; until then
- * nobody can see the waiter. If the waiter belongs to a select, it lies in several queues at once: who finds it must first win its flag (select.c).
+ * Order of steps: the waker drops the lock before it makes the fiber ready. A woken fiber may leave its frame, and with it the waiter, as soon as it
+ * is ready, so the waker reads w before that. The lock is dropped for a parking fiber by its commit function, when its registers are saved; until
+ * then nobody can see the waiter. If the waiter belongs to a select, it lies in several queues at once: who finds it must first win its flag
+ * (select.c).
  *
  * The collector. Stops meet a thread only outside the runtime, and a send or receive is inside from the first look at the channel to the last
- * copy; so no stop sees an element half copied or held only in a register of ours. Before, an element is in the sender's memory; afterwards in the ring, or
- * in the receiver's memory. While a sender is parked, its element stays in its own memory, which is scanned: either it is on the parked stack, or in an object that w.elem, on
- * that stack, points into. Channels are reached from w.chan in the same way. The queues themselves need no scanning: they lead to stacks, and stacks are roots.
- * So an unbuffered channel is an object without pointers. A collector that scans parked stacks ahead of its stop must note one thing: a partner writes into the frame
- * of a parked receiver. It readies that fiber in the same visit to the runtime, so "made ready since" has to count as "has run since".
+ * copy; so no stop sees an element half copied or held only in a register of ours. Before, an element is in the sender's memory; afterwards in the
+ * ring, or in the receiver's memory. While a sender is parked, its element stays in its own memory, which is scanned: either it is on the parked
+ * stack, or in an object that w.elem, on that stack, points into. Channels are reached from w.chan in the same way. The queues themselves need no
+ * scanning: they lead to stacks, and stacks are roots.
+ * So an unbuffered channel is an object without pointers. A collector that scans parked stacks ahead of its stop must note one thing: a partner
+ * writes into the frame of a parked receiver. It readies that fiber in the same visit to the runtime, so "made ready since" has to count as "has run
+ * since".
  * A slot of the ring is cleared when it is read, or it would keep its last element alive.
  *
  * Without the lock. weft_chan_try_* look before they lock: polling an empty channel costs three loads. The answer "would block" must be true of one
  * moment of the call, with the channel open then and full (or empty). A channel that is closed stays closed, so it is enough to look in this order:
- *      send: closed? no. full? yes.     Open at the first look; full at the second. If it was closed in between, then it was full and open just before that, for
- *                                       a closed channel does not fill up, and if it was not closed, at the second.
+ *      send: closed? no. full? yes.     Open at the first look; full at the second. If it was closed in between, then it was full and open just
+ *                                       before that, for a closed channel does not fill up, and if it was not closed, at the second.
  *      recv: empty? yes. closed? no.    Open at the second look, so open at the first, when it was empty.
  *            closed? yes. empty? yes.   What was sent was sent before the close, and the ring is seen as of then or later: nothing comes any more.
  * Each pair needs its order, hence load_acq on the first of the two. */
@@ -161,7 +165,8 @@ static inline void ring_get(weft_chan *c, size_t count, void *elem)
         elem_zero(slot, c->elem_size);
     if (++c->recv_at == c->cap)
         c->recv_at = 0;
-    store_rel(&c->count, count - 1); /* rel: with load_acq in chan_is_empty: who sees the channel empty, and then not closed, saw these in their order */
+    /* rel: with load_acq in chan_is_empty: who sees the channel empty, and then not closed, saw these in their order */
+    store_rel(&c->count, count - 1);
 }
 
 static inline int send_step(weft_chan *c, const void *elem, struct fiber **wake)
@@ -454,7 +459,8 @@ static size_t close_some(weft_chan *c, struct fiber **woken, size_t n)
     return k;
 }
 
-/* Once it is closed nobody queues any more, so waiters may be woken in batches, with the lock dropped in between: few enough to be in the cache still. */
+/* Once it is closed nobody queues any more, so waiters may be woken in batches, with the lock dropped in between: few enough to be in the cache
+ * still. */
 int chan_close_inside(weft_chan *c)
 {
     lock_take(&c->lock);

@@ -41,7 +41,8 @@ struct weft_chan {
 
 /* The rest is called inside the runtime, with c not NULL. */
 
-/* What can be done at once, with c locked: what weft_chan_send and _recv return, or -EAGAIN. *wake: fiber to ready once the lock is dropped; NULL: none. */
+/* What can be done at once, with c locked: what weft_chan_send and _recv return, or -EAGAIN. *wake: fiber to ready once the lock is dropped; NULL:
+ * none. */
 int chan_send_locked(weft_chan *c, const void *elem, struct fiber **wake);
 int chan_recv_locked(weft_chan *c, void *elem, struct fiber **wake);
 void chan_enqueue(struct chan_queue *q, struct chan_waiter *w);

@@ -1,10 +1,11 @@
 /* Condition variables: a queue in the parking lot ([LOT]), and a count of those in it, so that a signal for nobody costs one load.
  *
- * The waiter queues before it unlocks the mutex. So a signal by one who locked the mutex later finds it, even if it has not parked yet (LOT_QUEUED). The count is written
- * under the bucket's lock and read without it: who changed the condition under the mutex, after the waiter unlocked it, sees the waiter's count by the mutex;
- * to who did not, no promise is made, here as elsewhere.
+ * The waiter queues before it unlocks the mutex. So a signal by one who locked the mutex later finds it, even if it has not parked yet (LOT_QUEUED).
+ * The count is written under the bucket's lock and read without it: who changed the condition under the mutex, after the waiter unlocked it, sees the
+ * waiter's count by the mutex; to who did not, no promise is made, here as elsewhere.
  *
- * lot_park leaves no waiter behind that was granted, so nobody wakes for nothing, and a signal taken by one who timed out at the same moment is that one's. */
+ * lot_park leaves no waiter behind that was granted, so nobody wakes for nothing, and a signal taken by one who timed out at the same moment is that
+ * one's. */
 #include "os/clock.h"
 #include "sched/lot.h"
 #include "sched/sched.h"

@@ -1,9 +1,9 @@
 /* Contexts.
  *
- * A context is a collected object. What can be cancelled forms trees: each such context has a list of those derived from it that are not cancelled yet, and a
- * pointer up. One lock per tree, that of its root, covers the lists, so that a cancellation, which walks down, is one step for all who look: when
- * weft_ctx_cancel has returned, by whomever it was called, everything below is cancelled. A context is taken off its list when it is cancelled; until
- * then its parent keeps it, as in Go.
+ * A context is a collected object. What can be cancelled forms trees: each such context has a list of those derived from it that are not cancelled
+ * yet, and a pointer up. One lock per tree, that of its root, covers the lists, so that a cancellation, which walks down, is one step for all who
+ * look: when weft_ctx_cancel has returned, by whomever it was called, everything below is cancelled. A context is taken off its list when it is
+ * cancelled; until then its parent keeps it, as in Go.
  *
  *      background (NULL)
  *        `- root ----------- lock            root, a, b: up and children; a deadline: a timer, which keeps its context while it waits

@@ -1,8 +1,9 @@
 /* Listening and dialling by address.
  *
- * An address becomes a short list of socket addresses: one if it is numeric or a unix path, two for ":port", and what getaddrinfo says for a name. getaddrinfo
- * blocks its thread, takes locks of libc and may want more stack than a fiber has. So it runs on a fiber of its own with a big stack, between
- * weft_blocking_begin and _end, while the caller waits for it, but not beyond its deadline: what they share is counted, and who leaves last frees it. */
+ * An address becomes a short list of socket addresses: one if it is numeric or a unix path, two for ":port", and what getaddrinfo says for a name.
+ * getaddrinfo blocks its thread, takes locks of libc and may want more stack than a fiber has. So it runs on a fiber of its own with a big stack,
+ * between weft_blocking_begin and _end, while the caller waits for it, but not beyond its deadline: what they share is counted, and who leaves last
+ * frees it. */
 #include "base/fail.h"
 #include "base/offheap.h"
 #include "base/syscall.h"
@@ -309,8 +310,8 @@ static int listen_at(const union address *a, socklen_t len, int backlog, weft_fd
     return give(f, r, out);
 }
 
-/* The next address is tried where this one is not to be had on this host, as without IPv6. If somebody listens there already, that is the answer: else we
- * would take what is left of the port, and get a part of what is meant for us. */
+/* The next address is tried where this one is not to be had on this host, as without IPv6. If somebody listens there already, that is the answer:
+ * else we would take what is left of the port, and get a part of what is meant for us. */
 int weft_listen(const char *address, int backlog, weft_fd **out)
 {
     struct addresses list;

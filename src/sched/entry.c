@@ -1,7 +1,8 @@
 /* The doors of the runtime.
  *
- * [ENTRY]. A machine in user code keeps its P, but anybody may take it away meanwhile: to stop the world, or because the fiber runs for too long. Calls into weft are frequent
- * and takings are rare, so the machine pays two plain stores and two plain loads per call, and the taker pays for everything:
+ * [ENTRY]. A machine in user code keeps its P, but anybody may take it away meanwhile: to stop the world, or because the fiber runs for too long.
+ * Calls into weft are frequent and takings are rare, so the machine pays two plain stores and two plain loads per call, and the taker pays for
+ * everything:
  *
  *      machine (rt_enter)                    taker (p_take, world_stop)
  *        in_runtime = 1                        pstate: OWNED -> TAKING   (compare-and-swap)
@@ -10,16 +11,17 @@
  *                        else slow               1: lost; pstate = OWNED
  *                                                0: won;  pstate = GONE
  *
- * membarrier makes each running thread of the process execute a full fence at some point between the taker's store and its load. If the machine's store of
- * in_runtime comes before that point, the taker sees 1 and loses. If it comes after, the machine's look at pstate comes after it too, and sees TAKING or what
- * follows; it goes the slow way and waits there for the outcome. So never do both believe that they own the P. Both may give way: the machine sees TAKING,
- * the taker sees 1; then the taker puts OWNED back, and the machine, spinning, goes on.
+ * membarrier makes each running thread of the process execute a full fence at some point between the taker's store and its load. If the machine's
+ * store of in_runtime comes before that point, the taker sees 1 and loses. If it comes after, the machine's look at pstate comes after it too, and
+ * sees TAKING or what follows; it goes the slow way and waits there for the outcome. So never do both believe that they own the P. Both may give way:
+ * the machine sees TAKING, the taker sees 1; then the taker puts OWNED back, and the machine, spinning, goes on.
  *
- * Leaving is the same the other way round: in_runtime = 0, compiler barrier, look at poll. A stopper sets poll, then membarrier, then looks at in_runtime: it sees 0 and
- * treats the machine as in user code, or the machine sees poll and comes back in to stand still.
+ * Leaving is the same the other way round: in_runtime = 0, compiler barrier, look at poll. A stopper sets poll, then membarrier, then looks at
+ * in_runtime: it sees 0 and treats the machine as in user code, or the machine sees poll and comes back in to stand still.
  *
- * Without membarrier(2) (kernels before 4.14, some sandboxes, emulators; debug key membarrier=0) the owner's state is FENCED and not OWNED: each entry takes the slow way, which has the
- * real fence. The way out needs none there: a stopper that still sees in_runtime = 1 looks again, and who leaves without having seen poll is found in user code.
+ * Without membarrier(2) (kernels before 4.14, some sandboxes, emulators; debug key membarrier=0) the owner's state is FENCED and not OWNED: each
+ * entry takes the slow way, which has the real fence. The way out needs none there: a stopper that still sees in_runtime = 1 looks again, and who
+ * leaves without having seen poll is found in user code.
  *
  * Threads of the host own a P only while they are inside: in user code nobody knows how long they stay. */
 #include "sched/fork.h"
@@ -125,9 +127,9 @@ struct m *rt_enter_try(void)
     return m;
 }
 
-/* Between the two calls the thread is in user code, but what it held when it left is all it may use of the heap; so it is scanned as if it were parked where it left. The scan begins at
- * the caller's frame and takes the callee-saved registers from a copy. weft_blocking_begin itself, which saves them, is written in assembly (os/arch): a frame of ours
- * might keep one of them, and the next call overwrites that frame. */
+/* Between the two calls the thread is in user code, but what it held when it left is all it may use of the heap; so it is scanned as if it were
+ * parked where it left. The scan begins at the caller's frame and takes the callee-saved registers from a copy. weft_blocking_begin itself, which
+ * saves them, is written in assembly (os/arch): a frame of ours might keep one of them, and the next call overwrites that frame. */
 void blocking_leave(const struct arch_frame *fr);
 void blocking_leave(const struct arch_frame *fr)
 {

@@ -1,19 +1,19 @@
 /* Descriptors as objects: who may use one, when it is closed, when its waiters give up.
  *
- * [FD] word holds the number of references and five flags. A call takes its turn in one direction, BUSY, and a reference, by one compare-and-swap, and gives both
- * back by another. If somebody has the turn, the caller queues behind him under the lock and sets QUEUED; who ends his turn with QUEUED set passes it to the
- * first in the queue: BUSY stays set, so nobody can come between. CLOSED is set once. It keeps new callers out; the closer wakes who waits for his
- * turn and who waits for the descriptor, and all of them leave with -ECANCELED. The reference that goes last, with CLOSED set, closes the
- * descriptor: so its number is not used anew while another thread is between reading it and its system call.
+ * [FD] word holds the number of references and five flags. A call takes its turn in one direction, BUSY, and a reference, by one compare-and-swap,
+ * and gives both back by another. If somebody has the turn, the caller queues behind him under the lock and sets QUEUED; who ends his turn with
+ * QUEUED set passes it to the first in the queue: BUSY stays set, so nobody can come between. CLOSED is set once. It keeps new callers out; the
+ * closer wakes who waits for his turn and who waits for the descriptor, and all of them leave with -ECANCELED. The reference that goes last, with
+ * CLOSED set, closes the descriptor: so its number is not used anew while another thread is between reading it and its system call.
  *
  * A weft_fd * is not the address of the struct fd but its tag: the address with a generation, which the word holds too, so that taking a turn
- * compares both at once. What is freed goes to a pool, not to the allocator (see [POLL]), with CLOSED set; when it is used anew the generation goes up. So a call with a
- * weft_fd that was closed before, as it cannot be avoided if one fiber closes what another reads, gets -ECANCELED and never meets another descriptor;
- * unless the same memory was used anew a multiple of four million times in between.
+ * compares both at once. What is freed goes to a pool, not to the allocator (see [POLL]), with CLOSED set; when it is used anew the generation goes
+ * up. So a call with a weft_fd that was closed before, as it cannot be avoided if one fiber closes what another reads, gets -ECANCELED and never
+ * meets another descriptor; unless the same memory was used anew a multiple of four million times in between.
  *
- * Deadlines. Servers set a new deadline for each request, so that must be cheap, and it is a store, unless somebody waits. The timer is only looked after by who is
- * about to wait: if it runs and would end no later than the deadline, it is left alone. Its callback compares the deadline with the clock: past: the
- * waiter is unblocked; ahead and somebody waits: the timer is started again; nobody waits: it stays off. Everything about it happens
+ * Deadlines. Servers set a new deadline for each request, so that must be cheap, and it is a store, unless somebody waits. The timer is only looked
+ * after by who is about to wait: if it runs and would end no later than the deadline, it is left alone. Its callback compares the deadline with the
+ * clock: past: the waiter is unblocked; ahead and somebody waits: the timer is started again; nobody waits: it stays off. Everything about it happens
  * under the lock, which the callback takes; therefore changing it uses timer_cancel: if that fails, the callback is waiting for our lock and will do
  * what is to be done, by what it finds then. Only the last reference uses timer_stop, when nothing holds the lock. */
 #include "sched/fd.h"
@@ -139,8 +139,8 @@ void fd_pool_end(void)
 
 /* ---- references and turns ----------------------------------------------------------------------------------- */
 
-/* Nobody else knows f. The descriptor is closed outside of the runtime, for close(2) may take its time (SO_LINGER); a fiber that is ended there, as the runtime
- * ends, has left its number to fd_pool_end. */
+/* Nobody else knows f. The descriptor is closed outside of the runtime, for close(2) may take its time (SO_LINGER); a fiber that is ended there, as
+ * the runtime ends, has left its number to fd_pool_end. */
 static void fd_destroy(struct fd *f)
 {
     for (int d = 0; d < 2; d++)
@@ -287,7 +287,8 @@ int fd_wait(struct fd *f, enum fd_dir dir)
     }
     for (;;) {
         lock_take(&f->lock);
-        int r = load_rlx(&f->word) & FD_CLOSED ? -ECANCELED : fd_late(f, dir) ? -ETIMEDOUT : 0; /* rlx: who closes takes the lock next, and then unblocks */
+        /* rlx: who closes takes the lock next, and then unblocks */
+        int r = load_rlx(&f->word) & FD_CLOSED ? -ECANCELED : fd_late(f, dir) ? -ETIMEDOUT : 0;
         if (r < 0 || !netpoll_prepare(&f->poll, dir)) {
             lock_drop(&f->lock);
             return r;

@@ -81,7 +81,8 @@ static inline int fd_begin(weft_fd *h, enum fd_dir dir)
 {
     struct fd *f = fd_at(h);
     uint64_t w = load_rlx(&f->word); /* rlx: checked by the exchange */
-    if (likely(((w ^ fd_generation(h)) & (FD_GENERATION | FD_CLOSED | FD_BUSY(dir))) == 0) && likely(cas_acq(&f->word, w, (w | FD_BUSY(dir)) + FD_REF))) /* acq: what the last holder wrote; rel in fd_end */
+    if (likely(((w ^ fd_generation(h)) & (FD_GENERATION | FD_CLOSED | FD_BUSY(dir))) == 0) &&
+        likely(cas_acq(&f->word, w, (w | FD_BUSY(dir)) + FD_REF))) /* acq: what the last holder wrote; rel in fd_end */
         return 0;
     return fd_begin_slow(h, dir);
 }
@@ -90,7 +91,8 @@ static inline int fd_begin(weft_fd *h, enum fd_dir dir)
 static inline bool fd_end_try(struct fd *f, enum fd_dir dir)
 {
     uint64_t w = load_rlx(&f->word); /* rlx: checked by the exchange */
-    return likely(!(w & (FD_CLOSED | FD_QUEUED(dir)))) && cas_rel(&f->word, w, (w & ~FD_BUSY(dir)) - FD_REF); /* rel: what the holder wrote; acq in fd_begin */
+    /* rel: what the holder wrote; acq in fd_begin */
+    return likely(!(w & (FD_CLOSED | FD_QUEUED(dir)))) && cas_rel(&f->word, w, (w & ~FD_BUSY(dir)) - FD_REF);
 }
 
 #endif

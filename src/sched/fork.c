@@ -141,7 +141,8 @@ static void take_processor(struct m *m)
     store_rlx(&m->in_runtime, 0);
 }
 
-/* No processor runs but that of the calling fiber, which goes on in user code. It counts as working till it comes back in, however long that takes. */
+/* No processor runs but that of the calling fiber, which goes on in user code. It counts as working till it comes back in, however long that
+ * takes. */
 static void idle_processors(const struct p *callers)
 {
     cpu_clock_locked();

@@ -2,21 +2,23 @@
  *
  * [IO] Each call takes its turn, tries the system call, and if that would block, waits and tries again. The system call is made outside of the
  * runtime: leaving and entering costs 2 ns, and so a collection does not wait for a copy of a megabyte or for the network stack, which runs
- * the receiver's half of a loopback connection inside our send. The thread keeps its processor meanwhile, unless sysmon finds it there for too long. The reference
- * taken with the turn keeps the number of the descriptor ours. Buffers need no care: their pointers lie on the stack of the caller and on ours.
+ * the receiver's half of a loopback connection inside our send. The thread keeps its processor meanwhile, unless sysmon finds it there for too long.
+ * The reference taken with the turn keeps the number of the descriptor ours. Buffers need no care: their pointers lie on the stack of the caller and
+ * on ours.
  *
  * Sockets are called with MSG_DONTWAIT, so that a thread does not block even if somebody has cleared O_NONBLOCK of a shared description.
  *
  * What a read costs. A server that answers one request at a time would pay two calls of recv per request, one of which returns EAGAIN.
- * If a TCP socket gave less than it was asked for, it is empty, and `drained` notes it: the next read waits without that call, as long as no event has come ([POLL]). For other
- * kinds the conclusion is wrong: a unix socket also stops where descriptors were passed, a terminal at the end of a line.
+ * If a TCP socket gave less than it was asked for, it is empty, and `drained` notes it: the next read waits without that call, as long as no event
+ * has come ([POLL]). For other kinds the conclusion is wrong: a unix socket also stops where descriptors were passed, a terminal at the end of a
+ * line.
  *
  * [FILE] What epoll refuses (regular files, /dev/null and the like, directories) is never said to be ready, and a call may sleep for as long as a
  * disk or a server takes, where not even a signal gets through. So it is made as between weft_blocking_begin and _end: the processor goes to
  * others, and a collection does not wait.
  *
- * An error after some bytes: the bytes are returned, and the error is kept for the next call in that direction, since the kernel reports most errors once. Deadlines and
- * closing need not be kept: they are still so at the next call, or have been changed on purpose. */
+ * An error after some bytes: the bytes are returned, and the error is kept for the next call in that direction, since the kernel reports most errors
+ * once. Deadlines and closing need not be kept: they are still so at the next call, or have been changed on purpose. */
 #include "base/fail.h"
 #include "base/syscall.h"
 #include "sched/fd.h"

@@ -1,13 +1,13 @@
 /* How long fibers wait for a processor once they can run, and how long they were blocked on locks.
  *
- * [LATENCY] One in eight of the times a fiber becomes ready is measured (Go's rate): its descriptor gets the time then, and when it runs the difference goes to the
- * histogram of the processor it runs on. Where a processor readies fibers every few nanoseconds the two looks at the clock would be a good part of
- * all it does, so there it measures fewer, down to one in 1024, and counts each for as many more. Which ones is drawn at random, for programs have rhythms. All
- * others pay for counting down, and for looking whether they are measured. A yield costs hardly more than that would, so there
- * the steps of the processor, which are counted anyway, are drawn, and measured if it is a yield.
+ * [LATENCY] One in eight of the times a fiber becomes ready is measured (Go's rate): its descriptor gets the time then, and when it runs the
+ * difference goes to the histogram of the processor it runs on. Where a processor readies fibers every few nanoseconds the two looks at the clock
+ * would be a good part of all it does, so there it measures fewer, down to one in 1024, and counts each for as many more. Which ones is drawn at
+ * random, for programs have rhythms. All others pay for counting down, and for looking whether they are measured. A yield costs hardly more than that
+ * would, so there the steps of the processor, which are counted anyway, are drawn, and measured if it is a yield.
  *
- * A stamp is the time, but for the last four bits, which have the logarithm of what it counts for; 0: not measured. It has 48 bits, as many as a task has
- * room for: enough for waits of 78 hours. */
+ * A stamp is the time, but for the last four bits, which have the logarithm of what it counts for; 0: not measured. It has 48 bits, as many as a task
+ * has room for: enough for waits of 78 hours. */
 #ifndef WEFT_SCHED_LATENCY_H
 #define WEFT_SCHED_LATENCY_H
 

@@ -1,14 +1,15 @@
 /* Threads and their hold on processors.
  *
- * A machine's P changes hands in three ways: the owner gives it up (m_disown), another takes it while the owner is in user code (p_take, [ENTRY]), or a
- * waker gives one to a sleeping machine (m_own before m_wake, under sched.lock). The last two happen only while no stop is wanted, or by the stopper itself; so after the stopper has held
- * sched.lock once, no P moves.
+ * A machine's P changes hands in three ways: the owner gives it up (m_disown), another takes it while the owner is in user code (p_take, [ENTRY]), or
+ * a waker gives one to a sleeping machine (m_own before m_wake, under sched.lock). The last two happen only while no stop is wanted, or by the
+ * stopper itself; so after the stopper has held sched.lock once, no P moves.
  *
- * Threads are made by whoever needs one, except by a thread that may be tainted: one that is locked to a fiber, or the host's. These ask sysmon, which is
- * ours and never runs a fiber, so a new thread inherits nothing that a fiber did to its own.
+ * Threads are made by whoever needs one, except by a thread that may be tainted: one that is locked to a fiber, or the host's. These ask sysmon,
+ * which is ours and never runs a fiber, so a new thread inherits nothing that a fiber did to its own.
  *
- * struct m is never freed while the runtime runs (others may be looking at it), and stays in the list; dead ones are reused. Those of host threads outlive the runtime, as the thread keeps
- * a pointer to it: a look at m->run tells whether it belongs to this life. Until that thread has ended or attached again nobody else may have it (M_ABSENT). */
+ * struct m is never freed while the runtime runs (others may be looking at it), and stays in the list; dead ones are reused. Those of host threads
+ * outlive the runtime, as the thread keeps a pointer to it: a look at m->run tells whether it belongs to this life. Until that thread has ended or
+ * attached again nobody else may have it (M_ABSENT). */
 #include "sched/machine.h"
 #include "sched/fork.h"
 #include "sched/report.h"
@@ -48,7 +49,8 @@ void cpu_clock_locked(void)
         sched.cpu_stopped_ns += since * nprocs();
 }
 
-/* Two looks at the clock would be most of a short call by a thread of the host, which takes a processor and gives it back: so p is not counted as working there. */
+/* Two looks at the clock would be most of a short call by a thread of the host, which takes a processor and gives it back: so p is not counted as
+ * working there. */
 void p_count_idle(struct p *p, bool idle)
 {
     lock_check_held(&sched.lock);
@@ -160,8 +162,9 @@ void m_sleep_inactive(struct m *m)
     if (--sched.nactive == 0) {
         runtime_idle_locked(); /* drops the lock */
     } else {
-        /* The last one may be asleep in epoll for a timer or descriptor that nobody waits for any more: let it find that out, and be the last to sleep. */
-        bool in_vain = sched.nactive == 1 && load_seq(&sched.poll_until_ns) != 0 && !timers_any() && netpoll_waiters() == 0; /* seq: as in poll_asleep */
+        /* The last one may be asleep in epoll for a timer or descriptor that nobody waits for any more: let it find that out, and be the last to
+         * sleep. seq: as in poll_asleep */
+        bool in_vain = sched.nactive == 1 && load_seq(&sched.poll_until_ns) != 0 && !timers_any() && netpoll_waiters() == 0;
         lock_drop(&sched.lock);
         if (in_vain)
             netpoll_break();
@@ -295,7 +298,8 @@ void proc_handoff(struct p *p)
 {
     lock_take(&sched.lock);
     bool stopping = load_rlx(&sched.stopping) != 0; /* rlx: set before the stopper takes the lock */
-    bool work = !runq_empty(p) || load_rlx(&sched.global_len) != 0 || load_rlx(&p->timers.next_ns) != INT64_MAX; /* rlx: hints, the last one under the lock */
+    /* rlx: hints, the last one under the lock */
+    bool work = !runq_empty(p) || load_rlx(&sched.global_len) != 0 || load_rlx(&p->timers.next_ns) != INT64_MAX;
     if (!stopping && (work || procs_all_busy())) {
         p_run_locked(p, false);
         return;
@@ -308,7 +312,8 @@ void proc_give_bound(struct p *p, struct fiber *f)
 {
     struct m *m = f->bound;
     lock_take(&sched.lock);
-    bool alive = load_rlx(&m->dead) == M_ALIVE; /* rlx: under the lock. Else this is the child of a fork, where the fiber is no more, whoever woke it */
+    /* rlx: under the lock. Else this is the child of a fork, where the fiber is no more, whoever woke it */
+    bool alive = load_rlx(&m->dead) == M_ALIVE;
     if (likely(alive && load_rlx(&sched.stopping) == 0 && load_rlx(&sched.ending) == 0)) { /* rlx: set before or under this lock */
         m_own(m, p);
         sched.nactive++;
@@ -398,8 +403,8 @@ static void find_stack(struct m *m)
     if (err == 0)
         pthread_attr_destroy(&attr);
     if ((uintptr_t)__builtin_frame_address(0) - (uintptr_t)lo >= size)
-        w_fatal("where the stack of a thread of the host lies cannot be found out (error %d); of the first thread libc reads it in /proc/self/maps, for "
-                "which it needs a descriptor", err);
+        w_fatal("where the stack of a thread of the host lies cannot be found out (error %d); of the first thread libc reads it in /proc/self/maps, "
+                "for which it needs a descriptor", err);
     m->self.stack_lo = lo;
     m->self.stack_hi = (char *)lo + size;
 }
@@ -454,8 +459,8 @@ void m_thread_teardown(struct m *m)
     }
 }
 
-/* The thread ends, or is no longer ours: nothing below touches m. Its stack and thread-local variables are roots as long as the machine counts, so it must not vanish under a
- * collector that looks at them. Takes sched.lock. */
+/* The thread ends, or is no longer ours: nothing below touches m. Its stack and thread-local variables are roots as long as the machine counts, so it
+ * must not vanish under a collector that looks at them. Takes sched.lock. */
 static void m_bury_lock(struct m *m)
 {
     lock_take(&sched.lock);
@@ -467,7 +472,8 @@ static void m_bury_lock(struct m *m)
     store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
 }
 
-/* A machine that leaves since the runtime ends still has its processor. A stop of the world, by a fiber that has not noticed yet, waits for every one: so it idles.
+/* A machine that leaves since the runtime ends still has its processor. A stop of the world, by a fiber that has not noticed yet, waits for every
+ * one: so it idles.
  * What it was about to run may stand for a thread of the host, whose call is to end. */
 static void p_leave(struct m *m)
 {
@@ -577,8 +583,8 @@ static pthread_key_t detach_key;
 
 static void thread_gone(void *arg) { m_detach(arg); }
 
-/* Destructors run in the order of keys. Off-heap memory makes one too when the library is loaded: what that does, under its locks and in user code, must come when the thread has
- * detached, or a collector that needs memory would stop it there. Hence the priority. */
+/* Destructors run in the order of keys. Off-heap memory makes one too when the library is loaded: what that does, under its locks and in user code,
+ * must come when the thread has detached, or a collector that needs memory would stop it there. Hence the priority. */
 __attribute__((constructor(101))) static void make_detach_key(void) { pthread_key_create(&detach_key, thread_gone); }
 
 /* A machine for a thread of the host; the one it has from an earlier life, if any. */
@@ -624,7 +630,8 @@ int m_attach(struct m **out)
     return 0;
 }
 
-/* No processor is needed for it, and nothing is waited for but the end of a stop: it may come at any time, also while the runtime ends or when it has long ended. */
+/* No processor is needed for it, and nothing is waited for but the end of a stop: it may come at any time, also while the runtime ends or when it has
+ * long ended. */
 void m_detach(struct m *m)
 {
     if (fork_child_ready() != 0) { /* others may have left anything locked */

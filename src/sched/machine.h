@@ -30,7 +30,8 @@ void p_count_idle(struct p *p, bool idle); /* in the accounts of CPU time; by m_
 void proc_wake_slow(void);
 static inline void proc_wake(void)
 {
-    /* seq: after the queue was filled (an exchange), before these looks; the searcher that goes idle makes its processor idle first and then looks at the queues. */
+    /* seq: after the queue was filled (an exchange), before these looks; the searcher that goes idle makes its processor idle first and then looks at
+     * the queues. */
     if (load_seq(&sched.nidle_p) != 0 && load_seq(&sched.nspinning) == 0)
         proc_wake_slow();
 }

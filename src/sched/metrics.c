@@ -1,12 +1,12 @@
 /* Figures by name: weft_metrics_read.
  *
- * A read goes over its samples three times: finds each name in the table and what is needed for it; collects that, group by group, into a struct snapshot; hands
- * out the values. Groups are collected once per read however many samples want them, which is what makes values of one group belong together, and
- * those that nobody asked for cost nothing.
+ * A read goes over its samples three times: finds each name in the table and what is needed for it; collects that, group by group, into a struct
+ * snapshot; hands out the values. Groups are collected once per read however many samples want them, which is what makes values of one group belong
+ * together, and those that nobody asked for cost nothing.
  *
- * Nothing is stopped. Counters are written by their owners, processor by processor, and summed here, relaxed. What holds between them at any time, and why, is
- * said where they are written: objects and bytes at [COUNT] (gc/cache.h), pages in use at stats_memory, fibers at fibers_count. The reader is inside the
- * runtime, so no stop takes place meanwhile: processors, caches and their lists stay. */
+ * Nothing is stopped. Counters are written by their owners, processor by processor, and summed here, relaxed. What holds between them at any time,
+ * and why, is said where they are written: objects and bytes at [COUNT] (gc/cache.h), pages in use at stats_memory, fibers at fibers_count. The
+ * reader is inside the runtime, so no stop takes place meanwhile: processors, caches and their lists stay. */
 #include <weft/metrics.h>
 #include "base/offheap.h"
 #include "gc/stats.h"
@@ -62,10 +62,11 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
 
 /* ---- the table ------------------------------------------------------------------------------------------ */
 
-/* To add a metric: a line here, in the order of names (bytes of ASCII; tests/metrics_names.c checks it). Name; kind: U64, F64, TIMES or SIZES, histograms; whether
- * cumulative; the group it comes from; AT(field of struct snapshot) or FILL(function, argument); what it says.
- * A name is a path of lower-case words and, after a colon, the unit. It never changes its meaning, kind or unit: what means something else gets another name. Ours begin with
- * /weft/. What Go has is called and counted as in Go. A figure that is not counted yet is counted where it happens, by one writer, and summed in its group's function below. */
+/* To add a metric: a line here, in the order of names (bytes of ASCII; tests/metrics_names.c checks it). Name; kind: U64, F64, TIMES or SIZES,
+ * histograms; whether cumulative; the group it comes from; AT(field of struct snapshot) or FILL(function, argument); what it says.
+ * A name is a path of lower-case words and, after a colon, the unit. It never changes its meaning, kind or unit: what means something else gets
+ * another name. Ours begin with /weft/. What Go has is called and counted as in Go. A figure that is not counted yet is counted where it happens, by
+ * one writer, and summed in its group's function below. */
 #define METRICS(X) \
     X("/cpu/classes/gc/mark/assist:cpu-seconds", F64, true, CYCLES, AT(cpu.zero), \
       "CPU time that allocating fibers spent marking. 0: marking takes place in a stop, and is part of gc/pause.") \
@@ -74,7 +75,8 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
     X("/cpu/classes/gc/mark/idle:cpu-seconds", F64, true, CYCLES, AT(cpu.zero), \
       "CPU time of marking on processors that had nothing else to do. 0: marking takes place in a stop, and is part of gc/pause.") \
     X("/cpu/classes/gc/pause:cpu-seconds", F64, true, CYCLES, AT(cpu.pause), \
-      "Time for which the program stood still for the collector, times the number of processors. As of the end of the last cycle, as all of /cpu/classes.") \
+      "Time for which the program stood still for the collector, times the number of processors. As of the end of the last cycle, as all of " \
+      "/cpu/classes.") \
     X("/cpu/classes/gc/total:cpu-seconds", F64, true, CYCLES, AT(cpu.gc), \
       "CPU time of collecting: the sum of all of /cpu/classes/gc.") \
     X("/cpu/classes/idle:cpu-seconds", F64, true, CYCLES, AT(cpu.idle), \
@@ -88,7 +90,8 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
     X("/cpu/classes/total:cpu-seconds", F64, true, CYCLES, AT(cpu.total), \
       "Available CPU time: the number of processors over the time since the start.") \
     X("/cpu/classes/user:cpu-seconds", F64, true, CYCLES, AT(cpu.user), \
-      "The rest: CPU time of the program's own code, and of what of the runtime is counted nowhere else. Without fibers that go on after their processor was taken.") \
+      "The rest: CPU time of the program's own code, and of what of the runtime is counted nowhere else. Without fibers that go on after their " \
+      "processor was taken.") \
     X("/gc/cleanups/executed:cleanups", U64, true, CALLS, AT(calls[GC_CLEANUP].executed), \
       "Cleanups that have run.") \
     X("/gc/cleanups/queued:cleanups", U64, true, CALLS, AT(calls[GC_CLEANUP].queued), \
@@ -174,7 +177,8 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
     X("/sched/goroutines-created:goroutines", U64, true, FIBERS, AT(fibers.made), \
       "Fibers ever started, the runtime's own included.") \
     X("/sched/goroutines/not-in-go:goroutines", U64, false, STATES, AT(states.not_in), \
-      "Fibers that go on without a processor: between weft_blocking_begin and _end, or in code of their own that blocked or ran for long. Approximate.") \
+      "Fibers that go on without a processor: between weft_blocking_begin and _end, or in code of their own that blocked or ran for " \
+      "long. Approximate.") \
     X("/sched/goroutines/runnable:goroutines", U64, false, STATES, AT(states.runnable), \
       "Fibers that could run and wait for a processor. Approximate.") \
     X("/sched/goroutines/running:goroutines", U64, false, STATES, AT(states.running), \

@@ -1,12 +1,12 @@
 /* The program's side of the heap.
  *
- * An allocation enters the runtime, bumps a pointer in its processor's cache, and leaves. When a cycle is due the slow path says so, and the fiber that
- * noticed runs it, on its thread's own stack with its registers saved on its own (sched_on_big_stack), so that it is scanned like any parked fiber; the new object is held
- * by a variable of that frame.
+ * An allocation enters the runtime, bumps a pointer in its processor's cache, and leaves. When a cycle is due the slow path says so, and the fiber
+ * that noticed runs it, on its thread's own stack with its registers saved on its own (sched_on_big_stack), so that it is scanned like any parked
+ * fiber; the new object is held by a variable of that frame.
  *
- * Some fibers belong to the runtime: one runs finalizers, up to a quarter as many as processors run cleanups, one sweeps behind a cycle (and collects when two
- * minutes passed without), one gives memory back [SCAVENGE]. All sleep when there is nothing to do. They are made at the first need, so a program that has no finalizers
- * has no fiber for them. */
+ * Some fibers belong to the runtime: one runs finalizers, up to a quarter as many as processors run cleanups, one sweeps behind a cycle (and collects
+ * when two minutes passed without), one gives memory back [SCAVENGE]. All sleep when there is nothing to do. They are made at the first need, so a
+ * program that has no finalizers has no fiber for them. */
 #include "sched/mutator.h"
 #include "sched/machine.h"
 #include "sched/report.h"
@@ -57,7 +57,8 @@ static void worker_poke(struct worker *w)
     if (f != NULL)
         sched_ready_tail(f);
     else if (make) {
-        weft_go_opts opts = { .size = sizeof opts, .name = w->name }; /* a stack of the default size: one of another size may be had only by a new mapping */
+        /* a stack of the default size: one of another size may be had only by a new mapping */
+        weft_go_opts opts = { .size = sizeof opts, .name = w->name };
         if (sched_spawn(w->fn, w, &opts, (const void *)w->fn, FIBER_SYSTEM) != 0) {
             lock_take(&w->lock);
             w->made = false; /* the next poke tries again */
@@ -186,7 +187,8 @@ void mutator_force_gc(void)
 
 /* ---- what gc asks of us ------------------------------------------------------------------------------------ */
 
-/* The caller waits for another's cycle on its thread's own stack, its fiber published as a parked one: so it can stand still for that cycle's stop. */
+/* The caller waits for another's cycle on its thread's own stack, its fiber published as a parked one: so it can stand still for that cycle's
+ * stop. */
 static void host_relax(void)
 {
     struct m *m = m_self();
@@ -218,8 +220,8 @@ static void host_scavenge(void)
         worker_poke(&scavenger);
 }
 
-/* Off-heap memory is asked to give back when a megabyte less of it is in use than after the cycle before; what goes in smaller steps jemalloc gives back itself, as
- * it is used. */
+/* Off-heap memory is asked to give back when a megabyte less of it is in use than after the cycle before; what goes in smaller steps jemalloc gives
+ * back itself, as it is used. */
 #define OFF_SHRUNK_BYTES ((uint64_t)1 << 20)
 static w_u64 off_used;      /* by who ends a sweep; rlx: a figure */
 static w_u32 off_shrunk;    /* rlx: a hint */

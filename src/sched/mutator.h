@@ -8,9 +8,11 @@
 int mutator_start(void);      /* the collector and its fibers; needs processors to exist */
 void mutator_end(void);
 bool mutator_has(const struct fiber *f); /* f is one of the runtime's own, and runs a finalizer or cleanup */
-void mutator_after_fork(const struct fiber *self); /* in the child: the fibers of the runtime are no more, but for the caller, if it is one; NULL: not a fiber */
+void mutator_after_fork(const struct fiber *self); /* in the child: the fibers of the runtime are no more, but for the caller, if it is one; NULL: not
+                                                      a fiber */
 void mutator_force_gc(void);  /* a collection on the runtime's own fiber, soon; by sysmon */
-void *mutator_alloc(struct m *m, size_t bytes, unsigned shape); /* inside the runtime; NULL: out of memory after a collection. For channels and timers */
+void *mutator_alloc(struct m *m, size_t bytes, unsigned shape); /* inside the runtime; NULL: out of memory after a collection. For channels and timers
+                                                                   */
 uint64_t mutator_calls_executed(enum gc_call_kind kind); /* finalizers or cleanups that have run; a figure */
 
 #endif

@@ -1,7 +1,7 @@
 /* Fibers that wait for descriptors.
  *
- * [POLL] A descriptor is registered with epoll once, edge-triggered, and no call of epoll_ctl follows until it is closed; but for one: writing is watched from
- * the first time a writer had to wait, since most never do, and each edge costs. Per direction there is a slot:
+ * [POLL] A descriptor is registered with epoll once, edge-triggered, and no call of epoll_ctl follows until it is closed; but for one: writing is
+ * watched from the first time a writer had to wait, since most never do, and each edge costs. Per direction there is a slot:
  *
  *      NIL ------ event ------> READY          nobody waits: the event is remembered for who comes
  *       ^                         |
@@ -14,19 +14,20 @@
  *
  * and when the fiber runs again it exchanges the slot for NIL: READY tells it that there was an event.
  *
- * No wake-up is lost. The fiber forgets, then makes its system call, gets EAGAIN, then prepares. What made the descriptor ready before the call would have
- * been found by the call; what makes it ready after the call is a new edge, whose event comes after `forget` and therefore turns the slot to READY either before
- * `prepare` (which then does not wait), or before the commit (which then fails), or after it (and finds the fiber). A wake-up too many is possible - an
- * event that was on its way when the call was made, or one of the last owner of this memory - and harmless: every waiter tries again and waits again.
+ * No wake-up is lost. The fiber forgets, then makes its system call, gets EAGAIN, then prepares. What made the descriptor ready before the call would
+ * have been found by the call; what makes it ready after the call is a new edge, whose event comes after `forget` and therefore turns the slot to
+ * READY either before `prepare` (which then does not wait), or before the commit (which then fails), or after it (and finds the fiber). A wake-up too
+ * many is possible - an event that was on its way when the call was made, or one of the last owner of this memory - and harmless: every waiter tries
+ * again and waits again.
  *
- * Late events. An event may be taken from epoll by one machine, and be delivered after another has closed the descriptor and used its struct fd anew. So the
- * memory of a struct fd stays one until the runtime ends, and an event carries a tag with the generation of the registration; of the tiny rest, between the look at the
- * tag and the change of the slot, comes a wake-up too many.
+ * Late events. An event may be taken from epoll by one machine, and be delivered after another has closed the descriptor and used its struct fd anew.
+ * So the memory of a struct fd stays one until the runtime ends, and an event carries a tag with the generation of the registration; of the tiny
+ * rest, between the look at the tag and the change of the slot, comes a wake-up too many.
  *
  * After a short read. When a TCP socket had less than was asked for, the next call would only return EAGAIN: so the reader waits at once, as long
- * as netpoll_quiet() holds: no event since the `forget` before that read, and never one of the lasting kind. The end of the stream and errors come as events of
- * their own kind, which are kept in `seen`: if such a one was taken together with the data, nothing new will come, and from then on every read makes its
- * call. (Urgent data is among them, for reads stop short at its mark.) See io.c. */
+ * as netpoll_quiet() holds: no event since the `forget` before that read, and never one of the lasting kind. The end of the stream and errors come as
+ * events of their own kind, which are kept in `seen`: if such a one was taken together with the data, nothing new will come, and from then on every
+ * read makes its call. (Urgent data is among them, for reads stop short at its mark.) See io.c. */
 #include "sched/netpoll.h"
 #include "os/poller.h"
 #include "sched/fd.h"
@@ -90,7 +91,8 @@ int netpoll_watch_write(struct pollable *po, int fd)
 {
     if (likely(po->write_watched))
         return 0;
-    int r = poller_add_write(&net.poller, fd, load_rlx(&po->tag)); /* rlx: we hold a reference; if it can be written just now, there will be an event */
+    /* rlx: we hold a reference; if it can be written just now, there will be an event */
+    int r = poller_add_write(&net.poller, fd, load_rlx(&po->tag));
     po->write_watched = r == 0;
     return r;
 }
@@ -112,8 +114,9 @@ bool netpoll_prepare(struct pollable *po, enum fd_dir dir)
     return false;
 }
 
-/* A machine that parks a fiber comes to the scheduler, and polls there if it finds nothing else; but one that parks in place sleeps with it, without a processor. If nobody
- * polls then, somebody has to. seq: counted before the look; who goes idle becomes the poller or not, and then looks at the count. */
+/* A machine that parks a fiber comes to the scheduler, and polls there if it finds nothing else; but one that parks in place sleeps with it, without
+ * a processor. If nobody polls then, somebody has to. seq: counted before the look; who goes idle becomes the poller or not, and then looks at the
+ * count. */
 static void park_in_slot(struct fiber *f, void *arg)
 {
     w_uptr *slot = arg;

@@ -1,7 +1,7 @@
 /* Pins.
  *
- * Objects do not move, so to pin one is to make it a root: a handle (gc/roots.c) for each pin, whence the counting. A pinner points to a list of its handles,
- * an object of the heap, whose finalizer finds a pinner that was forgotten: the list is no root, and holds numbers only. */
+ * Objects do not move, so to pin one is to make it a root: a handle (gc/roots.c) for each pin, whence the counting. A pinner points to a list of its
+ * handles, an object of the heap, whose finalizer finds a pinner that was forgotten: the list is no root, and holds numbers only. */
 #include "sched/mutator.h"
 #include "sched/report.h"
 #include <errno.h>

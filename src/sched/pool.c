@@ -1,12 +1,12 @@
 /* Pools.
  *
- * A pool has two sides. What is put goes to the primary one; a collection makes that the victim, and drops the victim before: so what nobody takes in the
- * time between two collections is garbage at the second. The collector does that itself in its stop (gc/special.c: what a pool holds is not reachable through the
- * pool, in which the collector sees nothing but make's argument, but by its special). We are inside the runtime at every step, so a stop finds no step half done; but an
- * allocation may be a collection, after which everything is looked at anew.
+ * A pool has two sides. What is put goes to the primary one; a collection makes that the victim, and drops the victim before: so what nobody takes in
+ * the time between two collections is garbage at the second. The collector does that itself in its stop (gc/special.c: what a pool holds is not
+ * reachable through the pool, in which the collector sees nothing but make's argument, but by its special). We are inside the runtime at every step,
+ * so a stop finds no step half done; but an allocation may be a collection, after which everything is looked at anew.
  *
- * A side has a place for each processor: one object that only the processor's own machine touches, and blocks of more, under a lock, so that others can
- * take from them when they have none.
+ * A side has a place for each processor: one object that only the processor's own machine touches, and blocks of more, under a lock, so that others
+ * can take from them when they have none.
  *
  *      pool -> primary -> local[p]: own, lock, blocks -> { x, x, x } -> ...
  *           -> victim  -> the same */

@@ -9,8 +9,8 @@
 struct sched_reports {
     /* All fibers, a line at a time. No fiber runs any more; called on a machine's own stack, outside of any stop, inside the runtime. */
     void (*dump_all)(void (*line)(const char *text));
-    /* Function and position of a return address, such as "worker at server.c:120". In a process that is about to end: any lock may be held, so it may only do what
-     * works then (or nothing: returns false). */
+    /* Function and position of a return address, such as "worker at server.c:120". In a process that is about to end: any lock may be held, so it may
+     * only do what works then (or nothing: returns false). */
     bool (*describe_pc)(const void *pc, char *buf, size_t n);
     /* m's thread got the stop signal, perhaps by world_interrupt: called in the handler, on the alternate stack; async-signal-safe. */
     void (*interrupted)(struct m *m, const ucontext_t *uc);

@@ -1,9 +1,9 @@
 /* Run queues, the parts that are not hot: overflow, stealing, the global queue. See runq.h.
  *
  * [GLOBQ] The global queue is a ring of batches. What a processor's ring cannot hold comes as one, linked by those who bring it before they take the
- * lock; and whoever has run out of work takes a whole one, and looks at what is in it after the lock: a runnable that has waited lies in no cache, and a
- * hundred misses in a row would keep all others from the lock. Singles fill the last batch up; so does, without a limit, whatever comes when the ring
- * is full, of which takers cut off what they can hold. */
+ * lock; and whoever has run out of work takes a whole one, and looks at what is in it after the lock: a runnable that has waited lies in no cache,
+ * and a hundred misses in a row would keep all others from the lock. Singles fill the last batch up; so does, without a limit, whatever comes when
+ * the ring is full, of which takers cut off what they can hold. */
 #include "sched/runq.h"
 
 #define BATCH_MAX (RUNQ_SIZE / 2u)
@@ -129,8 +129,8 @@ void globq_each(void (*fn)(runnable r, void *arg), void *arg)
             fn(r, arg);
 }
 
-/* Who has waited long has its stack in no cache, nor the page in the TLB; what it needs to go on is fetched here for several at a time, while they wait their turn. A
- * prefetch alone is dropped where the page is not in the TLB, so the first line is read: we hold r, so its stack stands still. */
+/* Who has waited long has its stack in no cache, nor the page in the TLB; what it needs to go on is fetched here for several at a time, while they
+ * wait their turn. A prefetch alone is dropped where the page is not in the TLB, so the first line is read: we hold r, so its stack stands still. */
 static w_no_sanitize void warm(runnable r)
 {
     if (run_is_task(r))

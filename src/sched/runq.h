@@ -60,8 +60,8 @@ static inline runnable runq_get(struct p *p)
 
 #define NEXT_STREAK_MAX 64 /* run-next hand-overs in a row before the queue gets its turn */
 
-/* What p has to run: run-next, or, when two fibers have woken each other for long enough, who waits in the ring. Whoever takes from run-next to run it comes
- * here, on the way through the scheduler as well: else each pass there would give the two a new lease. Owner only. */
+/* What p has to run: run-next, or, when two fibers have woken each other for long enough, who waits in the ring. Whoever takes from run-next to run
+ * it comes here, on the way through the scheduler as well: else each pass there would give the two a new lease. Owner only. */
 static inline runnable runq_local(struct p *p)
 {
     if (likely(p->next_streak < NEXT_STREAK_MAX)) {

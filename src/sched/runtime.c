@@ -236,8 +236,10 @@ static enum signal_whose fault(int sig, siginfo_t *info, void *uc)
         sched_reports.describe_pc(f->site, site, sizeof site);
         sched_reports.describe_pc((void *)(arch_uc_pc(uc) + 1), pc, sizeof pc); /* it has not returned */
     }
-    w_fatal("stack overflow: fiber %lu%s%s used all of its stack of %lu KiB, at %p %s; it was made at %p %s. Give it more with stack_size (weft_go_opts_run, weft_config)",
-            (unsigned long)f->id, f->name ? " " : "", f->name ? f->name : "", (1ul << f->stack_log2) >> 10, (void *)arch_uc_pc(uc), pc, f->site, site);
+    w_fatal("stack overflow: fiber %lu%s%s used all of its stack of %lu KiB, at %p %s; it was made at %p %s. Give it more with stack_size "
+            "(weft_go_opts_run, weft_config)",
+            (unsigned long)f->id, f->name ? " " : "", f->name ? f->name : "", (1ul << f->stack_log2) >> 10, (void *)arch_uc_pc(uc), pc, f->site,
+            site);
 }
 
 /* ---- start ---------------------------------------------------------------------------------------------------- */
@@ -367,7 +369,8 @@ static int runtime_up(const weft_config *cfg, bool host_main)
         return err;
     }
     if (!copies_enter()) {
-        say((void *)(uintptr_t)cfg, "weft: another copy of the library runs in this process; link libweft.so everywhere, or one libweft.a and that only once");
+        say((void *)(uintptr_t)cfg,
+            "weft: another copy of the library runs in this process; link libweft.so everywhere, or one libweft.a and that only once");
         modes_end();
         return -EALREADY;
     }
@@ -463,7 +466,8 @@ int64_t fibers_alive(void)
     return (int64_t)(made - ended);
 }
 
-/* Threads that we do not know of: each may be about to call in and wake somebody. Under sched.lock, or one might become known between the two counts and not be counted active. */
+/* Threads that we do not know of: each may be about to call in and wake somebody. Under sched.lock, or one might become known between the two counts
+ * and not be counted active. */
 static bool strangers(void)
 {
     lock_check_held(&sched.lock);
@@ -567,7 +571,8 @@ static void hosts_go_on(void)
     lock_drop(&sched.lock);
 }
 
-/* Threads of the host that are in the middle of a call: they finish it, or wait in it for what will not come. Returns such a one, at the time-out; 0: none. */
+/* Threads of the host that are in the middle of a call: they finish it, or wait in it for what will not come. Returns such a one, at the time-out; 0:
+ * none. */
 static int hosts_outside(void)
 {
     int64_t limit_ns = sched.cfg.stop_timeout_ms < 0 ? INT64_MAX : os_now_ns() + sched.cfg.stop_timeout_ms * 1000000;
@@ -590,7 +595,8 @@ static int runtime_down(void)
     if (!threads_ended()) {
         broken = true;
         running_end();
-        sched_logf("weft: %u threads are still in fibers that did not call weft within the stop time-out; the runtime stays mapped", load_rlx(&sched.nthreads));
+        sched_logf("weft: %u threads are still in fibers that did not call weft within the stop time-out; the runtime stays mapped",
+                   load_rlx(&sched.nthreads));
         return -EBUSY;
     }
     if (result == -EDEADLK)

@@ -9,8 +9,8 @@
  * Who frees it passes it on, under the bucket's lock: a writer to all readers who wait, or if there are none, to the next writer; the last reader to
  * the first writer. While readers own it and no writer waits, nobody waits. So in a crowd of both, writers and whole groups of readers take turns.
  *
- * The last reader has left the word free of itself before it comes to the bucket, and so looks for a writer there by the bare address ([LOT]). A writer keeps
- * WRITER until all is settled. */
+ * The last reader has left the word free of itself before it comes to the bucket, and so looks for a writer there by the bare address ([LOT]). A
+ * writer keeps WRITER until all is settled. */
 #include "sched/latency.h"
 #include "sched/lot.h"
 #include "sched/sched.h"
@@ -139,7 +139,8 @@ static w_noinline void runlock_slow(weft_rwmutex *rw)
 
 void weft_rwmutex_runlock(weft_rwmutex *rw)
 {
-    uint32_t s = sub_acq_rel(word(rw), READER); /* rel: a writer sees that our reading is over; acq in try_take. acq: of several readers the last passes on what all did */
+    /* rel: a writer sees that our reading is over; acq in try_take. acq: of several readers the last passes on what all did */
+    uint32_t s = sub_acq_rel(word(rw), READER);
     if (unlikely(s < READER))
         w_fatal("runlock of rwmutex %p, which no reader has locked", (void *)rw);
     if (unlikely(s < 2 * READER && (s & WRITER_WAITS)))

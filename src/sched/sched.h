@@ -1,4 +1,5 @@
-/* The scheduler: machines, processors, and the doors in and out of the runtime. Read the essays in entry.c ([ENTRY]), world.c ([STW]), sysmon.c ([HANDOFF]).
+/* The scheduler: machines, processors, and the doors in and out of the runtime. Read the essays in entry.c ([ENTRY]), world.c ([STW]), sysmon.c
+ * ([HANDOFF]).
  *
  *   M  struct m   an OS thread, ours or the host's
  *   P  struct p   the right to run: run queue, timers, allocation cache. An M runs a fiber's calls into weft only while it holds a P.
@@ -160,7 +161,8 @@ struct m {
     /* [STW] */
     w_u32 stop_ack;     /* = world.gate once stopped with registers published */
     void *stop_sp;      /* lowest stack address to scan */
-    const void *stop_regs_lo, *stop_regs_hi; /* the registers of an interrupted thread, and what lies above them on the stack for handlers; NULL if they lie on its own */
+    const void *stop_regs_lo, *stop_regs_hi; /* the registers of an interrupted thread, and what lies above them on the stack for handlers; NULL if
+                                                they lie on its own */
     w_u32 stop_sent; /* number of the stop for which the signal was sent; the stopper writes */
     w_u32 signalled;    /* stop signals of ours that are under way; counted up by the sender, down by the handler */
     struct p *taken;    /* P seized by the current stop */
@@ -300,13 +302,13 @@ static inline void call_back(struct m *m) { store_rel(&m->away, 0); } /* rel: wh
 
 /* ---- parking and waking (switch.c); callers are inside the runtime ------------------------------------ */
 
-/* The calling fiber waits. commit (may be NULL) is called with the fiber after its registers are saved, on another stack, and must not block; after it the
- * fiber may be resumed at any time. Returns when somebody called sched_ready. m_self() may have changed. */
+/* The calling fiber waits. commit (may be NULL) is called with the fiber after its registers are saved, on another stack, and must not block; after
+ * it the fiber may be resumed at any time. Returns when somebody called sched_ready. m_self() may have changed. */
 void sched_park(park_commit *commit, void *arg, enum wait_reason why);
 /* Commit functions for the common cases: arg is the struct lock to drop; nothing. */
 void park_unlock(struct fiber *f, void *lock);
-/* f becomes runnable, next on this processor. f must be parked or about to be (its commit under way), and readied once per park. Callable by a machine
- * with or without a P. */
+/* f becomes runnable, next on this processor. f must be parked or about to be (its commit under way), and readied once per park. Callable by a
+ * machine with or without a P. */
 void sched_ready(struct fiber *f);
 /* The same, at the tail of the queue; and for many at once. */
 void sched_ready_tail(struct fiber *f);
@@ -330,9 +332,10 @@ static inline int64_t sched_now_ns(void) { return unlikely(load_rlx(&seed_on) !=
 
 /* ---- timers (timer.c) --------------------------------------------------------------------------------- */
 
-/* A timer of the runtime: embedded in its owner, e.g. on the stack of a sleeping fiber. fn(arg, now) runs inside the runtime on some machine that holds a P, under no
- * lock, must not block; it may start timers, ready fibers and spawn, but not call timer_stop. Zeroed before its first use; the calls about one timer are
- * ordered by its owner (but timer_again and its own callback). After a callback has begun, timer.c does not touch a timer without period. */
+/* A timer of the runtime: embedded in its owner, e.g. on the stack of a sleeping fiber. fn(arg, now) runs inside the runtime on some machine that
+ * holds a P, under no lock, must not block; it may start timers, ready fibers and spawn, but not call timer_stop. Zeroed before its first use; the
+ * calls about one timer are ordered by its owner (but timer_again and its own callback). After a callback has begun, timer.c does not touch a timer
+ * without period. */
 struct timer {
     int64_t period_ns;          /* > 0: again each period, without drift; missed ones are skipped */
     void (*fn)(void *arg, int64_t now_ns);
@@ -342,13 +345,18 @@ struct timer {
     uint32_t slot;              /* 1 + slot in home; 0: does not wait. Under home's lock. timer.c */
 };
 void timer_start(struct timer *t, int64_t when_ns);  /* t is idle; fn, arg, period_ns, root set by the caller */
-bool timer_stop(struct timer *t);                    /* true: it was waiting and will not run. False: it has run, or is running on another machine right now: timer_stop waits for that to end before it returns */
-bool timer_cancel(struct timer *t);                  /* true: it was waiting and will not run. False: it has run, is running or will be in a moment. Never waits */
+bool timer_stop(struct timer *t);                    /* true: it was waiting and will not run. False: it has run, or is running on another machine
+                                                        right now: timer_stop waits for that to end before it returns */
+bool timer_cancel(struct timer *t);                  /* true: it was waiting and will not run. False: it has run, is running or will be in a moment.
+                                                        Never waits */
 void timer_again(struct timer *t, int64_t when_ns);  /* from t's own callback, at its end: starts it anew */
 static inline int64_t timer_after(int64_t now_ns, int64_t ns) { return ns > INT64_MAX - 1 - now_ns ? INT64_MAX - 1 : now_ns + ns; }
-int64_t timer_next_period(int64_t when_ns, int64_t period_ns, int64_t now_ns); /* the first multiple after when_ns that lies ahead of now_ns, which does not lie before it */
-int64_t timers_run(struct p *p, int64_t now_ns);     /* runs what is due in p's heap, some hundreds at most; returns the next when, INT64_MAX: none. now_ns 0: not known, the clock is read if there is a timer */
-int64_t timers_next(void);                           /* earliest of all processors. Whoever is to sleep till then stores sched.poll_until_ns (seq) and calls this again: [TIMER] */
+/* the first multiple after when_ns that lies ahead of now_ns, which does not lie before it */
+int64_t timer_next_period(int64_t when_ns, int64_t period_ns, int64_t now_ns);
+int64_t timers_run(struct p *p, int64_t now_ns);     /* runs what is due in p's heap, some hundreds at most; returns the next when, INT64_MAX: none.
+                                                        now_ns 0: not known, the clock is read if there is a timer */
+int64_t timers_next(void);                           /* earliest of all processors. Whoever is to sleep till then stores sched.poll_until_ns (seq) and
+                                                        calls this again: [TIMER] */
 bool timers_any(void);                               /* some timer waits that can wake somebody */
 void timers_init(struct timer_heap *h);
 void timers_fini(struct timer_heap *h);              /* its timers are forgotten */
@@ -356,7 +364,8 @@ void timers_move(struct p *from, struct p *to);      /* in a stop, when a proces
 enum timer_fate { TIMER_KEEP, TIMER_STOP, TIMER_GONE /* like TIMER_STOP, but its memory may be something else by now */ };
 void timers_forget_stw(enum timer_fate (*fate)(const struct timer *t)); /* in the child of a fork */
 bool timer_runs_function(const struct timer *t); /* weft_timer_func (usertimer.c) */
-void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker); /* roots held by running timers (arg of weft_timer_func); in a stop */
+/* roots held by running timers (arg of weft_timer_func); in a stop */
+void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker);
 
 /* ---- descriptors (netpoll.c) ---------------------------------------------------------------------------- */
 

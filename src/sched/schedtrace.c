@@ -1,8 +1,10 @@
-/* schedtrace=N: a line about the scheduler every N ms, Go's. With scheddetail=1 instead a head and then a line for each processor, machine and fiber, Go's as well.
+/* schedtrace=N: a line about the scheduler every N ms, Go's. With scheddetail=1 instead a head and then a line for each processor, machine and fiber,
+ * Go's as well.
  *
- * The monitor writes them. It stops nobody and, but for the head, locks nothing, so lines that follow each other are of different moments: a fiber may be shown as run by a machine that is
- * shown without it, and one that starts in between is shown twice, as a task and as a fiber. None is missed that exists all the while. What is read lies where it can be read at any
- * time: machines and processors are never freed while the runtime runs, stacks and tasks stay mapped ([PIN], [TASK]).
+ * The monitor writes them. It stops nobody and, but for the head, locks nothing, so lines that follow each other are of different moments: a fiber
+ * may be shown as run by a machine that is shown without it, and one that starts in between is shown twice, as a task and as a fiber. None is missed
+ * that exists all the while. What is read lies where it can be read at any time: machines and processors are never freed while the runtime runs,
+ * stacks and tasks stay mapped ([PIN], [TASK]).
  *
  * Go's fields, and what they are here:
  *
@@ -65,7 +67,8 @@ static void put_head(int64_t now_ns)
     uint32_t nidle = sched.nidle_m;
     lock_drop(&sched.lock);
     put("SCHED %lldms: gomaxprocs=%u idleprocs=%u threads=%u spinningthreads=%u needspinning=0 idlethreads=%u runqueue=%u",
-        (long long)((now_ns - sched.start_ns) / 1000000), nprocs(), load_rlx(&sched.nidle_p), load_rlx(&sched.nthreads), /* rlx: figures, here and below */
+        /* rlx: figures, here and below */
+        (long long)((now_ns - sched.start_ns) / 1000000), nprocs(), load_rlx(&sched.nidle_p), load_rlx(&sched.nthreads),
         load_rlx(&sched.nspinning), nidle, load_rlx(&sched.global_len));
 }
 

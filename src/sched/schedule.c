@@ -1,13 +1,14 @@
 /* Finding work.
  *
- * A machine with nothing at hand looks, in this order: stop wanted? timers due? every 61st time the global queue; its own queue; the global queue; the
- * poller; the queues of others (a machine that searches there is "spinning"). Then it gives its processor to the idle list, looks once more, and
+ * A machine with nothing at hand looks, in this order: stop wanted? timers due? every 61st time the global queue; its own queue; the global queue;
+ * the poller; the queues of others (a machine that searches there is "spinning"). Then it gives its processor to the idle list, looks once more, and
  * sleeps: in epoll, until the next timer, if nobody else is there; else on a futex.
  *
  * No lost wake-up. Whoever makes work: (1) puts it into a queue, (2) looks whether a processor idles and nobody spins. Whoever runs out of work:
  * (1) makes its processor idle, stops being counted as spinning, (2) looks at all queues. Both steps are ordered by sequentially consistent
- * operations, so one of the two sees the other. At most half of the busy processors spin, and who finds work while spinning wakes the next searcher: so a burst of work wakes
- * machines one after the other, and a trickle wakes none in vain. This is Go's scheme (runtime/proc.go, "Worker thread parking/unparking"). */
+ * operations, so one of the two sees the other. At most half of the busy processors spin, and who finds work while spinning wakes the next searcher:
+ * so a burst of work wakes machines one after the other, and a trickle wakes none in vain. This is Go's scheme (runtime/proc.go, "Worker thread
+ * parking/unparking"). */
 #include "sched/schedule.h"
 #include "sched/latency.h"
 #include "sched/machine.h"
@@ -146,9 +147,11 @@ static bool poll_asleep(struct m *m)
 {
     if (netpoll_waiters() == 0 && timers_next() == INT64_MAX)
         return false;
-    if (unlikely(load_rlx(&seed_on) != 0) && load_seq(&sched.nidle_p) == 0) /* rlx: see seed_on. [SEED]: time is for who has the processor, or had it last */
+    /* rlx: see seed_on. [SEED]: time is for who has the processor, or had it last */
+    if (unlikely(load_rlx(&seed_on) != 0) && load_seq(&sched.nidle_p) == 0)
         return false;
-    if (!cas_seq(&sched.poll_until_ns, 0, INT64_MAX)) /* seq: claimed before the look at the timers; timer_start puts its timer before it looks at poll_until */
+    /* seq: claimed before the look at the timers; timer_start puts its timer before it looks at poll_until */
+    if (!cas_seq(&sched.poll_until_ns, 0, INT64_MAX))
         return false;
     int64_t when = timers_next(), delay = -1;
     if (when != INT64_MAX) {
@@ -193,7 +196,8 @@ static void sleep_idle(struct m *m)
 static bool go_idle(struct m *m)
 {
     lock_take(&sched.lock);
-    if (load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0 || load_rlx(&sched.global_len) != 0) { /* rlx: set or written under this lock, or found by the next look */
+    /* rlx: set or written under this lock, or found by the next look */
+    if (load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0 || load_rlx(&sched.global_len) != 0) {
         lock_drop(&sched.lock);
         return false;
     }

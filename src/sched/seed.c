@@ -1,23 +1,26 @@
 /* The seeded scheduler.
  *
- * [SEED] With schedseed=N every choice that is left to the runtime is drawn from N, so that a program runs the same way each time, another way with each seed, and in
- * ways that chance finds only once in a million runs. A failure is repeated by its seed.
+ * [SEED] With schedseed=N every choice that is left to the runtime is drawn from N, so that a program runs the same way each time, another way with
+ * each seed, and in ways that chance finds only once in a million runs. A failure is repeated by its seed.
  *
- *   who runs      There is one processor, and weft_maxprocs keeps it at one. At each switch the next fiber is drawn among all that can run, whatever queue they are in; machines go to
- *                 the scheduler's loop for that (POLL_SEEDED in scheduler_due).
- *   when          A fiber that comes out of a call into weft is preempted, once in PREEMPT_ONE_IN: it waits, in place, for the processor, while others are drawn. In place, since
- *                 calls that do not move a fiber to another thread do not do it here either. So the windows between two calls, those within calls that go out in
- *                 between (weft_cond_wait) included, are open for everybody else.
- *   time          Time is drawn, too: the clock moves a little at each look at it and at each choice, at some choices much, as if the thread had been put to sleep; and when nothing can
- *                 run it jumps to the next timer, or somewhat beyond, so that neighbours come due together. Nobody waits for real time, but where something outside
- *                 may happen meanwhile: a fiber in weft_blocking_begin, a descriptor, a thread of the host. Then the clock follows the real one.
+ *   who runs      There is one processor, and weft_maxprocs keeps it at one. At each switch the next fiber is drawn among all that can run, whatever
+ *                 queue they are in; machines go to the scheduler's loop for that (POLL_SEEDED in scheduler_due).
+ *   when          A fiber that comes out of a call into weft is preempted, once in PREEMPT_ONE_IN: it waits, in place, for the processor, while
+ *                 others are drawn. In place, since calls that do not move a fiber to another thread do not do it here either. So the windows between
+ *                 two calls, those within calls that go out in between (weft_cond_wait) included, are open for everybody else.
+ *   time          Time is drawn, too: the clock moves a little at each look at it and at each choice, at some choices much, as if the thread had been
+ *                 put to sleep; and when nothing can run it jumps to the next timer, or somewhat beyond, so that neighbours come due together. Nobody
+ *                 waits for real time, but where something outside may happen meanwhile: a fiber in weft_blocking_begin, a descriptor, a thread of
+ *                 the host. Then the clock follows the real one.
  *   ties          Timers of the same time come in an order that is drawn; a select draws from the same source as ever, which is the processor's.
  *   the monitor   takes no processor away, serves neither timers nor descriptors, and asks for no collection: it would do so by its own clock.
  *
- * So a fiber that blocks its thread behind weft's back holds up all others; weft_blocking_begin gives the processor up as ever. What comes from outside (descriptors, threads of the host,
- * the end of a blocking call) comes when it comes: choices among it are drawn, but do not replay exactly. Neither do addresses; nothing is chosen by them.
+ * So a fiber that blocks its thread behind weft's back holds up all others; weft_blocking_begin gives the processor up as ever. What comes from
+ * outside (descriptors, threads of the host, the end of a blocking call) comes when it comes: choices among it are drawn, but do not replay exactly.
+ * Neither do addresses; nothing is chosen by them.
  *
- * Who draws: the generator of the processor, by its owner; that of ties, under the lock of the timers; that of jumps, by who has claimed the poller. */
+ * Who draws: the generator of the processor, by its owner; that of ties, under the lock of the timers; that of jumps, by who has claimed the
+ * poller. */
 #include "sched/seed.h"
 #include "base/syscall.h"
 #include "sched/machine.h"

@@ -4,16 +4,18 @@
  *          2. The cases are looked at in an order drawn at random; the first that can go on is done, the locks are dropped, and that is all. A random
  *             order makes the choice uniform among those that are ready, however many there are.
  *          3. None is ready: a waiter is queued on every channel, and the fiber parks. The locks are dropped when its registers are saved.
- *          4. Who finds one of the waiters, in whatever channel, must turn the flag `won` from 0 to 1; one succeeds, does the transfer to or from the case's element, and readies
- *             the fiber with wake = the waiter. The others drop what they found and look further in their queue. A deadline is one more competitor.
+ *          4. Who finds one of the waiters, in whatever channel, must turn the flag `won` from 0 to 1; one succeeds, does the transfer to or from the
+ *             case's element, and readies the fiber with wake = the waiter. The others drop what they found and look further in their queue. A
+ *             deadline is one more competitor.
  *          5. Woken, the fiber locks all channels again, takes its other waiters out, and drops the locks.
  *
- * Looking at the channels one after the other, without holding all locks, would not do: a token that wanders from B to A, between a look at A and one at B, was
- * in one of them at every moment, yet "none is ready" would be the answer.
+ * Looking at the channels one after the other, without holding all locks, would not do: a token that wanders from B to A, between a look at A and one
+ * at B, was in one of them at every moment, yet "none is ready" would be the answer.
  *
- * The frame. Step 3 drops the locks one by one, and with the first dropped a partner may ready the fiber, on another machine. But in step 5 it needs all
- * locks, so it cannot leave the frame before the last is dropped; nor can a waiter's finder, who holds its channel's lock, see the frame vanish. The deadline's callback
- * takes the lock that is dropped last (that of the lowest channel), so that it too comes only when the fiber is parked; and timer_stop waits for it to return.
+ * The frame. Step 3 drops the locks one by one, and with the first dropped a partner may ready the fiber, on another machine. But in step 5 it needs
+ * all locks, so it cannot leave the frame before the last is dropped; nor can a waiter's finder, who holds its channel's lock, see the frame vanish.
+ * The deadline's callback takes the lock that is dropped last (that of the lowest channel), so that it too comes only when the fiber is parked; and
+ * timer_stop waits for it to return.
  *
  * Up to SMALL cases the waiters lie on the stack. A larger select has its arrays in a collected object, conservative, found from the stack. */
 #include "sched/chan.h"

@@ -1,5 +1,6 @@
 /* Counting semaphores. One word: the count, and above it a flag that somebody waits in the parking lot ([LOT]); the flag changes under the
- * bucket's lock. Somebody waits only while the count is 0: a release gives to those who wait first, in order, and counts only what is left. So nobody can overtake. */
+ * bucket's lock. Somebody waits only while the count is 0: a release gives to those who wait first, in order, and counts only what is left. So nobody
+ * can overtake. */
 #include "sched/lot.h"
 #include "sched/sched.h"
 #include <errno.h>

@@ -10,8 +10,8 @@
  * WAITING, the lock of the wait queue is dropped, a yielding fiber is queued, a dead one's stack is given back. From then on another machine may
  * run it; that is why after a switch no machine read before it may be used.
  *
- * A fiber that is bound to its thread (locked, a host thread, or one that waits for a processor) parks in place instead: the thread sleeps with it, its
- * processor goes elsewhere. Who takes such a fiber from a queue gives its own processor to the sleeping thread and looks for another.
+ * A fiber that is bound to its thread (locked, a host thread, or one that waits for a processor) parks in place instead: the thread sleeps with it,
+ * its processor goes elsewhere. Who takes such a fiber from a queue gives its own processor to the sleeping thread and looks for another.
  *
  * The end of a fiber does not switch at all if a task of the same stack size is next: it starts on the same stack.
  *
@@ -81,7 +81,8 @@ static inline void switch_finish(struct m *m)
     case AFTER_YIELD:
         store_rel(&f->state, FIBER_RUNNABLE); /* rel: as above */
         runq_put(m->p, (runnable)f);
-        if (unlikely(load_rlx(&sched.nidle_p) != 0)) /* rlx: a hint; who yields might run on another processor at once, and the next one may not come back for long */
+        /* rlx: a hint; who yields might run on another processor at once, and the next one may not come back for long */
+        if (unlikely(load_rlx(&sched.nidle_p) != 0))
             proc_wake();
         break;
     case AFTER_YIELD_GLOBAL:
@@ -269,7 +270,8 @@ static struct fiber *fiber_bind(struct p *p, struct task *t)
     fiber_init(f, t);
     sanitize_fiber_new(f);
     f->sp = arch_stack_init((void *)w_align_down((uintptr_t)f->stack_hi, 16), fiber_start);
-    store_rel(&f->state, FIBER_RUNNABLE); /* rel: publishes the fiber to dumps, before its task goes: one of the two is always there; acq in fiber_pin */
+    /* rel: publishes the fiber to dumps, before its task goes: one of the two is always there; acq in fiber_pin */
+    store_rel(&f->state, FIBER_RUNNABLE);
     task_free(p, t);
     PROBE(fiber_start, f->id, p->id, 0);
     return f;
@@ -290,8 +292,8 @@ static inline bool scheduler_due(struct m *m, struct p *p)
     return false;
 }
 
-/* The next fiber to switch to directly; NULL: go to the scheduler (which may find something in m->given). A task for which there is no stack at hand is
- * bound there: the caller's commit, and so the lock it holds, should not wait for a page fault. */
+/* The next fiber to switch to directly; NULL: go to the scheduler (which may find something in m->given). A task for which there is no stack at hand
+ * is bound there: the caller's commit, and so the lock it holds, should not wait for a page fault. */
 static inline struct fiber *local_fiber(struct m *m)
 {
     struct p *p = m->p;
@@ -432,8 +434,8 @@ void fiber_yield(void)
 
 struct in_place { struct m *m; struct fiber *f; park_commit *commit; void *arg; };
 
-/* What is to run next, if it is a fiber that is bound to another thread, as when two threads hand something to and fro: that one can be given our processor
- * at once. Until then the fiber is in no queue; the stack of one that waits is scanned all the same. */
+/* What is to run next, if it is a fiber that is bound to another thread, as when two threads hand something to and fro: that one can be given our
+ * processor at once. Until then the fiber is in no queue; the stack of one that waits is scanned all the same. */
 static struct fiber *next_bound(struct m *m)
 {
     struct p *p = m->p;

@@ -9,14 +9,16 @@ enum after_switch { AFTER_NOTHING, AFTER_PARK, AFTER_YIELD, AFTER_YIELD_GLOBAL, 
 
 /* The loop of a machine's own stack: runs fibers until the thread is to end. */
 void switch_loop(struct m *m);
-/* Parks the fiber where it is: its thread sleeps with it. For fibers that are bound to their thread. The P is handed on. On return the machine has a P. */
+/* Parks the fiber where it is: its thread sleeps with it. For fibers that are bound to their thread. The P is handed on. On return the machine has a
+ * P. */
 void park_in_place(struct m *m, park_commit *commit, void *arg, enum wait_reason why);
 /* f, which m runs, waits in place for a processor. */
 void proc_wait_in_place(struct m *m, struct fiber *f);
 
 /* f, which was parked, runs: waits for who reads its stack, [PIN]. */
 void fiber_runs(struct fiber *f);
-/* [PIN]: true: f is parked and its stack stands still until fiber_unpin. Inside the runtime, not for the calling fiber, and for a few microseconds only. */
+/* [PIN]: true: f is parked and its stack stands still until fiber_unpin. Inside the runtime, not for the calling fiber, and for a few microseconds
+ * only. */
 bool fiber_pin(struct fiber *f);
 void fiber_unpin(struct fiber *f);
 

@@ -1,12 +1,12 @@
 /* The monitor: a thread that holds no P, runs no fiber, and looks after those that do.
  *
- * [HANDOFF]. A fiber in user code cannot be preempted: it may be anywhere, inside malloc for instance. But its processor can be taken away ([ENTRY]) and given to
- * another machine; the fiber goes on where it was, on its own thread, scheduled by the kernel, and queues for a processor at its next call into weft. The monitor does that to a machine
- * whose processor has made no scheduling step
+ * [HANDOFF]. A fiber in user code cannot be preempted: it may be anywhere, inside malloc for instance. But its processor can be taken away ([ENTRY])
+ * and given to another machine; the fiber goes on where it was, on its own thread, scheduled by the kernel, and queues for a processor at its next
+ * call into weft. The monitor does that to a machine whose processor has made no scheduling step
  *      for 10 ms; or
  *      between two looks of the monitor, if the thread has used no CPU time between them: it sleeps in the kernel (a blocking read, a foreign mutex).
- * A fiber that calls weft again and again without ever waiting is inside nearly whenever the monitor looks; it is told to give its processor up itself when it
- * leaves (POLL_HANDOFF), and goes on without in the same way.
+ * A fiber that calls weft again and again without ever waiting is inside nearly whenever the monitor looks; it is told to give its processor up
+ * itself when it leaves (POLL_HANDOFF), and goes on without in the same way.
  * Only where somebody gains: the queue of that processor, or the global one, has work, or no other processor is idle or searching to serve timers
  * and descriptors.
  *
@@ -14,9 +14,10 @@
  * timers that are overdue because all were busy; starts threads for tainted threads, and helpers of parallel marking; forces a collection after two
  * minutes without; looks whether the number of processors is still right (maxprocs.c); keeps the coarse clock; writes schedtrace's lines.
  *
- * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. Once it has come there and
- * all processors idle, it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. Not before: a server's processors
- * idle for moments thousands of times a second, and each would be ended by a wake-up of the monitor on the way of the request that ends it. */
+ * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. Once it has come
+ * there and all processors idle, it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. Not before: a server's
+ * processors idle for moments thousands of times a second, and each would be ended by a wake-up of the monitor on the way of the request that ends
+ * it. */
 #include "sched/sysmon.h"
 #include "sched/machine.h"
 #include "sched/maxprocs.h"
@@ -159,7 +160,8 @@ static bool retake(struct p *p, int64_t now)
 
 /* ---- what is looked at --------------------------------------------------------------------------------------- */
 
-/* All processors idle, though there is work. So it is for a moment on the way of each wake-up, and for good if the machine that was to do it got no memory or no thread. */
+/* All processors idle, though there is work. So it is for a moment on the way of each wake-up, and for good if the machine that was to do it got no
+ * memory or no thread. */
 static bool stranded(void)
 {
     if (load_seq(&sched.nidle_p) != nprocs() || load_seq(&sched.ending) != 0)
@@ -170,7 +172,8 @@ static bool stranded(void)
     return load_rlx(&sched.global_len) != 0; /* rlx: hint; looked at again and again */
 }
 
-/* Tries again, as a limit may be one for the moment. Time in which we did not look does not count: a process that was stopped in the middle of a wake-up goes on with it. */
+/* Tries again, as a limit may be one for the moment. Time in which we did not look does not count: a process that was stopped in the middle of a
+ * wake-up goes on with it. */
 static bool rescue(int64_t now, int64_t *stranded_ns)
 {
     if (!stranded()) {
@@ -179,8 +182,8 @@ static bool rescue(int64_t now, int64_t *stranded_ns)
     }
     *stranded_ns += w_min(now - load_rlx(&sched.coarse_ns), DELAY_MAX_NS); /* rlx: ours, from the last look */
     if (*stranded_ns > STRANDED_NS)
-        w_fatal("cannot make a thread: fibers can run, and for a second there was no memory or no thread for them; raise the limit of processes (ulimit -u), of "
-                "address space or of memory");
+        w_fatal("cannot make a thread: fibers can run, and for a second there was no memory or no thread for them; raise the limit of "
+                "processes (ulimit -u), of address space or of memory");
     proc_wake_slow();
     return true;
 }

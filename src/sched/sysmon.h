@@ -8,7 +8,8 @@ int sysmon_start(void);              /* 0 or negative errno */
 void sysmon_end(void);               /* joins it */
 void sysmon_wake(void);              /* processors are busy again, or there is something to do */
 void sysmon_start_thread(struct m *m); /* makes m's thread for a caller whose own thread may be tainted */
-/* Between the two it touches nothing that a processor or sched.lock guards: for a fork, in a stop of the world. The thread that takes it gives it back. */
+/* Between the two it touches nothing that a processor or sched.lock guards: for a fork, in a stop of the world. The thread that takes it gives it
+ * back. */
 void sysmon_hold(void);
 void sysmon_let_go(void);
 void sysmon_start_helpers(unsigned want); /* world_helpers_prepare for such a caller; does not wait */

@@ -1,14 +1,14 @@
 /* Records of fibers that have not started.
  *
- * They lie in slabs which stay mapped as long as the runtime runs, and a record stays in its place while it is queued, whatever queue it moves through. So who
- * wants to see all of them (a dump) walks the slabs, without a lock and without a stop; queues could not be walked that way, since a task that
- * is stolen moves from one not yet seen to one already seen.
+ * They lie in slabs which stay mapped as long as the runtime runs, and a record stays in its place while it is queued, whatever queue it moves
+ * through. So who wants to see all of them (a dump) walks the slabs, without a lock and without a stop; queues could not be walked that way, since a
+ * task that is stolen moves from one not yet seen to one already seen.
  *
- * [TASK] id tells whether a record is in use, and serves as its sequence number, since ids are never used twice. Writer: id = 0, fence, fields, id (release). Reader: id (acquire),
- * fields, fence, id again: the same and not 0 means that the fields belong together.
+ * [TASK] id tells whether a record is in use, and serves as its sequence number, since ids are never used twice. Writer: id = 0, fence, fields, id
+ * (release). Reader: id (acquire), fields, fence, id again: the same and not 0 means that the fields belong together.
  *
- * Free records: a cache per processor, then a list per slab under the lock. The pages of slabs that are wholly free go back to the kernel, but for a few:
- * they read as zeroes then, that is as free records. */
+ * Free records: a cache per processor, then a list per slab under the lock. The pages of slabs that are wholly free go back to the kernel, but for a
+ * few: they read as zeroes then, that is as free records. */
 #include "sched/task.h"
 #include "base/list.h"
 #include <string.h>

@@ -3,22 +3,22 @@
  * A timer is one collected object that holds its struct timer and, if it has one, its channel with room for one tick. Since the channel lies inside,
  * whoever holds the channel, or waits for it, keeps the timer: weft_timer_chan(weft_timer_new(...)) is enough.
  *
- * [PENDING] A timer on a channel is in no heap of timers until somebody waits for it, since most are stopped before: to start and to stop one costs two
- * stores then (half of what it costs in the heap, with 100,000 of them). While it is not, its channel says tick_pending. Whoever finds that
- * channel empty looks whether the tick is due, and sends it himself; who is about to wait puts the timer into the heap first, where it then stays until
- * it has run or is stopped. All of this happens under the channel's lock, so: tick pending => no receiver waits, the timer is in no heap, and no callback of
- * it runs; a receiver waits => the timer is in the heap, or does not run. Reset looks for receivers who wait, and if there are any starts the timer
- * in the heap. (Go does the same since 1.23.)
+ * [PENDING] A timer on a channel is in no heap of timers until somebody waits for it, since most are stopped before: to start and to stop one costs
+ * two stores then (half of what it costs in the heap, with 100,000 of them). While it is not, its channel says tick_pending. Whoever finds that
+ * channel empty looks whether the tick is due, and sends it himself; who is about to wait puts the timer into the heap first, where it then stays
+ * until it has run or is stopped. All of this happens under the channel's lock, so: tick pending => no receiver waits, the timer is in no heap, and
+ * no callback of it runs; a receiver waits => the timer is in the heap, or does not run. Reset looks for receivers who wait, and if there are any
+ * starts the timer in the heap. (Go does the same since 1.23.)
  *
  * Reachability. The heap of timers is not memory of the collector, and finds the timer by a pointer that is no root: a timer on a channel that nobody
- * can receive from is as good as none. So, exactly while it waits there, a timer is watched (gc_watch): the stop that finds it dead takes it out. A timer
- * that is pending, was stopped or has fired is garbage like any other. (Two other ways lost: asking each timer in the heap after each mark whether it
- * still lives costs a cache miss per timer in the stop; a finalizer keeps each dead one, stopped or not, for a further cycle: starting and stopping cost
- * twice as much, and the heap grew fourfold.) A timer with a function does reach something, and must run though nobody holds it: it is a root while it
- * waits (TIMER_ROOT in timer.c). Being an object that is scanned, it keeps arg. So is a timer for whose watch there is no memory.
+ * can receive from is as good as none. So, exactly while it waits there, a timer is watched (gc_watch): the stop that finds it dead takes it out. A
+ * timer that is pending, was stopped or has fired is garbage like any other. (Two other ways lost: asking each timer in the heap after each mark
+ * whether it still lives costs a cache miss per timer in the stop; a finalizer keeps each dead one, stopped or not, for a further cycle: starting and
+ * stopping cost twice as much, and the heap grew fourfold.) A timer with a function does reach something, and must run though nobody holds it: it is
+ * a root while it waits (TIMER_ROOT in timer.c). Being an object that is scanned, it keeps arg. So is a timer for whose watch there is no memory.
  *
- * No old tick. A tick is sent under the channel's lock only, by the callback or by who finds it due; stop and reset hold the timer's own lock, make it
- * not pending or take it out of the heap, wait for a callback under way, and drop what is in the channel. After that nothing of before can be
+ * No old tick. A tick is sent under the channel's lock only, by the callback or by who finds it due; stop and reset hold the timer's own lock, make
+ * it not pending or take it out of the heap, wait for a callback under way, and drop what is in the channel. After that nothing of before can be
  * received. As in Go, a tick that had been sent but not received counts as "it was running". */
 #include "gc/gc.h"
 #include "sched/chan.h"

@@ -4,12 +4,13 @@
  *      ONE    a fiber waits, and wg->waiter_ is it
  *      MANY   more wait in the parking lot ([LOT]), or one with a deadline; as of the bucket's lock
  *
- * Nearly always one fiber waits, so there is a place for one in the group itself. It takes the place by a compare-and-swap, parks, and then, in its commit function, sets ONE
- * if the counter is not zero; else it is readied at once. Who brings the counter to zero clears the flags in the same step, and so owns all waiters of that
- * moment: it frees the place, and readies the fiber.
+ * Nearly always one fiber waits, so there is a place for one in the group itself. It takes the place by a compare-and-swap, parks, and then, in its
+ * commit function, sets ONE if the counter is not zero; else it is readied at once. Who brings the counter to zero clears the flags in the same step,
+ * and so owns all waiters of that moment: it frees the place, and readies the fiber.
  *
- * With MANY that step is made under the bucket's lock, and so is queueing. So those it finds in the lot are those who waited for this zero, even if the counter rises
- * again at once and others come to wait for the next. Go forbids such use ("reused before previous Wait has returned"); here it works.
+ * With MANY that step is made under the bucket's lock, and so is queueing. So those it finds in the lot are those who waited for this zero, even if
+ * the counter rises again at once and others come to wait for the next. Go forbids such use ("reused before previous Wait has returned"); here it
+ * works.
  *
  * Freeing. A wait that sees zero returns, and its caller may free the group. Whoever made it zero touches it afterwards only to free the place of a
  * fiber that still waits, so that freeing would be wrong anyway; and before that fiber is readied. */
@@ -39,7 +40,8 @@ static inline enum step count(weft_waitgroup *wg, int64_t delta)
             return STEP_RANGE;
         if (n == 0 && (s & (ONE | MANY)))
             return STEP_WAKE;
-        if (likely(cas_acq_rel(word(wg), s, (s & (ONE | MANY)) | (uint64_t)n))) /* rel: who waits sees what was done before; acq there. acq: the last passes on what all did */
+        /* rel: who waits sees what was done before; acq there. acq: the last passes on what all did */
+        if (likely(cas_acq_rel(word(wg), s, (s & (ONE | MANY)) | (uint64_t)n)))
             return STEP_DONE;
         s = load_rlx(word(wg)); /* rlx: as above */
     }

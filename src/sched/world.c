@@ -1,26 +1,28 @@
 /* Stopping the world.
  *
- * [STW]. Two things can be stopped: the processors, that is everything that happens inside weft, and the threads, that is every store the program may do. Statistics need the first,
- * collections both.
+ * [STW]. Two things can be stopped: the processors, that is everything that happens inside weft, and the threads, that is every store the program may
+ * do. Statistics need the first, collections both.
  *
  *   1. One stopper at a time: `owner`. Who wants to stop while another does stands still for that one first. A fork is one, too: see fork.c.
  *   2. stopping = 1; POLL_STOP in every machine's poll; then sched.lock once, after which no idle P is taken up (see machine.c); then a membarrier.
  *   3. Idle Ps are stopped by being idle: nobody gets one. Each machine with a P is either
  *        in user code: its P is taken (p_take) and kept in m->taken; or
  *        inside: it stands still by itself when it leaves, parks, or looks for work (world_stop_here), with its P in hand. It is waited for.
- *      A machine may have given its P up, or sysmon taken one, and not have put it away yet (proc_handoff): that is waited for as well, since until then it may be
- *      at work on queues and timers.
- *   4. If threads are to stop: each machine with a current fiber that is in user code gets the stop signal. The handler, on the alternate stack, publishes the
- *      interrupted registers and stack pointer, acknowledges, and sleeps. A handler that finds its machine inside the runtime does nothing: the machine will stand
- *      still when it leaves, since poll is set. Machines without a P that come in wait in rt_own, and acknowledge there.
+ *      A machine may have given its P up, or sysmon taken one, and not have put it away yet (proc_handoff): that is waited for as well, since until
+ *      then it may be at work on queues and timers.
+ *   4. If threads are to stop: each machine with a current fiber that is in user code gets the stop signal. The handler, on the alternate stack,
+ *      publishes the interrupted registers and stack pointer, acknowledges, and sleeps. A handler that finds its machine inside the runtime does
+ *      nothing: the machine will stand still when it leaves, since poll is set. Machines without a P that come in wait in rt_own, and acknowledge
+ *      there.
  *      If all other Ps idle and threads go on (statistics of a program that waits), there is nothing to do: who has no P gets none.
  *   5. start: taken Ps are given back where they came from (their machines need not even notice), poll is cleared, stopping = 0, gate is opened.
  *
- * An acknowledgement carries the number of the stop, so that a late one does not count for the next. Threads asleep between weft_blocking_begin and _end, parked in place, or idle have no
- * current fiber and are not disturbed.
+ * An acknowledgement carries the number of the stop, so that a late one does not count for the next. Threads asleep between weft_blocking_begin and
+ * _end, parked in place, or idle have no current fiber and are not disturbed.
  *
  * While threads are stopped nothing here may take a lock of libc or the loader, since a stopped thread may hold it: no malloc, stdio, dlopen,
- * pthread_create. So the helpers of parallel marking are started before the stop; or whenever it likes by the monitor, which may wait for such a lock in a stop, as nobody waits for it.
+ * pthread_create. So the helpers of parallel marking are started before the stop; or whenever it likes by the monitor, which may wait for such a lock
+ * in a stop, as nobody waits for it.
  *
  * The whole argument rests on the same pairs as [ENTRY]: (in_runtime = 0; look at poll) against (poll |= STOP; membarrier; look at in_runtime). */
 #include "sched/world.h"
@@ -63,7 +65,8 @@ static struct {
     uint32_t event_before;
     int reason;
     int64_t decided_ns;
-    struct m *all;     /* the machines that this stop is about: what the list began with when `stopping` was set. Ones that attach meanwhile are put in front */
+    struct m *all;     /* the machines that this stop is about: what the list began with when `stopping` was set. Ones that attach meanwhile are put
+                          in front */
     struct m *late;    /* the first one that was waited for too long */
     bool late_inside;
     weft_stop_stats stats[WEFT_STOP_REASONS]; /* written by the owner; read racily, each word by itself */
@@ -126,7 +129,8 @@ static void stand_still(void *arg)
     }
 }
 
-/* From user code, for this stop only: somebody inside may still want a lock of libc that we hold before the next one may stop us, and that one sends a signal of its own. */
+/* From user code, for this stop only: somebody inside may still want a lock of libc that we hold before the next one may stop us, and that one sends
+ * a signal of its own. */
 static void stand_still_signalled(void *arg)
 {
     struct m *m = arg;
@@ -139,13 +143,14 @@ void world_stop_here(struct m *m)
     weft_arch_call_saved(&m->stop_sp, stand_still, m);
 }
 
-/* We are in the handler of the stop signal. On the stack for handlers there may be more above our context: that of a handler of the host which it interrupted, and what this one
- * had interrupted in its turn. */
+/* We are in the handler of the stop signal. On the stack for handlers there may be more above our context: that of a handler of the host which it
+ * interrupted, and what this one had interrupted in its turn. */
 static void stand_still_here(struct m *m, ucontext_t *uc)
 {
     uintptr_t lo = (uintptr_t)uc->uc_stack.ss_sp, hi = lo + uc->uc_stack.ss_size, at = (uintptr_t)uc;
 #ifdef W_TSAN
-    /* TSan puts a handler off to the next call it knows and calls it there, on the stack of that call, with a copy of a context that is out of date. */
+    /* TSan puts a handler off to the next call it knows and calls it there, on the stack of that call, with a copy of a context that is out of
+     * date. */
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
     if (at - here > 1u << 16) {
         bool nested = lo <= here && here < hi;
@@ -184,8 +189,8 @@ static enum signal_whose stop_signal(int sig, siginfo_t *info, void *ctx)
     bool ours = take_signalled(m, sig);
     if (ours && sched_reports.interrupted != NULL)
         sched_reports.interrupted(m, ctx);
-    /* One that came for another reason or too late does not count: that a thread stands still, perhaps in malloc, is for the stopper to say, when nobody inside needs malloc
-     * any more. rlx: our own thread's store; and a stopper whose store of stop_sent we miss has not signalled yet. */
+    /* One that came for another reason or too late does not count: that a thread stands still, perhaps in malloc, is for the stopper to say, when
+     * nobody inside needs malloc any more. rlx: our own thread's store; and a stopper whose store of stop_sent we miss has not signalled yet. */
     if (load_rlx(&m->in_runtime) == 0 && load_acq(&sched.stopping) != 0 && load_rlx(&m->stop_sent) == load_acq(&world.gate))
         stand_still_here(m, ctx);
     return !ours ? SIGNAL_HOSTS : sig < SIGRTMIN ? SIGNAL_BOTH : SIGNAL_OURS;
@@ -266,7 +271,8 @@ static bool procs_at_rest(struct m *self)
     return n == nprocs();
 }
 
-/* m is late for the n-th time. Nothing may be logged while threads are stopped, since the host's log may need what one of them holds; a line of ours to stderr may. */
+/* m is late for the n-th time. Nothing may be logged while threads are stopped, since the host's log may need what one of them holds; a line of ours
+ * to stderr may. */
 static void late(struct m *m, bool (*done)(struct m *), int64_t n)
 {
     if (world.late == NULL) {
@@ -370,8 +376,9 @@ void world_stop(int reason, bool threads)
     PROBE(world_stopped, reason, took, 0);
 }
 
-/* Whoever had work for another machine during the stop found no idle P to be had (p_idle_get), and one that was to sleep in epoll did not (poll_asleep). What they
- * left undone shows here: sched.lock, under which `stopping` was cleared, orders it before this look, or lets them find a P themselves. */
+/* Whoever had work for another machine during the stop found no idle P to be had (p_idle_get), and one that was to sleep in epoll did not
+ * (poll_asleep). What they left undone shows here: sched.lock, under which `stopping` was cleared, orders it before this look, or lets them find a P
+ * themselves. */
 static bool wake_wanted(void)
 {
     uint32_t n = nprocs();
