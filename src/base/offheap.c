@@ -6,10 +6,10 @@
  * /etc/malloc.conf (these calls are diverted to functions below) and takes its options from
  * jem_malloc_conf_2_conf_harder, the strongest source it knows.
  *
- * One arena per purpose, made at first use, so that blocks of different purposes never share a page. Only what every program needs, of the scheduler
- * and of the collector, lies in one, which is there from the start: an arena takes 80 KiB before its first block. An arena's extent hooks are the default ones with a count around them. We bypass the thread caches (they would hold blocks of threads that
- * have gone idle); what must be faster keeps its own list of free blocks, per processor, as sched does with fiber
- * records. */
+ * One arena per purpose, made at first use, so that blocks of different purposes never share a page. Only what every program needs, of the
+ * scheduler and of the collector, lies in one, which is there from the start: an arena takes 80 KiB before its first block. An arena's extent hooks
+ * are the default ones with a count around them. We bypass the thread caches (they would hold blocks of threads that have gone idle); what must be
+ * faster keeps its own list of free blocks, per processor, as sched does with fiber records. */
 #include "base/offheap.h"
 #include <errno.h>
 #include <jemalloc/jemalloc.h>

@@ -1,6 +1,7 @@
 /* See scavenge.h.
  *
- * What the heap does not use any more it keeps for a while: to take a page again costs a fault, of a huge page the clearing of 2 MiB. How much it keeps is set by each mark:
+ * What the heap does not use any more it keeps for a while: to take a page again costs a fault, of a huge page the clearing of 2 MiB. How much it
+ * keeps is set by each mark:
  *
  *     as many bytes of pages as were in use then, by as much more or less as the goal has moved, and a tenth (pace_retain);
  *     with a memory limit: what leaves the whole runtime 95 % of it
@@ -13,8 +14,9 @@
  *                         than the goal: free pages were there, but not in one piece
  *     on request          gc_release_free: all
  *
- * Which pages: free huge pages first, from the end of the heap; then free pages among used ones, whose huge page is thereby broken for good, but none in chunks that
- * were more than 96.875 % used at some time in this cycle or the last (pages.c): these fill up again. The limit and the request take those, too.
+ * Which pages: free huge pages first, from the end of the heap; then free pages among used ones, whose huge page is thereby broken for good, but
+ * none in chunks that were more than 96.875 % used at some time in this cycle or the last (pages.c): these fill up again. The limit and the request
+ * take those, too.
  *
  * With the heap done, the host gives back of its own: stacks that nobody needed for a whole cycle, in processors' caches too (sched/stack.c), and
  * off-heap memory. */

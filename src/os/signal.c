@@ -1,21 +1,24 @@
 /* Signal handlers that share.
  *
- * Ours is called by the kernel and passes on to the one that was there before; or the host has put its own in front later, and that one calls ours. When the runtime
- * ends and the host's is in front, ours stays behind it, idle. So over several lives of the runtime the two may alternate:
+ * Ours is called by the kernel and passes on to the one that was there before; or the host has put its own in front later, and that one calls ours.
+ * When the runtime ends and the host's is in front, ours stays behind it, idle. So over several lives of the runtime the two may alternate:
  *
  *     kernel -> ours -> host's second -> ours -> host's first
  *
- * It is one function each time, hence what was found is kept as a chain, and a call that comes from within a call for the same signal passes on to who comes after
- * the one that was called. A host that installs again what is in the chain already means it to be in front; more than eight are not remembered, the oldest is forgotten.
+ * It is one function each time, hence what was found is kept as a chain, and a call that comes from within a call for the same signal passes on to
+ * who comes after the one that was called. A host that installs again what is in the chain already means it to be in front; more than eight are not
+ * remembered, the oldest is forgotten.
  *
- * [HANDLERS] Handlers read the chain on any thread, at any time, while another thread changes it, and wait for nobody: who changes it may stand still (a fork
- * can lose him altogether), and who reads it may be stopped by him. So the chain is one word: eight numbers of records, the newest lowest, 0 for the end, and above
- * them a count of changes. There are nine records, so one is not in the chain, and only such a one is written. Who reads
+ * [HANDLERS] Handlers read the chain on any thread, at any time, while another thread changes it, and wait for nobody: who changes it may stand
+ * still (a fork can lose him altogether), and who reads it may be stopped by him. So the chain is one word: eight numbers of records, the newest
+ * lowest, 0 for the end, and above them a count of changes. There are nine records, so one is not in the chain, and only such a one is written. Who
+ * reads
  *
  *      the word, a record's fields, the word again
  *
- * and finds the word unchanged has read what was written at once: the record was in the chain all the time. Else he begins anew, at most once for each change. What he
- * holds is a copy, so a handler that has been called may take as long as it likes, or never return. One writer at a time: who starts, stops the world, or ends. */
+ * and finds the word unchanged has read what was written at once: the record was in the chain all the time. Else he begins anew, at most once for
+ * each change. What he holds is a copy, so a handler that has been called may take as long as it likes, or never return. One writer at a time: who
+ * starts, stops the world, or ends. */
 #include "os/signal.h"
 #include "base/atomic.h"
 #include "base/base.h"
@@ -43,9 +46,9 @@ static struct hook {
     bool undisturbed;
 } hooks[65];
 
-/* The call of dispatch that this thread is in, if it is in one: the handler it calls may leave it by siglongjmp. Then the next signal finds the same context again at the
- * same place of the alternate stack, but not below this frame. */
-static __thread struct { void *uc; uintptr_t frame; uint32_t called; } passing __attribute__((tls_model("initial-exec"))); /* nothing is allocated for it in a handler */
+/* The call of dispatch that this thread is in, if it is in one: the handler it calls may leave it by siglongjmp. Then the next signal finds the same
+ * context again at the same place of the alternate stack, but not below this frame. Initial-exec: nothing is allocated for it in a handler. */
+static __thread struct { void *uc; uintptr_t frame; uint32_t called; } passing __attribute__((tls_model("initial-exec")));
 
 static void default_action(int sig, siginfo_t *info)
 {
@@ -184,7 +187,8 @@ static void remember(struct hook *h, const struct sigaction *sa)
 
 /* ---- handlers ------------------------------------------------------------------------------------------------- */
 
-/* What would have happened without us. before: whom this thread has called already for this signal, who has called us again; 0: nobody. *called: whom it calls now. */
+/* What would have happened without us. before: whom this thread has called already for this signal, who has called us again; 0: nobody.
+ * *called: whom it calls now. */
 static void pass_on(int sig, siginfo_t *info, void *uc, uint32_t before, uint32_t *called, enum signal_whose whose)
 {
     struct sigaction now, front;

@@ -11,10 +11,11 @@ enum signal_whose { SIGNAL_HOSTS = 0, SIGNAL_OURS, SIGNAL_BOTH };
 /* Runs on the alternate stack; errno is saved around it. */
 typedef enum signal_whose signal_fn(int sig, siginfo_t *info, void *uc);
 
-/* Installs fn in front of the present handler of sig. undisturbed: all other signals wait until it, and what it passes on to, has returned; else only those do that
- * the handler passed on to has asked for (sa_mask). 0, or negative errno. Not twice for one sig. */
+/* Installs fn in front of the present handler of sig. undisturbed: all other signals wait until it, and what it passes on to, has returned;
+ * else only those do that the handler passed on to has asked for (sa_mask). 0, or negative errno. Not twice for one sig. */
 int signal_hook(int sig, signal_fn *fn, bool undisturbed);
-/* Is in front again, if the host has installed a handler since that passes nothing on; that one is behind ours now. One caller at a time. 0, or negative errno. */
+/* Is in front again, if the host has installed a handler since that passes nothing on; that one is behind ours now. One caller at a time.
+ * 0, or negative errno. */
 int signal_to_front(int sig);
 /* Puts the host's handler back, unless the host has installed another one since. */
 void signal_unhook(int sig);

@@ -12,8 +12,9 @@
  * variable, a list that comes back empty). So before each look a fiber is left behind on purpose; if the comparison does not tell that it is new,
  * there is no verdict.
  *
- * The end of the runtime. A fiber that is in a check ends with it. A thread of the host goes on: so it enters by rt_enter_try, a check of another life is given up, and it
- * waits for its control, and before each further look, outside of the runtime, where the end finds it gone. A control that has not ended by then never runs again. */
+ * The end of the runtime. A fiber that is in a check ends with it. A thread of the host goes on: so it enters by rt_enter_try, a check of another
+ * life is given up, and it waits for its control, and before each further look, outside of the runtime, where the end finds it gone. A control that
+ * has not ended by then never runs again. */
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "prof/dump.h"
@@ -25,7 +26,12 @@
 struct seen { uint64_t id; const void *site; };
 struct census { struct seen *at; size_t n, room; bool lost; };
 struct site { const void *pc; int64_t surplus; };
-struct weft_leak_check { struct census before, now; struct site *site; size_t nsites, site_room; uint64_t run; }; /* run: the life in which it began */
+struct weft_leak_check {
+    struct census before, now;
+    struct site *site;
+    size_t nsites, site_room;
+    uint64_t run; /* the life in which it began */
+};
 
 /* Inside the runtime, in this life of it; NULL: that is over. */
 static struct m *enter(uint64_t run)

@@ -11,9 +11,9 @@
  * A host thread that calls in is a fiber too (FIBER_THREAD): its descriptor is part of its machine, its stack is the thread's.
  *
  * State, [PIN]: state is written by the machine that runs the fiber, or under the lock of what it waits on. Whoever wants to look at a parked
- * fiber's stack without stopping the world pins it: pin = 1, membarrier, then state is read; parked means that the stack stays as it is until pin = 0, since
- * resuming writes state = RUNNING, a compiler barrier, and waits while pin is set. Of a fiber that has ended, the descriptor's page may go back to the
- * system at any moment, and a pin with it: so pin is read again after state. */
+ * fiber's stack without stopping the world pins it: pin = 1, membarrier, then state is read; parked means that the stack stays as it is until pin =
+ * 0, since resuming writes state = RUNNING, a compiler barrier, and waits while pin is set. Of a fiber that has ended, the descriptor's page may go
+ * back to the system at any moment, and a pin with it: so pin is read again after state. */
 #ifndef WEFT_SCHED_FIBER_H
 #define WEFT_SCHED_FIBER_H
 

@@ -1,26 +1,27 @@
 /* The parking lot.
  *
- * [LOT] Whatever one waits for has an address. Addresses are hashed to buckets; a bucket has a lock and a tree of the addresses for which somebody waits, each with
- * its queue, first come first served. Waiters lie on the stacks of their fibers: nothing is allocated. (The idea: Linux's futexes; Go's semaphores; WebKit's
- * ParkingLot.)
+ * [LOT] Whatever one waits for has an address. Addresses are hashed to buckets; a bucket has a lock and a tree of the addresses for which somebody
+ * waits, each with its queue, first come first served. Waiters lie on the stacks of their fibers: nothing is allocated. (The idea: Linux's futexes;
+ * Go's semaphores; WebKit's ParkingLot.)
  *
- * The owner of an address (a mutex, say) keeps flags in its own word that tell whether somebody waits, so that the usual case needs no bucket. These flags
- * change under the bucket's lock together with the queue. From this follows what the primitives here are built on:
+ * The owner of an address (a mutex, say) keeps flags in its own word that tell whether somebody waits, so that the usual case needs no bucket.
+ * These flags change under the bucket's lock together with the queue. From this follows what the primitives here are built on:
  *
- *   - To wait: lock the bucket; look at the word once more; set the flag; lot_add, lot_park. Who frees the thing later sees the flag and comes to the bucket.
- *   - To wake: lock the bucket; if there is a first waiter, change the word on its behalf and lot_grant it. What is granted is done: the woken one does
- *     not compete for it.
- *   - As long as somebody waits, the word is there: the waiter has not returned from its call. So a waker that left the word free, and then comes to the bucket by the
- *     bare address, touches the word only if it finds a waiter. That is why a mutex may be freed by whoever locked it last, though another
- *     fiber may not have returned from its unlock. Should its memory be something else by then, say a semaphore, those who wait for that have another
- *     key; should it be a mutex again, one more look at its waiters does no harm.
+ *   - To wait: lock the bucket; look at the word once more; set the flag; lot_add, lot_park. Who frees the thing later sees the flag and comes to
+ *     the bucket.
+ *   - To wake: lock the bucket; if there is a first waiter, change the word on its behalf and lot_grant it. What is granted is done: the woken one
+ *     does not compete for it.
+ *   - As long as somebody waits, the word is there: the waiter has not returned from its call. So a waker that left the word free, and then comes
+ *     to the bucket by the bare address, touches the word only if it finds a waiter. That is why a mutex may be freed by whoever locked it last,
+ *     though another fiber may not have returned from its unlock. Should its memory be something else by then, say a semaphore, those who wait for
+ *     that have another key; should it be a mutex again, one more look at its waiters does no harm.
  *
- * Deadlines. The timer's callback does not take the waiter out; it only wakes the fiber, once, under the bucket's lock. The fiber then locks the bucket itself: if it has been
- * granted meanwhile, then so be it, it succeeds; else it takes itself out, and with the bucket locked its caller puts the flags right. So no grant is
- * lost on one who gives up.
+ * Deadlines. The timer's callback does not take the waiter out; it only wakes the fiber, once, under the bucket's lock. The fiber then locks the
+ * bucket itself: if it has been granted meanwhile, then so be it, it succeeds; else it takes itself out, and with the bucket locked its caller puts
+ * the flags right. So no grant is lost on one who gives up.
  *
- * Two steps. A condition must queue its waiter before it unlocks the mutex, and can park only after. lot_add alone makes the waiter LOT_QUEUED: who grants it then has no fiber
- * to wake, and lot_park returns at once.
+ * Two steps. A condition must queue its waiter before it unlocks the mutex, and can park only after. lot_add alone makes the waiter LOT_QUEUED: who
+ * grants it then has no fiber to wake, and lot_park returns at once.
  *
  * The tree is a treap: ordered by key, and as a heap by a hash of the key, which keeps it as flat as a random one. */
 #include "sched/lot.h"

@@ -6,21 +6,22 @@
  *      WOKEN      somebody is awake and tries for it (a woken waiter, or one that spins): an unlock need not wake another
  *      STARVING   the first waiter has waited for more than 1 ms: the lock is handed over in order, and nobody else may take it
  *
- * Normal mode: unlock makes the mutex free and wakes the first waiter, which competes with those who come by. These run already and are likely to win,
- * which is good for throughput. A waiter that loses queues again, in front. If it has waited for more than 1 ms by then, it turns STARVING on.
+ * Normal mode: unlock makes the mutex free and wakes the first waiter, which competes with those who come by. These run already and are likely to
+ * win, which is good for throughput. A waiter that loses queues again, in front. If it has waited for more than 1 ms by then, it turns STARVING on.
  *
- * Starvation mode: unlock hands the lock to the first waiter: LOCKED is set on its behalf, under the bucket's lock. Those who come by do not spin and do not
- * try, they queue at the end. The mode ends when the waiter that gets the lock was the last or had waited for less than 1 ms, from the first time it queued.
+ * Starvation mode: unlock hands the lock to the first waiter: LOCKED is set on its behalf, under the bucket's lock. Those who come by do not spin
+ * and do not try, they queue at the end. The mode ends when the waiter that gets the lock was the last or had waited for less than 1 ms, from the
+ * first time it queued.
  *
- * The fast path in the header leaves the word without LOCKED before it comes to weft_mutex_unlock_slow. From then on the mutex may be locked, unlocked and freed by others;
- * so the slow path goes by the address alone, until it has found a waiter ([LOT]). Of two such unlockers on their way the first to get the bucket
- * does what there is to do, and the other finds LOCKED or WOKEN set, or nobody waiting.
+ * The fast path in the header leaves the word without LOCKED before it comes to weft_mutex_unlock_slow. From then on the mutex may be locked,
+ * unlocked and freed by others; so the slow path goes by the address alone, until it has found a waiter ([LOT]). Of two such unlockers on their way
+ * the first to get the bucket does what there is to do, and the other finds LOCKED or WOKEN set, or nobody waiting.
  *
- * No lost wake-up: PARKED is set, and WOKEN given up, by a compare-and-swap on a word that has LOCKED or STARVING. LOCKED: its owner is still to unlock, and will
- * see PARKED without WOKEN. STARVING without LOCKED: an unlocker is on its way to the bucket.
+ * No lost wake-up: PARKED is set, and WOKEN given up, by a compare-and-swap on a word that has LOCKED or STARVING. LOCKED: its owner is still to
+ * unlock, and will see PARKED without WOKEN. STARVING without LOCKED: an unlocker is on its way to the bucket.
  *
- * Giving up (deadline): a waiter that takes itself out, the last one, clears PARKED and STARVING under the bucket's lock. One that was woken,
- * and so owes the others the attention that WOKEN took from them, gives WOKEN back only on a word that is LOCKED, else it takes the lock after all. */
+ * Giving up (deadline): a waiter that takes itself out, the last one, clears PARKED and STARVING under the bucket's lock. One that was woken, and
+ * so owes the others the attention that WOKEN took from them, gives WOKEN back only on a word that is LOCKED, else it takes the lock after all. */
 #include "sched/latency.h"
 #include "sched/lot.h"
 #include "sched/sched.h"

@@ -1,12 +1,13 @@
 /* Stacks.
  *
- * Address space comes in arenas of slots of one size (a power of two). A slot is, from below: a guard, the stack, the fiber's descriptor. Nothing of it is resident
- * until touched, and a parked fiber with shallow frames touches one page: descriptor and first frames share it. The descriptor's
+ * Address space comes in arenas of slots of one size (a power of two). A slot is, from below: a guard, the stack, the fiber's descriptor. Nothing
+ * of it is resident until touched, and a parked fiber with shallow frames touches one page: descriptor and first frames share it. The descriptor's
  * place within that page varies with the slot (colour), since otherwise those of all fibers would fall into one set of the first-level cache.
  *
- * The guard is installed with MADV_GUARD_INSTALL where the kernel has it: no mapping of its own, so a million stacks lie in some
- * twenty mappings. Elsewhere with mprotect, which costs a mapping per stack and ends at vm.max_map_count. It takes a sixteenth of the slot, from a page to 1 MiB: what
- * jumps over it unnoticed is a frame larger than that (code compiled with -fstack-clash-protection touches each page of such a frame and cannot).
+ * The guard is installed with MADV_GUARD_INSTALL where the kernel has it: no mapping of its own, so a million stacks lie in some twenty mappings.
+ * Elsewhere with mprotect, which costs a mapping per stack and ends at vm.max_map_count. It takes a sixteenth of the slot, from a page to 1 MiB:
+ * what jumps over it unnoticed is a frame larger than that (code compiled with -fstack-clash-protection touches each page of such a frame and
+ * cannot).
  *
  * Slots are never unmapped before stack_end, so a pointer to a descriptor may be read at any time; one that was not used yet reads as zeroes,
  * state FIBER_FREE, and so does one whose memory went back to the system, which may happen between any two looks at it. So nothing in a descriptor
@@ -14,16 +15,17 @@
  *
  * Free slots are, in the order in which they are taken:
  *
- *     warm     those in a processor's cache (default size only, last in first out), then those in a list per size under `lock`: linked through their descriptors
+ *     warm     those in a processor's cache (default size only, last in first out), then those in a list per size under `lock`: linked through their
+ *              descriptors
  *     clean    without memory: a bit each, in the arena
  *     unused   an arena's slots are used from its start on
  *
  * The latter two are taken for a processor as many at a time as one page of a page table maps, if of the default size: two processors do not fault in
  * the same table, the lock is seldom taken, and the guards of new ones take one system call (clean ones have theirs still).
  *
- * What was not needed for a whole cycle turns from warm to clean ([SCAVENGE]): of a list as many as it never fell below; of a cache what was in it at
- * the last collection and was not taken since. In the stop of the next one that (old_stacks) leaves the cache, and the rest of it gets old: so the hot
- * path has nothing to do with it.
+ * What was not needed for a whole cycle turns from warm to clean ([SCAVENGE]): of a list as many as it never fell below; of a cache what was in it
+ * at the last collection and was not taken since. In the stop of the next one that (old_stacks) leaves the cache, and the rest of it gets old: so
+ * the hot path has nothing to do with it.
  *
  * Pages are small ones on purpose (MADV_NOHUGEPAGE): a huge page would make every parked fiber cost what its neighbours could use. */
 #include "sched/stack.h"
@@ -322,7 +324,10 @@ static struct fiber *shared_get(struct p *p, unsigned log2)
     return slot_open(s.at, log2, s.arena);
 }
 
-static inline void cached(struct p *p, uint32_t n) { __atomic_store_n(&p->nfree_stacks, n, __ATOMIC_RELAXED); } /* rlx: one writer; others count with it */
+static inline void cached(struct p *p, uint32_t n)
+{
+    __atomic_store_n(&p->nfree_stacks, n, __ATOMIC_RELAXED); /* rlx: one writer; others count with it */
+}
 static inline void old_cached(struct p *p, uint32_t n) { __atomic_store_n(&p->nold_stacks, n, __ATOMIC_RELAXED); } /* rlx: likewise */
 
 /* Of the default size, what p has beside its cache. */
@@ -581,7 +586,8 @@ void stack_release_free(void)
             ;
 }
 
-/* rlx: figures. A slot on its way between two of them is counted twice, or not. But what is fresh is looked at before all that hold memory, lest it be more. */
+/* rlx: figures. A slot on its way between two of them is counted twice, or not. But what is fresh is looked at before all that hold memory, lest it
+ * be more. */
 void stack_count(uint64_t *slots, uint64_t *unused)
 {
     uint64_t fresh = 0;

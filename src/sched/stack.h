@@ -18,15 +18,15 @@ static inline bool stack_at_hand(const struct p *p, unsigned log2)
     return f != NULL && f->stack_log2 == log2;
 }
 
-/* A slot's descriptor with stack_lo, stack_hi, stack_log2 and arena set, state FIBER_FREE or FIBER_DEAD; the rest is zero or as the last fiber left it.
- * NULL: no memory. p is the caller's, may be NULL. */
+/* A slot's descriptor with stack_lo, stack_hi, stack_log2 and arena set, state FIBER_FREE or FIBER_DEAD; the rest is zero or as the last fiber
+ * left it. NULL: no memory. p is the caller's, may be NULL. */
 struct fiber *stack_get(struct p *p, unsigned log2);
 /* Gives it back; the caller runs on another stack. */
 void stack_put(struct p *p, struct fiber *f);
 void stack_flush(struct p *p);        /* the processor's cache goes to the shared list */
 
-/* Every descriptor that is bound, and free ones (look at state). They stay mapped, so it may be called at any time; who needs the stack itself to stand
- * still stops the world or pins. part of nparts: for several threads at once. */
+/* Every descriptor that is bound, and free ones (look at state). They stay mapped, so it may be called at any time; who needs the stack itself
+ * to stand still stops the world or pins. part of nparts: for several threads at once. */
 void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void *arg), void *arg);
 
 /* The fiber whose slot holds addr; *guard tells whether it is in the guard. NULL: not a stack of ours. Async-signal-safe. */
@@ -36,7 +36,8 @@ struct fiber *stack_find(uintptr_t addr, bool *guard);
 void stack_caches_turn_stw(void);
 void stack_caches_empty(void);        /* asks for it: by whom is inside, so the next stop knows of it */
 void stack_release_free(void);        /* the memory of free stacks, but for those in caches, goes back to the system */
-/* The same little by little, for stacks that were not needed for some time. due: after each cycle; true: there are some. some: releases a few; 0: no more */
+/* The same little by little, for stacks that were not needed for some time. due: after each cycle; true: there are some. some: releases a few;
+ * 0: no more */
 bool stack_release_due(void);
 size_t stack_release_some(void);
 /* Slots that hold memory, and those of them that no fiber has. Exact in a stop. */

@@ -1,28 +1,28 @@
 /* Timers of the runtime.
  *
  * [TIMER] Each processor has a heap of waiting timers under a lock of its own. A timer is put into the heap of the machine that starts it and stays
- * there till it runs or is stopped; stopping takes it out at once, so that the heap never holds more than what waits. The scheduler runs what is due in its
- * own heap between two fibers, and in the heaps of others when it finds nothing else to do; so a processor whose fiber computes does not hold up its timers
- * for longer than it takes another machine to run out of work, or sysmon to take the processor away.
+ * there till it runs or is stopped; stopping takes it out at once, so that the heap never holds more than what waits. The scheduler runs what is
+ * due in its own heap between two fibers, and in the heaps of others when it finds nothing else to do; so a processor whose fiber computes does not
+ * hold up its timers for longer than it takes another machine to run out of work, or sysmon to take the processor away.
  *
- * The heap is 4-ary: half as deep as a binary one, and the four children of an entry fill one cache line. Timers themselves lie scattered over the stacks of
- * those who wait, each on a page of its own, and so are touched only when they come and go: an entry carries what is compared, and the place of a timer in
- * the heap, needed to take it out of the middle, is kept under a small number, its slot, in a dense array.
+ * The heap is 4-ary: half as deep as a binary one, and the four children of an entry fill one cache line. Timers themselves lie scattered over the
+ * stacks of those who wait, each on a page of its own, and so are touched only when they come and go: an entry carries what is compared, and the
+ * place of a timer in the heap, needed to take it out of the middle, is kept under a small number, its slot, in a dense array.
  *
  *      heap[i]      { when, seq, slot }      sorted as a heap by when, then by seq: the order of starting
  *      pos_of[slot] = i                      timer_of[slot] = timer (| TIMER_ROOT)        timer->slot = slot + 1
  *
- * Waking the poller. One machine may sleep in epoll until sched.poll_until_ns, which it found by timers_next(). Who starts a timer stores next_ns and then
- * reads poll_until_ns; who goes to sleep stores poll_until_ns and then reads every next_ns, once more. Both are sequentially consistent, so one
- * sees the other: either the sleep is cut short by netpoll_break, or it was not that long. Is nobody in epoll, then the starter's machine itself is awake, and
- * comes to the scheduler before it sleeps; but for one that parks its fiber in place and has given up its processor already: that one wakes another, whatever
- * waits before its timer, or if none idles, lets the processor it leaves look after the timers (proc_handoff).
+ * Waking the poller. One machine may sleep in epoll until sched.poll_until_ns, which it found by timers_next(). Who starts a timer stores next_ns
+ * and then reads poll_until_ns; who goes to sleep stores poll_until_ns and then reads every next_ns, once more. Both are sequentially consistent,
+ * so one sees the other: either the sleep is cut short by netpoll_break, or it was not that long. Is nobody in epoll, then the starter's machine
+ * itself is awake, and comes to the scheduler before it sleeps; but for one that parks its fiber in place and has given up its processor already:
+ * that one wakes another, whatever waits before its timer, or if none idles, lets the processor it leaves look after the timers (proc_handoff).
  *
  * Stopping a timer whose callback runs. Callbacks run without the lock, but their timer is noted in a record, linked into `running` until they have
- * returned. timer_stop looks for such a record under the lock and, if it is another machine's, lets the thread yield and looks again. This ends: callbacks do not
- * block, do not call timer_stop, and are inside the runtime, so that no stop of the world halts them; they may wait for locks, which is why
- * timer_stop must not be called with a lock held that the callback takes. Called by the callback itself it does not wait. Where that is too strict (a
- * deadline changed under the lock its callback takes), timer_cancel takes the timer out if it waits, and says so if it does not.
+ * returned. timer_stop looks for such a record under the lock and, if it is another machine's, lets the thread yield and looks again. This ends:
+ * callbacks do not block, do not call timer_stop, and are inside the runtime, so that no stop of the world halts them; they may wait for locks,
+ * which is why timer_stop must not be called with a lock held that the callback takes. Called by the callback itself it does not wait. Where that
+ * is too strict (a deadline changed under the lock its callback takes), timer_cancel takes the timer out if it waits, and says so if it does not.
  *
  * Lifetime. When a callback has made its fiber ready, the timer on that fiber's stack may be gone. So a timer without period is marked as no longer
  * waiting before its callback begins and never touched afterwards. */

@@ -466,15 +466,16 @@ static void scan_task(struct task *t, void *arg)
     s->range(s->marker, &t->group, &t->group + 1);
 }
 
-/* A thread that attached during this stop has nothing of the heap: its stack was nobody's till then. What lies there of a thread before it says nothing, and
- * would be seen by one pass of a stop and not by another. */
+/* A thread that attached during this stop has nothing of the heap: its stack was nobody's till then. What lies there of a thread before it says
+ * nothing, and would be seen by one pass of a stop and not by another. */
 static void scan_machine(const struct scan *s, struct m *m)
 {
     if (load_acq(&m->dead) != M_ALIVE) /* acq: sees what was made of it, perhaps only just now, by a thread that attaches; rel in m_publish_locked */
         return;
     if (m->came_in == load_rlx(&world.gate)) /* rlx: only we write it */
         return;
-    struct fiber *f = __atomic_load_n(&m->cur, __ATOMIC_ACQUIRE); /* acq: as in thread_stopped. Who comes back from blocking may only just be parking again */
+    /* acq: as in thread_stopped. Who comes back from blocking may only just be parking again */
+    struct fiber *f = __atomic_load_n(&m->cur, __ATOMIC_ACQUIRE);
     if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && acked(m)) { /* rlx: the world stands still */
         scan_stack_from(s, f, m->stop_sp);
         if (m->stop_regs_lo != NULL)
