@@ -19,7 +19,7 @@ typedef struct weft_mem_stats {
     uint64_t mallocs, frees;  /* cumulative objects */
     uint64_t heap_alloc;      /* bytes of objects that live or are not yet swept */
     uint64_t heap_sys, heap_idle, heap_inuse, heap_released, heap_objects;
-    uint64_t stack_inuse, stack_sys;     /* stacks of fibers, at a page each (what deeper calls touched is not known): bound to fibers; all that hold memory */
+    uint64_t stack_inuse, stack_sys;     /* stacks of fibers, at a page each (what deeper calls touched is not known): bound; all that hold memory */
     uint64_t mspan_inuse, mspan_sys;     /* span records */
     uint64_t mcache_inuse, mcache_sys;   /* caches of processors */
     uint64_t buck_hash_sys;              /* profiler tables */

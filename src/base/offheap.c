@@ -150,7 +150,8 @@ static void forget_code(void)
         sys_call3(SYS_madvise, from, to - from, MADV_DONTNEED);
 }
 
-/* jemalloc's own arena, which it makes in any case, serves the scheduler and the collector. What it mapped before it had our hooks is in its statistics. */
+/* jemalloc's own arena, which it makes in any case, serves the scheduler and the collector. What it mapped before it had our hooks is
+ * in its statistics. */
 static void first_arena_adopt(void)
 {
     struct purpose *pu = &purposes[OFF_SCHED];

@@ -6,8 +6,8 @@
  * then read count) at least one side sees the other: that is why both are seq. So after unlisten nobody is in fn or
  * will enter it, and the slot may be filled anew.
  *
- * The child of a fork is without the threads that held the lock or were in fn at that moment. Nothing is half done but what the lock guards, and that is a slot
- * whose mask is still 0, or probe_mask; see probe_after_fork. */
+ * The child of a fork is without the threads that held the lock or were in fn at that moment. Nothing is half done but what the lock
+ * guards, and that is a slot whose mask is still 0, or probe_mask; see probe_after_fork. */
 #include "base/probe.h"
 #include <errno.h>
 #include "base/lock.h"

@@ -8,10 +8,10 @@
  *
  * [SCAVENGE] Three go below that:
  *
- *     in the background   a fiber of the host calls gc_scavenge_some as long as more is kept, and sleeps in between so long that it uses 1 % of the processors, if all that it
- *                         releases is taken again. It is woken when a sweep ends, since only then it is known what is free
- *     an allocation       that makes the whole exceed the limit releases that much before it returns; one for which the heap had to grow releases as much, if more is kept
- *                         than the goal: free pages were there, but not in one piece
+ *     in the background   a fiber of the host calls gc_scavenge_some as long as more is kept, and sleeps in between so long that it uses
+ *                         1 % of the processors, if all that it releases is taken again. It is woken when a sweep ends, since only then it is known what is free
+ *     an allocation       that makes the whole exceed the limit releases that much before it returns; one for which the heap had to grow
+ *                         releases as much, if more is kept than the goal: free pages were there, but not in one piece
  *     on request          gc_release_free: all
  *
  * Which pages: free huge pages first, from the end of the heap; then free pages among used ones, whose huge page is thereby broken for good, but

@@ -52,7 +52,8 @@ static struct m *machine_here(int *err)
             store_rlx(&m->in_runtime, 0); /* rlx: in this child nobody looks but we */
         return NULL;
     }
-    /* A thread of ours may come after the end, if it was not waited for any longer: rt_own or rt_leave sends it home. acq: sees what start wrote. rlx: our own */
+    /* A thread of ours may come after the end, if it was not waited for any longer: rt_own or rt_leave sends it home. acq: sees what
+     * start wrote. rlx: our own */
     if (likely(m != NULL && m->run == sched.run && (!m->foreign || load_acq(&sched.running) != 0 || load_rlx(&m->away) != 0))) {
         store_seq(&m->in_runtime, 1);
         return m;

@@ -8,7 +8,8 @@
 
 enum lot_where { LOT_QUEUED, LOT_PARKED, LOT_AWAKE };
 
-/* What is waited for at an address: the low two bits of the key. Mutexes and read-write locks have kinds of their own, since who unlocks one may come late ([LOT]). */
+/* What is waited for at an address: the low two bits of the key. Mutexes and read-write locks have kinds of their own, since who unlocks one may come
+ * late ([LOT]). */
 enum lot_kind { LOT_ANY, LOT_MUTEX, LOT_READER, LOT_WRITER };
 static inline uintptr_t lot_key(const void *addr, enum lot_kind kind) { return (uintptr_t)addr + kind; }
 

@@ -253,8 +253,8 @@ static void host_scan(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan
 int mutator_start(void)
 {
     static const struct gc_host host = {
-        .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .flush_caches = stack_caches_turn_stw, .parallel = host_parallel,
-        .procs = host_procs,
+        .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .flush_caches = stack_caches_turn_stw,
+        .parallel = host_parallel, .procs = host_procs,
         .stack_bytes = host_stack_bytes, .calls_ready = host_calls, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
         .scavenge_ready = host_scavenge, .release_wanted = host_release_wanted, .release_some = host_release_some,
         .cpu_times = cpu_times,

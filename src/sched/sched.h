@@ -295,8 +295,8 @@ static inline struct m *rt_enter_if_running(void)
 /* Makes sure of a processor, after something that may have cost it (a stop). Inside the runtime. May wait. */
 void rt_own(struct m *m);
 
-/* A call of a thread of the host that leaves the runtime in its middle, and has others look at things of the runtime meanwhile: the end waits for it as for one that is
- * inside, and it may enter although the end has begun. call_away: inside. call_back: outside, by anybody, when all that is looked at is its own. */
+/* A call of a thread of the host that leaves the runtime in its middle, and has others look at things of the runtime meanwhile: the end waits for it
+ * as for one that is inside, and it may enter although the end has begun. call_away: inside. call_back: outside, by anybody, when all that is looked at is its own. */
 static inline void call_away(struct m *m) { store_rel(&m->away, 1); } /* rel: before in_runtime is cleared, and acq in hosts_outside */
 static inline void call_back(struct m *m) { store_rel(&m->away, 0); } /* rel: whoever looked is done; acq in hosts_outside */
 
