@@ -211,11 +211,15 @@ static int mixed_up, storm_over;
 
 static void called(int k)
 {
+#ifdef W_TSAN /* it blocks all signals while it calls a handler */
+    (void)k;
+#else
     sigset_t now;
     pthread_sigmask(SIG_BLOCK, NULL, &now);
     for (int i = 0; i < HANDLERS; i++)
         if (i != k && sigismember(&now, SIGRTMIN + i))
             __atomic_fetch_add(&mixed_up, 1, __ATOMIC_RELAXED);
+#endif
     __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
 }
 

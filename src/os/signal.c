@@ -48,7 +48,7 @@ static struct hook {
 
 /* The call of dispatch that this thread is in, if it is in one: the handler it calls may leave it by siglongjmp. Then the next signal finds the same
  * context again at the same place of the alternate stack, but not below this frame. Initial-exec: nothing is allocated for it in a handler. */
-static __thread struct { void *uc; uintptr_t frame; uint32_t called; } passing __attribute__((tls_model("initial-exec")));
+static __thread struct passing { void *uc; uintptr_t frame; uint32_t called; } passing __attribute__((tls_model("initial-exec")));
 
 static void default_action(int sig, siginfo_t *info)
 {
@@ -187,12 +187,12 @@ static void remember(struct hook *h, const struct sigaction *sa)
 
 /* ---- handlers ------------------------------------------------------------------------------------------------- */
 
-/* What would have happened without us. before: whom this thread has called already for this signal, who has called us again; 0: nobody.
- * *called: whom it calls now. */
-static void pass_on(int sig, siginfo_t *info, void *uc, uint32_t before, uint32_t *called, enum signal_whose whose)
+/* What would have happened without us, in a call of dispatch with that frame. before: whom this thread has called already for this signal, who has
+ * called us again; 0: nobody. */
+static void pass_on(int sig, siginfo_t *info, void *uc, uintptr_t frame, uint32_t before, enum signal_whose whose)
 {
     struct sigaction now, front;
-    *called = chain_read(&hooks[sig], before, &now);
+    uint32_t called = chain_read(&hooks[sig], before, &now);
     if (!(now.sa_flags & SA_SIGINFO) && (now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN)) {
         if (now.sa_handler == SIG_DFL && whose == SIGNAL_HOSTS)
             default_action(sig, info);
@@ -200,26 +200,24 @@ static void pass_on(int sig, siginfo_t *info, void *uc, uint32_t before, uint32_
     }
     if (before == 0 && sigaction(sig, NULL, &front) == 0 && is_ours(&front)) /* else a handler of the host's has called us: the mask is its affair */
         block_as_wanted(sig, &now);
+    struct passing outer = passing;
+    passing = (struct passing){ uc, frame, called };
     if (now.sa_flags & SA_SIGINFO)
         now.sa_sigaction(sig, info, uc);
     else
         now.sa_handler(sig);
+    passing = outer;
 }
 
 static void dispatch(int sig, siginfo_t *info, void *uc)
 {
     int err = errno;
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-    __typeof__(passing) outer = passing;
-    uint32_t before = outer.uc == uc && here < outer.frame ? outer.called : 0;
+    uint32_t before = passing.uc == uc && here < passing.frame ? passing.called : 0;
     signal_fn *fn = before == 0 ? (signal_fn *)load_acq(&hooks[sig].fn) : NULL; /* acq: rel in signal_hook */
     enum signal_whose whose = fn != NULL ? fn(sig, info, uc) : SIGNAL_HOSTS;
-    if (whose != SIGNAL_OURS) {
-        passing.uc = uc;
-        passing.frame = here;
-        pass_on(sig, info, uc, before, &passing.called, whose);
-        passing = outer;
-    }
+    if (whose != SIGNAL_OURS)
+        pass_on(sig, info, uc, here, before, whose);
     errno = err;
 }
 
