@@ -151,7 +151,8 @@ static int control_end(struct control *c, uint64_t run)
     struct m *m = enter(run);
     if (m == NULL)
         return -ESRCH;
-    weft_sema_release(&c->release, 1); /* from inside, so that it does not find the runtime ended; it leaves */
+    weft_sema_release(&c->release, 1); /* from inside, so that it does not find the runtime ended */
+    rt_leave(m_self()); /* release has left already, if the control waited; to leave twice does no harm */
     if (!c->of_thread) {
         weft_waitgroup_wait(&c->ended);
         return 0;

@@ -215,7 +215,7 @@ static uint32_t guards_install(const struct slots *s, unsigned log2)
     if (s->n > 1 && stacks.light_guards && advise_all(at, s->n, MADV_GUARD_INSTALL))
         return s->n;
     uint32_t done = 0;
-    while (done < s->n && guard_install(at[done].iov_base, log2) == 0)
+    while (done < s->n && guard_install(s->at + ((size_t)done << log2), log2) == 0)
         done++;
     return done;
 }
