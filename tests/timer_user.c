@@ -142,6 +142,91 @@ static void run_reset_waiting(void *arg)
 
 Test(timer_user, reset_reaches_who_waits_already) { test_run(run_reset_waiting, NULL); }
 
+/* A look at the channel does not make the next tick an old one. */
+static void run_look_then_receive(void *arg)
+{
+    (void)arg;
+    int64_t period = 5 * WEFT_MILLISECOND, v = 0;
+    weft_timer *t = weft_timer_new(period, period);
+    while (weft_chan_len(weft_timer_chan(t)) == 0)
+        weft_yield();
+    weft_case both[2] = { { .op = WEFT_RECV, .chan = weft_chan_make(0, 1) }, { .op = WEFT_RECV, .chan = weft_timer_chan(t), .elem = &v } };
+    for (int i = 0; i < 4; i++) { /* it sends the tick, and takes the other case now and then */
+        weft_chan_try_send(both[0].chan, NULL);
+        if (weft_select_default(both, 2) == 0 && weft_chan_len(weft_timer_chan(t)) == 1)
+            break;
+    }
+    int64_t until = weft_now() + 4 * period;
+    while (weft_now() < until)
+        weft_yield();
+    cr_expect_eq(weft_chan_recv(weft_timer_chan(t), &v), 1);
+    int64_t first = v;
+    cr_expect_eq(weft_chan_recv(weft_timer_chan(t), &v), 1);
+    cr_expect_geq(v, until, "a tick of %ld ns before, after one of %ld", (long)(until - v), (long)(until - first));
+    weft_timer_stop(t);
+}
+
+Test(timer_user, a_look_leaves_no_old_tick_behind) { test_run(run_look_then_receive, NULL); }
+
+/* A tick that is due is seen by everybody, also while another one is just looking. */
+static weft_timer *due;
+static int misses, tries, looking, taken;
+
+static void looks(void *arg)
+{
+    (void)arg;
+    weft_chan *closed = weft_chan_make(0, 0);
+    cr_assert_eq(weft_chan_close(closed), 0);
+    /* It finds the tick due, and then takes either case. */
+    weft_case both[2] = { { .op = WEFT_RECV, .chan = closed }, { .op = WEFT_RECV, .chan = weft_timer_chan(due) } };
+    while (__atomic_load_n(&looking, __ATOMIC_ACQUIRE) != 0) {
+        int64_t v;
+        both[1].elem = &v;
+        if (weft_select_default(both, 2) == 1)
+            __atomic_fetch_add(&taken, 1, __ATOMIC_RELAXED);
+    }
+}
+
+static void run_due_beside_looks(void *arg)
+{
+    (void)arg;
+    due = weft_timer_new(3600 * WEFT_SECOND, 0);
+    looking = 1;
+    weft_waitgroup two = { 0 };
+    cr_assert_eq(weft_waitgroup_go(&two, looks, NULL), 0);
+    for (tries = 0; tries < 50000; tries++) {
+        int64_t v;
+        weft_timer_reset(due, 0);
+        misses += weft_chan_try_recv(weft_timer_chan(due), &v) != 1;
+    }
+    __atomic_store_n(&looking, 0, __ATOMIC_RELEASE);
+    weft_waitgroup_wait(&two);
+    cr_expect_eq(misses, taken, "of %d ticks that were due %d were not there, and others took %d", tries, misses, taken);
+}
+
+Test(timer_user, a_due_tick_is_there_beside_others_who_look) { test_run_procs(2, run_due_beside_looks, NULL); }
+
+/* The program may use the channel of a timer like any other. */
+static void run_sends(void *arg)
+{
+    (void)arg;
+    weft_timer *t = weft_timer_new(3600 * WEFT_SECOND, 0), *closed = weft_timer_new(0, WEFT_MILLISECOND);
+    weft_chan *c = weft_timer_chan(t);
+    int64_t mine = 42, v = 0;
+    cr_expect_eq(weft_chan_send(c, &mine), 0);
+    cr_expect_eq(weft_chan_try_send(c, &mine), -EAGAIN);
+    cr_expect_eq(weft_chan_recv(c, &v), 1);
+    cr_expect_eq(v, 42);
+    cr_expect_eq(weft_chan_close(weft_timer_chan(closed)), 0);
+    for (int i = 0; i < 3; i++)
+        cr_expect_eq(weft_chan_recv(weft_timer_chan(closed), &v), 0);
+    cr_expect_eq(weft_chan_try_recv(weft_timer_chan(closed), &v), 0);
+    cr_expect(weft_timer_stop(closed));
+    cr_expect(weft_timer_stop(t));
+}
+
+Test(timer_user, the_channel_is_like_any_other) { test_run(run_sends, NULL); }
+
 /* ---- no old tick ---------------------------------------------------------------------------------------------- */
 
 static weft_waitgroup wg;

@@ -133,7 +133,7 @@ WEFT_API void weft_sleep(int64_t ns);
 #define WEFT_SECOND INT64_C(1000000000)
 
 /* A timer sends the time (int64_t of weft_now(), when it was due or a little later) on its channel of capacity 1, once after ns, or each period_ns if
- * that is > 0 (a ticker: ticks nobody takes are dropped). One that nobody waits for costs nothing but its memory. A collected object: a timer that is
+ * that is > 0 (a ticker: ticks nobody takes are dropped). One that nobody ever waited for costs nothing but its memory. A collected object: a timer that is
  * not reachable stops by itself. After stop or reset no old tick is received.
  * new: NULL without memory or with a negative period. stop: true if it was running. reset: the same, and it runs anew. */
 typedef struct weft_timer weft_timer;

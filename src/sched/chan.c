@@ -37,6 +37,7 @@
  *                                       before that, for a closed channel does not fill up, and if it was not closed, at the second.
  *      recv: empty? yes. closed? no.    Open at the second look, so open at the first, when it was empty.
  *            closed? yes. empty? yes.   What was sent was sent before the close, and the ring is seen as of then or later: nothing comes any more.
+ *      recv: tick pending? no. empty? yes.   A timer's: whoever finds its tick due sends it before it is not pending any more.
  * Each pair needs its order, hence load_acq on the first of the two. */
 #include "sched/chan.h"
 #include "sched/sched.h"
@@ -255,22 +256,10 @@ static w_noinline int send_parked(struct m *m, weft_chan *c, const void *elem)
     return w.ok ? 0 : -EPIPE;
 }
 
-static int recv_tick(struct m *m, weft_chan *c, void *elem)
-{
-    struct fiber *none = NULL;
-    int r = recv_step(c, elem, &none);
-    lock_drop(&c->lock);
-    rt_leave(m);
-    return r;
-}
-
 static w_noinline int recv_parked(struct m *m, weft_chan *c, void *elem)
 {
-    if (chan_tick_pending(c)) {
-        if (timer_chan_tick(c))
-            return recv_tick(m, c, elem);
+    if (chan_tick_pending(c))
         timer_chan_start(c);
-    }
     struct chan_waiter w = waiter_of(m, c, elem);
     chan_enqueue(&c->recvq, &w);
     park_with(&w, WAIT_CHAN_RECV);
@@ -301,6 +290,8 @@ int weft_chan_recv(weft_chan *c, void *elem)
     struct m *m = rt_enter();
     struct fiber *wake = NULL;
     lock_take(&c->lock);
+    if (chan_tick_pending(c))
+        timer_chan_tick(c);
     int r = recv_step(c, elem, &wake);
     if (unlikely(r == -EAGAIN))
         return recv_parked(m, c, elem);
@@ -376,7 +367,7 @@ int weft_chan_try_recv(weft_chan *c, void *elem)
 {
     if (c == NULL)
         return -EAGAIN;
-    if (chan_is_empty(c) && !chan_tick_pending(c)) {
+    if (!chan_tick_pending(c) && chan_is_empty(c)) {
         if (load_acq(&c->closed) == 0) /* acq: sees all that was sent before the close; rel in weft_chan_close */
             return -EAGAIN;
         if (chan_is_empty(c)) {
@@ -491,24 +482,13 @@ int weft_chan_close(weft_chan *c)
     return r;
 }
 
-/* Whoever looks sees a tick that is due. */
-static size_t len_with_tick(weft_chan *c)
-{
-    struct m *m = rt_enter();
-    lock_take(&c->lock);
-    if (chan_tick_pending(c))
-        timer_chan_tick(c);
-    size_t n = load_rlx(&c->count); /* rlx: under the lock */
-    lock_drop(&c->lock);
-    rt_leave(m);
-    return n;
-}
-
 size_t weft_chan_len(weft_chan *c)
 {
-    if (c != NULL && chan_tick_pending(c))
-        return len_with_tick(c);
-    return c == NULL ? 0 : load_rlx(&c->count); /* rlx: true of some moment, which is all a caller can ask */
+    if (c == NULL)
+        return 0;
+    bool pending = chan_tick_pending(c);
+    size_t n = load_rlx(&c->count); /* rlx: true of some moment, which is all a caller can ask */
+    return n == 0 && pending && timer_chan_due(c) ? 1 : n;
 }
 
 size_t weft_chan_cap(weft_chan *c)

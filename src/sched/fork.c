@@ -14,7 +14,7 @@
  *   - other machines are gone. Processors idle. The monitor, the poller (epoll's registrations are the parent's as well), helpers and threads are
  *     new.
  *   - of the fibers the calling one lives. The others are dropped from queues, channels, locks and descriptors, so nothing wakes them; should
- *     something do so, they are bound to a machine that is none, and the scheduler drops them (give_to_bound). Their stacks stay: what they reach
+ *     something do so, they are bound to a machine that is none, and the scheduler drops them (proc_give_bound). Their stacks stay: what they reach
  *     stays alive, and what lies there may be used, as it is if a fiber waits for one that it has started, with a struct on its own stack. None
  *     of it is finalized.
  *   - timers go on, but for those with a function, which the parent runs, and those of waits that are no more.

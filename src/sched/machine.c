@@ -312,19 +312,19 @@ void proc_give_bound(struct p *p, struct fiber *f)
 {
     struct m *m = f->bound;
     lock_take(&sched.lock);
-    /* rlx: under the lock. Else this is the child of a fork, where the fiber is no more, whoever woke it */
-    bool alive = load_rlx(&m->dead) == M_ALIVE;
-    if (likely(alive && load_rlx(&sched.stopping) == 0 && load_rlx(&sched.ending) == 0)) { /* rlx: set before or under this lock */
+    if (unlikely(load_rlx(&m->dead) != M_ALIVE)) { /* rlx: under the lock. The child of a fork: the fiber is no more, whoever woke it */
+        lock_drop(&sched.lock);
+        proc_handoff(p);
+    } else if (unlikely(load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0)) { /* rlx: set before or under this lock */
+        globq_put((runnable)f); /* at the end that machine may have left already */
+        p_idle_put(p);
+        lock_drop(&sched.lock);
+    } else {
         m_own(m, p);
         sched.nactive++;
         lock_drop(&sched.lock);
         m_wake(m);
-        return;
     }
-    if (alive) /* but at the end that machine may have left already */
-        globq_put((runnable)f);
-    p_idle_put(p);
-    lock_drop(&sched.lock);
 }
 
 /* ---- threads ----------------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
  * and a hundred misses in a row would keep all others from the lock. Singles fill the last batch up; so does, without a limit, whatever comes when
  * the ring is full, of which takers cut off what they can hold. */
 #include "sched/runq.h"
+#include "sched/machine.h"
 
 #define BATCH_MAX (RUNQ_SIZE / 2u)
 #define BATCHES 2048u
@@ -55,7 +56,7 @@ static struct batch globq_get_some(uint32_t max)
     return b;
 }
 
-/* Half of a full ring and r go to the global queue. */
+/* The older half of a full ring, but for one, and r go to the global queue: a batch. */
 void runq_put_slow(struct p *p, runnable r, uint32_t head, uint32_t tail)
 {
     runnable batch[BATCH_MAX];
@@ -152,6 +153,10 @@ runnable globq_take(struct p *p, uint32_t max)
         warm(r);
         runq_put(p, r);
         r = next;
+    }
+    if (b.n > 1) { /* they were in no queue for a moment, so whoever was about to sleep may have overlooked them */
+        fence_seq(); /* before the looks of proc_wake */
+        proc_wake();
     }
     return first;
 }

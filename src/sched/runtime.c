@@ -698,9 +698,10 @@ int weft_start(const weft_config *cfg)
     struct m *m;
     if (err == 0) {
         err = m_attach(&m);
-        if (err == 0)
+        if (err == 0) {
+            rt_own(m); /* others may have begun to stop the world */
             rt_leave(m);
-        else {
+        } else {
             runtime_end(0);
             runtime_down();
         }

@@ -184,7 +184,7 @@ struct m {
     bool in_list;       /* sched.lock */
     bool foreign;       /* for a thread of the host; fixed */
     w_u32 dead;         /* enum m_dead; sched.lock to change */
-    uint32_t came_in;   /* of a thread of the host: the stop (world.gate) in which it attached; 0: in none. Fixed once it is in the list */
+    uint32_t came_in;   /* of a thread of the host: the stop (world.gate) in which it attached; 0: in none. Fixed once it is M_ALIVE */
     uint64_t run;       /* sched.run this machine belongs to: a thread of the host may come back in a later life of the runtime */
     /* work for the scheduler's stack, set by the fiber that switches to it */
     void (*g0_call)(void *arg);

@@ -112,7 +112,7 @@ static w_no_sanitize void detail_p(struct p *p)
         status = 3;
     put("  P%u: status=%u schedtick=%u syscalltick=%llu", p->id, status, load_rlx(&p->tick), (unsigned long long)load_rlx(&p->handoffs));
     put_id(" m=", m != NULL, m != NULL ? m->id : 0);
-    put(" runqsize=%u gfreecnt=%u timerslen=%u", queued(p), READ(p->nfree_stacks), READ(p->timers.len));
+    put(" runqsize=%u gfreecnt=%u timerslen=%u", queued(p), READ(p->nfree_stacks) + READ(p->nold_stacks) + READ(p->nfresh_slots), READ(p->timers.len));
     end_line();
 }
 

@@ -298,6 +298,7 @@ static struct fiber *slot_open(char *slot, unsigned log2, uint32_t arena)
     f->stack_hi = (char *)f;
     f->stack_log2 = (uint8_t)log2;
     f->arena = arena;
+    store_rlx(&f->pin, 0); /* rlx: the state is published later. Of a look at the fiber before: it knows that the pin is lost by then ([PIN]) */
     return f;
 }
 

@@ -384,13 +384,16 @@ void sched_ready_many(struct fiber *const *f, size_t n)
     proc_wake();
 }
 
-static void yield_bound(struct fiber *f, void *arg)
+/* Queues itself, and wakes a machine if a processor has become idle meanwhile. */
+static void queue_for_proc(struct fiber *f, void *arg)
 {
     (void)arg;
     store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: the queue's lock publishes it */
     lock_take(&sched.lock);
     globq_put((runnable)f);
     lock_drop(&sched.lock);
+    fence_seq(); /* before the looks of proc_wake */
+    proc_wake();
 }
 
 void fiber_yield(void)
@@ -399,7 +402,7 @@ void fiber_yield(void)
     struct fiber *f = m->cur;
     if (unlikely(f->bound != NULL)) {
         if (!runq_empty(m->p) || load_rlx(&sched.global_len) != 0) /* rlx: hint */
-            park_in_place(m, yield_bound, NULL, WAIT_PROC);
+            park_in_place(m, queue_for_proc, NULL, WAIT_PROC);
         return;
     }
     struct p *p = m->p;
@@ -488,18 +491,6 @@ void park_in_place(struct m *m, park_commit *commit, void *arg, enum wait_reason
     struct fiber *f = m->cur;
     f->why = (uint8_t)why;
     park_at(m, f, &f->sp, commit, arg);
-}
-
-/* Queues itself, and wakes a machine if a processor has become idle meanwhile. */
-static void queue_for_proc(struct fiber *f, void *arg)
-{
-    (void)arg;
-    store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: the queue's lock publishes it */
-    lock_take(&sched.lock);
-    globq_put((runnable)f);
-    lock_drop(&sched.lock);
-    fence_seq(); /* before the looks of proc_wake */
-    proc_wake();
 }
 
 void proc_wait_in_place(struct m *m, struct fiber *f)

@@ -16,7 +16,8 @@
  * and then reads poll_until_ns; who goes to sleep stores poll_until_ns and then reads every next_ns, once more. Both are sequentially consistent,
  * so one sees the other: either the sleep is cut short by netpoll_break, or it was not that long. Is nobody in epoll, then the starter's machine
  * itself is awake, and comes to the scheduler before it sleeps; but for one that parks its fiber in place and has given up its processor already:
- * that one wakes another, whatever waits before its timer, or if none idles, lets the processor it leaves look after the timers (proc_handoff).
+ * that one wakes another, whatever waits before its timer, or if none idles, lets the processor it leaves
+ * look after the timers (proc_handoff), unless that goes to another thread's fiber (proc_give_bound): then they wait for its next step.
  *
  * Stopping a timer whose callback runs. Callbacks run without the lock, but their timer is noted in a record, linked into `running` until they have
  * returned. timer_stop looks for such a record under the lock and, if it is another machine's, lets the thread yield and looks again. This ends:

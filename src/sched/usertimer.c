@@ -29,7 +29,7 @@
 struct weft_timer {
     struct timer timer;
     struct lock lock;   /* RANK_USERTIMER: one stop or reset at a time */
-    int64_t pending_ns; /* with tick_pending: when it is due. Under the channel's lock */
+    w_i64 pending_ns;   /* with tick_pending: when it is due. Written under the channel's lock; read relaxed by timer_chan_due */
     weft_fn *fn;        /* NULL: the channel */
     void *arg;
     const void *site;   /* who made it: creation site of the fibers */
@@ -100,28 +100,34 @@ static inline struct weft_timer *timer_of(weft_chan *c)
 
 static inline void set_pending(weft_chan *c, bool pending)
 {
-    __atomic_store_n(&c->tick_pending, pending, __ATOMIC_RELAXED); /* rlx: read without the lock as a hint */
+    __atomic_store_n(&c->tick_pending, pending, __ATOMIC_RELEASE); /* rel: after the tick was sent; acq in chan_tick_pending */
 }
 
 void timer_chan_start(weft_chan *c)
 {
     struct weft_timer *t = timer_of(c);
     set_pending(c, false);
-    heap_start(t, t->pending_ns);
+    heap_start(t, load_rlx(&t->pending_ns)); /* rlx: under the lock, and below */
+}
+
+bool timer_chan_due(weft_chan *c)
+{
+    return load_rlx(&timer_of(c)->pending_ns) <= sched_now_ns(); /* rlx: true of some moment */
 }
 
 bool timer_chan_tick(weft_chan *c)
 {
     struct weft_timer *t = timer_of(c);
     struct fiber *nobody = NULL; /* who waits has the timer in the heap */
-    int64_t due = t->pending_ns, now = sched_now_ns();
+    int64_t due = load_rlx(&t->pending_ns), now = sched_now_ns();
     if (due > now)
         return false;
+    (void)chan_send_locked(c, &due, &nobody); /* dropped if the last one is there still */
+    w_debug_assert(nobody == NULL);
     if (t->timer.period_ns > 0)
-        t->pending_ns = timer_next_period(due, t->timer.period_ns, now);
+        store_rlx(&t->pending_ns, timer_next_period(due, t->timer.period_ns, now));
     else
         set_pending(c, false);
-    (void)chan_send_locked(c, &due, &nobody);
     return true;
 }
 
@@ -139,7 +145,7 @@ static void start_on_chan(struct weft_timer *t, int64_t when_ns)
 {
     weft_chan *c = chan_of(t);
     lock_take(&c->lock);
-    t->pending_ns = when_ns;
+    store_rlx(&t->pending_ns, when_ns);
     if (load_rlx(&c->recvq.first) == NULL) /* rlx: under the lock */
         set_pending(c, true);
     else
@@ -160,8 +166,8 @@ weft_timer *weft_timer_new(int64_t ns, int64_t period_ns)
     ct->chan.elem_size = sizeof ct->tick;
     ct->chan.cap = 1;
     timer_init(&ct->t, period_ns, send_tick);
-    ct->t.pending_ns = when_after(ns);
-    ct->chan.tick_pending = true; /* nobody else knows it */
+    store_rlx(&ct->t.pending_ns, when_after(ns)); /* rlx: nobody else knows it */
+    ct->chan.tick_pending = true;
     return &ct->t;
 }
 
@@ -196,7 +202,7 @@ static bool stop_on_chan(struct weft_timer *t)
         was = timer_stop(&t->timer);
         gc_unwatch(t);
     }
-    if (load_rlx(&c->count) != 0) { /* rlx: only the callback fills it, and that is over, or whoever looks while the tick is pending */
+    if (load_rlx(&c->count) != 0) { /* rlx: neither the callback nor who looks fills it any more */
         chan_drain_inside(c);
         was = true;
     }
