@@ -252,18 +252,39 @@ static void p_run_locked(struct p *p, bool spinning)
     m_start_locked(m);
 }
 
+/* A fiber in the global queue that needs no thread made for it: its own one sleeps. NULL: there is none. */
+static struct fiber *globq_take_bound(void)
+{
+    for (uint32_t n = load_rlx(&sched.global_len); n > 0; n--) { /* rlx: under the lock */
+        runnable r = globq_get();
+        if (!run_is_task(r) && run_fiber(r)->bound != NULL && load_rlx(&run_fiber(r)->bound->dead) == M_ALIVE)
+            return run_fiber(r);
+        globq_put(r);
+    }
+    return NULL;
+}
+
 void m_give_up(struct m *m)
 {
+    if (m->spinning)
+        sub_seq(&sched.nspinning, 1); /* seq: before the look at the queue; who fills it looks here afterwards, in proc_wake */
     lock_take(&sched.lock);
-    p_idle_put(m_disown(m));
+    struct p *p = m_disown(m);
     sched.nactive--;
     if (m->given != 0)
         globq_put(m->given);
-    bool spinning = m->spinning;
-    store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
+    store_rlx(&m->dead, M_DEAD); /* rlx: under the lock, and the next: set before or under it */
+    bool free = load_rlx(&sched.stopping) == 0 && load_rlx(&sched.ending) == 0;
+    struct fiber *f = free ? globq_take_bound() : NULL;
+    if (f == NULL) {
+        p_idle_put(p);
+        lock_drop(&sched.lock);
+        return;
+    }
+    m_own(f->bound, p);
+    sched.nactive++;
     lock_drop(&sched.lock);
-    if (spinning)
-        sub_seq(&sched.nspinning, 1);
+    m_wake(f->bound);
 }
 
 void m_start_or_give_up(struct m *m)
