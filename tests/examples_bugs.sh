@@ -18,7 +18,10 @@ check hello "100 fibers grew 1638400 leaves" "$B/examples/hello"
 for program in examples/bugs/[0-9]*.c; do
     name=$(basename "$program" .c)
     number=${name%%_*}
-    case $number in 04 | 05 | 06 | 12 | 13) [ -z "$SAN" ] && [ -z "$TEST_WRAP" ] || continue ;; esac
+    case $number in
+    04 | 05 | 06 | 12 | 13) [ -z "$SAN" ] && [ -z "$TEST_WRAP" ] || continue ;;
+    11) [ "$SAN" != thread ] || continue ;; # ten thousand fibers are threads to it, of which it allows 8128
+    esac
     check "$name" "bug $number: reproduced, fix holds" "$B/examples/bugs/$name"
 done
 [ "$("$B/examples/bugs/01_finalizer_capture" nonsense 2>&1 | cut -c1-6)" = usage: ] || { echo "not ok usage"; bad=1; }

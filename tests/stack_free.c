@@ -295,7 +295,9 @@ static void looks(void *arg)
     getrusage(RUSAGE_SELF, &use[0]);
     weft_gc();
     getrusage(RUSAGE_SELF, &use[1]);
+#ifndef W_TSAN /* its own faults count, too */
     cr_assert_lt(use[1].ru_minflt - use[0].ru_minflt, n / 2, "%ld page faults with %d stacks", use[1].ru_minflt - use[0].ru_minflt, n);
+#endif
 }
 
 Test(stack_free, a_collection_does_not_look_at_them)

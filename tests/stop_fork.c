@@ -167,7 +167,11 @@ static void collect_meanwhile(void *arg)
     weft_blocking_end();
 }
 
+/* Not under ThreadSanitizer: it takes locks of its own before a fork, and the stop that a fork makes then waits for a thread that waits for one of those,
+ * to which it does not deliver the signal. */
+#ifndef W_TSAN
 Test(stop_fork, exec_after_fork_in_fibers_and_threads_while_collections_run)
 {
     test_run_each(collect_meanwhile, NULL);
 }
+#endif
