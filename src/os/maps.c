@@ -15,11 +15,14 @@ static struct {
     pthread_mutex_t lock;
     struct maps table;
     unsigned long long adds, subs;
-    bool atfork;
 } g = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static void fork_prepare(void) { pthread_mutex_lock(&g.lock); }
 static void fork_done(void) { pthread_mutex_unlock(&g.lock); }
+
+/* Before anybody has the lock, or a fork that has begun would not wait for him; and after that of sched/fork.c (103), which runs after it then: who has
+ * the lock may need answers of threads, so the world is not stopped yet. */
+__attribute__((constructor(104))) static void fork_register(void) { pthread_atfork(fork_prepare, fork_done, fork_done); }
 
 /* ---- reading the loader's list --------------------------------------------------------------------- */
 
@@ -168,10 +171,6 @@ static void table_replace(struct reading *r, void (*gone)(struct maps_module *))
 const struct maps *maps_begin(void (*gone)(struct maps_module *m))
 {
     pthread_mutex_lock(&g.lock);
-    if (!g.atfork) {
-        g.atfork = true;
-        pthread_atfork(fork_prepare, fork_done, fork_done);
-    }
     struct reading r = { 0 };
     dl_iterate_phdr(read_counters, &r);
     if (g.table.n != 0 && r.adds == g.adds && r.subs == g.subs)

@@ -609,6 +609,46 @@ static void another_first(void)
 
 /* ---- where it cannot work ------------------------------------------------------------------------------------------ */
 
+/* The first list of stacks of a process, by another thread, is under way at the fork. Each round is a process of its own. */
+static void *lists_stacks(void *arg)
+{
+    static char text[65536];
+    SET(*(int *)arg, 1);
+    CHECK(weft_stack(text, sizeof text, true) > 0);
+    return NULL;
+}
+static void lists_while_forking(int round)
+{
+    int begun = 0;
+    pthread_t t;
+    OK(weft_start(NULL));
+    CHECK(pthread_create(&t, NULL, lists_stacks, &begun) == 0);
+    while (GET(begun) == 0) {}
+    for (volatile int i = 0; i < round * 5000; i++) {}
+    pid_t pid = fork();
+    if (pid == 0) {
+        int again;
+        alarm(20);
+        lists_stacks(&again);
+        _exit(0);
+    }
+    expect_status(pid, 0);
+    pthread_join(t, NULL);
+    OK(weft_stop());
+}
+static void first_list(void)
+{
+    for (int i = 0; i < 40 * rounds(); i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(60);
+            lists_while_forking(i % 40);
+            _exit(0);
+        }
+        expect_status(pid, 0);
+    }
+}
+
 static void forks_in_log(void *arg, const char *line)
 {
     (void)line;
@@ -768,7 +808,7 @@ int main(int argc, char **argv)
 {
     static const struct host_case cases[] = {
         { "storm", storm }, { "threads", threads }, { "stops", stops }, { "returns", returns }, { "ends", ends }, { "inherits", inherits },
-        { "finalizers", finalizers }, { "call_is_last", call_is_last }, { "another_first", another_first }, { "in_log", in_log }, { "while_starting", while_starting }, { "at_the_end", at_the_end }, { "vfork", vforks },
+        { "finalizers", finalizers }, { "call_is_last", call_is_last }, { "another_first", another_first }, { "first_list", first_list }, { "in_log", in_log }, { "while_starting", while_starting }, { "at_the_end", at_the_end }, { "vfork", vforks },
     };
     return host_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
