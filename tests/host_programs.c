@@ -16,9 +16,9 @@ static void run(const char *program, const char *what)
               "%s %s: exit %d, signal %d: %s", program, what, out.exit_code, out.term_signal, out.text);
 }
 
-/* ThreadSanitizer's own locks and threads do not come through a fork whose child goes on. Told to let it (die_after_fork=0), it ignores there what the thread
- * or fiber that forked synchronises, and reports as races what others read of it afterwards (world_stop, fiber_take). Where the child first calls
- * AnnotateIgnoreSyncEnd() of its runtime, there are none. */
+/* ThreadSanitizer's own locks and threads do not come through a fork whose child goes on. Told to let it (die_after_fork=0), it ignores there what the
+ * thread or fiber that forked synchronises, and reports as races what others read of it afterwards (world_stop, fiber_take). Where the child first
+ * calls AnnotateIgnoreSyncEnd() of its runtime, there are none. */
 #ifdef W_TSAN
 #define FORKS .disabled = true
 #else

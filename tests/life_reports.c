@@ -296,7 +296,8 @@ static w_noinline void jump(const char *end)
     sink = far[0];
 }
 
-/* Where a fiber's stack begins varies by 2 KiB, and a small guard has 4: so a frame of a fixed size would meet it on some stacks and not on others. */
+/* Where a fiber's stack begins varies by 2 KiB, and a small guard has 4: so a frame of a fixed size would meet it on some stacks and not on
+ * others. */
 static const char *in_guard(unsigned n)
 {
     const struct fiber *f = m_self()->cur;

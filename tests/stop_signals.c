@@ -205,8 +205,8 @@ Test(stop_signals, two_handlers_that_take_turns_in_front_leave_the_first_where_i
     cr_assert_eq(weft_stop(), 0);
 }
 
-/* Each of the host's handlers has a mask, and half of them flags, of its own. What is called with those of another was put together of two. The library puts itself in
- * front of one after the other while threads get signals all the time. */
+/* Each of the host's handlers has a mask, and half of them flags, of its own. What is called with those of another was put together of two. The
+ * library puts itself in front of one after the other while threads get signals all the time. */
 #define HANDLERS 12
 static int mixed_up, storm_over;
 
