@@ -61,7 +61,7 @@ static void run_pending(void *arg)
     cr_expect_eq(timers_waiting(), 0);
     cr_expect_eq(weft_chan_len(weft_timer_chan(far)), 0u);
     cr_expect_eq(weft_chan_try_recv(weft_timer_chan(far), &v), -EAGAIN);
-    while (weft_now() < from + 4 * WEFT_MILLISECOND)
+    for (int64_t until = weft_now() + 4 * WEFT_MILLISECOND; weft_now() < until;)
         weft_yield();
     cr_expect_eq(weft_chan_len(weft_timer_chan(t[0])), 1u);
     cr_expect(weft_timer_stop(t[0]), "nobody had received");
