@@ -532,7 +532,7 @@ static void forks_and_returns(void *arg)
     if (pid == 0) {
         alarm(60);
         work(5);
-        CHECK(weft_num_fibers() == 0, "%ld fibers", (long)weft_num_fibers());
+        UNTIL(weft_num_fibers() == 0); /* whoever told that its work is done ends in a moment */
         return;
     }
     weft_blocking_begin();
