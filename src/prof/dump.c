@@ -905,7 +905,8 @@ static w_noinline int dump_stacks(weft_writer *w, void *ctx, bool all)
     d->w = w;
     d->ctx = ctx;
     weft_arch_call_saved(&d->sp, helper_wait, d);
-    err = d->n == 0 ? d->err : dump_write(d, d->total);
+    /* Whoever asks has a stack at least: none, then there was no memory for its record. */
+    err = d->n != 0 ? dump_write(d, d->total) : d->err != 0 ? d->err : -ENOMEM;
     dump_drop(d);
     errno = saved;
     return err;
