@@ -33,7 +33,12 @@ static void noise(void *arg)
         case 3: CHECK(weft_write(end[0], &c, 1) == 1 && weft_read(end[1], &c, 1) == 1); break;
         case 4: weft_chan_recv_until(idle_chan, NULL, weft_now() + WEFT_MILLISECOND); break;
         case 5: weft_gc(); break;
-        case 6: CHECK(weft_stack(dumped, sizeof dumped, true) > 0); break;
+        case 6: /* its thread reads files and symbols: AddressSanitizer's malloc does not come through a fork in the middle of that */
+            if (!SANITIZED)
+                CHECK(weft_stack(dumped, sizeof dumped, true) > 0);
+            else
+                weft_yield();
+            break;
         default: for (volatile int i = 0; i < 100000; i++) {} /* user code */
             if (SANITIZED)
                 usleep(1); /* ThreadSanitizer keeps signals back till then */
