@@ -18,15 +18,15 @@ static void run(const char *program, const char *what)
 
 /* ThreadSanitizer's own locks and threads do not come through a fork whose child goes on. Told to let it (die_after_fork=0), it ignores there what the
  * thread or fiber that forked synchronises, and reports as races what others read of it afterwards (world_stop, fiber_take). Where the child first
- * calls AnnotateIgnoreSyncEnd() of its runtime, there are none. */
-#ifdef W_TSAN
+ * calls AnnotateIgnoreSyncEnd() of its runtime, there are none. AddressSanitizer's malloc, which starting a thread needs, is lost to a child that was forked
+ * while another thread was inside it. */
+#if defined(W_ASAN) || defined(W_TSAN)
 #define FORKS .disabled = true
 #else
 #define FORKS .disabled = false
 #endif
 
-/* A sanitizer has no less need of address space, mappings and system calls than the library; and a fork while another thread is inside
- * AddressSanitizer's malloc leaves the child with a lock that nobody holds. */
+/* A sanitizer has no less need of address space, mappings and system calls than the library. */
 #if defined(W_ASAN) || defined(W_TSAN)
 #define UNSANITIZED .disabled = true
 #else
