@@ -629,7 +629,7 @@ static void lists_while_forking(int round)
     OK(weft_start(NULL));
     CHECK(pthread_create(&t, NULL, lists_stacks, &begun) == 0);
     while (GET(begun) == 0) {}
-    for (volatile int i = 0; i < round * 5000; i++) {}
+    for (volatile int i = 0; i < round * 12000; i++) {}
     pid_t pid = fork();
     if (pid == 0) {
         int again;
@@ -643,11 +643,11 @@ static void lists_while_forking(int round)
 }
 static void first_list(void)
 {
-    for (int i = 0; i < 40 * rounds(); i++) {
+    for (int i = 0; i < 16 * rounds(); i++) {
         pid_t pid = fork();
         if (pid == 0) {
             alarm(60);
-            lists_while_forking(i % 40);
+            lists_while_forking(i % 16);
             _exit(0);
         }
         expect_status(pid, 0);
