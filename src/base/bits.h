@@ -17,7 +17,6 @@ static inline unsigned bits_count(uint64_t x)
     return (unsigned)(x * 0x0101010101010101 >> 56);
 }
 
-
 static inline bool bits_is_pow2(uint64_t x) { return x != 0 && (x & (x - 1)) == 0; }
 /* The smallest power of two >= x; 1 for 0; 0 if it does not fit. */
 static inline uint64_t bits_pow2_up(uint64_t x)

@@ -192,6 +192,8 @@ static inline int send_step(weft_chan *c, const void *elem, struct fiber **wake)
 static inline int recv_step(weft_chan *c, void *elem, struct fiber **wake)
 {
     lock_check_held(&c->lock);
+    if (chan_tick_pending(c))
+        timer_chan_tick(c);
     size_t count = load_rlx(&c->count); /* rlx: under the lock */
     struct chan_waiter *w = take_waiter(&c->sendq);
     if (w != NULL) {
@@ -290,8 +292,6 @@ int weft_chan_recv(weft_chan *c, void *elem)
     struct m *m = rt_enter();
     struct fiber *wake = NULL;
     lock_take(&c->lock);
-    if (chan_tick_pending(c))
-        timer_chan_tick(c);
     int r = recv_step(c, elem, &wake);
     if (unlikely(r == -EAGAIN))
         return recv_parked(m, c, elem);
@@ -379,8 +379,6 @@ int weft_chan_try_recv(weft_chan *c, void *elem)
     struct m *m = rt_enter();
     struct fiber *wake = NULL;
     lock_take(&c->lock);
-    if (chan_tick_pending(c))
-        timer_chan_tick(c);
     int r = recv_step(c, elem, &wake);
     lock_drop(&c->lock);
     wake_partner(wake);

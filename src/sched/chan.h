@@ -50,10 +50,13 @@ void chan_dequeue(struct chan_queue *q, struct chan_waiter *w); /* w is queued t
 /* f will never come back: channels forget that it waits for them. Nobody else runs. */
 void chan_forget_stw(struct fiber *f);
 
-/* c is a timer's: whoever finds it empty asks first, under its lock, whether a tick is due. */
-static inline bool chan_tick_pending(weft_chan *c) { return unlikely(__atomic_load_n(&c->tick_pending, __ATOMIC_ACQUIRE)); } /* acq: rel in set_pending */
-/* With a tick pending, under the lock. If it is due it is in the channel afterwards: true. */
-bool timer_chan_tick(weft_chan *c);
+/* c is a timer's: whoever receives asks first, under its lock, whether a tick is due (recv_step). */
+static inline bool chan_tick_pending(weft_chan *c)
+{
+    return unlikely(__atomic_load_n(&c->tick_pending, __ATOMIC_ACQUIRE)); /* acq: rel in set_pending */
+}
+/* With a tick pending, under the lock. If it is due it is in the channel afterwards. */
+void timer_chan_tick(weft_chan *c);
 /* Without the lock: it would be. */
 bool timer_chan_due(weft_chan *c);
 /* Under the lock; the caller is about to wait. The timer goes into the heap. */

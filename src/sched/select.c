@@ -138,15 +138,13 @@ static int try_cases(struct select *s, struct fiber **wake)
     return -EAGAIN;
 }
 
-/* To timers among the channels that are received from. All locked. */
-static void each_tick_pending(struct select *s, void (*fn)(weft_chan *c))
+/* What is to be received is a tick that is not due: its timer goes into the heap. */
+static void start_timers(struct select *s)
 {
     for (uint32_t k = 0; k < s->n; k++)
         if (s->cases[s->order[k]].op == WEFT_RECV && chan_tick_pending(chan_at(s, k)))
-            fn(chan_at(s, k));
+            timer_chan_start(chan_at(s, k));
 }
-
-static void tick_if_due(weft_chan *c) { timer_chan_tick(c); }
 
 static inline struct chan_queue *queue_of(const weft_case *cs)
 {
@@ -199,7 +197,7 @@ static void park_unlock_all(struct fiber *f, void *arg)
 static int wait_for_case(struct select *s, struct m *m, uint8_t why)
 {
     s->fiber = m->cur;
-    each_tick_pending(s, timer_chan_start);
+    start_timers(s);
     enqueue_all(s);
     if (s->deadline != 0) {
         s->timer = (struct timer){ .fn = deadline_passed, .arg = s };
@@ -233,7 +231,6 @@ static int select_steps(struct select *s, size_t n, bool block, uint8_t why)
     sort_by_address(s);
     struct fiber *wake = NULL;
     lock_all(s);
-    each_tick_pending(s, tick_if_due);
     int i = try_cases(s, &wake);
     if (i < 0 && block) {
         if (s->deadline == 0 || s->deadline > sched_now_ns())

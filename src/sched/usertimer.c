@@ -4,9 +4,9 @@
  * whoever holds the channel, or waits for it, keeps the timer: weft_timer_chan(weft_timer_new(...)) is enough.
  *
  * [PENDING] A timer on a channel is in no heap of timers until somebody waits for it, since most are stopped before: to start and to stop one costs
- * two stores then (half of what it costs in the heap, with 100,000 of them). While it is not, its channel says tick_pending. Whoever finds that
- * channel empty looks whether the tick is due, and sends it himself; who is about to wait puts the timer into the heap first, where it then stays
- * until it has run or is stopped. All of this happens under the channel's lock, so: tick pending => no receiver waits, the timer is in no heap, and
+ * two stores then (half of what it costs in the heap, with 100,000 of them). While it is not, its channel says tick_pending. Whoever receives there
+ * looks first whether the tick is due, and sends it himself; who is about to wait puts the timer into the heap first, where it then stays until it
+ * has run or is stopped. All of this happens under the channel's lock, so: tick pending => no receiver waits, the timer is in no heap, and
  * no callback of it runs; a receiver waits => the timer is in the heap, or does not run. Reset looks for receivers who wait, and if there are any
  * starts the timer in the heap. (Go does the same since 1.23.)
  *
@@ -115,20 +115,19 @@ bool timer_chan_due(weft_chan *c)
     return load_rlx(&timer_of(c)->pending_ns) <= sched_now_ns(); /* rlx: true of some moment */
 }
 
-bool timer_chan_tick(weft_chan *c)
+void timer_chan_tick(weft_chan *c)
 {
     struct weft_timer *t = timer_of(c);
     struct fiber *nobody = NULL; /* who waits has the timer in the heap */
     int64_t due = load_rlx(&t->pending_ns), now = sched_now_ns();
     if (due > now)
-        return false;
+        return;
     (void)chan_send_locked(c, &due, &nobody); /* dropped if the last one is there still */
     w_debug_assert(nobody == NULL);
     if (t->timer.period_ns > 0)
         store_rlx(&t->pending_ns, timer_next_period(due, t->timer.period_ns, now));
     else
         set_pending(c, false);
-    return true;
 }
 
 /* True: it was pending, and is off. */
