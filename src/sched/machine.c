@@ -252,6 +252,16 @@ static void p_run_locked(struct p *p, bool spinning)
     m_start_locked(m);
 }
 
+/* The thread that f is bound to, which sleeps, goes on with p. Under sched.lock, which it drops. */
+static void bound_run_locked(struct p *p, struct fiber *f)
+{
+    struct m *m = f->bound;
+    m_own(m, p);
+    sched.nactive++;
+    lock_drop(&sched.lock);
+    m_wake(m);
+}
+
 /* A fiber in the global queue that needs no thread made for it: its own one sleeps. NULL: there is none. */
 static struct fiber *globq_take_bound(void)
 {
@@ -276,15 +286,12 @@ void m_give_up(struct m *m)
     store_rlx(&m->dead, M_DEAD); /* rlx: under the lock, and the next: set before or under it */
     bool free = load_rlx(&sched.stopping) == 0 && load_rlx(&sched.ending) == 0;
     struct fiber *f = free ? globq_take_bound() : NULL;
-    if (f == NULL) {
-        p_idle_put(p);
-        lock_drop(&sched.lock);
+    if (f != NULL) {
+        bound_run_locked(p, f);
         return;
     }
-    m_own(f->bound, p);
-    sched.nactive++;
+    p_idle_put(p);
     lock_drop(&sched.lock);
-    m_wake(f->bound);
 }
 
 void m_start_or_give_up(struct m *m)
@@ -331,9 +338,8 @@ void proc_handoff(struct p *p)
 
 void proc_give_bound(struct p *p, struct fiber *f)
 {
-    struct m *m = f->bound;
     lock_take(&sched.lock);
-    if (unlikely(load_rlx(&m->dead) != M_ALIVE)) { /* rlx: under the lock. The child of a fork: the fiber is no more, whoever woke it */
+    if (unlikely(load_rlx(&f->bound->dead) != M_ALIVE)) { /* rlx: under the lock. The child of a fork: the fiber is no more, whoever woke it */
         lock_drop(&sched.lock);
         proc_handoff(p);
     } else if (unlikely(load_rlx(&sched.stopping) != 0 || load_rlx(&sched.ending) != 0)) { /* rlx: set before or under this lock */
@@ -341,10 +347,7 @@ void proc_give_bound(struct p *p, struct fiber *f)
         p_idle_put(p);
         lock_drop(&sched.lock);
     } else {
-        m_own(m, p);
-        sched.nactive++;
-        lock_drop(&sched.lock);
-        m_wake(m);
+        bound_run_locked(p, f);
     }
 }
 

@@ -120,6 +120,13 @@ void globq_start(void)
 
 void globq_put(runnable r) { globq_put_batch((struct batch){ r, r, 1 }); }
 
+void globq_add(runnable r)
+{
+    lock_take(&sched.lock);
+    globq_put(r);
+    lock_drop(&sched.lock);
+}
+
 runnable globq_get(void) { return globq_get_some(1).first; }
 
 void globq_each(void (*fn)(runnable r, void *arg), void *arg)

@@ -12,6 +12,8 @@ void globq_start(void); /* with a life of the runtime: what the last one left is
 void globq_put(runnable r);
 runnable globq_get(void);
 void globq_each(void (*fn)(runnable r, void *arg), void *arg);
+/* The same as globq_put, and the lock. */
+void globq_add(runnable r);
 /* Takes one, and moves others that have waited as long to p's ring, which has room: at most max in all. Takes sched.lock; owner of p only. */
 runnable globq_take(struct p *p, uint32_t max);
 

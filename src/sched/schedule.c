@@ -50,9 +50,7 @@ void inject_fibers(struct p *p, struct fiber *list)
             latency_fiber_ready(p, f);
             runq_put(p, (runnable)f);
         } else {
-            lock_take(&sched.lock);
-            globq_put((runnable)f);
-            lock_drop(&sched.lock);
+            globq_add((runnable)f);
         }
         n++;
     }

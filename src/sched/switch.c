@@ -87,9 +87,7 @@ static inline void switch_finish(struct m *m)
         break;
     case AFTER_YIELD_GLOBAL:
         store_rel(&f->state, FIBER_RUNNABLE); /* rel: as above */
-        lock_take(&sched.lock);
-        globq_put((runnable)f);
-        lock_drop(&sched.lock);
+        globq_add((runnable)f);
         break;
     case AFTER_DEAD:
         sanitize_fiber_free(f);
@@ -219,9 +217,7 @@ int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const vo
     if (likely(p != NULL)) {
         runq_put_next(p, (runnable)t | RUNNABLE_TASK);
     } else { /* only the runtime's own fibers are started like this */
-        lock_take(&sched.lock);
-        globq_put((runnable)t | RUNNABLE_TASK);
-        lock_drop(&sched.lock);
+        globq_add((runnable)t | RUNNABLE_TASK);
         fence_seq(); /* before the looks of proc_wake */
     }
     proc_wake();
@@ -344,9 +340,7 @@ void sched_ready(struct fiber *f)
         latency_fiber_ready(p, f);
         runq_put_next(p, (runnable)f);
     } else {
-        lock_take(&sched.lock);
-        globq_put((runnable)f);
-        lock_drop(&sched.lock);
+        globq_add((runnable)f);
         fence_seq(); /* before the looks of proc_wake */
     }
     proc_wake();
@@ -362,9 +356,7 @@ static void ready_tail(struct m *m, struct fiber *f)
         latency_fiber_ready(p, f);
         runq_put(p, (runnable)f);
     } else {
-        lock_take(&sched.lock);
-        globq_put((runnable)f);
-        lock_drop(&sched.lock);
+        globq_add((runnable)f);
     }
 }
 
@@ -389,9 +381,7 @@ static void queue_for_proc(struct fiber *f, void *arg)
 {
     (void)arg;
     store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: the queue's lock publishes it */
-    lock_take(&sched.lock);
-    globq_put((runnable)f);
-    lock_drop(&sched.lock);
+    globq_add((runnable)f);
     fence_seq(); /* before the looks of proc_wake */
     proc_wake();
 }
