@@ -300,11 +300,17 @@ void off_free(enum off_purpose why, void *p)
     jem_dallocx(p, MALLOCX_TCACHE_NONE);
 }
 
+/* Scheduler and collector; not if the first arena could not be had: then each makes its own. */
+static bool shares_arena(void)
+{
+    return load_rlx(&purposes[OFF_SCHED].arena) == load_rlx(&purposes[OFF_GC].arena); /* rlx: equal from the start, or never */
+}
+
 void off_release(void)
 {
     for (int i = 0; i < OFF_PURPOSES; i++) {
         uint32_t a = load_acq(&purposes[i].arena); /* acq: as in flags_of */
-        if (a != ARENA_NONE)
+        if (a != ARENA_NONE && !(i == OFF_GC && shares_arena()))
             arena_control(a, "purge");
     }
 }
@@ -322,7 +328,7 @@ void off_stats(enum off_purpose why, struct off_stats *out)
     out->in_use_bytes = load_rlx(&purposes[why].in_use_bytes); /* rlx: counters; they need not be of one moment */
     out->mapped_bytes = load_rlx(&purposes[why].mapped_bytes);
     /* Of the arena that two share, the collector's are its blocks, and what is free is the scheduler's. */
-    uint64_t shared = load_rlx(&purposes[OFF_GC].in_use_bytes);
+    uint64_t shared = shares_arena() ? load_rlx(&purposes[OFF_GC].in_use_bytes) : 0;
     if (why == OFF_GC)
         out->mapped_bytes += shared;
     else if (why == OFF_SCHED)
