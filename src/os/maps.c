@@ -61,6 +61,8 @@ static void read_segments(struct maps_module *m, const struct dl_phdr_info *info
             m->hi = w_max(m->hi, at + ph->p_memsz);
             if ((ph->p_flags & PF_R) != 0 && m->nseg < MAPS_SEGMENTS) {
                 m->seg[m->nseg].lo = at;
+                m->seg[m->nseg].offset = ph->p_offset;
+                m->seg[m->nseg].code = (ph->p_flags & PF_X) != 0;
                 m->seg[m->nseg++].hi = at + ph->p_memsz;
             }
         } else if (ph->p_type == PT_GNU_EH_FRAME) {
@@ -86,6 +88,10 @@ static char *program_path(void)
     if (n <= 0)
         return copy_path("/proc/self/exe");
     buf[n] = 0;
+    static const char deleted[] = " (deleted)"; /* says the kernel of what is no longer there, and no name has it */
+    char *end = buf + n - (sizeof deleted - 1);
+    if (end > buf && strcmp(end, deleted) == 0)
+        *end = 0;
     return copy_path(buf);
 }
 

@@ -12,7 +12,7 @@
 
 struct maps_module {
     uintptr_t lo, hi;        /* its segments lie in here */
-    struct { uintptr_t lo, hi; } seg[MAPS_SEGMENTS]; /* those that can be read; nseg of them */
+    struct { uintptr_t lo, hi; uint64_t offset; bool code; } seg[MAPS_SEGMENTS]; /* those that can be read, and where in the file they begin */
     unsigned nseg;
     uintptr_t bias;          /* address = bias + what the file says */
     uintptr_t eh_hdr;        /* .eh_frame_hdr; 0: none */
