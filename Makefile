@@ -179,7 +179,7 @@ $(B)/tests/support.a: $(SUPPORT)
 	$(Q)$(AR) rcs $@ $^
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/support.a $(B)/all.o $(if $(MINI),$(B)/tests/mini/mini.o)
 	$(call say,LINK,$@)
-	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ -Wl,-u,test_limit $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) $(SYSLIBS)
+	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ -Wl,-u,test_limit $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) -lz $(SYSLIBS)
 $(B)/tests/prog/%: tests/prog/%.c $(B)/libweft.a $(B)/flags
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)

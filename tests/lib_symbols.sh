@@ -27,6 +27,9 @@ expect_empty "libweft.a defines only weft_*" "$(grep -v '^weft_' "$tmp/a")"
 expect_empty "every exported function is declared in a public header" "$(comm -23 "$tmp/so" "$tmp/called")"
 expect_empty "every declared function is exported" "$(comm -13 "$tmp/so" "$tmp/declared")"
 expect_empty "libweft.so has a SONAME" "$(readelf -d "$B/libweft.so" | grep -q 'SONAME.*libweft\.so\.[0-9]' || echo missing)"
+# libunwind, libdw and zlib are loaded when they are needed: a program that never looks does not carry them.
+expect_empty "libweft.so needs libc, and no more" "$(readelf -d "$B/libweft.so" | grep NEEDED |
+    grep -vE '\[(libc\.so|ld-linux|lib[a-z]*san\.so|libgcc_s|lib(dl|pthread|m|rt)\.so)')"
 expect_empty "no executable stack" "$(readelf -lW "$B/libweft.so" | grep GNU_STACK | grep E)"
 # Memory of our own comes from base/offheap.h.
 for f in $(find "$B/src" -name '*.o'); do
