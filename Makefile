@@ -162,9 +162,10 @@ TEST_NAMES := $(basename $(notdir $(wildcard tests/*.c tests/*.cc)))
 ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(if $(EMULATOR),,$(wildcard tests/*.sh))
 pick = $(if $(T),$(foreach t,$(1),$(if $(strip $(foreach w,$(T),$(findstring $(w),$(notdir $(t))))),$(t))),$(1))
 TESTS = $(call pick,$(ALL_TESTS))
+GO_TOOLS := $(addprefix $(CURDIR)/build/go/,pprof)
 TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) \
     $(addprefix $(B)/,$(basename $(wildcard tests/host/*.c tests/host/*.cc))) \
-    $(patsubst tests/mod/%.c,$(B)/tests/mod/%.so,$(wildcard tests/mod/*.c))
+    $(patsubst tests/mod/%.c,$(B)/tests/mod/%.so,$(wildcard tests/mod/*.c)) $(if $(shell command -v go),$(GO_TOOLS))
 
 $(B)/tests/%.o: tests/%.c $(B)/flags
 	$(call say,CC,$@)
@@ -195,6 +196,11 @@ $(B)/tests/host/%: tests/host/%.cc $(B)/libweft.a $(B)/flags
 $(B)/tests/mod/%.so: tests/mod/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -fPIC -shared $< -o $@ $(LDFLAGS_ALL)
+
+# Go's viewers: `go tool` builds them when they are first called, which takes longer than a test may.
+$(GO_TOOLS): $(CURDIR)/build/go/%:
+	$(call say,GO,$@)
+	$(Q)go build -o $@ cmd/$*
 
 deps:
 	@tools/deps.sh install build $(if $(CI),check)
