@@ -1,0 +1,54 @@
+/* Generations that are complete, and who reads them. See stream.c. */
+#ifndef WEFT_TRACE_STREAM_H
+#define WEFT_TRACE_STREAM_H
+
+#include "base/atomic.h"
+#include "base/base.h"
+#include "trace/buffer.h"
+#include <weft/base.h>
+
+#define TRACE_READERS 8
+
+/* Function, file and line of a return address: what was inlined there, innermost first, and last the function that the code belongs to. Returns how
+ * many, at most max; 0: not known. Texts hold until the next call. The switcher calls it. */
+struct trace_frame { const char *function, *file; unsigned line; };
+struct trace_symbols {
+    unsigned (*frames)(void *arg, uintptr_t pc, struct trace_frame *out, unsigned max);
+    void *arg;
+};
+
+/* ---- the switcher's side ------------------------------------------------------------------------------- */
+
+/* Waits until the generation should end (trace.due), at most so long. True: it should. */
+bool trace_wait_due(int64_t timeout_ns);
+/* After trace_switch: the generation gets its tables and clock, and goes to all readers. symbols NULL: addresses are shown as such. */
+void trace_finish(const struct trace_symbols *symbols);
+
+struct trace_stats {
+    uint64_t generations, lost;        /* finished; of them lost, because the buffers did not suffice */
+    uint64_t texts_lost, stacks_lost;  /* that became empty, because a table was full */
+};
+struct trace_stats trace_stats(void);
+
+/* ---- readers --------------------------------------------------------------------------------------------- */
+
+struct trace_reader;
+struct trace_reader_stats {
+    uint64_t generations, bytes; /* written */
+    uint64_t dropped;            /* generations: the writer was too slow, or has failed, or there were too few buffers */
+    int err;                     /* the writer's */
+};
+
+/* A reader of all generations that are finished from now on. 0, -EALREADY (one with the same writer and ctx is open), -ENOSPC (there are
+ * TRACE_READERS), -ENOMEM. Any thread; takes memory. */
+int trace_reader_open(weft_writer *w, void *ctx, struct trace_reader **out);
+/* On a thread of the reader's own, once: writes whatever comes, and returns when the reader is closed and all that came before is written: 0, or the
+ * writer's error, at once; or -ENOMEM. */
+int trace_reader_pump(struct trace_reader *r);
+/* Nothing comes after what is finished. Any thread. */
+void trace_reader_close(struct trace_reader *r);
+struct trace_reader_stats trace_reader_stats(struct trace_reader *r);
+/* After the pump has returned, or if it never ran. Closes it, too. */
+void trace_reader_free(struct trace_reader *r);
+
+#endif
