@@ -15,12 +15,13 @@ static void open_trace(size_t pool_bytes, size_t table_bytes)
 /* One thread that runs fiber id on processor id; they are told of in each generation. */
 struct one { struct trace_emitter *e; uint64_t id; struct trace_resource p, g; };
 
-static struct one one_new(uint64_t id)
+static struct one one_fenced(uint64_t id, bool fenced)
 {
-    struct one o = { .e = trace_emitter_get(100 + id, false), .id = id };
+    struct one o = { .e = trace_emitter_get(100 + id, fenced), .id = id };
     cr_assert_not_null(o.e);
     return o;
 }
+static struct one one_new(uint64_t id) { return one_fenced(id, false); }
 
 static bool enter(struct one *o)
 {
@@ -170,7 +171,7 @@ static size_t table_records(const char *path, uint8_t kind)
     size_t len = fread(data, 1, sizeof data, f), n = 0;
     fclose(f);
     const uint8_t *p = data + TRACE_HEADER_BYTES, *end = data + len;
-    for (struct trace_batch b; trace_get_batch(&p, end, &b); p += b.length) {
+    for (struct trace_batch b; p < end && (*p == TRACE_END_OF_GENERATION ? (p++, b.length = 0, true) : trace_get_batch(&p, end, &b)); p += b.length) {
         const uint8_t *at = p, *until = p + b.length;
         uint64_t id, m, v;
         if (b.length == 0 || (*at != TRACE_STRINGS && *at != TRACE_STACKS))
@@ -212,12 +213,20 @@ Test(trace_stream, strings_and_stacks_are_written_once_and_inlined_frames_are_to
         trace_event(o.e, USER_LOG, 0, trace_text(o.e, "key", 3), trace_text(o.e, i % 2 ? "odd" : "even", i % 2 ? 3 : 4), trace_stack(o.e, pcs, 2));
         trace_leave(o.e);
     }
-    trace_switch(true);
+    trace_switch(false);
     trace_finish(&(struct trace_symbols){ inlined, NULL });
-    sink_close(&s);
+    test_until(trace_reader_stats(s.reader).generations == 1);
+    fflush(s.file);
     cr_expect_eq(table_records(s.path, TRACE_STACK), 5u);
     /* "chan receive", "sleep", "key", "odd", "even"; inner, middle, outer, 0x99, a.h, a.c */
     cr_expect_eq(table_records(s.path, TRACE_STRING), 11u);
+    say(&o, "new");
+    end_generation(false);
+    say(&o, "new");
+    end_generation(true);
+    sink_close(&s);
+    cr_expect_eq(table_records(s.path, TRACE_STACK), 5u);
+    cr_expect_eq(table_records(s.path, TRACE_STRING), 11u + 2 * 4, "the next generations have what they use");
     struct lines got = go_parse(s.path);
     cr_expect_eq(count_lines(&got, 101, "Message=\"odd\" Stack=inner,middle,outer,0x99"), 500u);
     cr_expect_eq(count_lines(&got, 101, "Message=\"even\" Stack=inner,middle,outer,0x99"), 500u);
@@ -329,6 +338,7 @@ Test(trace_stream, a_generation_for_which_the_buffers_do_not_suffice_is_lost_who
             trace_leave(o.e);
         }
         end_generation(i == 3);
+        test_until(trace_reader_stats(s.reader).generations + trace_reader_stats(s.reader).dropped == (uint64_t)i + 1);
     }
     sink_close(&s);
     cr_expect_eq(trace_stats().generations, 4u);
@@ -344,6 +354,38 @@ Test(trace_stream, a_generation_for_which_the_buffers_do_not_suffice_is_lost_who
     trace_emitter_put(other.e);
     close_trace();
     unlink(s.path);
+}
+
+/* Whether something was left out is settled when it is, not by how much room there is later. */
+Test(trace_stream, what_was_left_out_is_not_mended_by_room_that_comes_later)
+{
+    struct sink first = { 0 }, second = { 0 };
+    open_trace(1 << 20, 0); /* 64 buffers */
+    struct one o = one_new(1);
+    trace_begin();
+    sink_open(&first);
+    for (int i = 0; i < 2; i++) {
+        for (uint64_t k = 0; i == 0 ? trace_bufs_used() < 40 : load_rlx(&trace.lost[0]) == 0; k++) {
+            cr_assert(enter(&o));
+            trace_event(o.e, HEAP_ALLOC, k << 40);
+            trace_leave(o.e);
+        }
+        if (i == 0) { /* its reader keeps it */
+            end_generation(false);
+            sink_open(&second);
+            test_until(trace_reader_stats(first.reader).generations == 1);
+        }
+    }
+    sink_close(&first);
+    cr_assert_lt(trace_bufs_used(), 40u);
+    end_generation(true);
+    sink_close(&second);
+    cr_expect_eq(trace_stats().lost, 1u);
+    cr_expect_eq(second.stats.generations, 0u);
+    trace_emitter_put(o.e);
+    close_trace();
+    unlink(first.path);
+    unlink(second.path);
 }
 
 Test(trace_stream, a_full_table_costs_texts_and_not_the_trace)
@@ -420,7 +462,46 @@ Test(trace_stream, the_switch_waits_for_who_is_in_the_middle_of_an_event)
     unlink(s.path);
 }
 
-static w_u32 stop;
+static w_u32 stop, settled;
+static w_u64 entered;
+
+static void *enters_and_leaves(void *arg)
+{
+    struct trace_emitter *e = arg;
+    while (load_rlx(&stop) == 0) {
+        cr_assert(trace_enter_at(e, 0));
+        uint32_t gen = e->gen;
+        for (int i = 0; i < 20; i++)
+            if (load_acq(&settled) == gen)
+                return (void *)"the switcher has gone on, though somebody is in that generation";
+        trace_leave(e);
+        store_rlx(&entered, load_rlx(&entered) + 1);
+    }
+    return NULL;
+}
+
+/* The two sides of [GEN] against each other, as often as can be. */
+static void settle_often(bool fenced)
+{
+    pthread_t th;
+    void *wrong;
+    open_trace(1 << 20, 65536);
+    struct trace_emitter *e = trace_emitter_get(1, fenced);
+    trace_begin();
+    pthread_create(&th, NULL, enters_and_leaves, e);
+    for (int i = 0; i < (test_is_slow() ? 20000 : 300000); i++)
+        store_rel(&settled, trace_switch(false));
+    store_rlx(&stop, 1);
+    pthread_join(th, &wrong);
+    cr_expect_null(wrong, "%s", (char *)wrong);
+    cr_expect_gt(load_rlx(&entered), 0u);
+    trace_switch(true);
+    trace_emitter_put(e);
+    trace_close();
+}
+
+Test(trace_stream, who_is_in_a_generation_is_seen) { settle_often(false); }
+Test(trace_stream, who_is_in_a_generation_is_seen_without_membarrier) { settle_often(true); }
 
 /* As fast as it can, but no generation gets too large for a machine that is busy with other things. */
 static void *busy(void *arg)
@@ -447,10 +528,8 @@ static void storm(bool fenced)
     pthread_t th[3];
     go_trace();
     open_trace(64 << 20, 0);
-    for (int i = 0; i < 3; i++) {
-        o[i] = one_new((uint64_t)i + 1);
-        o[i].e->fenced = fenced;
-    }
+    for (int i = 0; i < 3; i++)
+        o[i] = one_fenced((uint64_t)i + 1, fenced);
     trace_begin();
     sink_open(&s);
     for (int i = 0; i < 3; i++) {
@@ -489,6 +568,39 @@ static void storm(bool fenced)
 
 Test(trace_stream, nothing_is_lost_between_generations) { storm(false); }
 Test(trace_stream, nothing_is_lost_between_generations_without_membarrier) { storm(true); }
+
+/* A fiber that is in a syscall from the beginning, and a processor that is stolen from it in the second generation. */
+Test(trace_stream, what_nobody_touched_is_told_as_its_thread_s)
+{
+    struct sink s = { 0 };
+    go_trace();
+    open_trace(0, 0);
+    struct one o = one_new(1), other = one_new(2);
+    trace_begin();
+    sink_open(&s);
+    say(&o, "first");
+    uint32_t gen = trace_switch(false);
+    cr_assert(trace_first(&other.p, gen) && trace_first(&other.g, gen) && !trace_first(&o.p, gen));
+    trace_event(trace_late(102), PROC_STATUS, 2, TRACE_PROC_SYSCALL);
+    trace_event(trace_late(102), GO_STATUS, 2, 102, TRACE_GO_SYSCALL);
+    trace_finish(NULL);
+    cr_assert(enter(&o) && trace_first(&other.p, o.e->gen));
+    trace_event(o.e, PROC_STATUS, 2, TRACE_PROC_ABANDONED);
+    trace_event(o.e, PROC_STEAL, 2, trace_next(&other.p, o.e->gen), 102);
+    trace_leave(o.e);
+    cr_assert(trace_enter(other.e) && trace_first(&other.g, other.e->gen));
+    trace_event(other.e, GO_STATUS, 2, 102, TRACE_GO_SYSCALL);
+    trace_event(other.e, GO_SYSCALL_END_BLOCKED);
+    trace_leave(other.e);
+    end_generation(true);
+    sink_close(&s);
+    struct lines got = go_parse(s.path);
+    cr_expect_eq(count_lines(&got, 102, "GoID=2 Syscall->Runnable"), 1u);
+    trace_emitter_put(o.e);
+    trace_emitter_put(other.e);
+    close_trace();
+    unlink(s.path);
+}
 
 Test(trace_stream, a_thread_that_ends_leaves_its_emitter_to_another_in_the_same_generation)
 {

@@ -240,6 +240,8 @@ w_noinline bool trace_refill(struct trace_emitter *e, struct trace_out *o)
     return true;
 }
 
+static w_u32 unfenced; /* 1: there is an emitter that relies on membarrier */
+
 static bool membarrier_ready(void)
 {
     return sys_call3(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0; /* any number of times */
@@ -261,7 +263,11 @@ struct trace_emitter *trace_emitter_get(uint64_t m, bool fenced)
         while (!cas_seq(&trace.emitters, e->next, e)); /* seq: also before this emitter's first look at gen; settle_all has the other side */
     }
     e->m = m;
-    e->fenced = !membarrier_ready() || fenced;
+    e->fenced = fenced || !membarrier_ready();
+    if (!e->fenced) {
+        store_seq(&unfenced, 1);
+        fence_seq(); /* before its first look at gen; settle_all has the other side */
+    }
     return e;
 }
 
@@ -294,7 +300,8 @@ static void settle(struct trace_emitter *e)
 static void settle_all(void)
 {
     fence_seq(); /* gen before the looks; the partners are trace_enter_at (fenced) and trace_emitter_get */
-    sys_call3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    if (load_seq(&unfenced) != 0) /* seq: after the store of gen. 0: whoever relies on it from now on sees the new one */
+        sys_call3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
     for (struct trace_emitter *e = load_acq(&trace.emitters); e != NULL; e = e->next) /* acq: sees the emitters; rel in trace_emitter_get */
         settle(e);
 }

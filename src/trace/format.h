@@ -104,7 +104,7 @@ void trace_put_header(uint8_t out[TRACE_HEADER_BYTES]);
 uint8_t *trace_batch_open(uint8_t *p, uint64_t gen, uint64_t m, uint64_t time);
 /* data: what trace_batch_open returned. */
 void trace_batch_close(uint8_t *data, const uint8_t *end);
-/* Behind the byte TRACE_SYNC, in a batch that each generation has once: units of time per second, and what other clocks showed at the batch's time. */
+/* Behind the byte TRACE_SYNC, in a batch that each generation has once: units of time per second, and the other clocks at the batch's time. */
 uint8_t *trace_put_sync(uint8_t *p, uint64_t units_per_second, uint64_t mono_ns, uint64_t wall_ns);
 #define TRACE_SYNC_MAX (2 + 1 + TRACE_NUMBER_MAX * 5)
 

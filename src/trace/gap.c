@@ -12,8 +12,8 @@
  * How the one before ends, and how the one after begins, is read from their events ([RULES]: each fiber and processor is told of in each generation).
  * The beginning is in the states told there. The end is found without sorting the threads' events: a fiber's (a processor's) last state is that of
  * its highest number, and of the last event bound to the thread behind that; those follow it on the same thread. So each event has a key (number,
- * place behind it), and the highest key wins, whatever the order in which they are read. Assists and sweeps have keys of their own, as they outlive
- * a change of state. What the collector does is counted through all generations already. */
+ * place behind it), and the highest key wins, whatever the order in which they are read. Sweeps have keys of their own, as they outlive a change
+ * of state. What the collector does is counted through all generations already. */
 #include "trace/gap.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@ struct key { uint64_t number, place; };
 /* A fiber or a processor; or, with its own meaning, a thread. */
 struct thing {
     uint64_t kind, id;      /* kind 0: the slot is free */
-    struct key key, range_key;
+    struct key key, sweep_key;
     uint32_t status;        /* enum trace_go_status or trace_proc_status; 0: it is no more, or not there yet */
     bool range;             /* is in the middle of an assist, or a sweep */
     uint64_t m;             /* where it runs or is in a syscall */
@@ -125,12 +125,12 @@ static void proc_is(struct things *t, uint64_t id, struct key key, uint32_t stat
     }
 }
 
-static void range_is(struct things *t, enum kind kind, uint64_t id, struct key key, bool on)
+static void sweeps(struct things *t, uint64_t id, struct key key, bool on)
 {
-    struct thing *x = thing(t, kind, id);
-    if (later(key, x->range_key)) {
-        x->range_key = key;
-        x->range = on;
+    struct thing *p = thing(t, PROC, id);
+    if (later(key, p->sweep_key)) {
+        p->sweep_key = key;
+        p->range = on;
     }
 }
 
@@ -226,20 +226,12 @@ static void end_event(struct things *t, uint64_t m, const struct trace_record *e
         HAS_PROC(&th, TRACE_NONE, zero);
         break;
     case TRACE_GC_SWEEP_ACTIVE:
-        range_is(t, PROC, a[0], zero, true);
+        sweeps(t, a[0], zero, true);
         break;
     case TRACE_GC_SWEEP_BEGIN:
     case TRACE_GC_SWEEP_END:
-        range_is(t, PROC, th.proc, pk, ev->type == TRACE_GC_SWEEP_BEGIN);
+        sweeps(t, th.proc, pk, ev->type == TRACE_GC_SWEEP_BEGIN);
         th.proc_key = pk;
-        break;
-    case TRACE_GC_MARK_ASSIST_ACTIVE:
-        range_is(t, FIBER, a[0], zero, true);
-        break;
-    case TRACE_GC_MARK_ASSIST_BEGIN:
-    case TRACE_GC_MARK_ASSIST_END:
-        range_is(t, FIBER, th.fiber, fk, ev->type == TRACE_GC_MARK_ASSIST_BEGIN);
-        th.fiber_key = fk;
         break;
     default:
         break;

@@ -37,17 +37,24 @@ void table_clear(struct trace_table *t, uint32_t base)
     store_rlx(&t->lost, 0);
 }
 
-/* Eight bytes at a time; both halves of a product mix all of them. */
+/* Sixteen bytes at a time; both halves of a product mix all of them. */
+static inline uint64_t mix(uint64_t h, const uint64_t w[2])
+{
+    unsigned __int128 m = (unsigned __int128)(w[0] ^ 0xd6e8feb86659fd93) * (w[1] ^ h);
+    return (uint64_t)m ^ (uint64_t)(m >> 64);
+}
+
 static inline uint32_t hash_of(const void *data, size_t len)
 {
     const uint8_t *p = data;
-    uint64_t h = len * 0x9e3779b97f4a7c15, w;
-    for (; len > 0; p += 8, len -= w_min(len, (size_t)8)) {
-        w = 0;
-        memcpy(&w, p, w_min(len, (size_t)8));
-        unsigned __int128 m = (unsigned __int128)(h ^ w) * 0xd6e8feb86659fd93;
-        h = (uint64_t)m ^ (uint64_t)(m >> 64) ^ w;
+    uint64_t h = len * 0x9e3779b97f4a7c15, w[2];
+    for (; len >= sizeof w; p += sizeof w, len -= sizeof w) {
+        memcpy(w, p, sizeof w);
+        h = mix(h, w);
     }
+    w[0] = w[1] = 0;
+    memcpy(w, p, len);
+    h = mix(h, w);
     return (uint32_t)(h ^ h >> 32);
 }
 
