@@ -59,6 +59,7 @@ metrics-pauses  | metrics pauses     | 2 | 5 | go             | ns_per_op go=3
 locked          | chan_unbuf 50000 locked | 2 | 5 | go             | ns_per_op go=1
 echo            | echo 1000 300      | 2 | 5 | go             | ns_per_op go=1; p99_ns go=1; cpu_s
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
+trace-event     | trace_event 1      | 2 | 5 |                | ns_per_op; switch_ns; stack_ns; bytes
 scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; peak_kib
 TABLE
 }
@@ -103,6 +104,10 @@ older() { # target source...
 build_weft() { # program
     LIB="-L$B -lweft -Wl,-rpath,$B"
     [ "$LINK" = static ] && LIB="$B/libweft.a -Wl,--as-needed -lm -ldl"
+    if grep -q '^#include "trace/' "bench/$1.c"; then # looks inside
+        LIB="$B/all.o -Isrc -ldl"
+        [ "$B/all.o" -nt "$OUT/weft/$1" ] && rm -f "$OUT/weft/$1"
+    fi
     how="$OUT/weft/$1.how" # a program linked otherwise is made again; a static one also when the library is newer
     [ "$(cat "$how" 2>/dev/null)" = "$LIB" ] || rm -f "$OUT/weft/$1"
     [ "$LINK" = static ] && [ "$B/libweft.a" -nt "$OUT/weft/$1" ] && rm -f "$OUT/weft/$1"
