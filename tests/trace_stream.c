@@ -356,6 +356,40 @@ Test(trace_stream, a_generation_for_which_the_buffers_do_not_suffice_is_lost_who
     unlink(s.path);
 }
 
+/* Events of the collector are numbered through all generations, those that nobody sees included. */
+Test(trace_stream, what_the_collector_did_in_a_lost_generation_is_known)
+{
+    struct sink s = { 0 };
+    go_trace();
+    open_trace(1 << 20, 0);
+    struct one o = one_new(1);
+    trace_begin();
+    sink_open(&s);
+    for (uint64_t i = 1; i <= 3; i++) {
+        for (uint64_t k = 0; i == 2 && load_rlx(&trace.lost[0]) == 0; k++) {
+            cr_assert(enter(&o));
+            trace_event(o.e, HEAP_ALLOC, k << 40);
+            trace_leave(o.e);
+        }
+        cr_assert(enter(&o));
+        if (i == 2)
+            trace_event(o.e, GC_END, i);
+        else
+            trace_event(o.e, GC_BEGIN, i, 0);
+        trace_leave(o.e);
+        end_generation(i == 3);
+        test_until(trace_reader_stats(s.reader).generations + trace_reader_stats(s.reader).dropped == i);
+    }
+    sink_close(&s);
+    cr_expect_eq(s.stats.dropped, 1u);
+    struct lines got = go_parse(s.path);
+    cr_expect_eq(count_lines(&got, 101, "RangeBegin Name=\"GC concurrent mark phase\""), 2u);
+    cr_expect_eq(count_lines(&got, 0, "RangeEnd Name=\"GC concurrent mark phase\""), 1u);
+    trace_emitter_put(o.e);
+    close_trace();
+    unlink(s.path);
+}
+
 /* Whether something was left out is settled when it is, not by how much room there is later. */
 Test(trace_stream, what_was_left_out_is_not_mended_by_room_that_comes_later)
 {

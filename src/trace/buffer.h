@@ -135,6 +135,8 @@ static inline bool trace_enter(struct trace_emitter *e)
 static inline __attribute__((always_inline)) void trace_emit(struct trace_emitter *e, enum trace_type type, const uint64_t *args, unsigned n)
 {
     struct trace_out *o = &e->out[e->gen % 2];
+    if (type == TRACE_GC_BEGIN || type == TRACE_GC_ACTIVE || type == TRACE_GC_END) /* known when compiled: costs nothing elsewhere */
+        store_rlx(&trace.gc[e->gen % 2], args[0] * 2 + (type != TRACE_GC_END)); /* rlx: as above. Also if the event itself is lost */
     if (unlikely(o->pos >= o->end) && !trace_refill(e, o))
         return;
     uint64_t t = w_max(e->now, o->last);
@@ -145,8 +147,6 @@ static inline __attribute__((always_inline)) void trace_emit(struct trace_emitte
         p = trace_put(p, args[i]);
     o->last = t;
     o->pos = p;
-    if (type == TRACE_GC_BEGIN || type == TRACE_GC_ACTIVE || type == TRACE_GC_END) /* a constant: costs nothing elsewhere */
-        store_rlx(&trace.gc[e->gen % 2], args[0] * 2 + (type != TRACE_GC_END)); /* rlx: as above */
 }
 
 /* trace_event(e, GO_START, id, sequence): between enter and leave. The number of arguments is checked. */
