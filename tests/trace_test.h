@@ -198,6 +198,8 @@ static __attribute__((unused)) struct lines go_parse(const char *path)
     int status = pclose(f);
     cr_assert_eq(status, 0, "%s is refused: ... %s / %s / %s", path, last_rows[0] ? last_rows[0] : "", last_rows[1] ? last_rows[1] : "",
         last_rows[2] ? last_rows[2] : "");
+    for (int i = 0; i < 3; i++)
+        free(last_rows[i]);
     free(row);
     return all;
 }
