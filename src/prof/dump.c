@@ -1,8 +1,6 @@
 /* Stacks of all fibers, as text: weft_stack, weft_stack_write, and what sched reports of a deadlock or an overflow.
  *
- * [DUMP] No stop of the world. A thread of its own does the work while the caller waits, as in a system call. It is a stranger to the
- * runtime: not attached, so no stop ever stops it; hence it may hold the pin of a fiber, a lock of the off-heap memory, the loader's lock or
- * libdw's, each of which would stand still with a stopped thread. And libdw needs more stack than fibers have.
+ * [DUMP] No stop of the world. A helper (helper.h) does the work while the caller waits, as in a system call.
  *
  *   1. list     Tasks first, then bound fibers, so that none is missed that starts in between; both tables may be walked at any time. What is
  *               there twice is told by its id. Sorted by id.
@@ -17,9 +15,7 @@
 #include "prof/dump.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -34,6 +30,7 @@
 #include "os/clock.h"
 #include "os/vm.h"
 #include "os/futex.h"
+#include "prof/helper.h"
 #include "prof/symbols.h"
 #include "prof/unwind.h"
 #include "sched/report.h"
@@ -44,7 +41,7 @@
 #include "sched/world.h"
 
 #define COPY_BYTES (1u << 20)      /* of one stack, from its top; what lies beyond is not shown */
-#define HELPER_STACK_BYTES (1u << 20)
+#define DESCRIBE_STACK_BYTES (1u << 20)
 #define NAME_BYTES 64u
 #define ANSWER_NS 200000000        /* a thread that does not answer a signal for so long (blocked, not scheduled) is shown without frames */
 #define TRIES 8                    /* to catch a fiber that starts and stops running all the time */
@@ -767,8 +764,9 @@ static void come_back(struct dump *d)
         call_back(d->away);
 }
 
-static void work(struct dump *d)
+static void work(void *arg)
 {
+    struct dump *d = arg;
     if (d->census) {
         list(d);
         come_back(d);
@@ -801,56 +799,11 @@ static void work(struct dump *d)
     off_free(OFF_PROF, d->copy);
 }
 
-/* [FILES] The helper has a table of descriptors of its own, in which nothing of the host's is open. So what libdw and libunwind open never shows
- * in the host, does not count against its limit, and a host that has none left gets its dump. What libdw keeps from one dump to the next is in memory
- * by then (see symbols.c); only to close it another helper is needed. Where the kernel cannot do that (before 5.9), they share the host's. */
-static w_u32 files_shared;  /* once known; the same in all helpers */
 static w_u32 symbols_kept;
-
-static void own_files(void)
-{
-    if (load_rlx(&files_shared) == 0 && sys_call3(SYS_close_range, 3, ~0u, CLOSE_RANGE_UNSHARE) != 0) /* rlx: a flag */
-        store_rlx(&files_shared, 1);
-}
-
-struct job { void (*fn)(struct dump *); struct dump *d; };
-
-static void *helper_main(void *arg)
-{
-    struct job *j = arg;
-    own_files();
-    store_rlx(&symbols_kept, 1); /* rlx: joined before it is read */
-    j->fn(j->d);
-    return NULL;
-}
-
-/* fn(d) on a thread of its own, whose stack is ours, since libc keeps the stacks that it makes. */
-static int helper_run(void (*fn)(struct dump *), struct dump *d)
-{
-    void *stack = os_vm_map_stack(HELPER_STACK_BYTES);
-    if (stack == NULL)
-        return -ENOMEM;
-    struct job j = { fn, d };
-    pthread_attr_t attr;
-    pthread_t t;
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_attr_init(&attr);
-    int err = pthread_attr_setstack(&attr, stack, HELPER_STACK_BYTES);
-    if (err == 0) {
-        pthread_sigmask(SIG_SETMASK, &all, &old);
-        err = fail_now(FAIL_THREAD) ? EAGAIN : pthread_create(&t, &attr, helper_main, &j);
-        pthread_sigmask(SIG_SETMASK, &old, NULL);
-    }
-    pthread_attr_destroy(&attr);
-    if (err == 0)
-        pthread_join(t, NULL);
-    munmap(stack, HELPER_STACK_BYTES);
-    return -err;
-}
 
 static int dump_collect(struct dump *d)
 {
+    store_rlx(&symbols_kept, 1); /* rlx: read when nobody makes dumps any more */
     int err = helper_run(work, d);
     return err != 0 ? err : d->err;
 }
@@ -1058,15 +1011,15 @@ bool dump_describe_pc(const void *pc, char *buf, size_t n)
 {
     int fd[2], saved = errno;
     size_t len = 0;
-    char *stack = os_vm_map_stack(HELPER_STACK_BYTES);
+    char *stack = os_vm_map_stack(DESCRIBE_STACK_BYTES);
     if (stack == NULL)
         return false;
     if (!fail_now(FAIL_FD) && pipe2(fd, O_CLOEXEC) == 0) {
         struct describe a = { pc, fd[1] };
         /* No signal when it ends: the host did not ask for a child. */
-        pid_t pid = clone(describe_child, stack + HELPER_STACK_BYTES, 0, &a);
+        pid_t pid = clone(describe_child, stack + DESCRIBE_STACK_BYTES, 0, &a);
         if (pid < 0 && errno == EINVAL) /* an emulator */
-            pid = clone(describe_child, stack + HELPER_STACK_BYTES, SIGCHLD, &a);
+            pid = clone(describe_child, stack + DESCRIBE_STACK_BYTES, SIGCHLD, &a);
         close(fd[1]);
         while (pid > 0 && len + 1 < n && describe_wait(fd[0], pid)) {
             ssize_t got = read(fd[0], buf + len, n - 1 - len);
@@ -1080,16 +1033,16 @@ bool dump_describe_pc(const void *pc, char *buf, size_t n)
             waitpid(pid, NULL, __WALL);
         }
     }
-    munmap(stack, HELPER_STACK_BYTES);
+    munmap(stack, DESCRIBE_STACK_BYTES);
     if (n > 0)
         buf[w_min(len, n - 1)] = 0;
     errno = saved;
     return len > 0;
 }
 
-static void forget(struct dump *d)
+static void forget(void *arg)
 {
-    (void)d;
+    (void)arg;
     maps_close(symbols_gone);
 }
 

@@ -86,7 +86,7 @@ static bool right_file(Dwfl_Module *mod, const struct maps_module *m)
     return n <= 0 || m->build_id_bytes == 0 || ((unsigned)n == m->build_id_bytes && memcmp(bits, m->build_id, (size_t)n) == 0);
 }
 
-/* From here on the file is in memory, and its descriptor is not used any more: the next dump has other ones, [FILES] in dump.c. */
+/* From here on the file is in memory, and its descriptor is not used any more: the next helper has other ones, [FILES] in helper.h. */
 static void read_all(Elf *elf)
 {
     if (elf != NULL)

@@ -20,7 +20,7 @@ unsigned symbols_at(const struct maps *t, uintptr_t return_pc, struct symbol *ou
 
 #define SYMBOLS_STACK_BYTES (256u << 10)
 
-/* For maps_begin: drops what was read about a module. Both only on a helper of dump.c, [FILES]. */
+/* For maps_begin: drops what was read about a module. Both only on a helper, [FILES] in helper.h. */
 void symbols_gone(struct maps_module *m);
 
 #endif

@@ -32,6 +32,7 @@
 #include "sched/machine.h"
 #include "sched/maxprocs.h"
 #include "sched/mutator.h"
+#include "sched/report.h"
 #include "sched/runq.h"
 #include "sched/seed.h"
 #include "sched/stack.h"
@@ -181,6 +182,9 @@ static void child_of_none(void)
 static void child(void)
 {
     probe_after_fork();
+    for (struct sched_guest *g = sched_guests; g != NULL; g = g->next)
+        if (g->after_fork != NULL)
+            g->after_fork();
     if (inside) {
         one = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
         store_rlx(&sched.forked, FORK_NEVER); /* rlx: nobody else runs */

@@ -19,6 +19,18 @@ struct sched_reports {
 };
 extern struct sched_reports sched_reports;
 
+/* What a higher layer has under way, a profile or a trace, over the end of the runtime and a fork. */
+struct sched_guest {
+    /* The runtime ends, no fiber runs any more and nobody of the host's is inside: it ends, too, and what it has is written. On the thread that ends
+     * the runtime, outside of it. NULL: nothing. */
+    void (*end)(void);
+    /* In the child of a fork, alone: threads of its own are no more, and whatever locks they had. Takes no lock, waits for nobody. NULL: nothing. */
+    void (*after_fork)(void);
+    struct sched_guest *next;
+};
+extern struct sched_guest *sched_guests;
+void sched_guest_add(struct sched_guest *g); /* by a constructor */
+
 /* A line for the host: to its log function, or stderr. Not in a signal handler. */
 void sched_log(const char *line);
 void sched_logf(const char *fmt, ...) w_printf(1, 2);

@@ -40,6 +40,13 @@ extern struct exceptions *__cxa_get_globals(void) __attribute__((weak));
 
 struct sched sched = { .lock = LOCK_INIT(RANK_SCHED) };
 struct sched_reports sched_reports;
+struct sched_guest *sched_guests;
+
+void sched_guest_add(struct sched_guest *g)
+{
+    g->next = sched_guests;
+    sched_guests = g;
+}
 
 static pthread_mutex_t life = PTHREAD_MUTEX_INITIALIZER; /* start and stop; never taken by fibers */
 static bool broken; /* a stop timed out, or we are the child of a fork that cannot go on; under life */
@@ -609,6 +616,9 @@ static int runtime_down(void)
         sched_logf("weft: thread %d of the host is still in a call, in which it waits for ever; the runtime stays mapped", inside);
         return result != 0 ? result : -EBUSY;
     }
+    for (struct sched_guest *g = sched_guests; g != NULL; g = g->next)
+        if (g->end != NULL)
+            g->end();
     if (sched_reports.end != NULL)
         sched_reports.end();
     unhook_faults();
