@@ -18,6 +18,7 @@
     X(fiber_block)    /* id               wait reason      -             */         \
     X(fiber_ready)    /* id               by fiber id      -             */         \
     X(fiber_end)      /* id               -                -             */         \
+    X(fiber_labels)   /* id               struct labels    -             */         \
     X(proc_handoff)   /* processor        machine lost     ran ns        */         \
     X(thread_start)   /* machine id       -                -             */         \
     X(thread_end)     /* machine id       -                -             */         \

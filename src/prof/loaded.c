@@ -1,11 +1,13 @@
 /* What lies at an address of this process: mappings from the table of modules, functions and lines from libdw.
  *
  * A mapping is what /proc/self/maps would show of the module's code: whole pages from the start of the segment, with its offset in the file. pprof
- * reckons with nothing else when it looks for symbols in the file itself. Code that lies in no module (made at run time, say) has an address only. */
+ * reckons with nothing else when it looks for symbols in the file itself. Code that lies in no module (made at run time, say) has an address only;
+ * frames that are no code (pseudo.h) have a name only. */
 #include "prof/loaded.h"
 #include <string.h>
 #include <sys/auxv.h>
 #include <unistd.h>
+#include "prof/pseudo.h"
 
 _Static_assert(SYMBOLS_INLINED_MAX <= PPROF_FRAMES_MAX, "all frames at an address");
 
@@ -29,6 +31,10 @@ static bool module(const struct pprof_symbolizer *s, uintptr_t addr, struct ppro
 static uint32_t frames(const struct pprof_symbolizer *s, uintptr_t return_pc, struct pprof_frame *out)
 {
     const struct loaded *l = w_containerof(s, struct loaded, symbolizer);
+    if (pseudo_is(return_pc)) {
+        *out = (struct pprof_frame){ .func = pseudo_name(return_pc) };
+        return out->func != NULL;
+    }
     const struct maps_module *m = maps_find(l->maps, return_pc - 1);
     uint32_t n = symbols_at(l->maps, return_pc, l->scratch);
     if (m == NULL || l->scratch[n - 1].func == NULL)

@@ -23,6 +23,7 @@
 
 struct m;
 struct fiber;
+struct labels;
 
 /* To add a reason: a line here; the text is what dumps show in brackets (Go's words, where Go has the reason). */
 #define WAIT_REASONS(X)                                  \
@@ -85,7 +86,7 @@ struct task {
     uint64_t parent;
     const void *site;   /* return address of the call that made it */
     const char *name;
-    void *labels;       /* inherited; for profiles */
+    struct labels *labels; /* a reference, inherited; labels.h */
     uint64_t stack_log2 : 8, flags : 8, ready_stamp : READY_STAMP_BITS; /* [LATENCY] */
     void *group;        /* wait group to tell at the end, or NULL; a root */
 };
@@ -115,7 +116,8 @@ struct fiber {
     void *arg;
     /* owner only */
     const char *name;
-    void *labels;
+    struct labels *labels;  /* a reference; a handler of a signal on its thread may read it */
+    struct label_scope *label_scopes;
     struct deferred *defers;
     void *group;            /* as in struct task; kept alive by the first frame */
     uint32_t lock_depth;    /* weft_lock_os_thread */

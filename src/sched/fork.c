@@ -28,6 +28,7 @@
  * host's locks, as nobody can hold one of them and wait for us. */
 #include "sched/fork.h"
 #include "sched/chan.h"
+#include "sched/labels.h"
 #include "sched/lot.h"
 #include "sched/machine.h"
 #include "sched/maxprocs.h"
@@ -236,6 +237,7 @@ static void lose_fiber(struct fiber *f, void *self)
     if (f == self || state == FIBER_FREE || state == FIBER_DEAD)
         return;
     chan_forget_stw(f);
+    labels_drop(f);
     if (state == FIBER_RUNNING) {
         f->sp = f->stack_lo;
         store_rlx(&f->state, FIBER_WAITING);
@@ -247,8 +249,10 @@ static void lose_fiber(struct fiber *f, void *self)
 
 static void lose_runnable(struct p *p, runnable r)
 {
-    if (r != 0 && run_is_task(r))
-        task_free(p, run_task(r));
+    if (r == 0 || !run_is_task(r))
+        return;
+    labels_unref(run_task(r)->labels);
+    task_free(p, run_task(r));
 }
 
 static void lose_queues(void)

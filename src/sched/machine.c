@@ -12,6 +12,7 @@
  * attached again nobody else may have it (M_ABSENT). */
 #include "sched/machine.h"
 #include "sched/fork.h"
+#include "sched/labels.h"
 #include "sched/report.h"
 #include "sched/runq.h"
 #include "sched/schedule.h"
@@ -357,6 +358,7 @@ void proc_give_bound(struct p *p, struct fiber *f)
 static void m_clear(struct m *m)
 {
     store_seq(&m->dead, M_ABSENT); /* seq: before what follows */
+    labels_drop(&m->self); /* of a thread that ended without a word */
     memset(m, 0, offsetof(struct m, all_next));
     memset(&m->run, 0, sizeof *m - offsetof(struct m, run));
     m->run = sched.run;
@@ -666,6 +668,7 @@ void m_detach(struct m *m)
     pthread_setspecific(detach_key, NULL);
     store_rel(&m->self.state, FIBER_DEAD); /* rel: a stop that sees it has nothing to scan here */
     __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE); /* rel: after the state; acq in thread_stopped */
+    labels_drop(&m->self);
     m_thread_teardown(m);
     uint64_t run = m->run;
     m_bury_lock(m);
@@ -681,6 +684,7 @@ static void m_lose(struct m *m)
     bool was_alive = load_rlx(&m->dead) == M_ALIVE; /* rlx: nobody else runs; and below */
     store_rlx(&m->pstate, M_GONE);
     store_rlx(&m->dead, m->foreign ? M_ABSENT : M_DEAD);
+    labels_drop(&m->self);
     __atomic_store_n(&m->cur, NULL, __ATOMIC_RELAXED);
     m->p = m->taken = NULL;
     m->blocking = false;
@@ -709,6 +713,7 @@ void machines_free(void)
     for (struct m *m = load_acq(&sched.all_m), *next; m != NULL; m = next) {
         next = m->all_next;
         if (m->foreign) {
+            labels_drop(&m->self);
             if (load_rlx(&m->dead) == M_ALIVE) /* rlx: under the lock */
                 store_rlx(&m->dead, M_ABSENT); /* its thread still points to it */
             m->all_next = keep;

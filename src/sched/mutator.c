@@ -8,6 +8,7 @@
  * when two minutes passed without), one gives memory back [SCAVENGE]. All sleep when there is nothing to do. They are made at the first need, so a
  * program that has no finalizers has no fiber for them. */
 #include "sched/mutator.h"
+#include "sched/labels.h"
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "sched/stack.h"
@@ -106,6 +107,7 @@ static void next_call(struct worker *w, struct gc_call *call)
         worker_wait(w);
         m = m_self();
     }
+    labels_drop(m->cur); /* those of the call before */
     PROBE(finalizer_run, call->obj, 0, 0);
     m->cur->flags &= (uint16_t)~FIBER_SYSTEM;
     *m->errno_at = 0; /* each is as if on a fiber of its own */

@@ -14,6 +14,7 @@
 #include "os/procself.h"
 #include "os/signal.h"
 #include "sched/fork.h"
+#include "sched/labels.h"
 #include "sched/latency.h"
 #include "sched/machine.h"
 #include "sched/maxprocs.h"
@@ -517,7 +518,7 @@ static void report_deadlock(void)
         sched_reports.dump_all(sched_log);
 }
 
-static void free_defers(struct fiber *f, void *arg)
+static void free_fiber(struct fiber *f, void *arg)
 {
     (void)arg;
     uint32_t s = load_rlx(&f->state); /* rlx: nobody runs */
@@ -527,6 +528,13 @@ static void free_defers(struct fiber *f, void *arg)
         next = d->next;
         off_free(OFF_FIBER, d);
     }
+    labels_drop(f);
+}
+
+static void free_labels(const struct task *copy, const struct task *at, void *arg)
+{
+    (void)at, (void)arg;
+    labels_unref(copy->labels);
 }
 
 /* From here on a thread of the host that ends leaves its machine and nothing else. */
@@ -623,7 +631,8 @@ static int runtime_down(void)
         sched_reports.end();
     unhook_faults();
     world_end();
-    stack_each(0, 1, free_defers, NULL);
+    stack_each(0, 1, free_fiber, NULL);
+    tasks_each(free_labels, NULL);
     netpoll_end();
     procs_end(); /* caches give their spans back to the heap */
     mutator_end();

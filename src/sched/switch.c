@@ -17,6 +17,7 @@
  *
  * errno belongs to the fiber: saved and restored here. So do the exceptions of C++ that it handles. */
 #include "sched/switch.h"
+#include "sched/labels.h"
 #include "sched/latency.h"
 #include "sched/machine.h"
 #include "sched/report.h"
@@ -195,7 +196,7 @@ int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const vo
     *t = (struct task){ .fn = fn, .arg = arg, .site = site, .flags = flags, .stack_log2 = log2, .group = group };
     if (me != NULL) {
         t->parent = me->id;
-        t->labels = me->labels;
+        t->labels = flags & FIBER_SYSTEM ? NULL : labels_ref(me->labels);
     }
     if (opts != NULL) {
         t->name = opts->name;
@@ -234,6 +235,7 @@ static void fiber_init(struct fiber *f, struct task *t)
     f->site = t->site;
     f->name = t->name;
     f->labels = t->labels;
+    f->label_scopes = NULL;
     f->flags = (uint16_t)t->flags;
     f->bound = NULL;
     f->ready_stamp = t->ready_stamp;
@@ -572,6 +574,7 @@ static void fiber_end(void)
     struct fiber *f = m->cur;
     struct p *p = m->p;
     PROBE(fiber_end, f->id, 0, 0);
+    labels_drop(f);
     if (unlikely(m->exceptions != NULL))
         *m->exceptions = (struct exceptions){ 0 }; /* it may have called weft_exit in a handler */
     if (!(f->flags & FIBER_SYSTEM))
