@@ -12,10 +12,8 @@ void dump_all_lines(void (*line)(const char *text));
  * may be held. Async-signal-safe; takes two seconds at most. False: nothing is known. */
 bool dump_describe_pc(const void *pc, char *buf, size_t n);
 
-/* Both from user code, and both may block. 0, -ESRCH (the runtime does not run), -ENOMEM, or the writer's error. Every fiber but the runtime's own,
- * the caller's included, once each and by id, in user code again. The site of one that ends at this moment may be another's. */
-int dump_census(void (*each)(uint64_t id, const void *site, void *arg), void *arg);
-/* A dump of those that are wanted. wanted is called on a thread that must not call weft. */
+/* A dump of those fibers that are wanted. From user code; may block. 0, -ESRCH (the runtime does not run), -ENOMEM, or the writer's error. wanted is
+ * called on a thread that must not call weft. */
 int dump_some(weft_writer *w, void *ctx, bool (*wanted)(uint64_t id, void *arg), void *arg);
 
 #endif

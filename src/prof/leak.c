@@ -18,6 +18,7 @@
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "prof/dump.h"
+#include "prof/roster.h"
 #include "sched/sched.h"
 #include <errno.h>
 #include <unistd.h>
@@ -91,7 +92,7 @@ static int census_take(struct census *c)
 {
     c->n = 0;
     c->lost = false;
-    int err = dump_census(note, c);
+    int err = roster_each(note, c);
     return err != 0 ? err : c->lost ? -ENOMEM : 0;
 }
 
