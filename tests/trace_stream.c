@@ -848,7 +848,7 @@ Test(trace_stream, the_same_writer_twice_and_too_many_are_refused)
     close_trace();
 }
 
-/* Eight that hang, each in the middle of another generation, leave enough for a ninth that does not come to be: for the next generation. */
+/* Eight that hang, each in the middle of another generation and behind yet another, leave enough for the next one. */
 Test(trace_stream, readers_that_hang_hold_half_of_the_pool_at_most)
 {
     struct sink s[TRACE_READERS] = { 0 };
@@ -857,22 +857,23 @@ Test(trace_stream, readers_that_hang_hold_half_of_the_pool_at_most)
     trace_begin();
     for (int i = 0; i < TRACE_READERS; i++)
         sink_open(&s[i]);
-    for (int i = 0; i < 3 * TRACE_READERS; i++) {
+    for (int i = 0, hang = 0; i < 4 * TRACE_READERS; i++) {
         while (load_rlx(&trace.due) == 0) {
             cr_assert(enter(&o));
             trace_event(o.e, HEAP_ALLOC, 1);
             trace_leave(o.e);
         }
-        if (i < TRACE_READERS) {
-            store_rlx(&s[i].stuck, 1); /* with this one */
-            uint32_t calls = load_rlx(&s[i].calls);
+        if (i % 2 != 0 && hang < TRACE_READERS) {
+            struct sink *it = &s[hang++];
+            store_rlx(&it->stuck, 1); /* with this one */
+            uint32_t calls = load_rlx(&it->calls);
             end_generation(false);
-            test_until(load_rlx(&s[i].calls) > calls);
+            test_until(load_rlx(&it->calls) > calls);
         } else
             end_generation(false);
-        for (int k = i + 1; k < TRACE_READERS; k++)
+        for (int k = hang; k < TRACE_READERS; k++)
             test_until(trace_reader_stats(s[k].reader).generations == (uint64_t)i + 1);
-        cr_assert_leq(trace_bufs_used(), 512u / 2 + 64, "round %d", i);
+        cr_assert_leq(trace_bufs_used(), 512u / 2 + 64, "round %d: %u", i, trace_bufs_used());
     }
     cr_expect_eq(trace_stats().lost, 0u);
     for (int i = 0; i < TRACE_READERS; i++)
@@ -885,6 +886,56 @@ Test(trace_stream, readers_that_hang_hold_half_of_the_pool_at_most)
     }
     trace_emitter_put(o.e);
     close_trace();
+}
+
+/* Each request for memory of a bridge is refused once. */
+Test(trace_stream, a_gap_that_finds_no_memory_is_longer_and_the_reader_goes_on)
+{
+    struct sink s = { 0 };
+    uint64_t done = 0, skipped = 0;
+    go_trace();
+    open_trace(1 << 20, 0); /* a share is 4 buffers, and each generation has 3 */
+    struct one o = one_new(1);
+    trace_begin();
+    sink_open(&s);
+    test_until(load_rlx(&s.calls) == 1); /* the header */
+    for (uint64_t nth = 1; nth <= 6; nth++) {
+        store_rlx(&s.stuck, 1);
+        for (int i = 0; i < 3; i++) {
+            say(&o, "some are dropped");
+            uint32_t calls = load_rlx(&s.calls);
+            end_generation(false);
+            done++;
+            if (i == 0)
+                test_until(load_rlx(&s.calls) > calls);
+        }
+        store_rel(&s.stuck, 0);
+        test_until(trace_reader_stats(s.reader).generations + trace_reader_stats(s.reader).dropped == done);
+        uint64_t dropped = trace_reader_stats(s.reader).dropped;
+        say(&o, "behind a gap");
+        fail_arm(FAIL_MEM, nth + 1, 1); /* the first is for the generation */
+        end_generation(false);
+        done++;
+        test_until(trace_reader_stats(s.reader).generations + trace_reader_stats(s.reader).dropped == done);
+        fail_disarm();
+        skipped += trace_reader_stats(s.reader).dropped - dropped;
+        say(&o, "behind the gap, in any case");
+        end_generation(nth == 6);
+        done++;
+        test_until(trace_reader_stats(s.reader).generations + trace_reader_stats(s.reader).dropped == done);
+    }
+    sink_close(&s);
+    cr_expect_eq(s.result, 0);
+    cr_expect_eq(s.stats.dropped, 6 * 2 + skipped, "%lu dropped, %lu skipped", (unsigned long)s.stats.dropped, (unsigned long)skipped);
+    cr_expect(skipped >= 4 && skipped < 6, "%lu skipped", (unsigned long)skipped);
+    struct lines got = go_parse(s.path);
+    cr_expect_eq(count_lines(&got, 101, "in any case"), 6u);
+    cr_expect_eq(count_lines(&got, 101, "behind a gap"), 6 - skipped);
+    cr_expect_eq(count_lines(&got, 0, "3 generations of the trace are missing here"), skipped);
+    cr_expect_eq(count_lines(&got, 0, "2 generations of the trace are missing here"), 6 - skipped);
+    trace_emitter_put(o.e);
+    close_trace();
+    unlink(s.path);
 }
 
 Test(trace_stream, a_reader_without_generations_writes_a_trace_of_nothing)

@@ -285,6 +285,9 @@ struct pen {
     uint8_t data[4096];
 };
 
+/* How the one before ends, how the one after begins, and how things are while the bridge is written. */
+struct sides { struct things old, new, now; struct pen pen; };
+
 static void pen_write(struct pen *w, const void *data, size_t n)
 {
     if (w->err == 0)
@@ -371,7 +374,7 @@ static void let_go(struct pen *w, struct things *old)
     w->time++;
 }
 
-/* All processors idle, and numbered anew. `now` is how things are while the bridge is written. */
+/* All processors idle, and numbered anew. */
 static void proc_told(struct pen *w, struct things *now, uint64_t id, uint32_t status)
 {
     struct thing *p = thing(now, PROC, id);
@@ -524,21 +527,56 @@ static void bridge(struct pen *w, struct trace_gap *gap, struct things *old, str
     pen_write(w, &(uint8_t){ TRACE_END_OF_GENERATION }, 1);
 }
 
+/* Room for all that a bridge adds to `now`: no memory is taken while it is written, for half a bridge would spoil the file. */
+static bool now_reserve(struct sides *s)
+{
+    size_t most = 0;
+    each_thing(p, &s->old, PROC)
+        most++;
+    each_thing(p, &s->new, PROC)
+        most += 2; /* and the thread that has it */
+    while (most * 4 >= s->now.room * 3)
+        if (!grow(&s->now))
+            return false;
+    return true;
+}
+
+static void sides_free(struct sides *s)
+{
+    if (s == NULL)
+        return;
+    off_free(OFF_TRACE, s->old.slot);
+    off_free(OFF_TRACE, s->new.slot);
+    off_free(OFF_TRACE, s->now.slot);
+    off_free(OFF_TRACE, s);
+}
+
+int trace_gap_read(struct trace_gap *gap)
+{
+    struct sides *s = off_zalloc(OFF_TRACE, sizeof *s);
+    if (s == NULL)
+        return -ENOMEM;
+    read_generation(&s->old, gap->before, end_event);
+    read_generation(&s->new, gap->after, begin_event);
+    if (s->old.nomem || s->new.nomem || !now_reserve(s)) {
+        sides_free(s);
+        return -ENOMEM;
+    }
+    gap->sides = s;
+    return 0;
+}
+
 int trace_gap_write(struct trace_gap *gap, weft_writer *writer, void *ctx, uint64_t *bytes)
 {
-    struct things old = { 0 }, new = { 0 }, now = { 0 };
-    struct pen *w = off_alloc(OFF_TRACE, sizeof *w);
-    int err = -ENOMEM;
-    read_generation(&old, gap->before, end_event);
-    read_generation(&new, gap->after, begin_event);
-    if (w != NULL && !old.nomem && !new.nomem) {
-        *w = (struct pen){ .writer = writer, .ctx = ctx, .bytes = bytes, .gen = gap->gen };
-        bridge(w, gap, &old, &new, &now);
-        err = new.nomem || now.nomem ? -ENOMEM : w->err;
-    }
-    off_free(OFF_TRACE, old.slot);
-    off_free(OFF_TRACE, new.slot);
-    off_free(OFF_TRACE, now.slot);
-    off_free(OFF_TRACE, w);
+    int err = gap->sides == NULL ? trace_gap_read(gap) : 0;
+    if (err != 0)
+        return err;
+    struct sides *s = gap->sides;
+    s->pen = (struct pen){ .writer = writer, .ctx = ctx, .bytes = bytes, .gen = gap->gen };
+    bridge(&s->pen, gap, &s->old, &s->new, &s->now);
+    w_debug_assert(!s->now.nomem);
+    err = s->pen.err;
+    sides_free(s);
+    gap->sides = NULL;
     return err;
 }

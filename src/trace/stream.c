@@ -12,9 +12,10 @@
  * the pool. So eight readers, each stuck in the middle of something else, hold half of the pool or little more, and the generation that is being made
  * has the other half. (Of a million fibers the states alone are 12 MiB, of 256.)
  *
- * A reader keeps the last generation it wrote until it gets another one. For Go's reader would refuse what comes behind a gap: it holds each state
- * against that from before. So a gap is filled: gap.c makes a small generation of its own, which leads from how the one before it ends to how the
- * one behind it begins.
+ * A reader keeps the last generation it wrote until the next one is at hand. For Go's reader would refuse what comes behind a gap: it holds each
+ * state against that from before. So a gap is filled: gap.c makes a small generation of its own, which leads from how the one before it ends to how
+ * the one behind it begins. Both are read before the writer is called, so that one that hangs holds one generation, not two. Without the memory for
+ * that, the generation behind the gap is dropped as well, and the gap is longer.
  *
  * A writer that fails ends its reader: a generation that is written in part cannot be mended. The others go on. */
 #include "trace/stream.h"
@@ -51,8 +52,10 @@ struct trace_reader {
     struct trace_clock gap_began; /* the first of them did */
     struct trace_reader_stats stats;
     /* the pump's */
-    struct generation *last; /* written last */
+    struct generation *last; /* written last; NULL: none, or it is not needed any more */
     bool saw_gc;
+    uint32_t skipped;    /* generations, since the last one that was written: for lack of memory, and the gap before them */
+    struct trace_clock skipped_began;
 };
 
 static struct lock lock = LOCK_INIT(RANK_LEAF); /* readers, their queues; total */
@@ -314,6 +317,12 @@ struct trace_reader_stats trace_reader_stats(struct trace_reader *r)
     return s;
 }
 
+static void last_put(struct trace_reader *r)
+{
+    generation_put(r->last);
+    r->last = NULL;
+}
+
 /* What is queued counts as dropped. */
 static void drop_all(struct trace_reader *r)
 {
@@ -326,8 +335,7 @@ static void drop_all(struct trace_reader *r)
     lock_drop(&lock);
     for (uint32_t i = 0; i < n; i++)
         generation_put(q[i].g);
-    generation_put(r->last);
-    r->last = NULL;
+    last_put(r);
 }
 
 void trace_reader_free(struct trace_reader *r)
@@ -359,25 +367,55 @@ static bool next(struct trace_reader *r, struct queued *q)
     }
 }
 
-/* What lies between the last one and g, then g. */
-static int write_one(struct trace_reader *r, const struct queued *q, uint64_t *bytes)
+/* Finds out what must be told of the gap before q; false: no memory. */
+static bool gap_read(struct trace_reader *r, const struct queued *q, struct trace_gap *gap)
 {
-    const struct generation *g = q->g;
-    int err = 0;
-    if (q->gap != 0 && r->last != NULL) {
-        struct trace_gap gap = {
-            .gen = r->last->number + 1, .missing = q->gap, .before = r->last->bufs, .after = g->bufs,
-            .began = q->gap_began, .ends = g->began.units, .saw_gc = r->saw_gc, .gc_before = r->last->gc_after, .gc_after = g->gc_before,
-        };
-        err = trace_gap_write(&gap, r->writer, r->ctx, bytes);
+    *gap = (struct trace_gap){
+        .gen = r->last->number + 1, .missing = q->gap, .before = r->last->bufs, .after = q->g->bufs,
+        .began = q->gap_began, .ends = q->g->began.units, .saw_gc = r->saw_gc, .gc_before = r->last->gc_after, .gc_after = q->g->gc_before,
+    };
+    return trace_gap_read(gap) == 0;
+}
+
+/* The gap before the next one begins where that before q does. */
+static void skip(struct trace_reader *r, const struct queued *q)
+{
+    r->skipped = q->gap + 1;
+    r->skipped_began = q->gap_began;
+    generation_put(q->g);
+}
+
+static void add_skipped(struct trace_reader *r, struct queued *q)
+{
+    if (r->skipped == 0)
+        return;
+    q->gap += r->skipped;
+    q->gap_began = r->skipped_began;
+    r->skipped = 0;
+}
+
+/* What lies between the last one and q, then q. False: there was no memory for that, and nothing is written. */
+static bool write_one(struct trace_reader *r, struct queued *q, uint64_t *bytes, int *err)
+{
+    struct trace_gap gap;
+    add_skipped(r, q);
+    bool bridge = q->gap != 0 && r->last != NULL;
+    if (bridge && !gap_read(r, q, &gap)) {
+        skip(r, q);
+        return false;
+    }
+    last_put(r); /* [SHARE]: before the writer is called */
+    if (bridge) {
+        *err = trace_gap_write(&gap, r->writer, r->ctx, bytes);
         r->saw_gc |= gap.saw_gc;
     }
-    for (const struct trace_buf *b = g->bufs; b != NULL && err == 0; b = b->next) {
-        err = r->writer(r->ctx, b->data, b->len);
+    for (const struct trace_buf *b = q->g->bufs; b != NULL && *err == 0; b = b->next) {
+        *err = r->writer(r->ctx, b->data, b->len);
         *bytes += b->len;
     }
-    r->saw_gc |= g->gc_events;
-    return err;
+    r->saw_gc |= q->g->gc_events;
+    r->last = q->g;
+    return true;
 }
 
 int trace_reader_pump(struct trace_reader *r)
@@ -387,14 +425,13 @@ int trace_reader_pump(struct trace_reader *r)
     int err = r->writer(r->ctx, header, sizeof header);
     uint64_t bytes = sizeof header;
     for (struct queued q; err == 0 && next(r, &q);) {
-        err = write_one(r, &q, &bytes);
-        generation_put(r->last);
-        r->last = q.g;
+        uint32_t nbufs = q.g->nbufs;
+        bool wrote = write_one(r, &q, &bytes, &err) && err == 0;
         lock_take(&lock);
-        r->holding -= q.g->nbufs;
-        r->stats.generations += err == 0;
-        r->stats.dropped += err != 0;
-        r->stats.bytes = err == 0 ? bytes : r->stats.bytes;
+        r->holding -= nbufs;
+        r->stats.generations += wrote;
+        r->stats.dropped += !wrote;
+        r->stats.bytes = wrote ? bytes : r->stats.bytes;
         lock_drop(&lock);
     }
     lock_take(&lock);

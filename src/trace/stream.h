@@ -35,15 +35,15 @@ struct trace_stats trace_stats(void);
 struct trace_reader;
 struct trace_reader_stats {
     uint64_t generations, bytes; /* written */
-    uint64_t dropped;            /* generations: the writer was too slow, or has failed, or there were too few buffers */
+    uint64_t dropped;            /* generations: the writer was too slow, or has failed, or there were too few buffers or too little memory */
     int err;                     /* the writer's */
 };
 
 /* A reader of all generations that are finished from now on. 0, -EALREADY (one with the same writer and ctx is open), -ENOSPC (there are
  * TRACE_READERS), -ENOMEM. Any thread; takes memory. */
 int trace_reader_open(weft_writer *w, void *ctx, struct trace_reader **out);
-/* On a thread of the reader's own, once: writes whatever comes, and returns when the reader is closed and all that came before is written: 0, or the
- * writer's error, at once; or -ENOMEM. */
+/* On a thread of the reader's own, once: writes whatever comes, and returns when the reader is closed and all that came before is written: 0; or the
+ * writer's error, at once. */
 int trace_reader_pump(struct trace_reader *r);
 /* Nothing comes after what is finished. Any thread. */
 void trace_reader_close(struct trace_reader *r);
