@@ -952,6 +952,84 @@ Test(trace_stream, a_reader_without_generations_writes_a_trace_of_nothing)
     unlink(s.path);
 }
 
+/* ---- fork ------------------------------------------------------------------------------------------------------------------ */
+
+static char childs_path[80];
+
+/* The same writer and context as its parent has. */
+static void trace_in_child(void *arg)
+{
+    struct sink *s = arg;
+    trace_after_fork();
+    store_rlx(&s->stuck, 0);
+    s->file = fopen(childs_path, "w");
+    cr_assert(!trace_on() && s->file != NULL);
+    open_trace(1 << 20, 65536);
+    cr_assert_eq(trace_reader_open(sink_write, s, &s->reader), 0);
+    cr_assert_eq(pthread_create(&s->thread, NULL, sink_pump, s), 0);
+    struct one o = one_new(5);
+    trace_begin();
+    say(&o, "in the child");
+    end_generation(true);
+    sink_close(s);
+    trace_emitter_put(o.e);
+    close_trace();
+    printf("%lu written", (unsigned long)s->stats.generations);
+}
+
+static void *asks(void *arg)
+{
+    while (load_rlx(&stop) == 0)
+        trace_stats();
+    return arg;
+}
+
+/* While a writer is in the middle of a generation, another thread in the middle of an event, and a third one has the lock, as often as not. */
+Test(trace_stream, a_child_begins_anew_and_its_parent_goes_on)
+{
+    struct sink s = { 0 };
+    struct test_output *out = malloc(sizeof *out);
+    pthread_t th;
+    go_trace();
+    open_trace(0, 0);
+    struct one o = one_new(1), other = one_new(2);
+    trace_begin();
+    sink_open(&s);
+    test_until(load_rlx(&s.calls) == 1); /* the header */
+    snprintf(childs_path, sizeof childs_path, "%s-child", s.path);
+    store_rlx(&s.stuck, 1);
+    say(&o, "before");
+    say(&other, "before");
+    uint32_t calls = load_rlx(&s.calls);
+    end_generation(false);
+    test_until(load_rlx(&s.calls) > calls);
+    cr_assert(enter(&other));
+    cr_assert_eq(pthread_create(&th, NULL, asks, NULL), 0);
+    for (int i = 0; i < 20; i++) {
+        test_fork(out, trace_in_child, &s);
+        cr_assert(out->exit_code == 0 && strcmp(out->text, "1 written") == 0, "exit code %d, signal %d: %s", out->exit_code, out->term_signal, out->text);
+    }
+    store_rlx(&stop, 1);
+    pthread_join(th, NULL);
+    trace_leave(other.e);
+    say(&o, "after");
+    store_rel(&s.stuck, 0);
+    end_generation(true);
+    sink_close(&s);
+    struct lines got = go_parse(s.path);
+    cr_expect_eq(count_lines(&got, 101, "before"), 1u);
+    cr_expect_eq(count_lines(&got, 101, "after"), 1u);
+    got = go_parse(childs_path);
+    cr_expect_eq(got.n, 1u);
+    cr_expect_eq(count_lines(&got, 105, "in the child"), 1u);
+    trace_emitter_put(o.e);
+    trace_emitter_put(other.e);
+    close_trace();
+    unlink(s.path);
+    unlink(childs_path);
+    free(out);
+}
+
 /* With less address space than was asked for it makes do with less, or says so. */
 Test(trace_stream, open_takes_what_there_is)
 {

@@ -444,7 +444,7 @@ void trace_close(void)
     pool_close();
 }
 
-void trace_after_fork(void)
+void trace_buffers_after_fork(void)
 {
     store_rlx(&trace.gen, 0); /* rlx, and below: nobody else runs */
     for (struct trace_emitter *e = load_rlx(&trace.emitters); e != NULL; e = e->next) {

@@ -86,8 +86,8 @@ struct trace_setup {
  * trace_begin, any number of trace_switch, and a last one with stop. All by one thread at a time, the switcher, which no emitter ever waits for. */
 int trace_open(const struct trace_setup *setup);
 void trace_close(void); /* no generation runs, all buffers have been given back */
-/* In the child of a fork, which has one thread: nothing is open, nobody is an emitter. */
-void trace_after_fork(void);
+/* What trace_after_fork of stream.h does with all of this: nothing is open, nobody is an emitter. */
+void trace_buffers_after_fork(void);
 
 /* An emitter for the calling thread, whose id is m. fenced: membarrier(2) may not be relied on. NULL: no memory. Any thread, at any time; takes
  * memory. */

@@ -440,3 +440,11 @@ int trace_reader_pump(struct trace_reader *r)
     drop_all(r);
     return err;
 }
+
+void trace_after_fork(void)
+{
+    lock_init(&lock, RANK_LEAF); /* a pump may have held it */
+    memset(readers, 0, sizeof readers);
+    total = (struct trace_stats){ 0 };
+    trace_buffers_after_fork();
+}
