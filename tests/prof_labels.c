@@ -264,7 +264,7 @@ static void listener(void *arg, enum probe_id id, uintptr_t fiber, uintptr_t lab
 {
     const struct labels *l = (const struct labels *)labels;
     (void)arg, (void)id, (void)c;
-    cr_assert_eq(fiber, weft_fiber_id());
+    cr_assert_eq(((struct fiber *)fiber)->id, weft_fiber_id());
     snprintf(told + strlen(told), sizeof told - strlen(told), "%u%s ", l != NULL ? l->n : 0, l != NULL ? l->at[0].value : "");
 }
 

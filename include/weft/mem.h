@@ -41,7 +41,8 @@ WEFT_API int weft_read_mem_stats(weft_mem_stats *out);
 
 /* How often and how long the world was stopped, by reason. */
 enum {
-    WEFT_STOP_GC = 0, WEFT_STOP_MEM_STATS, WEFT_STOP_MAXPROCS, WEFT_STOP_DUMP, WEFT_STOP_FORK, WEFT_STOP_END, WEFT_STOP_REASONS
+    WEFT_STOP_GC = 0, WEFT_STOP_MEM_STATS, WEFT_STOP_MAXPROCS, WEFT_STOP_DUMP, WEFT_STOP_FORK, WEFT_STOP_END, WEFT_STOP_TRACE,
+    WEFT_STOP_REASONS
 };
 #define WEFT_STOP_BUCKETS 40 /* bucket i counts times in [2^i, 2^(i+1)) ns */
 typedef struct weft_stop_stats {

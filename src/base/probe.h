@@ -4,7 +4,11 @@
  * listens a probe costs one predictable branch on one word. A probe point is a leaf: it takes no lock and
  * allocates nothing, and so must its listeners.
  *
- * To add a probe: one line in PROBES, and PROBE(name, a, b, c) where it happens. Arguments are three words whose meaning the table gives. */
+ * To add a probe: one line in PROBES, and PROBE(name, a, b, c) where it happens. Arguments are three words whose meaning the table gives. What
+ * happens to a fiber or processor is told while nobody else can get hold of it, so listeners hear it in its order: that a fiber blocks before
+ * anybody can make it ready, that a processor is lost before another machine can have it.
+ *
+ * struct task, fiber and m have a word for listeners, `told`: 0 in what is new, and a fiber takes that of its task. It is the trace's. */
 #ifndef WEFT_BASE_PROBE_H
 #define WEFT_BASE_PROBE_H
 
@@ -13,27 +17,33 @@
 
 /*      name             a                 b                c */
 #define PROBES(X)                                                                   \
-    X(fiber_create)   /* id               parent id        creation pc   */         \
-    X(fiber_start)    /* id               processor        -             */         \
-    X(fiber_block)    /* id               wait reason      -             */         \
-    X(fiber_ready)    /* id               by fiber id      -             */         \
-    X(fiber_end)      /* id               -                -             */         \
-    X(fiber_labels)   /* id               struct labels    -             */         \
+    X(fiber_create)   /* struct task      parent id        creation pc: in no queue yet */ \
+    X(fiber_start)    /* id               processor        -: a task has got a stack */ \
+    X(fiber_run)      /* struct fiber     its machine      -: goes on there, or is found to run there with a processor */ \
+    X(fiber_block)    /* struct fiber     wait reason      -             */         \
+    X(fiber_yield)    /* struct fiber     -                -: goes to a queue */    \
+    X(fiber_wait_proc) /* struct fiber    its machine      -: waits in place for a processor */ \
+    X(fiber_ready)    /* struct fiber     by fiber id      -: in no queue yet */    \
+    X(fiber_end)      /* struct fiber     -                -             */         \
+    X(proc_lost)      /* struct p         struct m         -: by m, or by one that keeps it out */ \
+    X(fiber_labels)   /* struct fiber     struct labels    -             */         \
     X(proc_handoff)   /* processor        machine lost     ran ns        */         \
     X(thread_start)   /* machine id       -                -             */         \
     X(thread_end)     /* machine id       -                -             */         \
-    X(world_stop)     /* reason           -                -             */         \
+    X(world_stop)     /* reason           -                -: others cannot stop it any more */ \
     X(world_stopped)  /* reason           ns to stop       -             */         \
-    X(world_start)    /* reason           ns stopped       -             */         \
+    X(world_start)    /* reason           ns stopped       -: others cannot stop it yet */ \
     X(gc_begin)       /* cycle            trigger          heap bytes    */         \
     X(gc_phase)       /* cycle            phase            -             */         \
     X(gc_end)         /* cycle            live bytes       next goal     */         \
-    X(gc_sweep)       /* span pages       freed objects    -             */         \
+    X(gc_sweep)       /* span pages       freed bytes      -             */         \
+    X(gc_swept)       /* -                -                -: the calling machine sweeps no more for now */ \
+    X(heap_live)      /* bytes            -                -: a cache was filled, a large object made */ \
     X(alloc_sample)   /* object           bytes            -             */         \
     X(free_sample)    /* object           bytes            -             */         \
     X(finalizer_run)  /* object           -                -             */         \
     X(lock_contended) /* address          waited ns        kind          */         \
-    X(proc_resize)    /* old              new              -             */         \
+    X(proc_resize)    /* old              new              -: in its stop */        \
     X(seed_choice)    /* among so many    the number       fiber id; 0, 0, id: preempted */
 
 enum probe_id {
@@ -48,17 +58,26 @@ typedef void probe_fn(void *arg, enum probe_id id, uintptr_t a, uintptr_t b, uin
 /* One bit per probe; set while it has at least one listener. Read relaxed: a late look loses only the events around a subscription. */
 extern w_u64 probe_mask;
 
+#ifdef WEFT_NO_PROBES /* to measure what probes cost that nobody listens to */
+#define PROBE(name, a, b, c) ((void)(0 ? ((void)(a), (void)(b), (void)(c), PROBE_##name) : 0))
+#else
 #define PROBE(name, a, b, c)                                                                           \
     do {                                                                                               \
         if (unlikely(load_rlx(&probe_mask) & (1ull << PROBE_##name)))                                  \
             probe_emit(PROBE_##name, (uintptr_t)(a), (uintptr_t)(b), (uintptr_t)(c));                  \
     } while (0)
+#endif
 
 void probe_emit(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c);
 /* At most 8 listeners. probe_listen: 0, or -ENOSPC. After probe_unlisten returns, fn is not entered again
  * (calls under way are waited for by spinning), so it must not be called from fn. Both may be called from any thread. */
 int probe_listen(uint64_t mask, probe_fn *fn, void *arg);
 void probe_unlisten(probe_fn *fn, void *arg);
+/* A listener that is quicker to call, for frequent events: nobody counts who is in it. So fn and arg are there for good, and after
+ * probe_unlisten_steady, which waits for nobody, those may still come who looked before: fn has a way of its own to turn them away. At most 4 are
+ * known, each of which can listen again (a mask takes the place of the one before). 0, or -ENOSPC. */
+int probe_listen_steady(uint64_t mask, probe_fn *fn, void *arg);
+void probe_unlisten_steady(probe_fn *fn, void *arg);
 /* In the child of a fork, while it has one thread, which is in no listener. */
 void probe_after_fork(void);
 

@@ -6,6 +6,7 @@
  * bits and counts, when the world stops for a cycle or for statistics. */
 #include <errno.h>
 #include <string.h>
+#include "base/probe.h"
 #include "gc/cache.h"
 #include "gc/central.h"
 #include "gc/pacer.h"
@@ -212,6 +213,7 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
             return NULL;
         }
         add_rlx(&heap.live, (uint64_t)s->nfree * size); /* rlx: counter */
+        PROBE(heap_live, load_rlx(&heap.live), 0, 0);
         *want_gc |= gc_due();
     }
     char *p = span_base(s) + from * size;
@@ -230,6 +232,7 @@ static void *large(uint32_t shape, size_t bytes, bool *want_gc)
     if (s == NULL)
         return NULL;
     add_rlx(&heap.live, span_bytes(s)); /* rlx: counters */
+    PROBE(heap_live, load_rlx(&heap.live), 0, 0);
     add_rlx(&heap.large_mallocs, 1);
     add_acq_rel(&heap.large_malloc_bytes, span_bytes(s)); /* rel: who counts it sees that pages changed hands; acq in stats.c */
     *want_gc |= gc_due();

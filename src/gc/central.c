@@ -2,6 +2,7 @@
  * spans are taken at the head and come back at the tail, which keeps them in order of address over the cycles. */
 #include "gc/central.h"
 #include <string.h>
+#include "base/probe.h"
 #include "gc/sweep.h"
 #include "gc/type.h"
 
@@ -96,9 +97,12 @@ struct span *central_get(uint32_t shape, unsigned cls)
         if (!room)
             central_put(c, s);
         sweep_leave();
-        if (room)
+        if (room) {
+            PROBE(gc_swept, 0, 0, 0);
             return s;
+        }
     }
+    PROBE(gc_swept, 0, 0, 0);
     return span_new(shape, cls, class_info[cls].npages);
 }
 

@@ -49,8 +49,8 @@ unsigned span_sweep(struct span *s)
         if (unlikely(heap.poison))
             poison_freed(s);
         count_freed(s, was - live);
-        PROBE(gc_sweep, s->npages, was - live, 0);
     }
+    PROBE(gc_sweep, s->npages, (size_t)(was - live) * span_elem(s), 0);
     store_rlx(&s->sweepgen, load_rlx(&heap.sweepgen) - 1); /* rlx: before the first mark goes, which is rel; see span_object_live */
     for (unsigned i = 0; i < n; i++) {
         __atomic_store_n(&allocs[i], marks[i], __ATOMIC_RELAXED);
@@ -81,10 +81,13 @@ void sweep_large(size_t npages)
     uint32_t n = load_acq(&shapes.count); /* acq: rel in shape_add */
     for (uint32_t sh = 0; sh < n; sh++)
         for (size_t freed = 0; central_sweep_one(&shape_get(sh)->central[0], &freed); freed = 0) {
-            if (freed >= npages)
+            if (freed >= npages) {
+                PROBE(gc_swept, 0, 0, 0);
                 return;
+            }
             npages -= freed;
         }
+    PROBE(gc_swept, 0, 0, 0);
 }
 
 bool gc_sweep_some(void)
@@ -98,10 +101,12 @@ bool gc_sweep_some(void)
         while (central_sweep_one(ce, NULL))
             if (++done == 32) {
                 store_rlx(&sweep.cursor, at); /* rlx: a hint. It may go back when two race: no harm */
+                PROBE(gc_swept, 0, 0, 0);
                 return true;
             }
     }
     store_rlx(&sweep.cursor, at);
+    PROBE(gc_swept, 0, 0, 0);
     ended();
     return false;
 }
@@ -116,6 +121,7 @@ void sweep_finish(void)
                 ;
     while (load_acq(&sweep.in_hand) != 0) /* acq: rel in sweep_leave */
         cpu_relax();
+    PROBE(gc_swept, 0, 0, 0);
     ended();
 }
 

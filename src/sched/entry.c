@@ -101,6 +101,8 @@ void rt_own(struct m *m)
         bool again = p == NULL && load_acq(&m->pstate) != M_GONE;
         bool stopping = load_rlx(&sched.stopping) != 0; /* rlx: under the lock */
         lock_drop(&sched.lock);
+        if (p != NULL)
+            PROBE(fiber_run, m->cur, m, 0);
         if (p == NULL && !stopping && !again)
             proc_wait_in_place(m, m->cur);
     }
@@ -168,6 +170,8 @@ void weft_blocking_end(void)
             proc_wait_in_place(m, f);
     }
     __atomic_store_n(&m->blocking, false, __ATOMIC_RELAXED);
+    if (!over)
+        PROBE(fiber_run, f, m, 0);
     __atomic_store_n(&m->cur, f, __ATOMIC_RELAXED);
     fiber_runs(f);
     f->why = WAIT_NONE; /* only now: a dump that has it pinned goes by why, as sp is no context */

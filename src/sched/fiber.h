@@ -89,6 +89,7 @@ struct task {
     struct labels *labels; /* a reference, inherited; labels.h */
     uint64_t stack_log2 : 8, flags : 8, ready_stamp : READY_STAMP_BITS; /* [LATENCY] */
     void *group;        /* wait group to tell at the end, or NULL; a root */
+    uint64_t told;      /* for listeners of probe points */
 };
 
 /* What C++ keeps per thread of the exceptions that are being thrown and handled: __cxa_eh_globals of its ABI. */
@@ -128,6 +129,7 @@ struct fiber {
     int64_t since_ns;       /* parked at, by the coarse clock; 0: not known */
     struct exceptions exceptions; /* while it does not run: it may wait in a handler, and go on on another thread */
     void *asan_fake, *tsan_fiber;
+    uint64_t told;          /* for listeners of probe points */
     struct m *ran_on;       /* with debug key migrate: where it was resumed last, to be compared only */
 };
 

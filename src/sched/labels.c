@@ -131,7 +131,7 @@ int weft_set_labels(const weft_label *labels, size_t n)
     err = make(NULL, labels, n, &l);
     if (err == 0) {
         have(f, l);
-        PROBE(fiber_labels, f->id, l, 0);
+        PROBE(fiber_labels, f, l, 0);
     }
     rt_leave(m);
     return err;
@@ -152,7 +152,7 @@ static int scope_open(struct fiber *f, const weft_label *labels, size_t n, uintp
     *s = (struct label_scope){ f->label_scopes, labels_ref(f->labels), frame };
     f->label_scopes = s;
     have(f, l);
-    PROBE(fiber_labels, f->id, l, 0);
+    PROBE(fiber_labels, f, l, 0);
     return 0;
 }
 
@@ -174,7 +174,7 @@ int weft_with_labels(const weft_label *labels, size_t n, weft_fn *fn, void *arg)
     if (m == NULL)
         return 0;
     scopes_close(m->cur, frame);
-    PROBE(fiber_labels, m->cur->id, m->cur->labels, 0);
+    PROBE(fiber_labels, m->cur, m->cur->labels, 0);
     rt_leave(m);
     return 0;
 }

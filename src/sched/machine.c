@@ -75,6 +75,7 @@ void m_own(struct m *m, struct p *p)
 struct p *m_disown(struct m *m)
 {
     struct p *p = m->p;
+    PROBE(proc_lost, p, m, 0); /* by us, or while we stand still */
     uint32_t old = sched.fenced ? M_FENCED : M_OWNED;
     while (!cas_acq_rel(&m->pstate, old, M_GONE)) /* a taker looks just now; it will find us inside */
         cpu_relax();
@@ -83,7 +84,7 @@ struct p *m_disown(struct m *m)
     return p;
 }
 
-struct p *p_take(struct m *m)
+static struct p *take(struct m *m, bool borrow)
 {
     lock_check_held(&sched.take_lock);
     uint32_t old = sched.fenced ? M_FENCED : M_OWNED;
@@ -97,9 +98,14 @@ struct p *p_take(struct m *m)
     struct p *p = m->p;
     m->p = NULL;
     store_rlx(&p->owner, NULL); /* rlx: a hint */
+    if (!borrow)
+        PROBE(proc_lost, p, m, 0); /* if it comes in, it waits till this is over */
     store_rel(&m->pstate, M_GONE); /* rel: publishes m->p; acq in rt_own */
     return p;
 }
+
+struct p *p_take(struct m *m) { return take(m, false); }
+struct p *p_borrow(struct m *m) { return take(m, true); }
 
 void cpu_times(int64_t *total_ns, int64_t *idle_ns, int64_t *stopped_ns)
 {
@@ -485,6 +491,14 @@ void m_thread_teardown(struct m *m)
     }
 }
 
+/* No stop is on, and none begins while we hold sched.lock. */
+static w_cold void machine_gone(struct m *m)
+{
+    for (struct sched_guest *g = sched_guests; g != NULL; g = g->next)
+        if (g->machine_gone != NULL)
+            g->machine_gone(m);
+}
+
 /* The thread ends, or is no longer ours: nothing below touches m. Its stack and thread-local variables are roots as long as the machine counts, so it
  * must not vanish under a collector that looks at them. Takes sched.lock. */
 static void m_bury_lock(struct m *m)
@@ -495,6 +509,8 @@ static void m_bury_lock(struct m *m)
         world_stop_here(m);
         lock_take(&sched.lock);
     }
+    if (m->told != NULL)
+        machine_gone(m);
     store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
 }
 

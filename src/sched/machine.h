@@ -18,6 +18,8 @@ static inline bool m_has_p(struct m *m)
 
 /* Takes the P of a machine that is in user code: the other side of [ENTRY]. NULL: it is inside, or has none. Under sched.take_lock. */
 struct p *p_take(struct m *m);
+/* The same, but for a moment: gets it back, or is told by whoever does not give it back (proc_lost). */
+struct p *p_borrow(struct m *m);
 
 /* m gets an idle processor, if there is one. */
 bool m_get_idle(struct m *m);

@@ -237,6 +237,8 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
       "Stops of the world for another number of processors: from deciding to stop until all stood still.") \
     X("/weft/sched/pauses/stopping/mem-stats:seconds", TIMES, true, NOTHING, FILL(fill_stopping, WEFT_STOP_MEM_STATS), \
       "Stops of the world by weft_read_mem_stats: from deciding to stop until all stood still.") \
+    X("/weft/sched/pauses/stopping/trace:seconds", TIMES, true, NOTHING, FILL(fill_stopping, WEFT_STOP_TRACE), \
+      "Stops of the world as a trace begins: from deciding to stop until all stood still.") \
     X("/weft/sched/pauses/total/dump:seconds", TIMES, true, NOTHING, FILL(fill_stopped, WEFT_STOP_DUMP), \
       "Stops of the world for dumps: from deciding to stop until all ran again.") \
     X("/weft/sched/pauses/total/end:seconds", TIMES, true, NOTHING, FILL(fill_stopped, WEFT_STOP_END), \
@@ -247,6 +249,8 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
       "Stops of the world for another number of processors: from deciding to stop until all ran again.") \
     X("/weft/sched/pauses/total/mem-stats:seconds", TIMES, true, NOTHING, FILL(fill_stopped, WEFT_STOP_MEM_STATS), \
       "Stops of the world by weft_read_mem_stats: from deciding to stop until all ran again.") \
+    X("/weft/sched/pauses/total/trace:seconds", TIMES, true, NOTHING, FILL(fill_stopped, WEFT_STOP_TRACE), \
+      "Stops of the world as a trace begins: from deciding to stop until all ran again.") \
     X("/weft/sched/threads/created:threads", U64, true, REST, AT(rest.threads_made), \
       "Threads made to run fibers.") \
     X("/weft/sched/threads/ended:threads", U64, true, REST, AT(rest.threads_ended), \
@@ -254,7 +258,7 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
     X("/weft/sync/runtime-locks/wait/total:seconds", F64, true, REST, AT(rest.lock_waited), \
       "How long threads slept for the runtime's own locks, all together; a part of /sync/mutex/wait/total.")
 
-_Static_assert(WEFT_STOP_REASONS == 6, "each reason to stop has two lines above");
+_Static_assert(WEFT_STOP_REASONS == 7, "each reason to stop has two lines above");
 
 static double time_bounds[TIMEHIST_BUCKETS + 1], size_bounds[GC_CLASSES + 1];
 _Static_assert(TIMEHIST_BUCKETS <= WEFT_METRIC_BUCKETS && GC_CLASSES <= WEFT_METRIC_BUCKETS, "what a user makes room for");

@@ -158,12 +158,14 @@ static void p_withdraw(struct p *p)
 {
     bool taken;
     struct m *m = p_holder(p, &taken);
-    if (m == NULL)
+    if (m == NULL) {
         idle_remove(p);
-    else if (taken)
+    } else if (taken) {
+        PROBE(proc_lost, p, m, 0);
         m->taken = NULL;
-    else
+    } else {
         m_disown(m);
+    }
 }
 
 /* Those from old on have a cache; false: none of them has, for want of memory. In a stop. */

@@ -45,6 +45,7 @@ void inject_fibers(struct p *p, struct fiber *list)
     while (list != NULL) {
         struct fiber *f = list;
         list = run_fiber(f->link.next);
+        PROBE(fiber_ready, f, 0, 0);
         store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: the queue publishes it */
         if (p != NULL) {
             latency_fiber_ready(p, f);

@@ -151,6 +151,7 @@ static void switch_away(struct m *m, struct fiber *f, struct fiber *next, enum a
 {
     fiber_leave(m, f, to);
     if (next != NULL) {
+        PROBE(fiber_run, next, m, 0);
         fiber_take(m, next);
         sanitize_switch_begin(f, next, to == AFTER_DEAD);
         weft_arch_switch(&f->sp, next->sp);
@@ -210,7 +211,7 @@ int sched_spawn_group(weft_fn *fn, void *arg, const weft_go_opts *opts, const vo
         store_rlx(&p->fibers_made, load_rlx(&p->fibers_made) + 1); /* rlx: counter, only writer */
     else
         add_rlx(&sched.system_made, 1); /* rlx: counter */
-    PROBE(fiber_create, id, t->parent, site);
+    PROBE(fiber_create, t, t->parent, site);
     if (unlikely(flags & FIBER_MAIN)) { /* begins on this thread: not in a queue, where another machine could steal it */
         m->given = (runnable)t | RUNNABLE_TASK;
         return 0;
@@ -241,6 +242,7 @@ static void fiber_init(struct fiber *f, struct task *t)
     f->ready_stamp = t->ready_stamp;
     f->defers = NULL;
     f->group = t->group;
+    f->told = t->told;
     f->lock_depth = 0;
     f->err = 0;
 }
@@ -320,7 +322,7 @@ void sched_park(park_commit *commit, void *arg, enum wait_reason why)
 {
     struct m *m = m_self();
     struct fiber *f = m->cur;
-    PROBE(fiber_block, f->id, why, 0);
+    PROBE(fiber_block, f, why, 0);
     if (unlikely(f->bound != NULL)) {
         park_in_place(m, commit, arg, why);
         return;
@@ -335,7 +337,7 @@ void sched_park(park_commit *commit, void *arg, enum wait_reason why)
 void sched_ready(struct fiber *f)
 {
     struct m *m = m_self();
-    PROBE(fiber_ready, f->id, m != NULL && m->cur != NULL ? m->cur->id : 0, 0);
+    PROBE(fiber_ready, f, m != NULL && m->cur != NULL ? m->cur->id : 0, 0);
     store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: f->sp was published with WAITING, and parked it stays */
     struct p *p = m != NULL ? m->p : NULL;
     if (likely(p != NULL)) {
@@ -351,7 +353,7 @@ void sched_ready(struct fiber *f)
 /* Without waking a machine for it. */
 static void ready_tail(struct m *m, struct fiber *f)
 {
-    PROBE(fiber_ready, f->id, m != NULL && m->cur != NULL ? m->cur->id : 0, 0);
+    PROBE(fiber_ready, f, m != NULL && m->cur != NULL ? m->cur->id : 0, 0);
     store_rlx(&f->state, FIBER_RUNNABLE); /* rlx: as in sched_ready */
     struct p *p = m != NULL ? m->p : NULL;
     if (likely(p != NULL)) {
@@ -393,8 +395,10 @@ void fiber_yield(void)
     struct m *m = m_self();
     struct fiber *f = m->cur;
     if (unlikely(f->bound != NULL)) {
-        if (!runq_empty(m->p) || load_rlx(&sched.global_len) != 0) /* rlx: hint */
+        if (!runq_empty(m->p) || load_rlx(&sched.global_len) != 0) { /* rlx: hint */
+            PROBE(fiber_yield, f, 0, 0);
             park_in_place(m, queue_for_proc, NULL, WAIT_PROC);
+        }
         return;
     }
     struct p *p = m->p;
@@ -402,6 +406,7 @@ void fiber_yield(void)
         if (runq_empty(p)) {
             if (load_rlx(&sched.global_len) != 0) { /* rlx: hint */
                 latency_fiber_yields(p, f);
+                PROBE(fiber_yield, f, 0, 0);
                 switch_away(m, f, NULL, AFTER_YIELD_GLOBAL);
             }
             return; /* else there is nobody to yield to */
@@ -417,11 +422,13 @@ void fiber_yield(void)
             } else
                 next = run_fiber(r);
             latency_fiber_yields(p, f);
+            PROBE(fiber_yield, f, 0, 0);
             switch_away(m, f, next, AFTER_YIELD);
             return;
         }
     }
     latency_fiber_yields(p, f);
+    PROBE(fiber_yield, f, 0, 0);
     switch_away(m, f, NULL, AFTER_YIELD);
 }
 
@@ -467,6 +474,8 @@ static void in_place_sleep(void *arg)
     m_sleep_inactive(m);
     if (unlikely(load_acq(&sched.ending) != 0) && !m->foreign)
         runtime_leave_fiber(m);
+    if (!m->blocking) /* else weft_blocking_end says so */
+        PROBE(fiber_run, f, m, 0);
     fiber_take(m, f);
 }
 
@@ -489,6 +498,7 @@ void proc_wait_in_place(struct m *m, struct fiber *f)
 {
     bool was_bound = f->bound != NULL;
     f->bound = m;
+    PROBE(fiber_wait_proc, f, m, 0);
     void *below; /* who returns from blocking remains parked where it left */
     if (!m->blocking)
         f->why = WAIT_PROC;
@@ -562,6 +572,7 @@ static void fiber_reuse(struct m *m, struct fiber *f, struct task *t)
     latency_fiber_runs(p, f);
     *m->errno_at = 0;
     PROBE(fiber_start, f->id, p->id, 0);
+    PROBE(fiber_run, f, m, 0);
     m->prev_to = AFTER_NOTHING;
     weft_arch_restart((void *)w_align_down((uintptr_t)f->stack_hi, 16), fiber_start);
 }
@@ -573,7 +584,7 @@ static void fiber_end(void)
     struct m *m = m_self();
     struct fiber *f = m->cur;
     struct p *p = m->p;
-    PROBE(fiber_end, f->id, 0, 0);
+    PROBE(fiber_end, f, 0, 0);
     labels_drop(f);
     if (unlikely(m->exceptions != NULL))
         *m->exceptions = (struct exceptions){ 0 }; /* it may have called weft_exit in a handler */
@@ -696,6 +707,7 @@ void switch_loop(struct m *m)
         }
         if (unlikely(sched.modes & POLL_MIGRATE) && !migrate(m, f))
             continue;
+        PROBE(fiber_run, f, m, 0);
         fiber_take(m, f);
         m->prev_to = AFTER_NOTHING;
         sanitize_switch_from_g0(m, f);

@@ -81,7 +81,7 @@ static struct {
     w_u32 left;        /* futex: helpers still at work */
 } world;
 
-static const char *const reason_text[WEFT_STOP_REASONS] = { "GC", "read mem stats", "GOMAXPROCS", "all stacks", "fork", "end" };
+static const char *const reason_text[WEFT_STOP_REASONS] = { "GC", "read mem stats", "GOMAXPROCS", "all stacks", "fork", "end", "start trace" };
 
 /* ---- the expensive half of [ENTRY] -------------------------------------------------------------------- */
 
@@ -236,7 +236,7 @@ static bool p_stopped(struct m *m)
     uint32_t s = load_acq(&m->pstate); /* acq: with m_own, m_disown */
     if (s == M_GONE || acked(m))
         return true;
-    struct p *p = p_take(m);
+    struct p *p = p_borrow(m);
     if (p == NULL)
         return false;
     m->taken = p;
@@ -404,10 +404,12 @@ int64_t world_start(void)
         m->taken = NULL;
         if (load_rlx(&m->dead) == M_VANISHED) /* rlx: set by us */
             store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
-        if (p != NULL && m->foreign) /* in user code it has no use for it */
+        if (p != NULL && m->foreign) { /* in user code it has no use for it */
+            PROBE(proc_lost, p, m, 0);
             p_idle_put(p);
-        else if (p != NULL)
+        } else if (p != NULL) {
             m_own(m, p);
+        }
         and_acq_rel(&m->poll, ~(uint32_t)POLL_STOP);
     }
     store_seq(&sched.stopping, 0);
