@@ -162,7 +162,7 @@ TEST_NAMES := $(basename $(notdir $(wildcard tests/*.c tests/*.cc)))
 ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(if $(EMULATOR),,$(wildcard tests/*.sh))
 pick = $(if $(T),$(foreach t,$(1),$(if $(strip $(foreach w,$(T),$(findstring $(w),$(notdir $(t))))),$(t))),$(1))
 TESTS = $(call pick,$(ALL_TESTS))
-GO_TOOLS := $(addprefix $(CURDIR)/build/go/,pprof)
+GO_TOOLS := $(addprefix $(CURDIR)/build/go/,pprof trace)
 TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) \
     $(addprefix $(B)/,$(basename $(wildcard tests/host/*.c tests/host/*.cc))) \
     $(patsubst tests/mod/%.c,$(B)/tests/mod/%.so,$(wildcard tests/mod/*.c)) $(if $(shell command -v go),$(GO_TOOLS))

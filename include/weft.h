@@ -13,5 +13,6 @@
 #include <weft/prof.h>
 #include <weft/sched.h>
 #include <weft/sync.h>
+#include <weft/trace.h>
 
 #endif

@@ -61,20 +61,8 @@
  * one after the switcher has read it, he either does so in N, and has told of it, or in N + 1, and what was read is how N ends. And a change that
  * the switcher has read was entered before, so in N.
  *
- * Probe points and events. What is there already stands at the right place by that rule:
- *
- *      fiber_create  GO_CREATE; missing: the function, for the name the viewer shows        proc_resize   PROCS_CHANGE
- *      fiber_block   GO_BLOCK with the text of the wait reason                              gc_begin/_end GC_BEGIN, GC_END, HEAP_GOAL
- *      fiber_ready   GO_UNBLOCK; missing: fibers made ready in lists (inject_fibers)        gc_sweep      GC_SWEEP_*; missing: its beginning, bytes
- *      fiber_end     GO_DESTROY                                                             thread_*      trace_emitter_get, _put
- *      world_stopped, world_start    STW_BEGIN, STW_END, if the stopper runs a fiber
- *      proc_handoff  PROC_STEAL, and in the name of the machine that lost it, before it can notice, GO_SYSCALL_BEGIN: for the trace a fiber that
- *                    goes on without a processor is in a syscall. When it comes back: GO_SYSCALL_END_BLOCKED
- *
- * fiber_start is none: it tells that a task got a stack. Missing altogether: a fiber goes on on a machine (GO_START, each time), yields (GO_STOP);
- * a machine gets a processor or gives it up (PROC_START, PROC_STOP); weft_blocking_begin and _end, and calls of the host's threads
- * (GO_CREATE_SYSCALL when one attaches, GO_SYSCALL_END and _BEGIN around its calls); live bytes (HEAP_ALLOC), labels, the user's tasks, regions and
- * logs. alloc_sample, free_sample, lock_contended, finalizer_run and seed_choice have no event: profiles have them. */
+ * Which probe point gives which event is told in hooks.c. alloc_sample, free_sample, lock_contended, finalizer_run and seed_choice have none: profiles
+ * have them. */
 #include "trace/buffer.h"
 #include <errno.h>
 #include <linux/membarrier.h>

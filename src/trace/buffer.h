@@ -50,6 +50,14 @@ struct trace_emitter {
     w_u32 owned;
     struct trace_out out[2]; /* by generation % 2 */
     struct trace_emitter *next; /* fixed: all there are, none is ever freed */
+    /* hooks.c's, of whoever uses it: what the reader believes the thread has */
+    uint32_t run;
+    struct trace_proc *p;
+    struct trace_fiber *g;
+    uint8_t stopper, collects; /* STW_BEGIN, GC_BEGIN have been told */
+    bool sweeps;
+    uint64_t swept, freed;
+    uint32_t fresh, fresh_end, free, nfree; /* records of fibers at hand */
 } w_aligned(W_CACHELINE);
 
 /* ---- the trace ---------------------------------------------------------------------------------------- */
