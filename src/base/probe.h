@@ -24,6 +24,7 @@
     X(fiber_yield)    /* struct fiber     -                -: goes to a queue */    \
     X(fiber_wait_proc) /* struct fiber    its machine      -: waits in place for a processor */ \
     X(fiber_ready)    /* struct fiber     by fiber id      -: in no queue yet */    \
+    X(fiber_waited)   /* struct fiber     reason, weight   waited ns     */         \
     X(fiber_end)      /* struct fiber     -                -             */         \
     X(proc_lost)      /* struct p         struct m         -: by m, or by one that keeps it out */ \
     X(fiber_labels)   /* struct fiber     struct labels    -             */         \
@@ -45,6 +46,12 @@
     X(lock_contended) /* address          waited ns        kind          */         \
     X(proc_resize)    /* old              new              -: in its stop */        \
     X(seed_choice)    /* among so many    the number       fiber id; 0, 0, id: preempted */
+
+/* fiber_waited is told by the fiber itself when it runs again, in the call that waited. Looking at the clock for it costs as much as the wait may, so
+ * listeners can have one in so many told, drawn at random (sched_told_one_in): the weight of one is how many it stands for. PROBE_WAITED takes b apart. */
+#define PROBE_WAITED(reason, weight) ((uintptr_t)(reason) | (uintptr_t)(weight) << 8)
+#define PROBE_WAITED_REASON(b) ((b) & 0xff)
+#define PROBE_WAITED_WEIGHT(b) ((uint32_t)((b) >> 8))
 
 enum probe_id {
 #define X(name) PROBE_##name,

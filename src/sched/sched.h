@@ -306,6 +306,8 @@ static inline void call_back(struct m *m) { store_rel(&m->away, 0); } /* rel: wh
 /* The calling fiber waits. commit (may be NULL) is called with the fiber after its registers are saved, on another stack, and must not block; after
  * it the fiber may be resumed at any time. Returns when somebody called sched_ready. m_self() may have changed. */
 void sched_park(park_commit *commit, void *arg, enum wait_reason why);
+/* Of the waits that probe fiber_waited would tell of, one in so many is measured, drawn at random; 0 and 1: each. Listeners set it. */
+extern w_u32 sched_told_one_in;
 /* Commit functions for the common cases: arg is the struct lock to drop; nothing. */
 void park_unlock(struct fiber *f, void *lock);
 /* f becomes runnable, next on this processor. f must be parked or about to be (its commit under way), and readied once per park. Callable by a

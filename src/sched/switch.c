@@ -28,6 +28,7 @@
 #include "sched/waitgroup.h"
 #include "sched/world.h"
 #include "os/clock.h"
+#include "os/ticks.h"
 #include "sched/sanitize.h"
 #include <errno.h>
 #include <string.h>
@@ -318,11 +319,8 @@ void park_unlock(struct fiber *f, void *lock)
     lock_drop(lock);
 }
 
-void sched_park(park_commit *commit, void *arg, enum wait_reason why)
+static inline void park(struct m *m, struct fiber *f, park_commit *commit, void *arg, enum wait_reason why)
 {
-    struct m *m = m_self();
-    struct fiber *f = m->cur;
-    PROBE(fiber_block, f, why, 0);
     if (unlikely(f->bound != NULL)) {
         park_in_place(m, commit, arg, why);
         return;
@@ -332,6 +330,35 @@ void sched_park(park_commit *commit, void *arg, enum wait_reason why)
     m->commit = commit;
     m->commit_arg = arg;
     switch_away(m, f, local_fiber(m), AFTER_PARK);
+}
+
+w_u32 sched_told_one_in = { 1 };
+
+/* What this wait stands for; 0: it is not measured. */
+static uint32_t wait_weight(struct m *m)
+{
+    uint32_t n = load_rlx(&sched_told_one_in); /* rlx: the weight is told with the wait */
+    return n <= 1 ? 1 : rng_below(&m->p->ready_rng, n) == 0 ? n : 0;
+}
+
+static w_noinline void park_measured(struct m *m, struct fiber *f, park_commit *commit, void *arg, enum wait_reason why)
+{
+    uint32_t weight = wait_weight(m);
+    uint64_t from = weight != 0 ? os_ticks() : 0;
+    park(m, f, commit, arg, why);
+    if (weight != 0)
+        PROBE(fiber_waited, f, PROBE_WAITED(why, weight), os_ticks_ns(from, os_ticks()));
+}
+
+void sched_park(park_commit *commit, void *arg, enum wait_reason why)
+{
+    struct m *m = m_self();
+    struct fiber *f = m->cur;
+    PROBE(fiber_block, f, why, 0);
+    if (unlikely(load_rlx(&probe_mask) & (1ull << PROBE_fiber_waited))) /* rlx: a late look loses an event */
+        park_measured(m, f, commit, arg, why);
+    else
+        park(m, f, commit, arg, why);
 }
 
 void sched_ready(struct fiber *f)
