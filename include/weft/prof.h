@@ -27,5 +27,72 @@ WEFT_API int weft_with_labels(const weft_label *labels, size_t n, weft_fn *fn, v
 /* The caller's label of that key; NULL: none (or the runtime does not run). Good until its labels change. (Go: Label) */
 WEFT_API const char *weft_label_get(const char *key);
 
+/* ---- profiles by name -------------------------------------------------------------------------------- */
+
+/* What was counted, by stack. Built in are, by these names (those of Go, so that tools know them):
+ *     block          where fibers waited, on channels, locks and the like: weft_set_block_profile_rate
+ *     mutex          who made others wait, by holding a lock: weft_set_mutex_profile_fraction
+ * A program adds its own: connections that are open, by who opened them. Stacks begin with the call into weft, without the frames of the runtime
+ * inside of it. A profile is never destroyed. */
+typedef struct weft_profile weft_profile;
+
+/* An empty one of the program's own, that things are added to and removed from; its name is copied. No spaces, for the sake of tools. At any time,
+ * also before the runtime starts. (Go: NewProfile)
+ * 0, -EINVAL (name NULL or empty, or out NULL), -EEXIST (there is one of that name), -ENOMEM. */
+WEFT_API int weft_profile_new(const char *name, weft_profile **out) WEFT_MUST_CHECK;
+
+/* NULL: there is none of that name. At any time. */
+WEFT_API weft_profile *weft_profile_lookup(const char *name);
+
+/* All of them, by name: as many as there is room for. Returns how many there are. At any time. */
+WEFT_API size_t weft_profiles(weft_profile **out, size_t room);
+
+/* Adds a thing to a profile of the program's own, with the stack of the caller, or, without its skip innermost functions, of who called it. A thing
+ * is known by its address, which is all that is kept: nothing stays alive because of it. (Go: Add)
+ * 0, -EEXIST (it is in there; nothing has changed), -EINVAL (p NULL, skip negative), -EPERM (p is built in), -ENOMEM, -ESRCH (runtime not running). */
+WEFT_API int weft_profile_add(weft_profile *p, const void *thing, int skip);
+/* Takes it out again, if it is there. At any time. 0, -EINVAL (p NULL), -EPERM (p is built in). */
+WEFT_API int weft_profile_remove(weft_profile *p, const void *thing);
+
+/* How many things are in it; of block and mutex, different stacks. Does not block. -EINVAL (p NULL), -ESRCH (runtime not running; not for a
+ * profile of the program's own). */
+WEFT_API int64_t weft_profile_count(weft_profile *p);
+WEFT_API const char *weft_profile_name(const weft_profile *p);
+
+/* Writes it, as of now, to w, which is called on the caller's own stack and may do anything. debug:
+ *     0          a gzip file for `go tool pprof`, complete in itself
+ *     1          text, with functions and lines
+ *     2 or more  the same as 1, unless the profile has more to say
+ *     below 0    as Go does: for heap and allocs the same as 1, else as 0
+ * The world is not stopped. May block. Ends in between if the runtime does, where the caller is a fiber.
+ * 0, -EINVAL (p or w NULL), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), or w's error: then only a part was written. */
+WEFT_API int weft_profile_write(weft_profile *p, weft_writer *w, void *ctx, int debug);
+
+/* What happens in a profile between two moments: begin takes the numbers as they are, end takes them again, writes what has changed as with debug 0
+ * (with the duration; numbers may be negative), and frees d, whatever it returns. w NULL: only frees. (Go: /debug/pprof/NAME?seconds=N)
+ * As weft_profile_write; begin also -ENOTSUP: a profile of the program's own. */
+typedef struct weft_profile_delta weft_profile_delta;
+WEFT_API int weft_profile_delta_begin(weft_profile *p, weft_profile_delta **out) WEFT_MUST_CHECK;
+WEFT_API int weft_profile_delta_end(weft_profile_delta *d, weft_writer *w, void *ctx);
+
+/* ---- waits and contentions ------------------------------------------------------------------------------ */
+
+/* Fills the block profile: the time that fibers (and threads of the host) wait on channels, in select, on mutexes, read-write locks, wait groups,
+ * conditions and semaphores, until they run again, by the stack that waits. Not in sleep, nor for descriptors. ns <= 0: off, as it is at the start; 1: every
+ * wait; else waits of ns and longer, and of shorter ones so many that sums are right on average. The profile keeps what it has until the runtime
+ * ends. 0, -ENOSPC (too many listeners at probes), -ESRCH (runtime not running). (Go: SetBlockProfileRate) */
+WEFT_API int weft_set_block_profile_rate(int64_t ns);
+
+/* Fills the mutex profile: how long others waited for a mutex or read-write lock, by the stack that unlocked it then. One in n such unlocks is taken;
+ * 0: none, as it is at the start. n < 0: changes nothing. Returns the old n, or as above. (Go: SetMutexProfileFraction) */
+WEFT_API int weft_set_mutex_profile_fraction(int n);
+
+/* The same with a limit on what it may cost instead of a rate: so many percent of the processor time that the process uses (0.5, say). So many waits
+ * (unlocks) are taken as that allows, from moment to moment, drawn at random whatever their length, each counting for as many as it stands for: sums
+ * are right on average. What the others cost, three nanoseconds for drawing, is not counted. percent <= 0: off. A later call of the functions above
+ * ends it. 0, -EINVAL (more than 100), -ENOSPC, -ESRCH. */
+WEFT_API int weft_set_block_profile_budget(double percent);
+WEFT_API int weft_set_mutex_profile_budget(double percent);
+
 WEFT_END_DECLS
 #endif

@@ -76,6 +76,7 @@ _Static_assert(8 + 3 * 11 + PPROF_FRAMES_MAX * (2 + 6 + 6) <= MESSAGE_BYTES, "a 
 struct pprof {
     int err;                /* the writer's */
     uint32_t values;
+    uint32_t highest_first;
     size_t piece_bytes;
     struct { uint32_t type, unit; } value[PPROF_VALUES_MAX], period_type;
     uint32_t default_type, drop_frames, keep_frames, doc_url;
@@ -638,24 +639,88 @@ static void put_head(struct pprof *p)
     put_num(p, PROFILE_DOC_URL, p->doc_url);
 }
 
-/* As they were first seen. False: no memory. */
+/* The sample at *at, or, if the chunk ends there, in the next one; *at goes behind it. */
+static const struct head *sample_next(const struct pprof *p, uint32_t *at)
+{
+    const struct head *s = sample_at(p, *at);
+    if (s->key_bytes == CHUNK_ENDS) {
+        *at = (*at | ((1u << p->samples.shift) - 1)) + 1;
+        s = sample_at(p, *at);
+    }
+    *at += sample_units(p, *s);
+    return s;
+}
+
+/* False: no memory. */
+static bool tell_sample(struct pprof *p, const struct head *s)
+{
+    const uint8_t *key = sample_key(p, s);
+    for (uint32_t i = 0; i < s->frames; i++)
+        if (!place_tell(p, place_at(p, (uint32_t)proto_read(&key))))
+            return false;
+    put_sample(p, s);
+    return true;
+}
+
+static int64_t rank_of(const struct pprof *p, uint32_t i)
+{
+    int64_t v;
+    memcpy(&v, sample_values(sample_at(p, i)) + (p->highest_first - 1) * sizeof v, sizeof v);
+    return v;
+}
+
+/* Those that come earlier in the order: the higher, of equal ones the one that was seen first. */
+static bool comes_before(const struct pprof *p, uint32_t a, uint32_t b)
+{
+    int64_t va = rank_of(p, a), vb = rank_of(p, b);
+    return va != vb ? va > vb : a < b;
+}
+
+/* A heap: in place, without recursion. */
+static void order_sort(const struct pprof *p, uint32_t *order, uint32_t n)
+{
+    for (uint32_t start = n / 2, end = n; end > 1;) {
+        uint32_t top;
+        if (start > 0) {
+            top = order[--start];
+        } else {
+            top = order[--end];
+            order[end] = order[0];
+        }
+        uint32_t i = start, child;
+        for (; (child = 2 * i + 1) < end; i = child) {
+            if (child + 1 < end && comes_before(p, order[child], order[child + 1]))
+                child++;
+            if (!comes_before(p, top, order[child]))
+                break;
+            order[i] = order[child];
+        }
+        order[i] = top;
+    }
+}
+
+/* The numbers of the samples, highest first. NULL: no memory, or no order was asked for. */
+static uint32_t *order_make(struct pprof *p)
+{
+    uint32_t *order = p->highest_first != 0 && p->sample_count > 1 ? off_alloc(OFF_PROF, p->sample_count * sizeof *order) : NULL;
+    for (uint32_t i = 0, at = 0; order != NULL && i < p->sample_count; i++) {
+        const struct head *s = sample_next(p, &at);
+        order[i] = at - sample_units(p, *s);
+    }
+    if (order != NULL)
+        order_sort(p, order, p->sample_count);
+    return order;
+}
+
+/* False: no memory. */
 static bool put_samples(struct pprof *p)
 {
-    uint32_t per = 1u << p->samples.shift;
-    for (uint32_t at = 0, left = p->sample_count; left > 0; left--) {
-        const struct head *s = sample_at(p, at);
-        if (s->key_bytes == CHUNK_ENDS) {
-            at = (at | (per - 1)) + 1;
-            s = sample_at(p, at);
-        }
-        const uint8_t *key = sample_key(p, s);
-        for (uint32_t i = 0; i < s->frames; i++)
-            if (!place_tell(p, place_at(p, (uint32_t)proto_read(&key))))
-                return false;
-        put_sample(p, s);
-        at += sample_units(p, *s);
-    }
-    return true;
+    bool ok = true;
+    uint32_t *order = order_make(p);
+    for (uint32_t i = 0, at = 0; i < p->sample_count && ok; i++)
+        ok = tell_sample(p, order != NULL ? sample_at(p, order[i]) : sample_next(p, &at));
+    off_free(OFF_PROF, order);
+    return ok;
 }
 
 static void put_new(struct pprof *p)
@@ -787,6 +852,7 @@ struct pprof *pprof_open(const struct pprof_kind *kind, int64_t time_ns)
     if (p == NULL)
         return NULL;
     p->values = kind->values;
+    p->highest_first = kind->highest_first;
     p->piece_bytes = kind->piece_bytes;
     p->time = time_ns;
     p->period = kind->period;

@@ -32,6 +32,7 @@ struct pprof_kind {
     const char *default_type;        /* the value shown unless asked otherwise; NULL: the last */
     const char *drop_frames, *keep_frames; /* regular expressions: frames that pprof leaves out, but for these */
     const char *doc_url;
+    uint32_t highest_first;          /* samples of a piece come in the order of this value (the first is 1); 0: as they were first seen */
     size_t piece_bytes;              /* samples of a piece take no more memory than that; 0: as much as there is */
 };
 

@@ -1,0 +1,326 @@
+/* Block and mutex profiles: where fibers waited, and who made them wait.
+ *
+ * Both listen to probes: fiber_waited is told by the one that waited, on its own stack, when it goes on; lock_contended by the one that unlocks, when
+ * it passes the lock on. So the stack is that of whoever is told of, and it is walked at once.
+ *
+ * Rate. Of waits shorter than the rate r one of length t is taken with probability t/r, and counts as r/t waits of r/t times its length: so both
+ * sums are right on average, whatever the rate. Of contentions one in n is taken, and counts as n of them. Counts of waits have fractions.
+ *
+ * [BUDGET] A share of the processors' time instead of a rate. What a record costs is measured as it is made; every WINDOW_NS or so whoever makes
+ * one compares the sum with the processor time that the process has used since, and sets how many waits (contentions) the next ones stand for, so
+ * that it will be AIM of the budget. There is nothing but that number: which waits are measured is drawn before they begin (sched_told_one_in),
+ * whatever their length, since looking at the clock may already be more than the budget allows. Each is weighed by the number that was in force when
+ * it was drawn, so the sums are right on average although the number moves.
+ *
+ * Locks of the runtime itself are not in the mutex profile: who unlocks them does not learn for how long others have waited. Metrics have the sum.
+ *
+ * Buckets: v[0] is the count, with FRACTION_BITS behind the point, v[1] the ns. They stay as long as the runtime runs, also while nothing is
+ * recorded. */
+#include <weft/prof.h>
+#include <errno.h>
+#include <pthread.h>
+#include "base/probe.h"
+#include "base/rng.h"
+#include "os/clock.h"
+#include "os/ticks.h"
+#include "prof/buckets.h"
+#include "prof/profile.h"
+#include "prof/walk.h"
+#include "sched/report.h"
+#include "sched/sched.h"
+
+#define FRACTION_BITS 10
+#define WINDOW_NS 20000000
+#define ADAPT_MOST 16          /* in one window */
+#define ONE_IN_MOST (1u << 20)
+#define FIRST_ONE_IN 64u       /* with a budget: until the first window is over */
+#define RECORD_NS_MOST 20000   /* beyond that a record was interrupted: its time went to others */
+#define AIM 0.7
+
+struct sampler {
+    struct buckets buckets;
+    w_i64 rate;            /* of waits in ns, of contentions one in so many; 0: off */
+    /* [BUDGET] */
+    w_u32 one_in;          /* what is drawn now stands for so many; 1 without a budget */
+    w_u64 budget_ppb;      /* of processor time; 0: none */
+    w_u64 cost_ns;         /* in this window; rlx: a counter */
+    w_u32 adapting;        /* somebody is: the next three. acq and rel by him */
+    int64_t began_cpu_ns;
+    w_u64 began;           /* ticks; read by others, as a hint */
+    int64_t look_ns;       /* what two looks at the clock cost */
+    bool listens;          /* settings */
+    /* fixed */
+    probe_fn *fn;
+    uint64_t probes;
+};
+
+static probe_fn waited, contended;
+static struct sampler block = { .fn = waited, .probes = 1ull << PROBE_fiber_waited };
+static struct sampler mutex = { .fn = contended, .probes = 1ull << PROBE_lock_contended };
+/* Held between weft_blocking_begin and _end, where no stop finds its holder. */
+static pthread_mutex_t settings = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- recording ------------------------------------------------------------------------------------------------------ */
+
+/* A generator per processor, more or less: two that share one may draw the same number, once. */
+static uint64_t draw(const struct m *m)
+{
+    static struct { w_u64 state; } w_aligned(W_CACHELINE) states[16];
+    w_u64 *at = &states[m->id % w_countof(states)].state;
+    struct rng r = { load_rlx(at) ^ ((uint64_t)m->id << 48) }; /* rlx: see above */
+    uint64_t n = rng_next(&r);
+    store_rlx(at, r.state ^ ((uint64_t)m->id << 48));
+    return n;
+}
+
+static void record(struct sampler *s, struct m *m, uint64_t count, uint64_t ns)
+{
+    uintptr_t pc[WALK_MAX];
+    uint32_t n = walk_self(m, pc, WALK_MAX);
+    struct bucket *b = bucket_get(&s->buckets, pc, n, 0);
+    if (b == NULL)
+        return;
+    add_rlx(&b->v[0], count); /* rlx: counters */
+    add_rlx(&b->v[1], ns);
+}
+
+/* ---- [BUDGET] ---------------------------------------------------------------------------------------------------------- */
+
+static void adapt(struct sampler *s, uint64_t now)
+{
+    int64_t cpu_ns = os_process_cpu_ns(), used_ns = w_max(cpu_ns - s->began_cpu_ns, (int64_t)1);
+    double cost = (double)load_rlx(&s->cost_ns), one_in = load_rlx(&s->one_in); /* rlx: counters */
+    double may = (double)load_rlx(&s->budget_ppb) / 1e9 * (double)used_ns * AIM;
+    double factor = w_min(w_max(cost / w_max(may, 1.0), 1.0 / ADAPT_MOST), (double)ADAPT_MOST);
+    uint32_t to = (uint32_t)w_min(w_max(one_in * factor, 1.0), (double)ONE_IN_MOST);
+    store_rlx(&s->one_in, to); /* rlx: each record has the number it was drawn by */
+    if (s == &block)
+        store_rlx(&sched_told_one_in, to); /* rlx: likewise */
+    store_rlx(&s->cost_ns, 0); /* rlx: what comes in between is lost: one record */
+    s->began_cpu_ns = cpu_ns;
+    store_rlx(&s->began, now); /* rlx: read again by who adapts next */
+}
+
+static bool window_over(struct sampler *s, uint64_t now) { return os_ticks_ns(load_rlx(&s->began), now) >= WINDOW_NS; } /* rlx: see there */
+
+/* A record was begun then. */
+static void spent(struct sampler *s, uint64_t began)
+{
+    uint64_t now = os_ticks();
+    add_rlx(&s->cost_ns, (uint64_t)(w_min(os_ticks_ns(began, now), (int64_t)RECORD_NS_MOST) + s->look_ns)); /* rlx: a counter */
+    if (likely(!window_over(s, now)) || load_rlx(&s->adapting) != 0) /* rlx: a hint */
+        return;
+    if (!cas_acq(&s->adapting, 0, 1)) /* acq: sees what the last one wrote; rel below */
+        return;
+    if (window_over(s, now))
+        adapt(s, now);
+    store_rel(&s->adapting, 0); /* rel: publishes it; acq above */
+}
+
+/* ---- what is told --------------------------------------------------------------------------------------------------------- */
+
+#define BLOCKS ((1u << WAIT_CHAN_SEND) | (1u << WAIT_CHAN_RECV) | (1u << WAIT_CHAN_SEND_NIL) | (1u << WAIT_CHAN_RECV_NIL) | (1u << WAIT_SELECT) | \
+                (1u << WAIT_SELECT_EMPTY) | (1u << WAIT_MUTEX) | (1u << WAIT_RW_RLOCK) | (1u << WAIT_RW_LOCK) | (1u << WAIT_GROUP) | \
+                (1u << WAIT_COND) | (1u << WAIT_SEMA))
+
+static void waited(void *arg, enum probe_id id, uintptr_t fiber, uintptr_t b, uintptr_t c)
+{
+    (void)id, (void)fiber;
+    struct sampler *s = arg;
+    uint64_t rate = (uint64_t)load_rlx(&s->rate), weight = PROBE_WAITED_WEIGHT(b), ns = c; /* rlx: a number */
+    if (!(BLOCKS >> PROBE_WAITED_REASON(b) & 1) || rate == 0)
+        return;
+    bool budget = load_rlx(&s->budget_ppb) != 0; /* rlx: a number */
+    uint64_t began = budget ? os_ticks() : 0, count = weight << FRACTION_BITS;
+    struct m *m = m_self();
+    if (ns < rate) {
+        if (draw(m) % rate >= ns)
+            return;
+        count = (uint64_t)((unsigned __int128)count * rate / ns);
+        ns = rate;
+    }
+    record(s, m, count, ns * weight);
+    if (budget)
+        spent(s, began);
+}
+
+static void contended(void *arg, enum probe_id id, uintptr_t lock, uintptr_t ns, uintptr_t kind)
+{
+    (void)id, (void)lock, (void)kind;
+    struct sampler *s = arg;
+    bool budget = load_rlx(&s->budget_ppb) != 0; /* rlx: numbers */
+    uint64_t n = budget ? load_rlx(&s->one_in) : (uint64_t)load_rlx(&s->rate);
+    struct m *m = m_self();
+    if (n == 0 || m == NULL || m->cur == NULL || (n > 1 && draw(m) % n != 0))
+        return;
+    uint64_t began = budget ? os_ticks() : 0;
+    record(s, m, n << FRACTION_BITS, n * ((int64_t)ns > 0 ? ns : 1));
+    if (budget)
+        spent(s, began);
+}
+
+/* ---- settings ----------------------------------------------------------------------------------------------------------------- */
+
+/* Under settings, and the next two. Whoever listens walks. */
+static int listen(struct sampler *s)
+{
+    if (s->listens)
+        return 0;
+    os_ticks_open();
+    int err = walk_use();
+    if (err != 0)
+        return err;
+    err = probe_listen(s->probes, s->fn, s);
+    if (err != 0)
+        walk_unuse();
+    s->listens = err == 0;
+    return err;
+}
+
+static void unlisten(struct sampler *s)
+{
+    if (!s->listens)
+        return;
+    probe_unlisten(s->fn, s);
+    walk_unuse();
+    s->listens = false;
+}
+
+static int64_t two_looks_ns(void)
+{
+    uint64_t from = os_ticks();
+    for (int i = 0; i < 15; i++)
+        os_ticks();
+    return os_ticks_ns(from, os_ticks()) / 8;
+}
+
+/* rate 0: off; budget 0: none. */
+static int set(struct sampler *s, int64_t rate, double budget)
+{
+    uint32_t one_in = budget > 0 ? FIRST_ONE_IN : 1;
+    int err = rate > 0 ? listen(s) : 0;
+    if (err != 0)
+        return err;
+    while (!cas_acq(&s->adapting, 0, 1)) /* acq: as in spent */
+        cpu_relax();
+    s->look_ns = two_looks_ns();
+    s->began_cpu_ns = os_process_cpu_ns();
+    store_rlx(&s->began, os_ticks()); /* rlx: as in adapt */
+    store_rlx(&s->cost_ns, 0);        /* rlx, and the next: numbers; whoever is told of something meanwhile takes it by the old ones, or the new */
+    store_rlx(&s->one_in, one_in);
+    store_rlx(&s->budget_ppb, budget > 0 ? (uint64_t)(budget * 1e7) + 1 : 0);
+    store_rlx(&s->rate, rate);
+    if (s == &block)
+        store_rlx(&sched_told_one_in, one_in);
+    store_rel(&s->adapting, 0); /* rel: as in spent */
+    if (rate == 0)
+        unlisten(s);
+    return 0;
+}
+
+/* Making walks exact, and waiting for listeners, are for outside of the runtime. */
+static int set_outside(struct sampler *s, int64_t rate, double budget)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return -ESRCH;
+    bool away = m->foreign;
+    if (away)
+        call_away(m);
+    rt_leave(m);
+    weft_blocking_begin();
+    pthread_mutex_lock(&settings);
+    int err = set(s, rate, budget);
+    pthread_mutex_unlock(&settings);
+    weft_blocking_end();
+    if (away)
+        call_back(m);
+    return err;
+}
+
+int weft_set_block_profile_rate(int64_t ns) { return set_outside(&block, w_max(ns, (int64_t)0), 0); }
+
+int weft_set_mutex_profile_fraction(int n)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return -ESRCH;
+    int old = (int)(load_rlx(&mutex.budget_ppb) != 0 ? load_rlx(&mutex.one_in) : load_rlx(&mutex.rate)); /* rlx: numbers */
+    rt_leave(m);
+    int err = n >= 0 ? set_outside(&mutex, n, 0) : 0;
+    return err != 0 ? err : old;
+}
+
+static int set_budget(struct sampler *s, double percent)
+{
+    if (!(percent <= 100)) /* nor what is no number */
+        return -EINVAL;
+    return set_outside(s, percent > 0, w_max(percent, 0.0));
+}
+
+int weft_set_block_profile_budget(double percent) { return set_budget(&block, percent); }
+int weft_set_mutex_profile_budget(double percent) { return set_budget(&mutex, percent); }
+
+/* ---- the profiles --------------------------------------------------------------------------------------------------------------- */
+
+struct to { struct profile_out *o; int err; };
+
+static void sample(struct bucket *b, void *arg)
+{
+    struct to *to = arg;
+    uint64_t count = load_rlx(&b->v[0]), ns = load_rlx(&b->v[1]); /* rlx: counters */
+    int64_t value[2] = { (int64_t)((count + (1u << (FRACTION_BITS - 1))) >> FRACTION_BITS), (int64_t)ns };
+    if (value[1] == 0) /* made at this moment */
+        return;
+    value[0] = w_max(value[0], (int64_t)1);
+    if (to->err == 0)
+        to->err = profile_sample(to->o, b->pc, b->n, value, NULL, 0);
+}
+
+static int collect(struct sampler *s, struct profile_out *o)
+{
+    struct to to = { .o = o };
+    buckets_each(&s->buckets, sample, &to);
+    return to.err;
+}
+
+static int block_collect(struct profile_out *o) { return collect(&block, o); }
+static int mutex_collect(struct profile_out *o) { return collect(&mutex, o); }
+static int64_t block_count(void) { return (int64_t)load_rlx(&block.buckets.count); } /* rlx: for show */
+static int64_t mutex_count(void) { return (int64_t)load_rlx(&mutex.buckets.count); } /* rlx: for show */
+static int64_t mutex_period(void) { return load_rlx(&mutex.rate); } /* rlx: a number */
+
+#define WAITS                                                                                                                   \
+    .style = PROFILE_WAITS, .flags = PROFILE_FROM_CALL | PROFILE_DELTA, .value = { { "contentions", "count" }, { "delay", "nanoseconds" } }, \
+    .values = 2, .period_type = { "contentions", "count" }
+
+const struct profile_kind profile_block = { .name = "block", WAITS, .count = block_count, .collect = block_collect };
+const struct profile_kind profile_mutex = { .name = "mutex", WAITS, .count = mutex_count, .collect = mutex_collect, .period = mutex_period };
+
+/* ---- the runtime's end, and forks -------------------------------------------------------------------------------------------------- */
+
+static void end(struct sampler *s)
+{
+    set(s, 0, 0); /* nobody else is there */
+    buckets_free(&s->buckets);
+}
+
+static void block_end(void)
+{
+    end(&block);
+    end(&mutex);
+}
+
+static void block_after_fork(void)
+{
+    settings = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    store_rlx(&block.adapting, 0); /* rlx: nobody else runs */
+    store_rlx(&mutex.adapting, 0);
+}
+
+static struct sched_guest guest = { .end = block_end, .after_fork = block_after_fork };
+
+static void __attribute__((constructor)) block_init(void)
+{
+    sched_guest_add(&guest);
+}
