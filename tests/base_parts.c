@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "base/fmt.h"
 #include "base/list.h"
+#include "base/real.h"
 #include "base/rng.h"
 #include "test.h"
 
@@ -135,4 +136,28 @@ Test(fmt, cuts_and_tells_the_whole_length)
     cr_expect_eq(w_fmt(NULL, 0, "%d", 123), 3u);
     cr_expect_eq(w_fmt(buf, 1, "x"), 1u);
     cr_expect_str_eq(buf, "");
+}
+
+static bool near(double got, double want)
+{
+    double off = got < want ? want - got : got - want;
+    return off <= 1e-13 * (want < 0 ? -want : want);
+}
+
+Test(real, log_and_exp_are_those_of_the_books)
+{
+    static const struct { double x, log; } l[] = {
+        { 1, 0 }, { 2, 0.69314718055994530942 }, { 10, 2.3025850929940456840 }, { 0.5, -0.69314718055994530942 },
+        { 1e-16, -36.841361487904730944 }, { 1e300, 690.77552789821370521 }, { 1.41421, 0.34657107129862738 }, { 1.41422, 0.34657814235925119 },
+        { 0.999999, -1.0000005000003333335e-06 },
+    };
+    static const struct { double x, exp; } e[] = {
+        { 0, 1 }, { -1, 0.36787944117144232160 }, { -1e-9, 0.99999999900000000050 }, { -0.34657359027997264, 0.70710678118654757 },
+        { -10, 4.5399929762484851536e-05 }, { -100, 3.7200759760208359630e-44 }, { -699, 2.6801379583386070e-304 }, { -1000, 0 },
+    };
+    for (size_t i = 0; i < w_countof(l); i++) /* near 1 the logarithm is small, and its error relative to x */
+        cr_expect(near(real_log(l[i].x), l[i].log) || (l[i].x > 0.99 && l[i].x < 1.01 && near(1 + real_log(l[i].x), 1 + l[i].log)), "log %g: %.17g",
+                  l[i].x, real_log(l[i].x));
+    for (size_t i = 0; i < w_countof(e); i++)
+        cr_expect(near(real_exp(e[i].x), e[i].exp), "exp %g: %.17g, not %.17g", e[i].x, real_exp(e[i].x), e[i].exp);
 }

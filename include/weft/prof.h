@@ -93,6 +93,14 @@ WEFT_API int weft_set_mutex_profile_fraction(int n);
  * ends it. 0, -EINVAL (more than 100), -ENOSPC, -ESRCH. */
 WEFT_API int weft_set_block_profile_budget(double percent);
 WEFT_API int weft_set_mutex_profile_budget(double percent);
+/* ---- heap -------------------------------------------------------------------------------------- */
+
+/* The profiles "heap" and "allocs" are made from samples: on average one per so many bytes allocated, 524288 unless set otherwise (here, by
+ * weft_config.mem_profile_rate, or WEFT_DEBUG=memprofilerate=N); 1: every allocation; 0: none. What is written is scaled to an estimate of all, by the
+ * rate of then: so set it once, early. Allocations that a processor has prepared (8 KiB of each size at most) still go by the old rate, until the next
+ * collection. Negative: changes nothing.
+ * Any thread; does not block. Returns the rate before, or -ESRCH (runtime not running). (Go: MemProfileRate) */
+WEFT_API int64_t weft_set_mem_profile_rate(int64_t bytes);
 
 WEFT_END_DECLS
 #endif

@@ -34,9 +34,10 @@ typedef struct weft_config {
                                                  handler of pthread_atfork holds during a fork */
     void *log_arg;
     int stop_timeout_ms;       /* how long weft_stop waits for fibers in user code; 0: 1000; negative: for ever */
+    int64_t mem_profile_rate;  /* see weft_set_mem_profile_rate; 0: WEFT_DEBUG=memprofilerate=N, else 524288; negative: no samples */
 } weft_config;
 
-#define WEFT_CONFIG_INIT { sizeof(weft_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_CONFIG_INIT { sizeof(weft_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define WEFT_GC_OFF (-1)
 
 /* Starts the runtime, runs main_fn(arg) as the main fiber, first on the calling thread, and stops the runtime when it returns.

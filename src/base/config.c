@@ -57,6 +57,7 @@ static const struct setting settings[] = {
     S(NULL,             max_threads,     NUMBER,  INT,   10000,     1,         INT_MAX,   NO_OFF),
     S(NULL,             stop_signal,     NUMBER,  INT,   SIGURG,    1,         64,        NO_OFF),
     S(NULL,             stop_timeout_ms, NUMBER,  INT,   1000,      INT_MIN,   INT_MAX,   NO_OFF),
+    S(NULL,             mem_profile_rate, BYTES,  LONG,  0,         1,         INT64_MAX, -1), /* else that of memprofilerate */
 };
 
 struct debug_key {
@@ -81,6 +82,7 @@ static const struct debug_key debug_keys[] = {
     D(madvdontneed, SWITCH, 1,             1,         NULL),  /* 0: give memory back by MADV_FREE */
     D(membarrier,   SWITCH, 1,             1,         NULL),  /* 0: as on a kernel without membarrier(2) */
     D(gc,           WORD,   CONFIG_GC_STW, 0,         "stw"), /* how marking is done */
+    D(memprofilerate, NUMBER, 512 * KIB,   INT64_MAX, NULL),  /* bytes allocated between two samples of heap profiles; 1: all, 0: none */
     D(migrate,      SWITCH, 0,             1,         NULL),  /* a fiber that waited or yielded goes on on another thread than before */
     D(schedseed,    NUMBER, 0,             INT64_MAX, NULL),  /* one processor; what runs next, and when, is drawn from this seed: see sched/seed.c */
     D(failmem,      NUMBER, 0,             INT64_MAX, NULL),  /* the Nth request for memory fails: see base/fail.h. And the next two */
@@ -348,6 +350,8 @@ int config_load(const weft_config *cfg, struct config *out, void (*say)(void *ar
     copy_config(&l, cfg, &c);
     if (c.gc_percent < 0)
         c.gc_percent = WEFT_GC_OFF;
+    if (c.mem_profile_rate < 0)
+        c.mem_profile_rate = -1;
     bool trusted = getauxval(AT_SECURE) == 0; /* a setuid program does not take settings from its user */
 
     for (size_t i = 0; i < w_countof(settings); i++)

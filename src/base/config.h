@@ -16,6 +16,7 @@ struct config {
     int64_t max_threads;
     int64_t stop_signal;
     int64_t stop_timeout_ms; /* negative: for ever */
+    int64_t mem_profile_rate; /* bytes; 0: not given, -1: never */
     void (*log)(void *arg, const char *line); /* NULL: stderr */
     void *log_arg;
 
@@ -30,6 +31,7 @@ struct config {
     int64_t madvdontneed;   /* 1: MADV_DONTNEED; 0: MADV_FREE */
     int64_t membarrier;     /* 0, 1 */
     int64_t gc;             /* CONFIG_GC_* */
+    int64_t memprofilerate; /* bytes, for where mem_profile_rate is not given; 0: never */
     int64_t migrate;        /* 0, 1 */
     int64_t schedseed;      /* 0: off */
     int64_t failmem, failthread, failfd; /* number of the first request that fails; 0: none does */

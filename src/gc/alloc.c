@@ -24,6 +24,7 @@ int gc_cache_init(struct gc_cache *c)
     if (pv == NULL)
         return -ENOMEM;
     pv->cache = c;
+    sample_cache_init(&pv->sample);
     c->priv = pv;
     lock_take(&heap.caches_lock);
     pv->next = heap.caches;
@@ -192,13 +193,25 @@ static void prepare(struct span *s, char *p, size_t bytes, size_t elem)
         memset(p, 0, bytes);
 }
 
-static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape, unsigned cls, bool *want_gc)
+/* p, the next object of a run up to end, is handed out. Returns how far the fast path may go behind it. found: p is to be sampled, as was found when
+ * the run was cut before it. */
+static char *run_limit(struct gc_cache *c, char *p, char *end, size_t size, bool found, bool *sampled)
+{
+    struct gc_sample_cache *sa = &c->priv->sample;
+    char *to = unlikely(heap.stress != 0) ? p + size : end;
+    char *at = found ? p : sample_next(sa, p, to, size);
+    *sampled = at == p;
+    return likely(at != p) ? at : sample_next(sa, p + size, to, size);
+}
+
+static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape, unsigned cls, bool *want_gc, bool *sampled)
 {
     size_t size = gc_class_size[cls], n, from;
     struct gc_run *r = &sc->run[cls];
-    if (r->bump != sc->end[cls]) { /* gcstress: the run was cut short */
-        char *p = r->bump;
-        set_run(sc, cls, p + size, p + size, sc->end[cls]);
+    if (r->bump != sc->end[cls]) { /* the run was cut short */
+        char *p = r->bump, *end = sc->end[cls];
+        bool found = heap.stress == 0 && sample_holds(&c->priv->sample);
+        set_run(sc, cls, p + size, run_limit(c, p, end, size, found, sampled), end);
         return p;
     }
     struct span *s = sc->span[cls];
@@ -218,15 +231,15 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
     }
     char *p = span_base(s) + from * size;
     prepare(s, p, n * size, size);
-    char *end = p + n * size;
+    char *end = p + n * size, *limit = run_limit(c, p, end, size, false, sampled);
     seq_begin(&c->priv->seq);
     count_mallocs(c, cls, (int64_t)n);
-    set_run(sc, cls, p + size, heap.stress != 0 ? p + size : end, end);
+    set_run(sc, cls, p + size, limit, end);
     seq_end(&c->priv->seq);
     return p;
 }
 
-static void *large(uint32_t shape, size_t bytes, bool *want_gc)
+static void *large(struct gc_cache *c, uint32_t shape, size_t bytes, bool *want_gc, bool *sampled)
 {
     struct span *s = central_large(shape, bytes);
     if (s == NULL)
@@ -236,7 +249,9 @@ static void *large(uint32_t shape, size_t bytes, bool *want_gc)
     add_rlx(&heap.large_mallocs, 1);
     add_acq_rel(&heap.large_malloc_bytes, span_bytes(s)); /* rel: who counts it sees that pages changed hands; acq in stats.c */
     *want_gc |= gc_due();
-    return span_base(s);
+    char *p = span_base(s), *end = p + span_bytes(s);
+    *sampled = sample_next(&c->priv->sample, p, end, span_bytes(s)) == p;
+    return p;
 }
 
 bool gc_alloc_possible(size_t bytes) { return bytes <= w_min(heap.reserved, LARGE_MAX_PAGES << PAGE_SHIFT); }
@@ -247,10 +262,19 @@ void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want
         c->priv->stress_count = 0;
         *want_gc = true;
     }
-    if (unlikely(bytes > GC_MAX_SMALL))
-        return large(shape, bytes, want_gc);
+    bool sampled = false;
+    if (unlikely(bytes > GC_MAX_SMALL)) {
+        void *p = large(c, shape, bytes, want_gc, &sampled);
+        if (unlikely(sampled))
+            sample_tell(&c->priv->sample, p, w_align_up(bytes, HEAP_PAGE));
+        return p;
+    }
     struct gc_shape_cache *sc = shape < SHAPE_TYPED ? &c->basic[shape] : shape < c->nshapes ? c->shapes[shape] : NULL;
     if (unlikely(sc == NULL) && (sc = typed_cache_new(c, shape)) == NULL)
         return NULL;
-    return small(c, sc, shape, gc_class_of(bytes), want_gc);
+    unsigned cls = gc_class_of(bytes);
+    void *p = small(c, sc, shape, cls, want_gc, &sampled);
+    if (unlikely(sampled))
+        sample_tell(&c->priv->sample, p, gc_class_size[cls]);
+    return p;
 }

@@ -4,6 +4,7 @@
 
 #include "base/seqcount.h"
 #include "gc/heap.h"
+#include "gc/sample.h"
 
 /* [COUNT] Objects are counted as allocated a run at a time, and who counts takes off what is left of the runs. The two change together under seq,
  * but in stops. So the count is exact to the object at any time, without a stop, and never falls. Between
@@ -18,6 +19,7 @@ struct gc_cache_priv {
     W_PTR(struct gc_shape_cache) typed; /* caches of typed shapes; rel: publishes a new one; acq in stats.c */
     w_u64 table_bytes;          /* what these and the vector to them take */
     uint64_t stress_count;      /* owner: allocations since the last cycle by gcstress */
+    struct gc_sample_cache sample; /* owner */
 };
 
 /* In a stop: gives all spans back, so that allocation bits tell objects from free slots exactly. */

@@ -5,7 +5,7 @@
  *     sweep termination   what the last cycle left is swept to the end; the table of modules is brought up to date; the world is
  *                         stopped [LOADER]; the processors' caches are flushed, so that allocation bits are exact
  *     mark                all roots and what they reach, by all processors (mark.c)
- *     mark termination    weak pointers to dead objects are cleared, finalizers and cleanups queued (special.c); the next goal is set; all spans
+ *     mark termination    weak pointers to dead objects are cleared, finalizers and cleanups queued (special.c); what was sampled is told (sample.c); the next goal is set; all spans
  *                         become unswept
  *     sweep               the world runs; refills, a fiber in the background and whoever forced the cycle sweep
  *
@@ -24,6 +24,7 @@
 #include "gc/pacer.h"
 #include "gc/pages.h"
 #include "gc/roots.h"
+#include "gc/sample.h"
 #include "gc/scavenge.h"
 #include "gc/special.h"
 #include "gc/stats.h"
@@ -72,7 +73,9 @@ int gc_start(const struct gc_host *host, const struct gc_settings *set)
     heap.scavtrace = set->scavtrace;
     heap.madv_free = set->madv_free;
     heap.stress = set->stress;
-    store_rlx(&heap.sweepgen, SWEEPGEN_STEP); /* rlx: nobody else yet */
+    heap.sample_seed = set->sample_seed;
+    store_rlx(&heap.sample_rate, set->sample_rate); /* rlx: nobody else yet, here and below */
+    store_rlx(&heap.sweepgen, SWEEPGEN_STEP);
     store_rlx(&gc.begun, 0);
     store_rlx(&gc.last_end_ns, 0);
     gc.start_ns = os_now_ns();
@@ -95,6 +98,7 @@ void gc_stop_all(void)
     heap.running = false;
     finalize_stop();
     specials_stop();
+    samples_stop();
     weak_stop();
     mark_free_memory();
     roots_stop();
@@ -199,6 +203,7 @@ static void mark(struct cycle *c)
     c->marked_ns = os_now_ns();
     PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
     c->marked.live_bytes += specials_dead_stw();
+    samples_marked_stw();
     c->marked.waste_bytes = in_use - w_min(in_use, c->before_bytes);
     c->marked.in_use_bytes = in_use;
     if (heap.verify)

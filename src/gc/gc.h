@@ -61,6 +61,7 @@ struct gc_settings {
     int64_t memory_limit;     /* INT64_MAX: none */
     uint64_t stress;          /* gcstress=N: collect every N allocations; 0: off */
     bool poison, verify, trace, scavtrace, madv_free; /* gcpoison, gcverify, gctrace, scavtrace, madvdontneed=0 */
+    uint64_t sample_rate, sample_seed; /* see gc_sampler; seed 0: by the clock */
 };
 
 int gc_start(const struct gc_host *host, const struct gc_settings *set); /* 0, -ENOMEM, -EINVAL */
@@ -78,7 +79,7 @@ struct gc_run { char *bump, *limit; };
 
 struct gc_shape_cache {
     struct gc_run run[GC_CLASSES];
-    char *end[GC_CLASSES];  /* where the run really ends: limit lies before it under gcstress and, one day, at the next heap sample */
+    char *end[GC_CLASSES];  /* where the run really ends: limit lies before it under gcstress, and at an object that is to be sampled [STREAM] */
     void *span[GC_CLASSES]; /* struct span the run lies in */
     uint64_t used[2];       /* a bit per class that has a run: for who counts */
     struct gc_shape_cache *next; /* of the same cache, typed shapes only; fixed once it is in that list */
@@ -203,6 +204,25 @@ struct gc_pool {
 };
 int gc_pool_add(struct gc_pool *pool); /* 0, -ENOMEM */
 uint64_t gc_cycles_begun(void);
+
+/* ---- sampled allocations: for who wants to know what the heap is made of ---------------------------------------- */
+
+/* Some allocations are told, and when their objects die that is told, too. A byte is sampled with probability 1 / rate and an object with its
+ * bytes: see [STREAM] in gc/sample.c. What happens between two cycles becomes known as a whole, in the stop of the later one. */
+struct gc_sampler {
+    /* Inside the runtime, on the stack of who allocates, anywhere where an allocation may take place: no object may be allocated. bytes: of the size
+     * class. Returns a word for the next two; 0: they are not called for this one. */
+    uintptr_t (*allocated)(void *obj, size_t bytes);
+    /* In the stop of a cycle, when its mark is done: all that was allocated before it and not told yet; of that and of all before, what is dead. */
+    void (*born_stw)(uintptr_t word);
+    void (*died_stw)(uintptr_t word);
+    void (*marked_stw)(bool begins); /* before and after these; in each cycle */
+};
+extern const struct gc_sampler *gc_sampler; /* set by a constructor of a layer above; NULL: nobody listens */
+
+/* 1: every allocation; 0: none. Any thread; of a run that has begun, what is left goes by the old rate, at most until the next cycle. */
+uint64_t gc_sample_rate(void);
+void gc_set_sample_rate(uint64_t bytes);
 
 /* ---- the rest of the public calls, once inside --------------------------------------------------------- */
 

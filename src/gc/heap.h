@@ -77,14 +77,15 @@ struct central;
 struct gc_cache_priv;
 
 struct heap {
-    /* fixed after gc_start */
+    /* fixed after gc_start, but for the rate */
     char *base;
     size_t reserved;
     w_u32 *pagemap;
     struct span *spans;
     bool running, poison, verify, trace, scavtrace, madv_free;
-    uint64_t stress;
+    uint64_t stress, sample_seed;
     struct gc_host host;
+    w_u64 sample_rate;     /* may change at any time; rlx: a setting */
 
     w_uptr committed;      /* bytes from base that are usable; written under pages.lock, rlx elsewhere: only grows, and whoever
                               holds a pointer beyond an old value got it after the growth */

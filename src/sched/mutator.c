@@ -16,6 +16,7 @@
 #include "sched/world.h"
 #include "gc/type.h"
 #include "os/vm.h"
+#include <weft/prof.h>
 #include <weft/sync.h>
 #include <errno.h>
 #include <sched.h>
@@ -266,6 +267,8 @@ int mutator_start(void)
         .heap_reserve = (size_t)c->heap_reserve, .gc_percent = (int)c->gc_percent, .memory_limit = c->memory_limit,
         .stress = (uint64_t)c->gcstress, .poison = c->gcpoison != 0, .verify = c->gcverify != 0, .trace = c->gctrace != 0,
         .scavtrace = c->scavtrace != 0, .madv_free = c->madvdontneed == 0,
+        .sample_rate = (uint64_t)(c->mem_profile_rate != 0 ? w_max(c->mem_profile_rate, (int64_t)0) : c->memprofilerate),
+        .sample_seed = (uint64_t)c->schedseed, /* [SEED] */
     };
     worker_init(&finalizer, calls_fiber, "finalizers", WAIT_FINALIZER);
     worker_init(&sweeper, sweep_fiber, "sweeper", WAIT_SWEEP);
@@ -530,6 +533,18 @@ int64_t weft_set_memory_limit(int64_t bytes)
     if (gc_due())
         collect_here(GC_WHY_HEAP);
     rt_leave(m_self());
+    return old;
+}
+
+int64_t weft_set_mem_profile_rate(int64_t bytes)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return -ESRCH;
+    int64_t old = (int64_t)gc_sample_rate();
+    if (bytes >= 0)
+        gc_set_sample_rate((uint64_t)bytes);
+    rt_leave(m);
     return old;
 }
 
