@@ -1007,7 +1007,8 @@ Test(trace_stream, a_child_begins_anew_and_its_parent_goes_on)
     cr_assert_eq(pthread_create(&th, NULL, asks, NULL), 0);
     for (int i = 0; i < 20; i++) {
         test_fork(out, trace_in_child, &s);
-        cr_assert(out->exit_code == 0 && strcmp(out->text, "1 written") == 0, "exit code %d, signal %d: %s", out->exit_code, out->term_signal, out->text);
+        cr_assert(out->exit_code == 0 && strcmp(out->text, "1 written") == 0, "exit code %d, signal %d: %s", out->exit_code, out->term_signal,
+            out->text);
     }
     store_rlx(&stop, 1);
     pthread_join(th, NULL);

@@ -6,13 +6,14 @@
 #include "base/syscall.h"
 
 #define BASELINE_NS 2000000
+#define LOOK_ERROR_NS 10000 /* of two looks; much more than that only where the processor was taken away in the middle of each */
 
-static struct look { uint64_t ticks; int64_t ns; } first; /* ticks 0: the system's clock it is */
+static struct trace_line line;
 
 /* Both clocks at one moment: of several looks, the one that took least. */
-static struct look look(void)
+static struct trace_look look(void)
 {
-    struct look best = { 0, 0 };
+    struct trace_look best = { 0, 0 };
     uint64_t least = UINT64_MAX;
     for (int i = 0; i < 8; i++) {
         uint64_t before = trace_ticks();
@@ -20,7 +21,7 @@ static struct look look(void)
         uint64_t took = trace_ticks() - before;
         if (took < least) {
             least = took;
-            best = (struct look){ before + took / 2, ns };
+            best = (struct trace_look){ before + took / 2, ns };
         }
     }
     return best;
@@ -41,26 +42,57 @@ static bool kernel_trusts_counter(void)
     return strcmp(name, "tsc") == 0 || strcmp(name, "arch_sys_counter") == 0;
 }
 
+/* The slope so far is that from here on. */
+static void measure(void)
+{
+    line.first = look();
+    while (os_now_ns() - line.first.ns < BASELINE_NS)
+        cpu_relax();
+}
+
 void trace_clock_open(void)
 {
-    first.ticks = 0;
-    if (!kernel_trusts_counter())
-        return;
-    first = look();
-    while (os_now_ns() - first.ns < BASELINE_NS)
-        cpu_relax();
+    line = (struct trace_line){ 0 };
+    if (kernel_trusts_counter())
+        measure();
+}
+
+bool trace_line_holds(const struct trace_line *l, struct trace_look now)
+{
+    if (now.ticks <= l->first.ticks)
+        return false;
+    if (l->last.slope == 0)
+        return true;
+    int64_t led_ns = (int64_t)((trace_clock_at(&l->last, now.ticks) - l->last.units) * TRACE_UNIT_NS), passed_ns = now.ns - l->last.mono_ns;
+    int64_t off_ns = led_ns > passed_ns ? led_ns - passed_ns : passed_ns - led_ns;
+    return off_ns <= LOOK_ERROR_NS + passed_ns / 1024; /* twice as much as the kernel lets a clock be corrected by */
+}
+
+void trace_line_make(struct trace_line *l, struct trace_look now, bool held, struct trace_clock *c)
+{
+    uint64_t ticks = now.ticks - l->first.ticks, ns = (uint64_t)(now.ns - l->first.ns), clock = (uint64_t)now.ns / TRACE_UNIT_NS;
+    if (!held && trace_clock_at(&l->last, now.ticks) > clock + l->ahead)
+        l->ahead = trace_clock_at(&l->last, now.ticks) - clock;
+    c->ticks = now.ticks;
+    c->mono_ns = now.ns;
+    c->units = clock + l->ahead;
+    c->slope = ticks != 0 ? (uint64_t)(((unsigned __int128)ns << 32) / TRACE_UNIT_NS / ticks) : 0;
+    l->last = *c;
 }
 
 void trace_clock_make(struct trace_clock *c)
 {
-    struct look now = first.ticks != 0 ? look() : (struct look){ 0, os_now_ns() };
+    if (line.first.ticks != 0) {
+        struct trace_look now = look();
+        bool held = trace_line_holds(&line, now);
+        if (!held) {
+            measure();
+            now = look();
+        }
+        trace_line_make(&line, now, held, c);
+    } else {
+        int64_t now = os_now_ns();
+        *c = (struct trace_clock){ .mono_ns = now, .units = (uint64_t)now / TRACE_UNIT_NS };
+    }
     c->wall_ns = os_wall_ns();
-    c->mono_ns = now.ns;
-    c->ticks = now.ticks;
-    c->units = (uint64_t)now.ns / TRACE_UNIT_NS;
-    uint64_t ticks = now.ticks - first.ticks, ns = (uint64_t)(now.ns - first.ns);
-    if (first.ticks == 0 || now.ticks <= first.ticks) /* set back: the machine has slept, or is another one */
-        c->slope = 0;
-    else
-        c->slope = (uint64_t)(((unsigned __int128)ns << 32) / TRACE_UNIT_NS / ticks);
 }

@@ -51,8 +51,8 @@ struct trace_reader_stats trace_reader_stats(struct trace_reader *r);
 /* After the pump has returned, or if it never ran. Closes it, too. */
 void trace_reader_free(struct trace_reader *r);
 
-/* In the child of a fork, alone: nothing is open, nobody is an emitter or a reader. Readers and what they held are lost: the fork may have been made by
- * a writer, in the middle of one. */
+/* In the child of a fork, alone: nothing is open, nobody is an emitter or a reader. Readers and what they held are lost: a writer may have
+ * forked, in the middle of one. */
 void trace_after_fork(void);
 
 #endif
