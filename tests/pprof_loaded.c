@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "prof/loaded.h"
+#include "prof/pseudo.h"
 #include "pprof_test.h"
 
 static struct loaded loaded;
@@ -69,7 +70,7 @@ Test(pprof_loaded, what_is_no_code_of_a_module_is_in_none)
     static int data;
     char stack;
     void *page = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    const uintptr_t at[] = { 0, 1, (uintptr_t)&data, (uintptr_t)&stack, (uintptr_t)page, UINTPTR_MAX };
+    const uintptr_t at[] = { PSEUDO_COUNT, PSEUDO_END - 2, (uintptr_t)&data, (uintptr_t)&stack, (uintptr_t)page, UINTPTR_MAX };
     for (size_t i = 0; i < w_countof(at); i++) {
         struct pprof_module m;
         struct pprof_frame f[PPROF_FRAMES_MAX];

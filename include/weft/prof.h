@@ -93,6 +93,7 @@ WEFT_API int weft_set_mutex_profile_fraction(int n);
  * ends it. 0, -EINVAL (more than 100), -ENOSPC, -ESRCH. */
 WEFT_API int weft_set_block_profile_budget(double percent);
 WEFT_API int weft_set_mutex_profile_budget(double percent);
+
 /* ---- heap -------------------------------------------------------------------------------------- */
 
 /* The profiles "heap" and "allocs" are made from samples: on average one per so many bytes allocated, 524288 unless set otherwise (here, by
