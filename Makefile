@@ -197,6 +197,8 @@ $(B)/tests/mod/%.so: tests/mod/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -fPIC -shared $< -o $@ $(LDFLAGS_ALL)
 
+$(B)/tests/mod/nofp.so: override PROG_CFLAGS += -O2 -fomit-frame-pointer
+
 # Go's viewers: `go tool` builds them when they are first called, which takes longer than a test may.
 $(GO_TOOLS): $(CURDIR)/build/go/%:
 	$(call say,GO,$@)

@@ -9,8 +9,6 @@
 #include "base/syscall.h"
 #include "os/vm.h"
 
-#define HELPER_STACK_BYTES (1u << 20)
-
 static w_u32 files_shared; /* once known; the same in all helpers */
 
 static void own_files(void)

@@ -1,67 +1,513 @@
-/* Stacks of what runs, at once. Both ABIs: the frame pointer points to that of the caller, and the return address lies above it. */
+/* Stacks of what runs, at once.
+ *
+ * Code of the host is mostly compiled without frame pointers, so a walk goes by rules (rules.h): one for each return address, computed from the unwind
+ * tables when it is first met and kept in a table, from then on a few nanoseconds. The walk itself is then: find the rule, add to the stack pointer, read
+ * two words.
+ *
+ * [WALK] What must not happen in a signal handler does not happen in a walk: no lock, no memory, no call into libc or the loader, no wait.
+ *
+ *   rule table   64 Ki words, one per rule: a bijection of the 48 bits of an address gives the place (16 bits) and what is compared (32 bits, in the
+ *                word), the other half is the rule. So a word is right or it is another address's, however many write it at a time, and a relaxed
+ *                load and store will do.
+ *   modules      a sorted table that is never changed once it is published, but replaced. A helper (the keeper) makes it while there are users: it
+ *                looks at the loader's counters every 50 ms, and at once when a walk has met code that lies in no module.
+ *   replacing    The keeper publishes the new table, waits until every walk that may have begun before is over (below), and then empties the rule table.
+ *                A rule that is stored after that is of a walk that began after the publication, hence of the new table; one that was stored before
+ *                is gone. And nobody uses the old table any more: it is freed.
+ *   over         A walk counts itself in its machine's `reading`, then looks which table is published; the keeper publishes, fences (world_fence: with
+ *                membarrier(2), so walks pay nothing), then looks at `reading`. One of the two sees the other. Walks of parked fibers, on threads that
+ *                have no machine, count themselves in one counter, by a locked instruction.
+ *
+ * So what a walk knows is at most 50 ms old: code that was loaded where other code was just before may be walked by the other's rules for so long. That
+ * is one reason why a rule is never trusted:
+ *
+ *   bounds       All that is read of a stack lies between the stack pointer, or a red zone below it, and the stack's end. Frames only go upwards.
+ *                Wrong rules give short stacks and wrong addresses, not faults.
+ *   no rule      Code without a table (made at run time, or hand-written): the frame pointer is followed, if the word above what it points to is an address
+ *                in known code. Else the stack ends there.
+ *
+ * A signal may come anywhere. In weft_arch_switch: its table (x86_64.S) is exact before, between and after, so either the fiber that is left is walked or the
+ * one that comes; the stack is known by its address, as m->cur changes a little earlier. In a handler of the host: what the kernel returns to has a
+ * rule of its own, RULE_SIGNAL, that reads the interrupted registers and goes on there, on another stack if it was on the alternate one.
+ *
+ * How other profilers of this kind hang or fault (gperftools/gperftools, by number of issue), and what is different here:
+ *   775, 1210, 1583   The handler's unwinder calls dl_iterate_phdr; the interrupted thread, or another one that waits, holds the loader's lock in
+ *                     dlopen, or in a throw, which asks the loader the same. Here no walk asks the loader. Only the keeper does: it is a thread of its own
+ *                     with all signals blocked, which nobody waits for while he holds a lock.
+ *   1188              The handler interrupts the same unwinder, in a call of backtrace(3) by the host, and takes its lock again. Here there is no lock, and a
+ *                     walk may be interrupted by another one.
+ *   (all of them)     The unwinder follows a pointer from a half-built frame and faults. See bounds.
+ */
 #include "prof/walk.h"
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include "base/offheap.h"
+#include "base/syscall.h"
+#include "os/futex.h"
+#include "os/vm.h"
+#include "prof/helper.h"
+#include "prof/rules.h"
+#include "sched/report.h"
 #include "sched/sched.h"
+#include "sched/world.h"
 
-static w_no_sanitize uint32_t walk_frames(uintptr_t fp, uintptr_t lo, uintptr_t hi, uintptr_t *pc, uint32_t n, uint32_t max)
+#define RULES_LOG2 16
+#define RULES_BYTES (sizeof(w_u64) << RULES_LOG2)
+#define KEEPER_NS 50000000
+#define KEEPER_PAUSE_NS 1000000 /* so often it looks at most */
+#define G0_BYTES_MAX (512u << 10)
+
+struct tables {
+    const struct rules_modules *modules;
+    w_u64 *rule;
+};
+
+static struct {
+    W_PTR(struct tables) now; /* rel: publishes them; acq in walks. NULL: not in use */
+    w_u32 parked;             /* walks of parked fibers under way */
+    w_u32 look;               /* futex: the keeper is to look. Set by walks */
+    pthread_mutex_t lock;     /* the rest; of the host's kind, for its holders are users that may be stopped */
+    uint32_t users;
+    struct helper keeper;
+    w_u32 stop;
+    w_u32 started;            /* futex: 0 not yet, 1 in use, 2 no memory */
+    /* the keeper's */
+    struct tables *tables;
+    w_u64 *rule;
+} walk = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* ---- [WALK], the keeper ---------------------------------------------------------------------------------- */
+
+/* Every walk that began before what the caller has just published is over. */
+static void walks_over(void)
 {
-    while (n < max && fp >= lo && fp % sizeof fp == 0 && fp + 16 <= hi) {
-        uintptr_t ret = ((const uintptr_t *)fp)[1];
-        if (ret == 0)
-            break;
-        pc[n++] = ret;
-        lo = fp + 16;
-        fp = *(const uintptr_t *)fp;
+    world_fence();
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: sees the machine; rel in m_publish_locked */
+        while (load_acq(&m->reading) != 0) /* acq: it is done with what it read; rel in walk_end */
+            os_futex_wait(&walk.stop, load_rlx(&walk.stop), 50000); /* a pause */
+    while (load_seq(&walk.parked) != 0) /* seq: after the publication; the walk counts itself before it looks what is published */
+        os_futex_wait(&walk.stop, load_rlx(&walk.stop), 50000);
+}
+
+static void publish(struct tables *t)
+{
+    struct tables *old = walk.tables;
+    walk.tables = t;
+    store_seq(&walk.now, t); /* seq: also a release; before the looks of walks_over */
+    walks_over();
+    if (old != NULL) {
+        rules_modules_free((struct rules_modules *)old->modules);
+        off_free(OFF_PROF, old);
     }
-    return n;
 }
 
-int walk_use(void) { return 0; }
-void walk_unuse(void) { }
-
-w_noinline uint32_t walk_self(struct m *m, uintptr_t *pc, uint32_t max)
+/* False: no memory; what was there stays. */
+static bool tables_renew(void)
 {
-    uintptr_t fp = (uintptr_t)__builtin_frame_address(0), hi = (uintptr_t)m->cur->stack_hi;
-    if (fp < (uintptr_t)m->cur->stack_lo || fp >= hi)
+    struct tables *t = off_alloc(OFF_PROF, sizeof *t);
+    struct rules_modules *modules = rules_modules_new();
+    if (t == NULL || modules == NULL) {
+        rules_modules_free(modules);
+        off_free(OFF_PROF, t);
+        return false;
+    }
+    *t = (struct tables){ modules, walk.rule };
+    publish(t);
+    os_vm_release(walk.rule, RULES_BYTES, true);
+    return true;
+}
+
+/* What the child of a fork has inherited was left by a keeper that is no more. */
+static bool tables_first(void)
+{
+    publish(NULL);
+    if (walk.rule == NULL)
+        walk.rule = off_map(OFF_PROF, RULES_BYTES, os_page_bytes());
+    return walk.rule != NULL && tables_renew();
+}
+
+static void tables_drop(void)
+{
+    publish(NULL);
+    if (walk.rule != NULL)
+        off_unmap(OFF_PROF, walk.rule, RULES_BYTES);
+    walk.rule = NULL;
+}
+
+static void keeper_main(void *arg)
+{
+    (void)arg;
+    bool ok = tables_first();
+    store_rel(&walk.started, ok ? 1 : 2); /* rel: publishes nothing but itself; acq in walk_start */
+    os_futex_wake(&walk.started, 1);
+    while (ok && load_acq(&walk.stop) == 0) { /* acq: nothing; rel in walk_stop */
+        os_futex_wait(&walk.look, 0, KEEPER_NS);
+        store_rlx(&walk.look, 0); /* rlx: before the counters are read; who has met code that came later sets it again */
+        if (!rules_modules_current(walk.tables->modules))
+            tables_renew(); /* no memory: next time */
+        if (load_rlx(&walk.stop) == 0) /* rlx: looked at again */
+            os_futex_wait(&walk.stop, 0, KEEPER_PAUSE_NS);
+    }
+    tables_drop();
+}
+
+static void keeper_poke(void)
+{
+    store_rel(&walk.look, 1);
+    os_futex_wake(&walk.look, 1);
+}
+
+static int walk_start(void)
+{
+    walk.keeper = (struct helper){ .fn = keeper_main };
+    store_rlx(&walk.stop, 0); /* rlx: the thread's start publishes them */
+    store_rlx(&walk.started, 0);
+    int err = helper_start(&walk.keeper);
+    if (err != 0)
+        return err;
+    while (load_acq(&walk.started) == 0) /* acq: rel in keeper_main */
+        os_futex_wait(&walk.started, 0, -1);
+    if (load_rlx(&walk.started) == 1) /* rlx: as above */
         return 0;
-    return walk_frames(fp, fp, hi, pc, 0, max);
+    helper_join(&walk.keeper);
+    return -ENOMEM;
 }
 
-static bool on_stack(const struct fiber *f, uintptr_t sp)
+static void walk_stop(void)
 {
-    return f != NULL && sp >= (uintptr_t)f->stack_lo && sp < (uintptr_t)f->stack_hi;
+    store_rel(&walk.stop, 1); /* rel: acq in keeper_main */
+    os_futex_wake(&walk.stop, INT_MAX);
+    keeper_poke();
+    helper_join(&walk.keeper);
+}
+
+int walk_use(void)
+{
+    pthread_mutex_lock(&walk.lock);
+    int err = walk.users == 0 ? walk_start() : 0;
+    walk.users += err == 0;
+    pthread_mutex_unlock(&walk.lock);
+    return err;
+}
+
+void walk_unuse(void)
+{
+    pthread_mutex_lock(&walk.lock);
+    if (walk.users != 0 && --walk.users == 0) /* none: the runtime has ended, or we are in the child of a fork */
+        walk_stop();
+    pthread_mutex_unlock(&walk.lock);
+}
+
+static void walk_end_all(void)
+{
+    pthread_mutex_lock(&walk.lock);
+    if (walk.users != 0)
+        walk_stop();
+    walk.users = 0;
+    pthread_mutex_unlock(&walk.lock);
+}
+
+/* The keeper is not there. Its tables are left to the next one, for memory is not freed here. */
+static void walk_after_fork(void)
+{
+    if (walk.users != 0)
+        munmap(walk.keeper.stack, HELPER_STACK_BYTES);
+    walk.users = 0;
+    walk.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    store_rlx(&walk.now, NULL); /* rlx: alone */
+    store_rlx(&walk.parked, 0);
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: as in walks_over */
+        store_rlx(&m->reading, 0);
+}
+
+static struct sched_guest walk_guest = { .end = walk_end_all, .after_fork = walk_after_fork };
+static void __attribute__((constructor)) walk_init(void) { sched_guest_add(&walk_guest); }
+
+/* ---- rules ------------------------------------------------------------------------------------------------- */
+
+#define ADDRESS_MASK ((UINT64_C(1) << 48) - 1) /* also: what signs return addresses on aarch64 lies above */
+
+/* A walk may interrupt another one of the same machine: it counts on from there. */
+static inline const struct tables *walk_begin(struct m *m)
+{
+    store_rlx(&m->reading, load_rlx(&m->reading) + 1); /* rlx: only we write it. Before the look at what is published: the keeper's fence, or */
+    fence_compiler();
+    if (unlikely(sched.fenced))
+        fence_seq();
+    return load_acq(&walk.now); /* acq: rel in publish */
+}
+
+static inline void walk_end(struct m *m)
+{
+    store_rel(&m->reading, load_rlx(&m->reading) - 1); /* rel: we are done reading; acq in walks_over */
+}
+
+static w_cold rule rule_miss(const struct tables *t, uintptr_t pc, uint32_t tag, w_u64 *at)
+{
+    rule r = rules_at(t->modules, pc);
+    store_rlx(at, (uint64_t)tag << 32 | r); /* rlx: a word is whole */
+    if (r == rule_other(OTHER_NO_MODULE))
+        keeper_poke();
+    return r;
+}
+
+static w_no_sanitize inline rule rule_get(const struct tables *t, uintptr_t pc)
+{
+    uint64_t h = pc * UINT64_C(0x9e3779b97f4b) & ADDRESS_MASK; /* odd, so no two addresses have the same */
+    w_u64 *at = &t->rule[h >> 32];
+    uint64_t v = load_rlx(at); /* rlx: as above */
+    if (likely((uint32_t)(v >> 32) == (uint32_t)h && (rule)v != 0))
+        return (rule)v;
+    return rule_miss(t, pc, (uint32_t)h, at);
+}
+
+/* ---- stacks -------------------------------------------------------------------------------------------------- */
+
+struct stack { uintptr_t lo, hi; };
+
+static w_no_sanitize bool on_fiber(const struct fiber *f, uintptr_t sp, struct stack *s)
+{
+    if (f == NULL || sp < (uintptr_t)f->stack_lo || sp >= (uintptr_t)f->stack_hi)
+        return false;
+    *s = (struct stack){ (uintptr_t)f->stack_lo, (uintptr_t)f->stack_hi };
+    return true;
+}
+
+static w_no_sanitize bool on_altstack(uintptr_t sp, struct stack *s)
+{
+    stack_t ss;
+    if (sys_call2(SYS_sigaltstack, 0, &ss) != 0 || ss.ss_flags & SS_DISABLE || sp - (uintptr_t)ss.ss_sp >= ss.ss_size)
+        return false;
+    *s = (struct stack){ (uintptr_t)ss.ss_sp, (uintptr_t)ss.ss_sp + ss.ss_size };
+    return true;
+}
+
+/* On m's own thread. The fiber that was left last (prev) is still there while the next one, already m->cur, is not; or it is parked in place. */
+static w_no_sanitize enum walk_where stack_find(const struct m *m, uintptr_t sp, struct stack *s)
+{
+    if (likely(on_fiber(m->cur, sp, s)))
+        return m->foreign ? WALK_HOST : WALK_FIBER;
+    if (m->foreign && on_fiber(&m->self, sp, s))
+        return WALK_HOST;
+    if ((m->blocking && on_fiber(m->blocked, sp, s)) || on_fiber(m->prev, sp, s))
+        return WALK_FIBER;
+    if (on_altstack(sp, s))
+        return WALK_HANDLER;
+    uintptr_t top = (uintptr_t)m->g0_top;
+    if (sp < top && top - sp < G0_BYTES_MAX) {
+        *s = (struct stack){ top - G0_BYTES_MAX, top };
+        return WALK_SCHED;
+    }
+    *s = (struct stack){ UINTPTR_MAX, sizeof(uintptr_t) }; /* nothing is inside */
+    return WALK_NOWHERE;
 }
 
 enum walk_where walk_where(const struct m *m, const ucontext_t *uc)
 {
-    uintptr_t sp = arch_uc_sp(uc);
-    if (on_stack(m->cur, sp))
-        return m->foreign ? WALK_HOST : WALK_FIBER;
-    if (on_stack(m->prev, sp))
-        return WALK_FIBER;
-    return m->cur == NULL ? WALK_SCHED : WALK_NOWHERE;
+    struct stack s;
+    return stack_find(m, arch_uc_sp(uc), &s);
+}
+
+/* ---- the walk --------------------------------------------------------------------------------------------------- */
+
+/* A frame. pc is as if it were a return address. */
+struct at {
+    uintptr_t pc, sp, fp, lr;
+    bool leaf;  /* interrupted: lr (aarch64) counts, and there may be a red zone */
+    bool below; /* the frame's stack pointer lies somewhere above sp */
+};
+
+static w_no_sanitize inline bool inside(const struct stack *s, uintptr_t addr)
+{
+    return addr >= s->lo && addr <= s->hi - sizeof(uintptr_t) && addr % sizeof(uintptr_t) == 0;
+}
+
+static w_no_sanitize inline uintptr_t word(uintptr_t addr) { return *(const volatile uintptr_t *)addr; }
+
+static w_no_sanitize void at_signal(struct at *a, const ucontext_t *uc)
+{
+    a->pc = (arch_uc_pc(uc) + 1) & ADDRESS_MASK;
+    a->sp = arch_uc_sp(uc);
+#if defined(__x86_64__)
+    a->fp = (uintptr_t)uc->uc_mcontext.gregs[REG_RBP];
+    a->lr = 0;
+#else
+    a->fp = uc->uc_mcontext.regs[29];
+    a->lr = uc->uc_mcontext.regs[30];
+#endif
+    a->leaf = true;
+    a->below = false;
+}
+
+/* What lies below the stack pointer, but for a red zone, is nobody's. */
+static w_no_sanitize void stack_from(struct stack *s, const struct at *a)
+{
+    s->lo = w_max(s->lo, a->sp - (a->leaf ? ARCH_RED_ZONE : 0));
+}
+
+static w_no_sanitize bool code_at(const struct tables *t, uintptr_t pc)
+{
+    const struct rules_module *m = t != NULL ? rules_module_at(t->modules, pc) : NULL;
+    return t == NULL ? pc > 4095 : m != NULL && pc >= m->code_lo && pc < m->code_hi;
+}
+
+/* Both ABIs: the frame pointer points to that of the caller, and the return address lies above it. */
+static w_no_sanitize bool step_frame_pointer(const struct tables *t, const struct stack *s, struct at *a)
+{
+    uintptr_t fp = a->fp;
+    if (fp < a->sp || !inside(s, fp) || !inside(s, fp + 8))
+        return false;
+    uintptr_t ret = word(fp + 8) & ADDRESS_MASK;
+    if (!code_at(t, ret - 1))
+        return false;
+    a->pc = ret;
+    a->fp = word(fp);
+    a->sp = fp + 16;
+    a->leaf = false;
+#if defined(__aarch64__)
+    a->below = true; /* the record may lie anywhere in its frame */
+#endif
+    return true;
+}
+
+/* The interrupted registers, of which a handler returns to. */
+static w_no_sanitize bool step_signal(const struct m *m, struct stack *s, struct at *a)
+{
+    uintptr_t uc = a->sp + RULE_UCONTEXT;
+    if (m == NULL || a->below || !inside(s, uc) || !inside(s, uc + sizeof(mcontext_t) + offsetof(ucontext_t, uc_mcontext) - 8))
+        return false;
+    struct at to;
+    at_signal(&to, (const ucontext_t *)uc);
+    if (to.sp - a->sp >= s->hi - a->sp)
+        stack_find(m, to.sp, s); /* nowhere: its address is the last */
+    *a = to;
+    stack_from(s, a);
+    return true;
+}
+
+static w_no_sanitize inline bool step_rule(const struct stack *s, struct at *a, rule r)
+{
+    enum rule_kind kind = rule_kind(r);
+    bool by_sp = kind == RULE_SP || kind == RULE_SP_AT;
+    uintptr_t cfa = (by_sp ? a->sp : a->fp) + (uintptr_t)rule_cfa_bytes(r), fp = a->fp, ret;
+    if (unlikely(by_sp && a->below))
+        return false;
+    if (unlikely(kind == RULE_SP_AT || kind == RULE_FP_AT)) {
+        if (!inside(s, cfa))
+            return false;
+        cfa = word(cfa) + 8 * rule_ra(r);
+    }
+    if (unlikely(cfa > s->hi || cfa < a->sp || cfa % 8 != 0 || (cfa == a->sp && !a->leaf)))
+        return false;
+    unsigned slot = rule_fp(r);
+#if defined(__x86_64__)
+    if (unlikely(!inside(s, cfa - 8)))
+        return false;
+    ret = word(cfa - 8);
+    bool saved = slot != 0;
+#else
+    bool saved = slot != 0 && rule_ra(r) != RA_INSTEAD_OF_FP;
+    uintptr_t ret_at = cfa - 8 * (uintptr_t)slot + (rule_ra(r) == RA_ABOVE_FP ? 8 : 0);
+    if (rule_ra(r) == RA_REGISTER) {
+        if (!a->leaf)
+            return false;
+        ret = a->lr;
+    } else {
+        if (!inside(s, ret_at))
+            return false;
+        ret = word(ret_at);
+    }
+    ret &= ADDRESS_MASK;
+#endif
+    if (saved) {
+        uintptr_t fp_at = unlikely(slot == RULE_FP_IN_PLACE) ? a->fp : cfa - 8 * (uintptr_t)slot;
+        if (unlikely(!inside(s, fp_at)))
+            return false;
+        fp = word(fp_at);
+    }
+    a->pc = ret;
+    a->sp = cfa;
+    a->fp = fp;
+    a->leaf = a->below = false;
+    return true;
+}
+
+/* The frame at a is not among the n any more or is the last of them. least: so many stay. */
+static w_no_sanitize uint32_t walk_from(const struct m *m, const struct tables *t, struct stack s, struct at a, uintptr_t *pc, uint32_t n,
+                                        uint32_t least, uint32_t max)
+{
+    while (n < max) {
+        rule r = likely(t != NULL) ? rule_get(t, a.pc) : rule_other(OTHER_NO_TABLE);
+        bool ok = false;
+        switch (rule_kind(r)) {
+        case RULE_SP:
+        case RULE_FP:
+        case RULE_SP_AT:
+        case RULE_FP_AT: ok = step_rule(&s, &a, r); break;
+        case RULE_SIGNAL: ok = step_signal(m, &s, &a); break;
+        case RULE_OTHER: ok = rule_other_why(r) != OTHER_TOO_HARD && step_frame_pointer(t, &s, &a); break;
+        case RULE_NONE:
+        case RULE_END: break;
+        }
+        if (unlikely(!ok || a.pc < 4096))
+            return n;
+        uintptr_t entry = a.pc - (uintptr_t)weft_arch_entry;
+        if (unlikely(entry < 32) && !a.leaf) /* the first frame of a fiber, called by nobody, and fiber_start before it; at 0: not begun yet */
+            return entry != 0 && n > least ? n - 1 : n;
+        pc[n++] = a.pc;
+    }
+    return n;
+}
+
+w_noinline w_no_sanitize uint32_t walk_self(struct m *m, uintptr_t *pc, uint32_t max)
+{
+    struct at a = { .fp = (uintptr_t)__builtin_frame_address(0) };
+    struct stack s;
+#if defined(__x86_64__)
+    __asm__ volatile("leaq 0(%%rip), %0\n\tmovq %%rsp, %1\n\tmovq %%rbp, %2" : "=&r"(a.pc), "=&r"(a.sp), "=&r"(a.fp));
+#else
+    __asm__ volatile("adr %0, .\n\tmov %1, sp\n\tmov %2, x29" : "=&r"(a.pc), "=&r"(a.sp), "=&r"(a.fp));
+    a.pc += 4;
+#endif
+    if (stack_find(m, a.sp, &s) == WALK_NOWHERE)
+        return 0;
+    stack_from(&s, &a);
+    const struct tables *t = walk_begin(m);
+    uint32_t n = walk_from(m, t, s, a, pc, 0, 0, max);
+    walk_end(m);
+    return n;
 }
 
 w_no_sanitize uint32_t walk_signal(struct m *m, const ucontext_t *uc, uintptr_t *pc, uint32_t max)
 {
-    uintptr_t sp = arch_uc_sp(uc);
+    struct at a;
+    struct stack s;
     if (max == 0)
         return 0;
-    pc[0] = arch_uc_pc(uc) + 1;
-    if (!on_stack(m->cur, sp))
+    at_signal(&a, uc);
+    pc[0] = a.pc;
+    if (stack_find(m, a.sp, &s) == WALK_NOWHERE)
         return 1;
-#if defined(__x86_64__)
-    uintptr_t fp = (uintptr_t)uc->uc_mcontext.gregs[REG_RBP];
-#else
-    uintptr_t fp = uc->uc_mcontext.regs[29];
-#endif
-    return walk_frames(fp, sp, (uintptr_t)m->cur->stack_hi, pc, 1, max);
+    stack_from(&s, &a);
+    const struct tables *t = walk_begin(m);
+    uint32_t n = walk_from(m, t, s, a, pc, 1, 1, max);
+    walk_end(m);
+    return n;
 }
 
 w_no_sanitize uint32_t walk_parked(const struct fiber *f, uintptr_t *pc, uint32_t max)
 {
     const struct arch_frame *fr = f->sp;
-    if (max == 0)
+    struct at a = { .pc = ARCH_PC(fr), .sp = (uintptr_t)(fr + 1), .fp = ARCH_FP(fr) };
+    struct stack s = { a.sp, (uintptr_t)f->stack_hi };
+    if (max == 0 || a.pc == (uintptr_t)weft_arch_entry)
         return 0;
-    pc[0] = ARCH_PC(fr);
-    return walk_frames(ARCH_FP(fr), (uintptr_t)(fr + 1), (uintptr_t)f->stack_hi, pc, 1, max);
+    pc[0] = a.pc;
+    add_seq(&walk.parked, 1); /* seq: before the look at what is published; as in walks_over */
+    uint32_t n = walk_from(NULL, load_seq(&walk.now), s, a, pc, 1, 0, max);
+    sub_acq_rel(&walk.parked, 1); /* rel: we are done reading; acq in walks_over */
+    return n;
 }

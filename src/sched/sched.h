@@ -169,9 +169,11 @@ struct m {
     w_u32 away;         /* of a thread of the host: call_away */
     struct fiber *blocked;         /* between weft_blocking_begin and _end: the fiber, */
     struct arch_frame block_frame; /* and its registers as of then */
+    w_u32 reading;      /* owner only: a layer above reads tables of its own here, in a handler or a probe point. They wait for that to end (prof/walk.c) */
     /* fixed */
     pthread_t thread;
     int tid;
+    void *g0_top;       /* where on the thread's own stack the scheduler's frames begin; NULL: none has run here */
     uintptr_t thread_pointer; /* for thread-local roots */
     void *altstack;
     struct exceptions host_exceptions; /* of the caller of weft_run */

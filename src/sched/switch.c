@@ -510,6 +510,7 @@ static void park_at(struct m *m, struct fiber *f, void **sp, park_commit *commit
 {
     f->since_ns = load_rlx(&sched.coarse_ns); /* rlx: for show */
     f->err = *m->errno_at;
+    m->prev = f; /* cur is NULL meanwhile; for signal handlers, that find the stack they have interrupted */
     struct in_place ip = { m, f, commit, arg };
     weft_arch_call_saved(sp, in_place_sleep, &ip);
 }
@@ -715,6 +716,7 @@ static void g0_work(struct m *m)
 
 void switch_loop(struct m *m)
 {
+    m->g0_top = (char *)__builtin_frame_address(0) + 16; /* our own frame included, where that is said from its upper end */
     for (;;) {
         struct fiber *f;
         if (m->exiting && m_exit_locked(m))

@@ -1,51 +1,6 @@
 /* Stack switching for x86-64, System V ABI: see arch.h. */
     .text
 
-    .globl weft_arch_switch
-    .hidden weft_arch_switch
-    .type weft_arch_switch, @function
-    .p2align 4
-weft_arch_switch:
-    .cfi_startproc
-    movq (%rsp), %r8
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    subq $8, %rsp
-    stmxcsr (%rsp)
-    fnstcw 4(%rsp)
-    movl (%rsp), %eax
-    movzwl 4(%rsp), %edx
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    /* Loading the control words is slow and they are nearly always the same. */
-    cmpl (%rsp), %eax
-    jne 1f
-    cmpw 4(%rsp), %dx
-    jne 2f
-3:  addq $8, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    /* Where both sides stand at the same call, the processor's return stack is right for the other fiber too; elsewhere a return would be
-     * predicted wrongly, and a jump is better. */
-    cmpq (%rsp), %r8
-    jne 4f
-    ret
-4:  popq %rcx
-    jmp *%rcx
-1:  ldmxcsr (%rsp)
-2:  fldcw 4(%rsp)
-    jmp 3b
-    .cfi_endproc
-    .size weft_arch_switch, . - weft_arch_switch
-
 /* struct arch_frame, and back. In between the stack is aligned: 8 at entry, 56 pushed. */
 .macro SAVE_FRAME
     pushq %rbp
@@ -94,6 +49,40 @@ weft_arch_switch:
     .cfi_adjust_cfa_offset -8
     .cfi_restore %rbp
 .endm
+
+    .globl weft_arch_switch
+    .hidden weft_arch_switch
+    .type weft_arch_switch, @function
+    .p2align 4
+weft_arch_switch:
+    .cfi_startproc
+    movq (%rsp), %r8
+    SAVE_FRAME
+    movl (%rsp), %eax
+    movzwl 4(%rsp), %edx
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp /* what lies there looks the same, so it is described by the same words */
+    /* Loading the control words is slow and they are nearly always the same. */
+    cmpl (%rsp), %eax
+    jne 1f
+    cmpw 4(%rsp), %dx
+    jne 2f
+3:  .cfi_remember_state
+    LOAD_FRAME
+    /* Where both sides stand at the same call, the processor's return stack is right for the other fiber too; elsewhere a return would be
+     * predicted wrongly, and a jump is better. */
+    cmpq (%rsp), %r8
+    jne 4f
+    ret
+4:  popq %rcx
+    .cfi_adjust_cfa_offset -8 /* the return address is still below the stack pointer */
+    jmp *%rcx
+    .cfi_restore_state
+1:  ldmxcsr (%rsp)
+2:  fldcw 4(%rsp)
+    jmp 3b
+    .cfi_endproc
+    .size weft_arch_switch, . - weft_arch_switch
 
     .globl weft_arch_call_saved
     .hidden weft_arch_call_saved

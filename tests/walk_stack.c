@@ -1,0 +1,317 @@
+/* Stacks of what runs are exact, through code without frame pointers, and at any instruction. The truth is what the unwinder of exceptions says, which may be
+ * asked here: no module comes or goes meanwhile. */
+#include "test.h"
+#include <dlfcn.h>
+#include <execinfo.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/time.h>
+#include <ucontext.h>
+#include <unistd.h>
+#include "prof/walk.h"
+#include "sched/sched.h"
+#include "sched/switch.h"
+
+#define NOINLINE __attribute__((noinline))
+#define NO_TAIL_CALL() __asm__ volatile("")
+#define FRAMES 200
+
+typedef void callback(void *);
+static void (*nofp_top)(callback *fn, void *arg, unsigned n);
+
+static void nofp_load(void)
+{
+    void *so = dlopen(TEST_MOD("nofp"), RTLD_NOW);
+    cr_assert_not_null(so, "%s", dlerror());
+    *(void **)&nofp_top = dlsym(so, "nofp_top");
+    cr_assert_not_null(nofp_top);
+}
+
+static bool at_entry(uintptr_t pc) { return pc - (uintptr_t)weft_arch_entry < 32; }
+
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
+
+/* The first that was wrong. No assertions in a handler: it is told afterwards. */
+static struct wrong {
+    bool is;
+    const char *why;
+    enum walk_where where;
+    int n, ntruth;
+    uintptr_t pc[FRAMES];
+    void *truth[FRAMES];
+} wrong;
+
+static uintptr_t kernel_returns; /* to where handlers return: what comes next was interrupted, and a walk says so by one more */
+static unsigned long samples, shorts, where_count[WALK_HANDLER + 1];
+
+static void be_wrong(const char *why, enum walk_where where, const uintptr_t *pc, int n, void *const *truth, int ntruth)
+{
+    if (wrong.is)
+        return;
+    wrong.is = true;
+    wrong.why = why;
+    wrong.where = where;
+    wrong.n = n;
+    wrong.ntruth = ntruth;
+    memcpy(wrong.pc, pc, (size_t)n * sizeof *pc);
+    memcpy(wrong.truth, truth, (size_t)ntruth * sizeof *truth);
+}
+
+static void expect_right(void)
+{
+    if (!wrong.is)
+        return;
+    for (int i = 0; i < w_max(wrong.n, wrong.ntruth); i++) {
+        uintptr_t a = i < wrong.n ? wrong.pc[i] : 0, b = i < wrong.ntruth ? (uintptr_t)wrong.truth[i] : 0;
+        Dl_info x = { 0 }, y = { 0 };
+        dladdr((void *)(a - 1), &x);
+        dladdr((void *)(b - 1), &y);
+        fprintf(stderr, "%2d  %#14lx %-28s %#14lx %s\n", i, a, x.dli_sname != NULL ? x.dli_sname : x.dli_fname, b,
+                y.dli_sname != NULL ? y.dli_sname : y.dli_fname);
+    }
+    cr_assert_fail("%s, on stack %d; above: the walk, and the truth", wrong.why, wrong.where);
+}
+
+/* pc and truth begin with the same frame, of which the addresses may differ by one. truth goes on to where the thread or the fiber began. */
+static void compare(enum walk_where where, const uintptr_t *pc, int n, void *const *truth, int ntruth)
+{
+    samples++;
+    where_count[where]++;
+    for (int i = 1; i < n; i++)
+        if (i >= ntruth || pc[i] != (uintptr_t)truth[i] + ((uintptr_t)truth[i - 1] == kernel_returns)) {
+            be_wrong("another frame", where, pc, n, truth, ntruth);
+            return;
+        }
+    /* What is left out of a fiber's: its entry and the function that it calls. Of the scheduler's: what called it. On a thread that
+     * begins or ends: all but the first. */
+    bool to_entry = ntruth > 0 && at_entry((uintptr_t)truth[ntruth - 1]);
+    int end = to_entry ? w_max(ntruth - 2, 1) : ntruth;
+    if (where == WALK_SCHED || where == WALK_NOWHERE || n >= (int)WALK_MAX)
+        return;
+    if (n > end)
+        be_wrong("frames behind the end", where, pc, n, truth, ntruth);
+    if (n < end) {
+        shorts++;
+        be_wrong("short", where, pc, n, truth, ntruth);
+    }
+}
+
+/* ---- from within ------------------------------------------------------------------------------------------------------ */
+
+static NOINLINE void look(void *arg)
+{
+    uintptr_t pc[WALK_MAX];
+    void *truth[FRAMES];
+    struct m *m = rt_enter();
+    int n = (int)walk_self(m, pc, WALK_MAX);
+    rt_leave(m);
+    int ntruth = backtrace(truth, FRAMES);
+    bool foreign = m->foreign;
+    cr_assert_gt(n, 3);
+    compare(foreign ? WALK_HOST : WALK_FIBER, pc, n, truth, ntruth);
+    expect_right();
+    *(int *)arg += 1;
+}
+
+static NOINLINE void deep(void *arg, int n)
+{
+    if (n == 0)
+        nofp_top(look, arg, 4);
+    else
+        deep(arg, n - 1);
+    NO_TAIL_CALL();
+}
+
+/* As a profile is begun by a fiber: it waits outside the runtime. The end of the runtime ends it. */
+static void use(void)
+{
+    weft_blocking_begin();
+    int err = walk_use();
+    weft_blocking_end();
+    cr_assert_eq(err, 0);
+}
+
+static void self_main(void *arg)
+{
+    use();
+    for (unsigned n = 0; n < 20; n++)
+        nofp_top(look, arg, n);
+    deep(arg, 20);
+    struct m *m = rt_enter();
+    uintptr_t pc[8];
+    cr_assert_eq(walk_self(m, pc, 1), 1u, "our caller");
+    cr_assert_lt(pc[0] - (uintptr_t)self_main, 1000u);
+    cr_assert_eq(walk_self(m, pc, 0), 0u);
+    cr_assert_eq(walk_self(m, pc, 8), 1u, "the fiber's function is the last");
+    rt_leave(m);
+}
+
+Test(walk_stack, self)
+{
+    nofp_load();
+    int n = 0;
+    test_run_each(self_main, &n);
+    cr_assert_gt(n, 100);
+    walk_unuse(); /* without effect */
+}
+
+static void on_host(void *arg)
+{
+    cr_assert_eq(walk_use(), 0);
+    nofp_top(look, arg, 6);
+    deep(arg, 3);
+    walk_unuse();
+}
+
+Test(walk_stack, thread_of_the_host)
+{
+    nofp_load();
+    int n = 0;
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cr_assert_eq(weft_start(&cfg), 0);
+    on_host(&n);
+    cr_assert_eq(weft_stop(), 0);
+    cr_assert_gt(n, 4);
+}
+
+/* ---- at every instruction --------------------------------------------------------------------------------------------------- */
+
+static volatile bool stepped; /* all of it: threads stop that go on stepping */
+
+static w_no_sanitize void sampled(int sig, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    uintptr_t pc[WALK_MAX];
+    void *truth[FRAMES];
+    struct m *m = m_self();
+    int err = errno;
+    (void)sig, (void)info;
+    kernel_returns = (uintptr_t)__builtin_return_address(0);
+#if defined(__x86_64__)
+    if (sig == SIGTRAP && (stepped || arch_uc_pc(uc) == (uintptr_t)pthread_create))
+        uc->uc_mcontext.gregs[REG_EFL] &= ~0x100ll; /* where libc makes and ends threads, no signal is allowed */
+#endif
+    if (m == NULL)
+        return;
+    enum walk_where where = walk_where(m, uc);
+    int n = (int)walk_signal(m, uc, pc, WALK_MAX), ntruth = backtrace(truth, FRAMES), i = 0;
+    while (i < ntruth && (uintptr_t)truth[i] != arch_uc_pc(uc))
+        i++;
+    if (i == ntruth)
+        be_wrong("the truth does not come to the signal", where, pc, n, truth, ntruth);
+    else
+        compare(where, pc, n, truth + i, ntruth - i);
+    errno = err;
+}
+
+static void handle(int sig, void (*fn)(int, siginfo_t *, void *), int flags)
+{
+    struct sigaction sa = { 0 };
+    sa.sa_sigaction = fn;
+    sa.sa_flags = SA_SIGINFO | flags;
+    cr_assert_eq(sigaction(sig, &sa, NULL), 0);
+}
+
+#if defined(__x86_64__)
+/* A trap behind every instruction of this thread, from the next but one on. */
+static inline void step_on(void) { __asm__ volatile("lea -128(%%rsp), %%rsp; pushfq; orq $0x100, (%%rsp); popfq; lea 128(%%rsp), %%rsp" : : : "cc", "memory"); }
+static inline void step_off(void) { __asm__ volatile("lea -128(%%rsp), %%rsp; pushfq; andq $~0x100, (%%rsp); popfq; lea 128(%%rsp), %%rsp" : : : "cc", "memory"); }
+
+static void nothing(void *arg) { (void)arg; }
+
+static void host_handler(int sig, siginfo_t *info, void *uc)
+{
+    (void)sig, (void)info, (void)uc;
+    step_on(); /* the kernel has switched it off for the handler; what it returns to has it still */
+    nofp_top(nothing, NULL, 5);
+    step_off();
+}
+
+static weft_chan *there, *back;
+
+static void partner(void *arg)
+{
+    int v;
+    while (weft_chan_recv(there, &v) == 1)
+        weft_chan_send(back, &v);
+    *(bool *)arg = true;
+}
+
+static void child(void *arg) { ++*(int *)arg; }
+
+/* All that switches: to the next fiber and to the scheduler, to a new fiber, to one that begins where another has ended. */
+static void switches(bool *over)
+{
+    int v = 1, n = 0;
+    there = weft_chan_make(sizeof v, 0);
+    back = weft_chan_make(sizeof v, 0);
+    cr_assert_eq(weft_go(partner, over), 0);
+    for (int i = 0; i < 3; i++) {
+        step_on(); /* a thread may have been made: see sampled */
+        weft_chan_send(there, &v);
+        weft_chan_recv(back, &v);
+        weft_yield();
+        weft_sleep(1000);
+    }
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(weft_go(child, &n), 0);
+    while (n < 4)
+        weft_yield();
+    weft_chan_close(there);
+    while (!*over)
+        weft_yield();
+}
+
+/* The thread may be one that has signals blocked. */
+static void raise_here(int sig)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, sig);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(sig);
+}
+
+static void step_main(void *arg)
+{
+    bool warm = false, over = false;
+    void *truth[4];
+    (void)arg;
+    use();
+    backtrace(truth, 4); /* loads what it needs */
+    handle(SIGTRAP, sampled, SA_ONSTACK);
+    handle(SIGUSR1, host_handler, 0);
+    handle(SIGUSR2, host_handler, SA_ONSTACK);
+    nofp_top(nothing, NULL, 5);
+    switches(&warm);
+    step_off(); /* this was to have the loader bind all functions */
+    raise_here(SIGUSR1);
+    raise_here(SIGUSR2);
+    wrong.is = false;
+    memset(where_count, 0, sizeof where_count);
+    samples = 0;
+    step_on();
+    nofp_top(nothing, NULL, 5);
+    raise_here(SIGUSR1);
+    raise_here(SIGUSR2);
+    switches(&over);
+    stepped = true;
+    step_off();
+}
+
+Test(walk_stack, every_instruction)
+{
+    test_needs_a_kernel();
+    nofp_load();
+    test_run_procs(1, step_main, NULL);
+    printf("%lu samples, of which %lu on fibers, %lu in the scheduler, %lu on the alternate stack, %lu nowhere\n", samples, where_count[WALK_FIBER],
+           where_count[WALK_SCHED], where_count[WALK_HANDLER], where_count[WALK_NOWHERE]);
+    expect_right();
+    cr_assert_gt(where_count[WALK_FIBER], 10000u);
+    cr_assert_gt(where_count[WALK_SCHED], 100u);
+    cr_assert_gt(where_count[WALK_HANDLER], 1000u);
+    cr_assert_leq(where_count[WALK_NOWHERE], 50u, "a thread that begins or ends");
+}
+#endif
