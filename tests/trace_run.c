@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include "base/atomic.h"
 #include "stress_programs.h"
 #include "trace_live.h"
 
@@ -92,3 +93,234 @@ Test(trace_run, programs_that_migrate) { all_programs(2, "migrate=1"); }
 Test(trace_run, programs_by_seed) { all_programs(1, "schedseed=7"); }
 Test(trace_run, programs_without_membarrier) { all_programs(2, "membarrier=0"); }
 Test(trace_run, programs_that_collect_all_the_time) { all_programs(2, "gcstress=50"); }
+
+/* ---- while others are at it -------------------------------------------------------------------------------------- */
+
+static struct { w_u32 over; weft_chan *ends; } crowd;
+
+static bool crowd_over(void) { return load_rlx(&crowd.over) != 0; }
+
+/* A trace of what runs at full speed takes Go's tool a minute to read. */
+static void pace(unsigned i)
+{
+    if (i % 16 == 15)
+        weft_sleep(100000);
+}
+
+static void crowd_end(void *arg)
+{
+    weft_chan_send(crowd.ends, &(int){ 0 });
+    (void)arg;
+}
+
+/* Sends and receives with a partner, who ends when the channel is closed. */
+static void partner(void *arg)
+{
+    int v;
+    while (weft_chan_recv(arg, &v) == 1)
+        ;
+    crowd_end(NULL);
+}
+static void chats(void *arg)
+{
+    weft_chan *c = weft_chan_make(sizeof(int), (size_t)(intptr_t)arg);
+    weft_go(partner, c);
+    for (int i = 0; !crowd_over(); i++) {
+        weft_chan_send(c, &i);
+        pace((unsigned)i);
+    }
+    weft_chan_close(c);
+    crowd_end(NULL);
+}
+
+static void nothing(void *arg) { (void)arg; }
+static void spawns(void *arg)
+{
+    weft_waitgroup wg = { 0 };
+    while (!crowd_over()) {
+        for (int i = 0; i < 20; i++)
+            weft_waitgroup_go(&wg, nothing, arg);
+        weft_waitgroup_wait(&wg);
+        pace(15);
+    }
+    crowd_end(NULL);
+}
+
+static void sleeps(void *arg)
+{
+    for (uintptr_t i = 0; !crowd_over(); i++)
+        weft_sleep((int64_t)(i % 3) * 50000);
+    crowd_end(arg);
+}
+
+static void yields(void *arg)
+{
+    for (unsigned i = 0; !crowd_over(); i++) {
+        weft_yield();
+        pace(i);
+    }
+    crowd_end(arg);
+}
+
+static void blocks(void *arg)
+{
+    while (!crowd_over()) {
+        weft_blocking_begin();
+        usleep(200);
+        weft_blocking_end();
+        usleep(200); /* unannounced: the monitor takes the processor */
+        weft_yield();
+    }
+    crowd_end(arg);
+}
+
+static void computes(void *arg)
+{
+    while (!crowd_over()) {
+        for (int64_t until = weft_now() + 12 * WEFT_MILLISECOND; weft_now() < until;)
+            weft_num_fibers(); /* inside whenever the monitor comes */
+        for (volatile int i = 0; i < 20000000; i++)
+            ;
+    }
+    crowd_end(arg);
+}
+
+static void locked(void *arg)
+{
+    while (!crowd_over()) {
+        weft_lock_os_thread();
+        weft_yield();
+        weft_sleep(20000);
+        weft_unlock_os_thread();
+        weft_yield();
+    }
+    weft_lock_os_thread(); /* its thread ends with it */
+    crowd_end(arg);
+}
+
+static void allocates(void *arg)
+{
+    void *volatile keep[64];
+    for (unsigned i = 0; !crowd_over(); i++) {
+        keep[i % 64] = weft_alloc(64 + i % 5 * 1000);
+        if (i % 2000 == 0)
+            weft_gc();
+        pace(i);
+    }
+    (void)keep;
+    crowd_end(arg);
+}
+
+static void resizes(void *arg)
+{
+    int was = weft_maxprocs(0);
+    for (int i = 0; !crowd_over(); i++) {
+        weft_maxprocs(1 + i % 4);
+        weft_mem_stats ms = { .size = sizeof ms };
+        weft_read_mem_stats(&ms);
+        weft_sleep(300000);
+    }
+    weft_maxprocs(was);
+    crowd_end(arg);
+}
+
+static void *host_calls(void *arg)
+{
+    weft_chan *c = arg;
+    for (int i = 0; !crowd_over(); i++) {
+        weft_chan_send(c, &i);
+        weft_yield();
+        usleep(i % 10 == 0 ? 500 : 50);
+        if (i % 20 == 0)
+            weft_detach();
+    }
+    return NULL;
+}
+static void hosts(void *arg)
+{
+    pthread_t t[2];
+    weft_chan *c = weft_chan_make(sizeof(int), 1);
+    int v;
+    for (int i = 0; i < 2; i++)
+        pthread_create(&t[i], NULL, host_calls, c);
+    while (!crowd_over())
+        weft_chan_recv_until(c, &v, weft_now() + WEFT_MILLISECOND);
+    weft_chan_close(c);
+    weft_blocking_begin();
+    for (int i = 0; i < 2; i++)
+        pthread_join(t[i], NULL);
+    weft_blocking_end();
+    crowd_end(arg);
+}
+
+static const struct { weft_fn *fn; void *arg; int ends; } members[] = {
+    { chats, (void *)0, 2 }, { chats, (void *)3, 2 }, { spawns, NULL, 1 },   { sleeps, NULL, 1 }, { yields, NULL, 1 }, { blocks, NULL, 1 },
+    { computes, NULL, 1 },   { locked, NULL, 1 },     { allocates, NULL, 1 }, { resizes, NULL, 1 }, { hosts, NULL, 1 },
+};
+static int gathered;
+
+/* which: a bit for each of members. */
+static void crowd_gather(unsigned which)
+{
+    store_rlx(&crowd.over, 0);
+    crowd.ends = weft_chan_make(sizeof(int), 100);
+    gathered = 0;
+    for (size_t i = 0; i < w_countof(members); i++)
+        if (which >> i & 1) {
+            cr_assert_eq(weft_go(members[i].fn, members[i].arg), 0);
+            gathered += members[i].ends;
+        }
+}
+
+static void crowd_leave(void)
+{
+    store_rlx(&crowd.over, 1);
+    for (int v; gathered > 0; gathered--)
+        cr_assert_eq(weft_chan_recv(crowd.ends, &v), 1);
+}
+
+struct shape { unsigned which; uint64_t seed; int traces, n; struct live l[40]; };
+
+/* Traces of random length begin at random moments, mostly one after the other, some beside one another. */
+static void in_the_middle(void *arg)
+{
+    struct shape *s = arg;
+    struct rng r;
+    rng_seed(&r, s->seed);
+    crowd_gather(s->which);
+    for (int i = 0; i < s->traces; i++) {
+        weft_sleep(rng_below(&r, 3 * WEFT_MILLISECOND));
+        struct live *l = &s->l[s->n++];
+        live_start(l);
+        weft_sleep(rng_below(&r, 4 * WEFT_MILLISECOND));
+        bool two = rng_below(&r, 4) == 0;
+        if (two) {
+            live_start(&s->l[s->n++]);
+            weft_sleep(rng_below(&r, 2 * WEFT_MILLISECOND));
+        }
+        live_stop(l);
+        if (two)
+            live_stop(l + 1);
+    }
+    crowd_leave();
+}
+
+static void middle(unsigned which, int traces, int procs, const char *debug)
+{
+    struct shape s = { .which = which, .seed = which + 1, .traces = traces };
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.maxprocs = procs;
+    cfg.debug = debug;
+    test_run_config(&cfg, in_the_middle, &s);
+    for (int i = 0; i < s.n; i++)
+        live_check(&s.l[i]);
+}
+
+Test(trace_run, each_by_itself_in_the_middle, .timeout = 60)
+{
+    for (size_t i = 0; i < w_countof(members); i++)
+        middle(1u << i, 3, 2, "");
+}
+Test(trace_run, all_together_in_the_middle, .timeout = 60) { middle(~0u, 12, 4, ""); }
+Test(trace_run, all_together_migrating, .timeout = 60) { middle(~0u, 6, 2, "migrate=1"); }
+Test(trace_run, all_together_without_membarrier, .timeout = 60) { middle(~0u, 6, 2, "membarrier=0"); }

@@ -509,7 +509,7 @@ static void m_bury_lock(struct m *m)
         world_stop_here(m);
         lock_take(&sched.lock);
     }
-    if (m->told != NULL)
+    if (m->told != NULL || m->self.told != 0)
         machine_gone(m);
     store_rlx(&m->dead, M_DEAD); /* rlx: under the lock */
 }

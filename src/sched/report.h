@@ -26,7 +26,8 @@ struct sched_guest {
     void (*end)(void);
     /* In the child of a fork, alone: threads of its own are no more, and whatever locks they had. Takes no lock, waits for nobody. NULL: nothing. */
     void (*after_fork)(void);
-    /* m's thread ends, or is detached, and m->told is not NULL: on that thread, under sched.lock, and not in a stop. NULL: nothing. */
+    /* m's thread ends, or is detached, and it or its fiber has been told of (the word `told`): on that thread, under sched.lock, and not in a stop.
+     * NULL: nothing. */
     void (*machine_gone)(struct m *m);
     struct sched_guest *next;
 };

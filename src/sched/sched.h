@@ -194,7 +194,7 @@ struct m {
     runnable given;     /* a runnable taken from a queue but not run yet: bound elsewhere, a task without a stack at hand, or the main fiber */
     bool exiting;       /* its locked fiber ended: the thread goes too */
     struct fiber *locked; /* weft_lock_os_thread; NULL: no fiber is. For show */
-    void *told;         /* for listeners of probe points; not NULL: sched_guest.machine_gone is called at the end */
+    void *told;         /* for listeners of probe points; sched_guest.machine_gone is called at the end */
     bool tainted;       /* a fiber is locked to the thread, or ended so, and may have changed it: no thread is cloned from it */
     struct fiber self;  /* foreign: the fiber that stands for the thread */
 } w_aligned(64);

@@ -61,8 +61,7 @@
  * one after the switcher has read it, he either does so in N, and has told of it, or in N + 1, and what was read is how N ends. And a change that
  * the switcher has read was entered before, so in N.
  *
- * Which probe point gives which event is told in hooks.c. alloc_sample, free_sample, lock_contended, finalizer_run and seed_choice have none: profiles
- * have them. */
+ * Which probe point gives which event is told in hooks.c. */
 #include "trace/buffer.h"
 #include <errno.h>
 #include <linux/membarrier.h>
@@ -86,13 +85,14 @@ struct trace trace;
 static struct {
     struct trace_buf *base;
     w_u32 *next;     /* index + 1; 0: none */
+    struct trace_buf **order; /* trace_collect's: by number; NULL in between */
     w_u64 free;
     w_u32 fresh;
     w_u32 in_use;    /* rlx: counter */
     uint32_t n;      /* fixed while open */
 } pool;
 
-static size_t pool_map_bytes(uint32_t n) { return n * (sizeof(struct trace_buf) + sizeof(w_u32)); }
+static size_t pool_map_bytes(uint32_t n) { return n * (sizeof(struct trace_buf) + sizeof(struct trace_buf *) + sizeof(w_u32)); }
 
 static int pool_open(uint32_t n)
 {
@@ -101,7 +101,8 @@ static int pool_open(uint32_t n)
         if ((n /= 2) < POOL_LEAST)
             return -ENOMEM;
     pool.base = (struct trace_buf *)p;
-    pool.next = (w_u32 *)(p + n * sizeof(struct trace_buf));
+    pool.order = (struct trace_buf **)(p + n * sizeof(struct trace_buf));
+    pool.next = (w_u32 *)(pool.order + n);
     pool.n = n;
     store_rlx(&pool.free, 0); /* rlx, and below: nobody uses it yet */
     store_rlx(&pool.fresh, 0);
@@ -185,7 +186,7 @@ static bool out_open(struct trace_out *o, uint64_t gen, uint64_t m, uint64_t tim
     o->end = b->data + sizeof b->data - room; /* and one for the end of the generation: an event begins before end */
     o->last = time;
     b->contents = (uint32_t)(o->pos - b->data);
-    add_rlx(&trace.bufs[gen % 2], 1); /* rlx: counter */
+    b->number = add_rlx(&trace.bufs[gen % 2], 1); /* rlx: a thread sees its own numbers grow */
     return true;
 }
 
@@ -356,20 +357,30 @@ void trace_sample(uint64_t time, uint64_t m, uint64_t p, uint64_t g, const uintp
     o->pos = trace_put(at, trace_stack(l, pcs, n));
 }
 
+static void put_in_order(struct trace_buf *list)
+{
+    for (; list != NULL; list = list->next)
+        pool.order[list->number] = list;
+}
+
+/* A thread may have used several emitters, one after the other: so its batches come in the order in which they were opened. */
 struct trace_buf *trace_collect(void)
 {
     uint32_t parity = trace.late.gen % 2;
     struct trace_buf *all = NULL, **last = &all;
-    for (struct trace_emitter *e = load_acq(&trace.emitters), *next; e != NULL; e = next) { /* acq: as in settle_all */
-        next = e->next;
-        *last = trace_out_take(&e->out[parity]);
-        while (*last != NULL)
-            last = &(*last)->next;
+    for (struct trace_emitter *e = load_acq(&trace.emitters); e != NULL; e = e->next) /* acq: as in settle_all */
+        put_in_order(trace_out_take(&e->out[parity]));
+    put_in_order(trace_out_take(&trace.late.out[parity]));
+    put_in_order(trace_out_take(&trace.samples));
+    for (uint32_t i = 0, n = load_rlx(&trace.bufs[parity]); i < n; i++) { /* rlx: all have left */
+        struct trace_buf *b = pool.order[i];
+        pool.order[i] = NULL;
+        if (b != NULL) {
+            *last = b;
+            last = &b->next;
+        }
     }
-    *last = trace_out_take(&trace.late.out[parity]);
-    while (*last != NULL)
-        last = &(*last)->next;
-    *last = trace_out_take(&trace.samples);
+    *last = NULL;
     return all;
 }
 

@@ -29,7 +29,8 @@ struct trace_buf {
     struct trace_buf *next;
     uint32_t len;      /* of data; set when it is closed */
     uint32_t contents; /* offset in data of what is behind the batch's length */
-    uint8_t data[TRACE_BUF_BYTES - sizeof(void *) - 8];
+    uint32_t number;   /* in its generation, by when it was opened */
+    uint8_t data[TRACE_BUF_BYTES - sizeof(void *) - 12];
 };
 _Static_assert(sizeof(struct trace_buf) == TRACE_BUF_BYTES, "");
 

@@ -222,6 +222,14 @@ static struct trace_fiber *record_get(struct trace_emitter *e)
 
 /* ---- emitters ---------------------------------------------------------------------------------------------------- */
 
+/* f, which is about to do something on this thread, was found here in a syscall as the trace began. */
+static inline void find_here(struct trace_emitter *e, struct fiber *f)
+{
+    struct trace_fiber *r = find(f->told);
+    if (r != NULL && e->g == NULL && load_rlx(&r->state) == (TRACE_GO_SYSCALL | e->m << THREAD_SHIFT)) /* rlx: ours */
+        e->g = r;
+}
+
 /* The first look of this thread in this run of the trace. What it has is told as it comes, but a fiber that is in a syscall here was known before. */
 static w_noinline void adopt(struct trace_emitter *e, struct m *m)
 {
@@ -231,10 +239,12 @@ static w_noinline void adopt(struct trace_emitter *e, struct m *m)
     e->stopper = e->collects = 0;
     e->sweeps = false;
     e->fresh = e->fresh_end = e->free = e->nfree = 0;
-    struct fiber *f = m == NULL ? NULL : m->blocking ? m->blocked : m->cur;
-    struct trace_fiber *r = f != NULL ? find(f->told) : NULL;
-    if (r != NULL && load_rlx(&r->state) == (TRACE_GO_SYSCALL | e->m << THREAD_SHIFT)) /* rlx: ours */
-        e->g = r;
+    if (m != NULL && m->foreign)
+        find_here(e, &m->self);
+    else if (m != NULL && m->blocking)
+        find_here(e, m->blocked);
+    else if (m != NULL && m->cur != NULL)
+        find_here(e, m->cur);
 }
 
 static w_noinline struct trace_emitter *emitter_new(struct m *m)
@@ -309,7 +319,8 @@ static w_noinline void tell_fiber(struct trace_emitter *e, struct trace_fiber *r
 {
     uint64_t s = load_rlx(&r->state), status = s & STATUS; /* rlx: as in status_of */
     bool there = status == TRACE_GO_RUNNING || status == TRACE_GO_SYSCALL;
-    trace_event(e, GO_STATUS_STACK, load_rlx(&r->id), there ? s >> THREAD_SHIFT : TRACE_NONE, status, start_stack(e, load_rlx(&r->fn))); /* rlx: as the state */
+    uint64_t stack = start_stack(e, load_rlx(&r->fn)); /* rlx: as the state */
+    trace_event(e, GO_STATUS_STACK, load_rlx(&r->id), there ? s >> THREAD_SHIFT : TRACE_NONE, status, stack);
 }
 
 static always_inline void know_proc(struct trace_emitter *e, struct trace_proc *p)
@@ -454,6 +465,8 @@ static w_noinline void runs(struct trace_emitter *e, struct m *m, struct fiber *
     struct trace_fiber *r = find(f->told);
     if (unlikely(r == NULL))
         r = f->flags & FIBER_THREAD ? host_found(e, f) : fiber_made(e, &f->told, f->id, f->fn);
+    if (unlikely(e->g == NULL && r != NULL && status_of(&r->state) == TRACE_GO_SYSCALL))
+        find_here(e, f); /* when it fell asleep here to wait for a processor, the trace was just beginning */
     know_proc_of(e, m); /* if r was in a syscall here, it runs now */
     know_own(e);
     if (r == NULL || e->g == r)
@@ -967,21 +980,22 @@ uint64_t hooks_missed(void) { return load_rlx(&hooks.missed); } /* rlx: a figure
 
 void hooks_machine_gone(struct m *m)
 {
-    struct trace_emitter *e = m->told;
-    if (trace_enter(e)) {
-        struct trace_fiber *g = e->run == hooks.run ? e->g : NULL;
+    struct trace_emitter *e = enter(m);
+    if (e != NULL) {
+        struct trace_fiber *g = e->g;
         if (g != NULL && status_of(&g->state) == TRACE_GO_SYSCALL && m->foreign) {
             know_own(e);
             trace_event(e, GO_DESTROY_SYSCALL);
             e->g = NULL;
             record_put(e, g);
         }
-        if (e->run == hooks.run && e->free != 0)
+        if (e->free != 0)
             chain_put(e->free);
         trace_leave(e);
     }
+    if (m->told != NULL)
+        trace_emitter_put(m->told);
     m->told = NULL;
-    trace_emitter_put(e);
 }
 
 void hooks_forget_machines(void)
