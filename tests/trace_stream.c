@@ -636,6 +636,33 @@ Test(trace_stream, what_nobody_touched_is_told_as_its_thread_s)
     unlink(s.path);
 }
 
+/* They belong to what has ended: the next generation is not due because of them. */
+Test(trace_stream, states_of_many_fibers_do_not_end_the_next_generation)
+{
+    struct sink s = { 0 };
+    go_trace();
+    open_trace(4 << 20, 0); /* 16 buffers are a generation */
+    struct one o = one_new(1);
+    trace_begin();
+    sink_open(&s);
+    for (int i = 0; i < 3; i++) {
+        say(&o, "hello");
+        trace_switch(i == 2);
+        for (uint64_t f = 1000; f < 41000; f++)
+            trace_event(trace_late(TRACE_NONE), GO_STATUS, f, TRACE_NONE, TRACE_GO_WAITING);
+        cr_assert_gt(load_rlx(&trace.bufs[trace.late.gen % 2]), trace.soft_bufs);
+        trace_finish(NULL);
+        cr_expect(!trace_wait_due(0), "the next one is due");
+        test_until(trace_reader_stats(s.reader).generations == (uint64_t)i + 1);
+    }
+    sink_close(&s);
+    struct lines got = go_parse(s.path);
+    cr_expect_eq(count_lines(&got, 101, "hello"), 3u);
+    trace_emitter_put(o.e);
+    close_trace();
+    unlink(s.path);
+}
+
 Test(trace_stream, a_thread_that_ends_leaves_its_emitter_to_another_in_the_same_generation)
 {
     struct sink s = { 0 };

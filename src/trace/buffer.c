@@ -223,6 +223,8 @@ w_noinline bool trace_refill(struct trace_emitter *e, struct trace_out *o)
     uint32_t gen = e->gen;
     if (o->lost || !out_open(o, gen, e->m, w_max(e->now, o->last), TRACE_EVENT_MAX))
         return false;
+    if (gen != load_rlx(&trace.gen)) /* rlx: hint. It has ended: the states of many fibers, written late, would end the next one at once */
+        return true;
     if (load_rlx(&trace.bufs[gen % 2]) >= trace.soft_bufs || /* rlx: hint */
         table_fills(&trace.texts[gen % 2]) || table_fills(&trace.stacks[gen % 2]))
         due();
