@@ -1,6 +1,5 @@
 /* Real code in profiles: mappings as the kernel shows them, functions and lines as the compiler knows them. */
-#include <ctype.h>
-#include <elf.h>
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +129,31 @@ Test(pprof_loaded, the_name_of_a_program_that_was_deleted)
     if (counts != NULL)
         *counts = 0; /* they are not ours */
     cr_expect(e == 0 && passed, "%d: %s", e, out.text);
+}
+
+/* The loader knows it by the name it was given, from a directory in which the program no longer is. */
+Test(pprof_loaded, a_module_that_was_loaded_by_a_relative_name)
+{
+    char dir[] = TEST_MOD("caller");
+    *strrchr(dir, '/') = 0;
+    struct shown k;
+    struct pprof_module m;
+    struct pprof_frame f[PPROF_FRAMES_MAX];
+    cr_assert_eq(chdir(dir), 0);
+    void *so = dlopen("./caller.so", RTLD_NOW);
+    cr_assert_not_null(so, "%s", dlerror());
+    uintptr_t at = (uintptr_t)dlsym(so, "mod_call");
+    cr_assert_eq(chdir("/"), 0);
+    for (int i = 0; i < 2; i++) { /* once more when the table was read again, from elsewhere */
+        const struct pprof_symbolizer *s = begin();
+        cr_assert(s->module(s, at, &m) && kernel_shows(at, &k));
+        cr_expect_str_eq(m.path, k.path);
+        cr_assert_eq(s->frames(s, at + 1, f), 1u);
+        cr_expect_str_eq(f[0].func, "mod_call");
+        maps_end();
+        cr_assert_not_null(dlopen(TEST_MOD("holder"), RTLD_NOW));
+    }
+    dlclose(so);
 }
 
 /* ---- functions and lines -------------------------------------------------------------------------------------------- */

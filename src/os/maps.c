@@ -6,6 +6,7 @@
 #include "os/maps.h"
 #include <link.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h> /* qsort */
 #include <string.h>
 #include <unistd.h>
@@ -81,6 +82,16 @@ static char *copy_path(const char *path)
     return copy != NULL ? memcpy(copy, path, n) : NULL;
 }
 
+/* As the kernel tells it, which says of what is no longer there " (deleted)"; no name ends so. */
+static char *copy_kernels_path(char *path)
+{
+    static const char deleted[] = " (deleted)";
+    size_t n = strlen(path), less = sizeof deleted - 1;
+    if (n > less && strcmp(path + n - less, deleted) == 0)
+        path[n - less] = 0;
+    return copy_path(path);
+}
+
 static char *program_path(void)
 {
     char buf[4096];
@@ -88,11 +99,40 @@ static char *program_path(void)
     if (n <= 0)
         return copy_path("/proc/self/exe");
     buf[n] = 0;
-    static const char deleted[] = " (deleted)"; /* says the kernel of what is no longer there, and no name has it */
-    char *end = buf + n - (sizeof deleted - 1);
-    if (end > buf && strcmp(end, deleted) == 0)
-        *end = 0;
-    return copy_path(buf);
+    return copy_kernels_path(buf);
+}
+
+/* The loader knows a module by the name that dlopen was given. If that led from a directory of then to it, only the kernel can tell where it lies. */
+static bool is_relative(const char *path) { return path[0] != '/' && strchr(path, '/') != NULL; }
+
+static void line_of_maps(struct reading *r, char *line)
+{
+    unsigned long lo, hi;
+    int at = 0;
+    line[strcspn(line, "\n")] = 0;
+    if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %n", &lo, &hi, &at) < 2 || at == 0 || line[at] != '/')
+        return;
+    for (struct maps_module *m = r->mod; m < r->mod + r->n; m++) {
+        char *path = m->lo >= lo && m->lo < hi && is_relative(m->path) ? copy_kernels_path(line + at) : NULL;
+        if (path != NULL) {
+            off_free(OFF_PROF, (char *)(uintptr_t)m->path);
+            m->path = m->open_path = path;
+        }
+    }
+}
+
+static void make_absolute(struct reading *r)
+{
+    char line[4096 + 100];
+    bool some = false;
+    for (uint32_t i = 0; i < r->n; i++)
+        some |= is_relative(r->mod[i].path);
+    FILE *f = some ? fopen("/proc/self/maps", "re") : NULL;
+    if (f == NULL)
+        return;
+    while (fgets(line, sizeof line, f) != NULL)
+        line_of_maps(r, line);
+    fclose(f);
 }
 
 static int read_module(struct dl_phdr_info *info, size_t size, void *arg)
@@ -187,6 +227,7 @@ const struct maps *maps_begin(void (*gone)(struct maps_module *m))
         pthread_mutex_unlock(&g.lock);
         return NULL;
     }
+    make_absolute(&r); /* no longer under the loader's lock: it reads a file, and libc may want memory */
     table_replace(&r, gone);
     return &g.table;
 }
