@@ -28,21 +28,21 @@
 
 enum kind { FIBER = 1, PROC, THREAD };
 
-struct key { uint64_t number, place; };
+struct key { uint32_t number, place; };
 
-/* A fiber or a processor; or, with its own meaning, a thread. */
+/* A fiber or a processor; or, with its own meaning, a thread. Small: there may be a million fibers. */
 struct thing {
-    uint64_t kind, id;      /* kind 0: the slot is free */
-    struct key key, sweep_key;
-    uint32_t status;        /* enum trace_go_status or trace_proc_status; 0: it is no more, or not there yet */
+    uint64_t id;
+    uint8_t kind;           /* 0: the slot is free */
+    uint8_t status;         /* enum trace_go_status or trace_proc_status; 0: it is no more, or not there yet */
     bool range;             /* is in the middle of an assist, or a sweep */
+    bool proc_in_syscall;   /* a thread's */
+    uint32_t seq;           /* a processor's, for writing */
+    struct key key, sweep_key;
     uint64_t m;             /* where it runs or is in a syscall */
     /* a thread: what it has, as far as its own events say, and the keys they go on with */
     uint64_t fiber, proc;   /* 0, TRACE_NONE: none */
     struct key fiber_key, proc_key;
-    bool proc_in_syscall;
-    /* for writing */
-    uint64_t seq;           /* a processor's */
 };
 
 /* By open addressing; grows. */
@@ -91,7 +91,7 @@ static struct thing *thing(struct things *t, enum kind kind, uint64_t id)
     }
     struct thing *x = &t->slot[slot_of(t, kind, id)];
     if (x->kind == 0) {
-        *x = (struct thing){ .kind = kind, .id = id, .m = TRACE_NONE, .proc = TRACE_NONE };
+        *x = (struct thing){ .id = id, .kind = (uint8_t)kind, .m = TRACE_NONE, .proc = TRACE_NONE };
         t->n++;
     }
     return x;
@@ -99,7 +99,7 @@ static struct thing *thing(struct things *t, enum kind kind, uint64_t id)
 
 #define each_thing(x, t, k) \
     for (struct thing *x = (t)->slot; x < (t)->slot + (t)->room; x++) \
-        if (x->kind == (uint64_t)(k))
+        if (x->kind == (k))
 
 /* ---- how a generation ends ------------------------------------------------------------------------------------------------ */
 
@@ -110,7 +110,7 @@ static void fiber_is(struct things *t, uint64_t id, struct key key, uint32_t sta
     struct thing *g = thing(t, FIBER, id);
     if (later(key, g->key)) {
         g->key = key;
-        g->status = status;
+        g->status = (uint8_t)status;
         g->m = m;
     }
 }
@@ -120,7 +120,7 @@ static void proc_is(struct things *t, uint64_t id, struct key key, uint32_t stat
     struct thing *p = thing(t, PROC, id);
     if (later(key, p->key)) {
         p->key = key;
-        p->status = status;
+        p->status = (uint8_t)status;
         p->m = m;
     }
 }
@@ -134,6 +134,7 @@ static void sweeps(struct things *t, uint64_t id, struct key key, bool on)
     }
 }
 
+#define KEY(seq) ((struct key){ (uint32_t)(seq), 0 })
 #define HAS_FIBER(mt, id, k) ((mt)->fiber = (id), (mt)->fiber_key = (k))
 #define HAS_PROC(mt, id, k) ((mt)->proc = (id), (mt)->proc_key = (k), (mt)->proc_in_syscall = false)
 
@@ -153,15 +154,15 @@ static void end_event(struct things *t, uint64_t m, const struct trace_record *e
         }
         break;
     case TRACE_PROC_START:
-        proc_is(t, a[0], (struct key){ a[1], 0 }, TRACE_PROC_RUNNING, m);
-        HAS_PROC(&th, a[0], ((struct key){ a[1], 0 }));
+        proc_is(t, a[0], KEY(a[1]), TRACE_PROC_RUNNING, m);
+        HAS_PROC(&th, a[0], KEY(a[1]));
         break;
     case TRACE_PROC_STOP:
         proc_is(t, th.proc, pk, TRACE_PROC_IDLE, m);
         HAS_PROC(&th, TRACE_NONE, zero);
         break;
     case TRACE_PROC_STEAL:
-        proc_is(t, a[0], (struct key){ a[1], 0 }, TRACE_PROC_IDLE, m);
+        proc_is(t, a[0], KEY(a[1]), TRACE_PROC_IDLE, m);
         if (th.proc == a[0]) /* from itself */
             HAS_PROC(&th, TRACE_NONE, zero);
         break;
@@ -180,11 +181,11 @@ static void end_event(struct things *t, uint64_t m, const struct trace_record *e
         HAS_FIBER(&th, a[0], zero);
         break;
     case TRACE_GO_START:
-        fiber_is(t, a[0], (struct key){ a[1], 0 }, TRACE_GO_RUNNING, m);
-        HAS_FIBER(&th, a[0], ((struct key){ a[1], 0 }));
+        fiber_is(t, a[0], KEY(a[1]), TRACE_GO_RUNNING, m);
+        HAS_FIBER(&th, a[0], KEY(a[1]));
         break;
     case TRACE_GO_UNBLOCK:
-        fiber_is(t, a[0], (struct key){ a[1], 0 }, TRACE_GO_RUNNABLE, m);
+        fiber_is(t, a[0], KEY(a[1]), TRACE_GO_RUNNABLE, m);
         break;
     case TRACE_GO_STOP:
     case TRACE_GO_BLOCK:
@@ -195,13 +196,13 @@ static void end_event(struct things *t, uint64_t m, const struct trace_record *e
     case TRACE_GO_SWITCH:
     case TRACE_GO_SWITCH_DESTROY:
         fiber_is(t, th.fiber, fk, ev->type == TRACE_GO_SWITCH ? TRACE_GO_WAITING : 0, m);
-        fiber_is(t, a[0], (struct key){ a[1], 0 }, TRACE_GO_RUNNING, m);
-        HAS_FIBER(&th, a[0], ((struct key){ a[1], 0 }));
+        fiber_is(t, a[0], KEY(a[1]), TRACE_GO_RUNNING, m);
+        HAS_FIBER(&th, a[0], KEY(a[1]));
         break;
     case TRACE_GO_SYSCALL_BEGIN:
         fiber_is(t, th.fiber, fk, TRACE_GO_SYSCALL, m);
         th.fiber_key = fk;
-        th.proc_key = (struct key){ a[0], 0 };
+        th.proc_key = KEY(a[0]);
         proc_is(t, th.proc, th.proc_key, TRACE_PROC_SYSCALL, m);
         th.proc_in_syscall = true;
         break;
@@ -246,11 +247,11 @@ static void begin_event(struct things *t, uint64_t m, const struct trace_record 
     const uint64_t *a = ev->args;
     if (ev->type == TRACE_PROC_STATUS) {
         struct thing *p = thing(t, PROC, a[0]);
-        p->status = (uint32_t)a[1];
+        p->status = (uint8_t)a[1];
         p->m = m;
     } else if (ev->type == TRACE_GO_STATUS || ev->type == TRACE_GO_STATUS_STACK) {
         struct thing *g = thing(t, FIBER, a[0]);
-        g->status = (uint32_t)a[2];
+        g->status = (uint8_t)a[2];
         g->m = a[2] == TRACE_GO_SYSCALL ? a[1] : m;
     } else if (ev->type == TRACE_GC_SWEEP_ACTIVE) {
         thing(t, PROC, a[0])->range = true;
