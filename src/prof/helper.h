@@ -5,7 +5,8 @@
  * [FILES] A helper has a table of descriptors of its own, in which nothing of the host's is open. So what libdw and libunwind open never shows
  * in the host, does not count against its limit, and a host that has none left gets its dump. What libdw keeps from one time to the next is in memory
  * by then (see symbols.c); only to close it another helper is needed. Where the kernel cannot do that (before 5.9), they share the host's. Whoever
- * calls the host's writer on a helper asks for the host's descriptors (HELPER_HOSTS_FILES). */
+ * calls the host's writer on a helper asks for the host's descriptors (HELPER_HOSTS_FILES), and does not ask for symbols there: libdw would close, by
+ * their numbers, what it has opened on another helper, and here they are the host's. */
 #ifndef WEFT_PROF_HELPER_H
 #define WEFT_PROF_HELPER_H
 
