@@ -67,5 +67,9 @@ WEFT_API const char *weft_version(void);
 /* Where text goes: write n bytes, return 0 or a negative errno (which ends the writing). May be called several times. */
 typedef int weft_writer(void *ctx, const void *data, size_t n);
 
+/* A writer for a descriptor: ctx is the number, (void *)(intptr_t)fd. All n bytes, in one write(2) unless the kernel takes fewer; waits for a
+ * descriptor that is full, with the thread. 0, or what write(2) or poll(2) said. At any time. */
+WEFT_API int weft_fd_writer(void *ctx, const void *data, size_t n);
+
 WEFT_END_DECLS
 #endif

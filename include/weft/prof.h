@@ -103,5 +103,42 @@ WEFT_API int weft_set_mutex_profile_budget(double percent);
  * Any thread; does not block. Returns the rate before, or -ESRCH (runtime not running). (Go: MemProfileRate) */
 WEFT_API int64_t weft_set_mem_profile_rate(int64_t bytes);
 
+/* ---- CPU profile ------------------------------------------------------------------------------- */
+
+/* Why a profile was closed that nobody stopped. */
+enum { WEFT_PROFILE_BYTES = 1, WEFT_PROFILE_TIME, WEFT_PROFILE_ERROR };
+/* Told once, on a thread of the library's with the host's descriptors, which may do anything but call weft. err: the writer's, with _ERROR; else 0. */
+typedef void weft_profile_closed(void *arg, int why, int err);
+
+typedef struct weft_cpu_profile_opts {
+    size_t size;               /* sizeof(weft_cpu_profile_opts) */
+    int hz;                    /* samples per second of CPU time; 0: 100; at most 10000 */
+    int flush_ms;              /* a piece is written that often; 0: 1000 */
+    int64_t max_bytes;         /* of the file: it is closed before it has more; 0: 64 MiB; at least 64 KiB */
+    int64_t max_ns;            /* how long it runs; 0: an hour */
+    bool unlimited;            /* neither of the two: who asks for that stops it himself */
+    weft_profile_closed *closed; /* when a limit was reached or the writer failed; NULL: a line goes to the log */
+    void *closed_arg;
+} weft_cpu_profile_opts;
+#define WEFT_CPU_PROFILE_OPTS_INIT { sizeof(weft_cpu_profile_opts), 0, 0, 0, 0, 0, 0, 0 }
+
+/* Where CPU time goes: each thread that the runtime has or that is attached to it is interrupted (SIGPROF) when it has used so much of it, and its stack
+ * and the labels of its fiber are noted. The runtime's own work stands under runtime.gc, runtime.sched and runtime.profiler; what could not be noted
+ * for want of room is counted as runtime.lostSamples.
+ * The file grows by a piece at each flush, and is a complete profile for `go tool pprof` after every one: whoever is killed leaves what was written.
+ * w is called on a thread of the library's with the host's descriptors, once per piece; it may block (then samples are kept, some MiB of them), and may
+ * do anything but call weft. ctx is a root. One profile at a time; it ends by weft_cpu_profile_stop, at a limit, when the writer fails, when the
+ * runtime ends or the process does by exit(3); what there is is written then. In the child of a fork there is none.
+ * A handler that the host has for SIGPROF goes on to get its own signals, and no others. Of a thread that blocks SIGPROF the
+ * time is told, under runtime.unknown, and no stacks. System calls that the kernel never restarts may return EINTR (signal(7)), but not while they wait.
+ * opts may be NULL. May block. 0, -EALREADY (one runs), -EINVAL (w NULL, a field out of range), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no
+ * thread), -ENOSPC (too many listen to the runtime). (Go: StartCPUProfile) */
+WEFT_API int weft_cpu_profile_start(weft_writer *w, void *ctx, const weft_cpu_profile_opts *opts) WEFT_MUST_CHECK;
+/* The same into a file, made or truncated; closed at the end. Also what open(2) says. */
+WEFT_API int weft_cpu_profile_start_file(const char *path, const weft_cpu_profile_opts *opts) WEFT_MUST_CHECK;
+/* Writes the rest and ends it. Waits for the writer. 0 also if it was closed before, at a limit; -ESRCH: none was started, or it was stopped; or the
+ * first error of the writer (of close(2)). (Go: StopCPUProfile) */
+WEFT_API int weft_cpu_profile_stop(void);
+
 WEFT_END_DECLS
 #endif

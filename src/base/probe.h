@@ -31,6 +31,7 @@
     X(proc_handoff)   /* processor        machine lost     ran ns        */         \
     X(thread_start)   /* machine id       -                -             */         \
     X(thread_end)     /* machine id       -                -             */         \
+    X(thread_here)    /* struct m or 0    struct service   1: from now on; 0: no more. On the thread, which holds no lock */ \
     X(world_stop)     /* reason           -                -: others cannot stop it any more */ \
     X(world_stopped)  /* reason           ns to stop       -             */         \
     X(world_start)    /* reason           ns stopped       -: others cannot stop it yet */ \

@@ -262,6 +262,9 @@ void signal_unhook(int sig)
         struct found *f = &h->found[chain_first(records)];
         if (!is_spent(f))
             read_found(f, &old);
+        struct sigaction ignore = { .sa_handler = SIG_IGN };
+        if (old.sa_handler == SIG_DFL && !(old.sa_flags & SA_SIGINFO))
+            sigaction(sig, &ignore, NULL); /* what is pending of ours goes with it; it would end the program */
         sigaction(sig, &old, NULL);
         chain_set(h, records >> CHAIN_BITS);
     }

@@ -113,6 +113,21 @@ void gzip_free(struct gzip_bytes *b)
     *b = (struct gzip_bytes){ 0 };
 }
 
+bool gzip_join(struct gzip_bytes *b)
+{
+    if (b->first == b->last)
+        return true;
+    struct gzip_chunk *all = b->bytes <= UINT32_MAX ? off_alloc(OFF_PROF, sizeof *all + b->bytes) : NULL;
+    if (all == NULL)
+        return false;
+    *all = (struct gzip_chunk){ 0 };
+    for (const struct gzip_chunk *c = b->first; c != NULL; all->used += c->used, c = c->next)
+        memcpy(all->bytes + all->used, c->bytes, c->used);
+    gzip_free(b);
+    *b = (struct gzip_bytes){ all, all, all->used };
+    return true;
+}
+
 int gzip_write(const struct gzip_bytes *b, weft_writer *w, void *ctx)
 {
     int err = 0;

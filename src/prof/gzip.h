@@ -22,6 +22,8 @@ void gzip_drop(struct gzip *g);
 
 /* 0 or the writer's error. Calls w and nothing else; a member of up to 64 KiB is written in one call. */
 int gzip_write(const struct gzip_bytes *b, weft_writer *w, void *ctx);
+/* Its bytes lie in one piece then, and are written in one call. False: no memory; nothing has changed. */
+bool gzip_join(struct gzip_bytes *b);
 void gzip_free(struct gzip_bytes *b);
 
 extern bool gzip_without_zlib; /* for tests: as if it were not installed */

@@ -8,6 +8,7 @@
 #include "base/fail.h"
 #include "base/syscall.h"
 #include "os/vm.h"
+#include "sched/service.h"
 
 static w_u32 files_shared; /* once known; the same in all helpers */
 
@@ -22,7 +23,9 @@ static void *helper_main(void *arg)
     struct helper *h = arg;
     if (!(h->flags & HELPER_HOSTS_FILES))
         own_files();
+    struct service *s = service_begin(SERVICE_PROF);
     h->fn(h->arg);
+    service_end(s);
     return NULL;
 }
 
@@ -50,6 +53,11 @@ int helper_start(struct helper *h)
 void helper_join(struct helper *h)
 {
     pthread_join(h->thread, NULL);
+    munmap(h->stack, HELPER_STACK_BYTES);
+}
+
+void helper_forget(struct helper *h)
+{
     munmap(h->stack, HELPER_STACK_BYTES);
 }
 

@@ -25,9 +25,12 @@ struct helper {
 enum { HELPER_HOSTS_FILES = 1 };
 #define HELPER_STACK_BYTES (1u << 20)
 
-/* Starts h->fn(h->arg), with all signals blocked. 0, -ENOMEM, -EAGAIN. The caller joins it, once; outside the runtime, as that waits. */
+/* Starts h->fn(h->arg), with all signals blocked but SIGPROF, so that profiles count it. 0, -ENOMEM, -EAGAIN. The caller joins it, once; outside the runtime, as that waits. */
 int helper_start(struct helper *h);
 void helper_join(struct helper *h);
+
+/* In the child of a fork, where it is no more. */
+void helper_forget(struct helper *h);
 
 /* Starts and joins. Outside the runtime: for a fiber, between weft_blocking_begin and _end. */
 int helper_run(void (*fn)(void *arg), void *arg);

@@ -825,6 +825,14 @@ int pprof_write(struct pprof *p, weft_writer *w, void *ctx)
     return p->err;
 }
 
+struct gzip_bytes pprof_take(struct pprof *p)
+{
+    out_clear(p);
+    struct gzip_bytes out = p->out;
+    p->out = (struct gzip_bytes){ 0 };
+    return out;
+}
+
 /* ---- open, close -------------------------------------------------------------------------------------------- */
 
 static bool kind_copy(struct pprof *p, const struct pprof_kind *k)

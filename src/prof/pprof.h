@@ -12,6 +12,7 @@
 #define WEFT_PROF_PPROF_H
 
 #include "base/base.h"
+#include "prof/gzip.h"
 #include <weft/base.h>
 
 #define PPROF_VALUES_MAX 4u    /* numbers per sample */
@@ -92,6 +93,10 @@ int pprof_encode(struct pprof *p, const struct pprof_symbolizer *sym, int64_t du
  * 0 or w's error. After an error the stream is closed: nobody knows how much of the member has arrived, so nothing could follow it. This and all
  * later calls return that error; what was written before is whole. */
 int pprof_write(struct pprof *p, weft_writer *w, void *ctx);
+
+/* Takes what was encoded and not yet written, for the caller to write and free (gzip.h), in this order; then more may be added and encoded while
+ * that is being written. Instead of pprof_write. */
+struct gzip_bytes pprof_take(struct pprof *p);
 
 struct pprof_stats {
     uint64_t pieces;            /* encoded */

@@ -36,6 +36,7 @@
 #include "sched/report.h"
 #include "sched/runq.h"
 #include "sched/seed.h"
+#include "sched/service.h"
 #include "sched/stack.h"
 #include "sched/sysmon.h"
 #include "sched/task.h"
@@ -342,6 +343,7 @@ static void make_anew(void)
     if (err != 0)
         w_fatal("the child of a fork gets no descriptors for epoll (error %d): raise the limit of open files", -err);
     world_after_fork();
+    services_after_fork();
     if ((err = sysmon_start()) != 0)
         w_fatal("the child of a fork gets no thread (error %d): raise the limit of processes (ulimit -u) or of address space", -err);
 }

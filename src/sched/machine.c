@@ -535,6 +535,7 @@ static void p_leave(struct m *m)
 
 void m_leave(struct m *m)
 {
+    PROBE(thread_here, m, 0, 0);
     p_leave(m);
     m_thread_teardown(m);
     m_bury_lock(m);
@@ -547,7 +548,9 @@ static void *m_main(void *arg)
     m_thread_setup(m);
     m_name_thread(m);
     PROBE(thread_start, m->id, 0, 0);
+    PROBE(thread_here, m, 0, 1);
     switch_loop(m);
+    PROBE(thread_here, m, 0, 0);
     PROBE(thread_end, m->id, 0, 0);
     p_leave(m);
     m_thread_teardown(m);
@@ -667,6 +670,7 @@ int m_attach(struct m **out)
     sched.nactive++;
     m_publish_locked(m);
     lock_drop(&sched.lock);
+    PROBE(thread_here, m, 0, 1);
     errno = err;
     *out = m;
     return 0;
@@ -681,6 +685,7 @@ void m_detach(struct m *m)
         return;
     }
     store_seq(&m->in_runtime, 1); /* seq: a stop finds us inside from here on, or has sent its signal before */
+    PROBE(thread_here, m, 0, 0);
     pthread_setspecific(detach_key, NULL);
     store_rel(&m->self.state, FIBER_DEAD); /* rel: a stop that sees it has nothing to scan here */
     __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE); /* rel: after the state; acq in thread_stopped */

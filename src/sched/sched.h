@@ -193,6 +193,8 @@ struct m {
     void *g0_arg;
     runnable given;     /* a runnable taken from a queue but not run yet: bound elsewhere, a task without a stack at hand, or the main fiber */
     bool exiting;       /* its locked fiber ended: the thread goes too */
+    bool collects;      /* a collection is under way on this thread */
+    uint32_t sampled;   /* of who listens to thread_here, under his lock; 0 in what is new */
     struct fiber *locked; /* weft_lock_os_thread; NULL: no fiber is. For show */
     void *told;         /* for listeners of probe points; sched_guest.machine_gone is called at the end */
     bool tainted;       /* a fiber is locked to the thread, or ended so, and may have changed it: no thread is cloned from it */

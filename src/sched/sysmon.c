@@ -24,6 +24,7 @@
 #include "sched/mutator.h"
 #include "sched/runq.h"
 #include "sched/schedtrace.h"
+#include "sched/service.h"
 #include "sched/world.h"
 #include "base/fail.h"
 #include "os/clock.h"
@@ -269,6 +270,7 @@ static void *sysmon_main(void *arg)
 {
     (void)arg;
     pthread_setname_np(pthread_self(), "weft-sysmon");
+    struct service *s = service_begin(SERVICE_MONITOR);
     int64_t delay = DELAY_MIN_NS, polled = 0, stranded_ns = 0;
     unsigned quiet = 0;
     while (load_acq(&sched.ending) == 0) {
@@ -292,6 +294,7 @@ static void *sysmon_main(void *arg)
     sysmon.closed = true;
     lock_drop(&sysmon.lock);
     start_asked();
+    service_end(s);
     return NULL;
 }
 

@@ -29,6 +29,7 @@
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "sched/runq.h"
+#include "sched/service.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/sysmon.h"
@@ -512,12 +513,15 @@ static void *helper_main(void *arg)
 {
     struct helper *h = arg;
     pthread_setname_np(pthread_self(), "weft-gc");
+    struct service *s = service_begin(SERVICE_GC);
     for (;;) {
         uint32_t w;
         while ((w = load_acq(&h->word)) == 0) /* acq: sees the work; rel in world_parallel */
             os_futex_wait(&h->word, 0, -1);
-        if (w == 2)
+        if (w == 2) {
+            service_end(s);
             return NULL;
+        }
         store_rlx(&h->word, 0); /* rlx: the next one comes after left is 0 */
         world.fn(world.arg, h->index, world.nwork);
         if (sub_acq_rel(&world.left, 1) == 1) /* rel: our work is done; acq in world_parallel */

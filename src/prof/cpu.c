@@ -1,0 +1,857 @@
+/* The CPU profile.
+ *
+ * Each thread has a timer of the kernel's on its own CPU clock, which sends SIGPROF to that thread; the first one comes after a random part of a period,
+ * so that threads that live shorter than one are not missed. The handler walks the stack into the thread's own ring (ring.h); a helper drains the
+ * rings and writes (live.c).
+ *
+ * [SLOTS] A thread that is sampled has a slot: its timer and its ring. The table of slots is address space of its own, and the signal carries the
+ * slot's address: so the handler knows ours, on whatever thread, without a look at anything of the thread's, and all others are the host's. Which
+ * of ours still counts is told by the number of the timer. Who makes a slot, and who gives it up:
+ *
+ *      begin      probe thread_here on the thread itself; or, for threads that were there before, whoever starts the profile, and each flush again (a
+ *                 timer may have been refused). m->sampled and service->sampled say that it has one; they change under cpu.lock.
+ *      end        the same probe: the timer is deleted, and the helper frees the ring once it is empty. Handlers run on the same thread, so none is
+ *                 under way. Of a thread that vanished the slot stays till the profile ends.
+ *      stop       the helper: timer = 0 in each slot, then it waits until no handler is in it. A handler counts itself (users) and then looks at timer;
+ *                 of the two pairs at least one side sees the other, hence seq. A thread may stand still in the handler, in a stop of the world,
+ *                 which does not wait for us.
+ *
+ * The handler of SIGPROF is installed by the first profile and stays until the runtime ends: signals of a timer that was deleted may come late,
+ * and must neither reach a handler of the host's nor end the program.
+ *
+ * The kernel looks at such a timer at its own ticks, some 4 ms apart, and only if the thread runs then. What is missing when a thread ends, or the
+ * profile, is owed: the helper adds it to the last sample that the thread had. So the sum is what the threads have used, of short ones as well.
+ *
+ * Whose the work is: a sample on a fiber's stack is the fiber's, with its labels. Outermost frames of our own (pseudo.h) say of others what they were
+ * for: a collection (marking on the scheduler's stack or in helpers of a stop, fibers of the runtime), the scheduler and the monitor, profilers.
+ *
+ * Start, stop and the end of the runtime exclude one another by `control`, taken in user code. */
+#include "prof/cpu.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/fail.h"
+#include "base/fmt.h"
+#include "base/lock.h"
+#include "base/offheap.h"
+#include "base/rng.h"
+#include "base/syscall.h"
+#include "os/clock.h"
+#include "os/futex.h"
+#include "os/maps.h"
+#include "os/signal.h"
+#include "prof/helper.h"
+#include "prof/live.h"
+#include "prof/pseudo.h"
+#include "prof/ring.h"
+#include "prof/symbols.h"
+#include "prof/walk.h"
+#include "sched/labels.h"
+#include "sched/machine.h"
+#include "sched/report.h"
+#include "sched/service.h"
+#include "sched/world.h"
+
+#define SLOTS_MAX 16384u
+#define DRAIN_NS 100000000 /* how long samples lie in a ring, at most */
+#define RING_NS 250000000  /* how long the helper may be late before samples are lost */
+#define MAX_BYTES_MIN (64 << 10)
+
+/* What the handler writes: `length` in words is the ring's. */
+struct record {
+    uint64_t length;
+    int64_t time_ns;
+    uint64_t fiber;
+    struct labels *labels; /* a reference */
+    uint32_t weight, n;
+    uint32_t machine;
+    int32_t proc;
+    uintptr_t pc[];
+};
+#define WORD sizeof(uint64_t)
+#define RECORD_WORDS ((uint32_t)(sizeof(struct record) / WORD))
+#define RECORD_MAX_BYTES 4096u
+_Static_assert((RECORD_WORDS + WALK_MAX + 1) * WORD <= RECORD_MAX_BYTES, "a record");
+_Static_assert(sizeof(struct record) % WORD == 0 && sizeof(uintptr_t) == WORD, "records are words");
+
+struct slot {
+    w_u64 timer;          /* the kernel's number + 1; 0: none. seq, see above */
+    w_u32 users;          /* handlers in it; seq */
+    bool gone;            /* the thread has ended: to be freed. Under cpu.lock */
+    int32_t next_free;    /* the same */
+    enum service_kind kind; /* of a thread without a machine */
+    pid_t tid;            /* fixed likewise, and the next two */
+    int64_t first_ns;     /* when the first signal was due, on the thread's clock */
+    struct ring ring;     /* what lies behind it in memory is the last sample */
+    int64_t end_ns;       /* the thread's clock when it was sampled no more: before gone, or by the helper */
+    /* the helper's */
+    uint64_t lost_told, ticks; /* ticks: in samples, and lost */
+    bool has_last;
+} w_aligned(W_CACHELINE);
+
+
+static struct {
+    pthread_mutex_t control; /* the next group */
+    bool on;                 /* a profile was started, and nobody has stopped it; it may have ended by itself (done) */
+    struct helper helper;
+    void *ctx;               /* the writer's: here it is a root */
+    bool hooked;
+    bool symbols;            /* modules were looked at */
+    bool lost_in_fork;       /* what follows is of the parent, and to be freed */
+    /* fixed while one runs */
+    int64_t period_ns;
+    uint32_t ring_words;
+    struct slot *slots;      /* SLOTS_MAX; made once in the life of the process, since a handler may look there at any time */
+    struct live *live;
+    /* the helper's end */
+    w_u32 wake;              /* futex: 1: there is something to do */
+    w_u32 stop;              /* rel: nothing; a wish */
+    w_u32 done;              /* futex; rel: all is written, err; acq in those who wait */
+    int err;
+    struct lock lock;        /* RANK_LEAF: slots, rng, and `sampled` of machines and services */
+    uint32_t used;           /* slots up to there were in use; also read by the helper alone */
+    int32_t free;            /* the first free one; -1 */
+    bool open;               /* threads may get slots */
+    uint32_t refused, refused_max; /* threads without a timer: in this look; the most at a time */
+    struct rng rng;
+    pthread_mutex_t listen;  /* the listener; taken on the helper while it is in it */
+    cpu_sample_fn *listener;
+    void *listener_arg;
+} cpu = { .control = PTHREAD_MUTEX_INITIALIZER, .listen = PTHREAD_MUTEX_INITIALIZER, .lock = LOCK_INIT(RANK_LEAF), .free = -1 };
+
+/* ---- the handler ------------------------------------------------------------------------------------------- */
+
+static void wake_helper(void)
+{
+    if (load_rlx(&cpu.wake) == 0 && cas_rlx(&cpu.wake, 0, 1)) /* rlx: a hint; it looks by itself before long */
+        os_futex_wake(&cpu.wake, 1);
+}
+
+static uintptr_t frame_pointer(const ucontext_t *uc)
+{
+#if defined(__x86_64__)
+    return (uintptr_t)uc->uc_mcontext.gregs[REG_RBP];
+#else
+    return uc->uc_mcontext.regs[29];
+#endif
+}
+
+/* By frame pointers, on a stack that ends at hi. */
+static w_no_sanitize uint32_t walk_up_to(uintptr_t hi, const ucontext_t *uc, uintptr_t *pc, uint32_t max)
+{
+    uintptr_t lo = arch_uc_sp(uc), fp = frame_pointer(uc);
+    uint32_t n = 0;
+    pc[n++] = arch_uc_pc(uc) + 1;
+    while (n < max && fp >= lo && fp % sizeof fp == 0 && fp < hi && hi - fp >= 16) {
+        const uintptr_t *frame = (const uintptr_t *)fp;
+        if (frame[1] < PSEUDO_END)
+            break;
+        pc[n++] = frame[1];
+        lo = fp + 16;
+        fp = frame[0];
+    }
+    return n;
+}
+
+#define G0_ABOVE 512u /* the loop's frame lies in so much above the context that it has left */
+
+/* The end of a stack that walk_signal does not know: it is our code all the way there. Of a thread that libc has made the stack ends below the control
+ * block. 0: not known. */
+static uintptr_t own_stack_end(const struct m *m, uintptr_t sp)
+{
+    if (m == NULL)
+        return arch_thread_pointer();
+    if (m->blocking)
+        return (uintptr_t)m->blocked->stack_hi;
+    if (m->foreign || (sp >= (uintptr_t)m->altstack && sp - (uintptr_t)m->altstack < 1u << 16))
+        return 0;
+    uintptr_t hi = m->main ? (uintptr_t)m->g0_sp + G0_ABOVE : arch_thread_pointer();
+    return hi > sp && hi - sp < 1u << 20 ? hi : 0;
+}
+
+static uint32_t walk(struct m *m, const ucontext_t *uc, uintptr_t *pc)
+{
+    uint32_t n = m != NULL ? walk_signal(m, uc, pc, WALK_MAX) : 0;
+    uintptr_t hi = n <= 1 ? own_stack_end(m, arch_uc_sp(uc)) : 0;
+    return hi != 0 ? walk_up_to(hi, uc, pc, WALK_MAX) : n;
+}
+
+static bool is_blocked(const struct m *m, uintptr_t sp)
+{
+    return m->blocking && sp >= (uintptr_t)m->blocked->stack_lo && sp < (uintptr_t)m->blocked->stack_hi;
+}
+
+static enum pseudo service_root(enum service_kind kind)
+{
+    return kind == SERVICE_GC ? PSEUDO_GC : kind == SERVICE_MONITOR ? PSEUDO_SCHED : PSEUDO_PROF;
+}
+
+/* The outermost frame; PSEUDO_NONE: the work is the program's, *f is whose. */
+static enum pseudo whose(const struct m *m, const ucontext_t *uc, struct fiber **f)
+{
+    struct fiber *cur = m->cur;
+    *f = NULL;
+    if (m->collects)
+        return PSEUDO_GC;
+    if (is_blocked(m, arch_uc_sp(uc))) {
+        *f = m->blocked;
+        return PSEUDO_NONE;
+    }
+    switch (walk_where(m, uc)) {
+    case WALK_HOST:
+        *f = cur;
+        return PSEUDO_NONE;
+    case WALK_FIBER:
+        if (cur == NULL)
+            return PSEUDO_SCHED; /* it is just being left */
+        if (cur->flags & FIBER_SYSTEM && !(cur->flags & FIBER_THREAD))
+            return PSEUDO_GC;
+        *f = cur;
+        return PSEUDO_NONE;
+    case WALK_SCHED:
+        return PSEUDO_SCHED;
+    case WALK_HANDLER:
+        return load_rlx(&sched.stopping) != 0 ? PSEUDO_SCHED : PSEUDO_UNKNOWN; /* rlx: our own signal told us */
+    case WALK_NOWHERE:
+        break;
+    }
+    return load_rlx(&m->in_runtime) != 0 ? PSEUDO_SCHED : PSEUDO_UNKNOWN; /* rlx: our own thread's */
+}
+
+static void take_sample(struct slot *s, uint32_t weight, const ucontext_t *uc)
+{
+    struct record *r = (struct record *)ring_reserve(&s->ring, RECORD_WORDS + WALK_MAX + 1);
+    if (r == NULL) {
+        add_rlx(&s->ring.lost, weight); /* rlx: counter */
+        wake_helper();
+        return;
+    }
+    struct m *m = m_self();
+    struct fiber *f = NULL;
+    enum pseudo root = m != NULL ? whose(m, uc, &f) : service_root(s->kind);
+    r->n = walk(m, uc, r->pc);
+    if (root != PSEUDO_NONE)
+        r->pc[r->n++] = root;
+    r->time_ns = os_now_ns();
+    r->weight = weight;
+    r->machine = m != NULL ? m->id : 0;
+    const struct p *p = m != NULL ? m->p : NULL;
+    r->proc = p != NULL ? (int32_t)p->id : -1;
+    r->fiber = f != NULL ? f->id : 0;
+    r->labels = f != NULL ? labels_ref(f->labels) : NULL;
+    ring_commit(&s->ring, RECORD_WORDS + r->n);
+    if (ring_is_half_full(&s->ring))
+        wake_helper();
+}
+
+/* The slot that a signal of ours carries; NULL: it is not ours. */
+static struct slot *slot_of(const siginfo_t *info)
+{
+    uintptr_t at = (uintptr_t)info->si_value.sival_ptr - (uintptr_t)cpu.slots;
+    bool ours = info->si_code == SI_TIMER && at < SLOTS_MAX * sizeof(struct slot) && at % sizeof(struct slot) == 0;
+    return ours ? info->si_value.sival_ptr : NULL;
+}
+
+static enum signal_whose on_signal(int sig, siginfo_t *info, void *uc)
+{
+    struct slot *s = slot_of(info);
+    (void)sig;
+    if (s == NULL)
+        return SIGNAL_HOSTS;
+    uint32_t users = add_seq(&s->users, 1); /* seq: before the look at timer; partner in slots_close */
+    bool counts = load_seq(&s->timer) == (uint64_t)(unsigned)info->si_timerid + 1;
+    if (counts && users == 0) /* else the host has let the signal in, in a handler of its own, while we were at it */
+        take_sample(s, 1 + (uint32_t)info->si_overrun, uc);
+    else if (counts)
+        add_rlx(&s->ring.lost, 1 + (uint32_t)info->si_overrun); /* rlx: counter */
+    sub_acq_rel(&s->users, 1); /* rel: we are done with the ring; acq in slots_close */
+    return SIGNAL_OURS;
+}
+
+/* ---- slots ---------------------------------------------------------------------------------------------------- */
+
+/* As the kernel wants it: libc's own timer_create keeps more than that. */
+static int timer_make(pid_t tid, void *value, uint64_t *timer)
+{
+    struct sigevent ev;
+    int id;
+    memset(&ev, 0, sizeof ev);
+    ev.sigev_notify = SIGEV_THREAD_ID;
+    ev.sigev_signo = SIGPROF;
+    ev.sigev_value.sival_ptr = value;
+    ev._sigev_un._tid = tid;
+    if (fail_now(FAIL_FD))
+        return -EAGAIN;
+    long err = sys_call3(SYS_timer_create, (clockid_t)(~(unsigned)tid << 3 | 6), &ev, &id); /* its clock: see os/clock.c */
+    if (err == 0)
+        *timer = (uint64_t)(unsigned)id + 1;
+    return (int)err;
+}
+
+static void timer_set(uint64_t timer, int64_t first_ns, int64_t period_ns)
+{
+    struct itimerspec t = { { period_ns / 1000000000, period_ns % 1000000000 }, { first_ns / 1000000000, first_ns % 1000000000 } };
+    sys_call4(SYS_timer_settime, timer - 1, 0, &t, NULL);
+}
+
+static void timer_drop(struct slot *s)
+{
+    uint64_t timer = load_rlx(&s->timer); /* rlx: changes under cpu.lock */
+    store_seq(&s->timer, 0);
+    if (timer != 0)
+        sys_call1(SYS_timer_delete, timer - 1);
+}
+
+static size_t slot_bytes(void) { return cpu.ring_words * WORD + RECORD_MAX_BYTES; }
+static struct record *slot_last(struct slot *s) { return (struct record *)(s->ring.mem + s->ring.words); }
+
+static struct slot *slot_take(void)
+{
+    struct slot *s = cpu.free >= 0 ? &cpu.slots[cpu.free] : cpu.used < SLOTS_MAX ? &cpu.slots[cpu.used] : NULL;
+    uint64_t *mem = s != NULL ? off_map(OFF_PROF, slot_bytes(), 4096) : NULL;
+    if (mem == NULL)
+        return NULL;
+    if (cpu.free >= 0)
+        cpu.free = s->next_free;
+    else
+        cpu.used++;
+    s->gone = false;
+    s->ring = (struct ring){ .words = cpu.ring_words, .mem = mem };
+    s->lost_told = s->ticks = 0;
+    s->has_last = false;
+    return s;
+}
+
+static void slot_free(struct slot *s)
+{
+    off_unmap(OFF_PROF, s->ring.mem, slot_bytes());
+    s->ring.mem = NULL;
+    s->next_free = cpu.free;
+    cpu.free = (int32_t)(s - cpu.slots);
+}
+
+#define SAMPLED_NEVER UINT32_MAX /* the thread is about to end */
+
+/* *sampled: the number of the thread's slot, from 1; 0: none. Under cpu.lock. */
+static void slot_begin(uint32_t *sampled, pid_t tid, enum service_kind kind)
+{
+    uint64_t timer = 0;
+    if (!cpu.open || *sampled != 0 || tid == 0)
+        return;
+    struct slot *s = slot_take();
+    if (s == NULL || timer_make(tid, s, &timer) != 0) {
+        if (s != NULL)
+            slot_free(s);
+        cpu.refused++;
+        return;
+    }
+    int64_t first_ns = 1 + (int64_t)(rng_next(&cpu.rng) % (uint64_t)cpu.period_ns);
+    s->kind = kind;
+    s->tid = tid;
+    s->first_ns = os_thread_cpu_ns(tid) + first_ns;
+    store_seq(&s->timer, timer); /* rel: publishes the ring; acq in on_signal */
+    timer_set(timer, first_ns, cpu.period_ns);
+    *sampled = 1 + (uint32_t)(s - cpu.slots);
+}
+
+static void slot_end(uint32_t *sampled)
+{
+    if (*sampled != 0 && *sampled != SAMPLED_NEVER && cpu.open) {
+        struct slot *s = &cpu.slots[*sampled - 1];
+        timer_drop(s);
+        s->end_ns = os_self_cpu_ns();
+        s->gone = true;
+    }
+    *sampled = SAMPLED_NEVER;
+}
+
+static pid_t machine_tid(const struct m *m) { return __atomic_load_n(&m->tid, __ATOMIC_RELAXED); } /* rlx: 0, or it does not change while it counts */
+
+/* On the thread itself. */
+static void thread_here(void *arg, enum probe_id id, uintptr_t machine, uintptr_t service, uintptr_t comes)
+{
+    struct m *m = (struct m *)machine;
+    struct service *s = (struct service *)service;
+    uint32_t *sampled = m != NULL ? &m->sampled : &s->sampled;
+    (void)arg, (void)id;
+    lock_take(&cpu.lock);
+    if (comes)
+        slot_begin(sampled, m != NULL ? machine_tid(m) : (pid_t)load_rlx(&s->tid), m != NULL ? SERVICE_MONITOR : s->kind); /* rlx: its own */
+    else
+        slot_end(sampled);
+    lock_drop(&cpu.lock);
+}
+
+static void look_at_service(struct service *s, void *arg)
+{
+    (void)arg;
+    slot_begin(&s->sampled, (pid_t)load_rlx(&s->tid), s->kind); /* rlx: read with acquire in services_each */
+}
+
+/* All that have no slot. Who comes after the probe was listened to tells us himself, or is seen here: the fence orders our listening before our look,
+ * and there his being known before his look whether anybody listens. */
+static void threads_look(void)
+{
+    world_fence();
+    lock_take(&cpu.lock);
+    cpu.refused = 0;
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: sees the machine; rel in m_publish_locked */
+        if (load_acq(&m->dead) == M_ALIVE) /* acq: as above */
+            slot_begin(&m->sampled, machine_tid(m), SERVICE_MONITOR);
+    services_each(look_at_service, NULL);
+    cpu.refused_max = w_max(cpu.refused_max, cpu.refused);
+    lock_drop(&cpu.lock);
+}
+
+static void unsample_service(struct service *s, void *arg) { (void)arg, s->sampled = 0; }
+
+/* Nobody is sampled any more. Machines that have ended keep the number of a slot: a record is cleared before it is used again. */
+static void slots_close(void)
+{
+    lock_take(&cpu.lock);
+    cpu.open = false;
+    for (struct slot *s = cpu.slots; s < cpu.slots + cpu.used; s++) {
+        if (load_rlx(&s->timer) != 0) /* rlx: under the lock */
+            s->end_ns = os_thread_cpu_ns(s->tid);
+        timer_drop(s);
+    }
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: as above */
+        m->sampled = 0;
+    services_each(unsample_service, NULL);
+    lock_drop(&cpu.lock);
+    for (struct slot *s = cpu.slots; s < cpu.slots + cpu.used; s++)
+        while (load_seq(&s->users) != 0) /* seq: after timer = 0; and acq: rel in on_signal */
+            sys_call0(SYS_sched_yield);
+}
+
+/* ---- draining ---------------------------------------------------------------------------------------------------- */
+
+static void give_away(const struct record *r)
+{
+    struct cpu_sample c = { r->time_ns, r->fiber, r->machine, r->proc, r->weight, r->n, r->pc };
+    pthread_mutex_lock(&cpu.listen);
+    if (cpu.listener != NULL)
+        cpu.listener(cpu.listener_arg, &c);
+    pthread_mutex_unlock(&cpu.listen);
+}
+
+void cpu_sample_listen(cpu_sample_fn *fn, void *arg)
+{
+    pthread_mutex_lock(&cpu.listen);
+    cpu.listener = fn;
+    cpu.listener_arg = arg;
+    pthread_mutex_unlock(&cpu.listen);
+}
+
+static void add_record(const struct record *r)
+{
+    struct pprof_label label[WEFT_LABELS_MAX];
+    uint32_t labels = r->labels != NULL ? r->labels->n : 0;
+    for (uint32_t i = 0; i < labels; i++)
+        label[i] = (struct pprof_label){ .key = r->labels->at[i].key, .text = r->labels->at[i].value };
+    live_add(cpu.live, r->pc, r->n, (int64_t[]){ r->weight, r->weight * cpu.period_ns }, label, labels);
+}
+
+static void last_drop(struct slot *s)
+{
+    if (s->has_last)
+        labels_unref(slot_last(s)->labels);
+    s->has_last = false;
+}
+
+static void last_keep(struct slot *s, const struct record *r)
+{
+    last_drop(s);
+    memcpy(slot_last(s), r, sizeof *r + r->n * sizeof r->pc[0]);
+    s->has_last = true;
+}
+
+/* tell: false: they are dropped. */
+static void drain(struct slot *s, bool tell)
+{
+    const uint64_t *at;
+    while ((at = ring_next(&s->ring)) != NULL) {
+        const struct record *r = (const struct record *)at;
+        if (tell) {
+            add_record(r);
+            give_away(r);
+        }
+        s->ticks += r->weight;
+        last_keep(s, r); /* its reference goes along */
+        ring_done(&s->ring);
+    }
+}
+
+/* The thread is sampled no more, and its ring is empty. */
+static void settle(struct slot *s)
+{
+    int64_t due = s->end_ns < s->first_ns ? 0 : (s->end_ns - s->first_ns) / cpu.period_ns + 1, owed = due - (int64_t)s->ticks;
+    if (owed > 0) {
+        struct record *r = slot_last(s);
+        if (!s->has_last) {
+            *r = (struct record){ .n = 1, .proc = -1 };
+            r->pc[0] = PSEUDO_UNKNOWN;
+        }
+        s->has_last = true;
+        r->weight = (uint32_t)owed;
+        add_record(r);
+    }
+}
+
+static void drain_all(void)
+{
+    lock_take(&cpu.lock);
+    uint32_t used = cpu.used;
+    lock_drop(&cpu.lock);
+    for (struct slot *s = cpu.slots; s < cpu.slots + used; s++) {
+        lock_take(&cpu.lock);
+        bool there = s->ring.mem != NULL, gone = s->gone; /* gone: before the last record is looked for */
+        lock_drop(&cpu.lock);
+        if (!there)
+            continue;
+        drain(s, true);
+        uint64_t lost = load_rlx(&s->ring.lost); /* rlx: counter */
+        live_add(cpu.live, NULL, 0, (int64_t[]){ (int64_t)(lost - s->lost_told) }, NULL, 0);
+        s->ticks += lost - s->lost_told;
+        s->lost_told = lost;
+        if (gone) {
+            settle(s);
+            last_drop(s);
+            lock_take(&cpu.lock);
+            slot_free(s);
+            lock_drop(&cpu.lock);
+        }
+    }
+}
+
+static void slots_free(void)
+{
+    for (struct slot *s = cpu.slots; s < cpu.slots + cpu.used; s++) {
+        store_rlx(&s->timer, 0); /* rlx: nobody else uses them, and below */
+        store_rlx(&s->users, 0);
+        if (s->ring.mem != NULL) {
+            drain(s, false);
+            last_drop(s);
+            off_unmap(OFF_PROF, s->ring.mem, slot_bytes());
+            s->ring.mem = NULL;
+        }
+    }
+    cpu.used = 0;
+    cpu.free = -1;
+}
+
+/* ---- the helper ---------------------------------------------------------------------------------------------------- */
+
+static void wait_for_work(void)
+{
+    int64_t left = w_min(live_due_ns(cpu.live) - os_now_ns(), (int64_t)DRAIN_NS);
+    if (left > 0 && load_acq(&cpu.stop) == 0) /* acq: as below; stop is set before wake */
+        os_futex_wait(&cpu.wake, 0, left);
+    store_seq(&cpu.wake, 0); /* seq: before the look at the rings */
+}
+
+static const char *remark(char *buf, size_t n)
+{
+    if (cpu.refused_max == 0)
+        return NULL;
+    w_fmt(buf, n, "weft: up to %u threads at a time were not sampled, for want of timers (RLIMIT_SIGPENDING) or memory", cpu.refused_max);
+    return buf;
+}
+
+static void helper_main(void *arg)
+{
+    char buf[160];
+    int64_t look_ns = 0;
+    bool go_on = true;
+    (void)arg;
+    while (go_on && load_acq(&cpu.stop) == 0) { /* acq: a wish; nothing is published with it */
+        wait_for_work();
+        drain_all();
+        int64_t now = os_now_ns();
+        if (now >= look_ns) {
+            threads_look();
+            look_ns = now + 1000000000;
+        }
+        go_on = live_look(cpu.live, now);
+    }
+    probe_unlisten(thread_here, NULL);
+    slots_close();
+    drain_all();
+    for (struct slot *s = cpu.slots; s < cpu.slots + cpu.used; s++)
+        if (s->ring.mem != NULL)
+            settle(s);
+    cpu.err = live_close(cpu.live, remark(buf, sizeof buf));
+    slots_free();
+    if (cpu.refused_max != 0)
+        sched_logf("%s", remark(buf, sizeof buf));
+    store_rel(&cpu.done, 1); /* rel: publishes err; acq in await_done */
+    os_futex_wake(&cpu.done, 1 << 30);
+}
+
+static void await_done(void)
+{
+    while (load_acq(&cpu.done) == 0) /* acq: rel in helper_main */
+        os_futex_wait(&cpu.done, 0, -1);
+}
+
+static void ask_to_stop(void)
+{
+    store_rel(&cpu.stop, 1); /* rel: before wake */
+    store_seq(&cpu.wake, 1);
+    os_futex_wake(&cpu.wake, 1);
+}
+
+/* ---- start, stop, the end: `control` is held -------------------------------------------------------------------------- */
+
+static void free_lost(void)
+{
+    if (!cpu.lost_in_fork)
+        return;
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: as in threads_look */
+        m->sampled = 0;
+    slots_free();
+    live_forget(cpu.live);
+    helper_forget(&cpu.helper);
+    cpu.lost_in_fork = false;
+}
+
+/* It has ended, or is told to. */
+static int finish(void)
+{
+    ask_to_stop();
+    await_done();
+    helper_join(&cpu.helper);
+    walk_unuse();
+    cpu.on = false;
+    cpu.ctx = NULL;
+    return cpu.err;
+}
+
+static bool has_ended(void) { return load_acq(&cpu.done) != 0; } /* acq: rel in helper_main */
+
+static int hook(void)
+{
+    if (cpu.hooked)
+        return signal_to_front(SIGPROF);
+    if (cpu.slots == NULL)
+        cpu.slots = off_map(OFF_SCHED, SLOTS_MAX * sizeof(struct slot), 4096);
+    int err = cpu.slots == NULL ? -ENOMEM : signal_hook(SIGPROF, on_signal, false);
+    cpu.hooked = err == 0;
+    return err;
+}
+
+static void unhook(void)
+{
+    if (cpu.hooked)
+        signal_unhook(SIGPROF);
+    cpu.hooked = false;
+}
+
+static uint32_t ring_words(int hz)
+{
+    uint64_t words = (uint64_t)hz * RING_NS / 1000000000 * (RECORD_WORDS + WALK_MAX + 1), size = 1024;
+    while (size < words)
+        size *= 2;
+    return (uint32_t)size;
+}
+
+static void forget_symbols(void *arg) { (void)arg, maps_close(symbols_gone); }
+
+static void at_exit(void);
+
+static int begin(const struct live_opts *o, int hz)
+{
+    static bool registered;
+    const struct pprof_kind kind = { .value = { { "samples", "count" }, { "cpu", "nanoseconds" } }, .values = 2,
+                                     .period_type = { "cpu", "nanoseconds" }, .period = 1000000000 / hz };
+    free_lost();
+    int err = hook();
+    if (err != 0)
+        return err;
+    cpu.period_ns = kind.period;
+    cpu.ring_words = ring_words(hz);
+    cpu.refused_max = 0;
+    rng_seed(&cpu.rng, (uint64_t)os_now_ns());
+    store_rlx(&cpu.wake, 0); /* rlx: the helper is not there yet, and the next two */
+    store_rlx(&cpu.stop, 0);
+    store_rlx(&cpu.done, 0);
+    cpu.helper = (struct helper){ .fn = helper_main };
+    if ((err = walk_use()) != 0)
+        return err;
+    if ((err = live_open(&kind, o, &cpu.live)) != 0)
+        goto no_live;
+    cpu.open = true;
+    if ((err = probe_listen(1ull << PROBE_thread_here, thread_here, NULL)) != 0)
+        goto no_listener;
+    threads_look();
+    if ((err = helper_start(&cpu.helper)) != 0)
+        goto no_helper; /* what the threads have in their rings is dropped */
+    cpu.on = cpu.symbols = true;
+    cpu.ctx = o->ctx;
+    if (!registered)
+        atexit(at_exit);
+    registered = true;
+    return 0;
+no_helper:
+    probe_unlisten(thread_here, NULL);
+no_listener:
+    slots_close();
+    slots_free();
+    live_abandon(cpu.live);
+no_live:
+    walk_unuse();
+    return err;
+}
+
+/* A host that ends by exit(3) does not stop it; its writer, which is older than our first start, is still there. The helper does it all: this thread
+ * may be stopped at any time, and must hold nothing that a collector needs. */
+static void at_exit(void)
+{
+    if (cpu.live != NULL && cpu.on && live_is_writer(cpu.live))
+        return; /* the writer itself has called exit */
+    pthread_mutex_lock(&cpu.control);
+    if (cpu.on) {
+        ask_to_stop();
+        await_done();
+    }
+    pthread_mutex_unlock(&cpu.control);
+}
+
+/* ---- the public side ------------------------------------------------------------------------------------------------ */
+
+static int check(const weft_cpu_profile_opts *o, struct live_opts *to)
+{
+    if (o->size != sizeof *o || o->hz < 0 || o->hz > 10000 || o->flush_ms < 0 || o->max_ns < 0 ||
+        (o->max_bytes != 0 && o->max_bytes < MAX_BYTES_MIN))
+        return -EINVAL;
+    *to = (struct live_opts){ .what = "CPU profile", .fd = -1, .closed = o->closed, .closed_arg = o->closed_arg };
+    to->flush_ns = (o->flush_ms != 0 ? o->flush_ms : 1000) * INT64_C(1000000);
+    if (!o->unlimited) {
+        to->max_ns = o->max_ns != 0 ? o->max_ns : LIVE_NS;
+        to->max_bytes = o->max_bytes != 0 ? (uint64_t)o->max_bytes : LIVE_BYTES;
+    }
+    return 0;
+}
+
+/* The file is not touched before it is known that nobody else writes one. */
+static int begin_file(struct live_opts *o, const char *path, int hz)
+{
+    o->fd = fail_now(FAIL_FD) ? -EMFILE : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (o->fd == -1)
+        return -errno;
+    if (o->fd < 0)
+        return o->fd;
+    o->w = weft_fd_writer;
+    o->ctx = (void *)(intptr_t)o->fd;
+    int err = begin(o, hz);
+    if (err != 0)
+        close(o->fd);
+    return err;
+}
+
+/* In user code, and no stop stops us. */
+static int start_away(struct live_opts *o, const char *path, int hz)
+{
+    pthread_mutex_lock(&cpu.control);
+    int err = 0;
+    if (load_acq(&sched.running) == 0) /* acq: as in m_attach. The end takes `control` after that */
+        err = -ESRCH;
+    else if (cpu.on && !has_ended())
+        err = -EALREADY;
+    else if (cpu.on)
+        finish();
+    if (err == 0)
+        err = path != NULL ? begin_file(o, path, hz) : begin(o, hz);
+    pthread_mutex_unlock(&cpu.control);
+    return err;
+}
+
+static int start(weft_writer *w, void *ctx, const char *path, const weft_cpu_profile_opts *opts)
+{
+    static const weft_cpu_profile_opts none = WEFT_CPU_PROFILE_OPTS_INIT;
+    struct live_opts o;
+    if (opts == NULL)
+        opts = &none;
+    int err = check(opts, &o), saved = errno;
+    if (err != 0)
+        return err;
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return -ESRCH;
+    rt_leave(m);
+    o.w = w;
+    o.ctx = ctx;
+    weft_blocking_begin();
+    err = start_away(&o, path, opts->hz != 0 ? opts->hz : 100);
+    weft_blocking_end();
+    errno = saved;
+    return err;
+}
+
+int weft_cpu_profile_start(weft_writer *w, void *ctx, const weft_cpu_profile_opts *opts)
+{
+    return w != NULL ? start(w, ctx, NULL, opts) : -EINVAL;
+}
+
+int weft_cpu_profile_start_file(const char *path, const weft_cpu_profile_opts *opts)
+{
+    return path != NULL ? start(NULL, NULL, path, opts) : -EINVAL;
+}
+
+int weft_cpu_profile_stop(void)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return -ESRCH;
+    rt_leave(m);
+    int saved = errno;
+    weft_blocking_begin();
+    pthread_mutex_lock(&cpu.control);
+    int err = cpu.on ? finish() : -ESRCH;
+    pthread_mutex_unlock(&cpu.control);
+    weft_blocking_end();
+    errno = saved;
+    return err;
+}
+
+/* ---- for the runtime ------------------------------------------------------------------------------------------------- */
+
+static void cpu_end(void)
+{
+    pthread_mutex_lock(&cpu.control);
+    if (cpu.on)
+        finish();
+    free_lost();
+    unhook();
+    if (cpu.symbols)
+        helper_run(forget_symbols, NULL); /* no thread to be had: they are kept */
+    cpu.symbols = false;
+    pthread_mutex_unlock(&cpu.control);
+}
+
+/* Timers are not inherited. Somebody may have been about to start or stop one: what that had in hand is lost. */
+static void cpu_after_fork(void)
+{
+    cpu.control = cpu.listen = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    lock_init(&cpu.lock, RANK_LEAF);
+    cpu.listener = NULL;
+    cpu.open = false;
+    if (!cpu.on)
+        return;
+    cpu.on = false;
+    cpu.ctx = NULL;
+    cpu.lost_in_fork = true;
+    probe_unlisten(thread_here, NULL);
+    live_after_fork(cpu.live);
+}
+
+static void __attribute__((constructor)) cpu_init(void)
+{
+    static struct sched_guest guest = { .end = cpu_end, .after_fork = cpu_after_fork };
+    sched_guest_add(&guest);
+}

@@ -1,0 +1,24 @@
+/* The CPU profile. See cpu.c. The public calls are in weft/prof.h. */
+#ifndef WEFT_PROF_CPU_H
+#define WEFT_PROF_CPU_H
+
+#include "base/atomic.h"
+#include "base/base.h"
+
+/* One sample, as others get it besides the profile: a trace, say. */
+struct cpu_sample {
+    int64_t time_ns;      /* os_now_ns() when it was taken */
+    uint64_t fiber;       /* 0: none */
+    uint32_t machine;     /* id; 0: a thread without one */
+    int32_t proc;         /* the processor that it had; -1: none */
+    uint32_t weight;      /* how many ticks it stands for */
+    uint32_t n;
+    const uintptr_t *pc;  /* as pprof_add wants them */
+};
+typedef void cpu_sample_fn(void *arg, const struct cpu_sample *s);
+
+/* Every sample of a profile that runs, some 100 ms after it was taken, on a helper (helper.h). One listener; NULL: none. After the call the one before
+ * is not entered again; outside the runtime. */
+void cpu_sample_listen(cpu_sample_fn *fn, void *arg);
+
+#endif

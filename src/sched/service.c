@@ -1,0 +1,58 @@
+/* Threads of the runtime that are no machines. A place belongs to the thread that has put its number there, until it puts 0. */
+#include "sched/service.h"
+#include <signal.h>
+#include "base/probe.h"
+#include "base/syscall.h"
+
+#define SERVICES 96u /* those of a stop are at most 64 */
+
+static struct service services[SERVICES];
+
+static void let_in(int how)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGPROF);
+    pthread_sigmask(how, &set, NULL);
+}
+
+#define CLAIMED UINT32_MAX
+
+struct service *service_begin(enum service_kind kind)
+{
+    for (struct service *s = services; s < services + SERVICES; s++) {
+        if (load_rlx(&s->tid) != 0 || !cas_acq(&s->tid, 0, CLAIMED)) /* acq: who had it is done with it; rel in service_end. rlx: looked at again */
+            continue;
+        s->kind = kind;
+        s->sampled = 0;
+        store_rel(&s->tid, (uint32_t)sys_call0(SYS_gettid)); /* rel: publishes kind and sampled; acq in services_each */
+        let_in(SIG_UNBLOCK);
+        PROBE(thread_here, 0, s, 1);
+        return s;
+    }
+    return NULL;
+}
+
+void service_end(struct service *s)
+{
+    if (s == NULL)
+        return;
+    PROBE(thread_here, 0, s, 0);
+    let_in(SIG_BLOCK);
+    store_rel(&s->tid, 0); /* rel: acq in service_begin */
+}
+
+void services_each(void (*fn)(struct service *s, void *arg), void *arg)
+{
+    for (struct service *s = services; s < services + SERVICES; s++) {
+        uint32_t tid = load_acq(&s->tid); /* acq: rel in service_begin */
+        if (tid != 0 && tid != CLAIMED)
+            fn(s, arg);
+    }
+}
+
+void services_after_fork(void)
+{
+    for (struct service *s = services; s < services + SERVICES; s++)
+        store_rlx(&s->tid, 0); /* rlx: nobody else runs */
+}

@@ -1,0 +1,24 @@
+/* Threads of the runtime that are no machines: the monitor, those that help to mark, those that work for profilers. No stop ever stops one.
+ *
+ * Each says when it comes and goes, so that profiles count what it uses; the same probe tells of machines. */
+#ifndef WEFT_SCHED_SERVICE_H
+#define WEFT_SCHED_SERVICE_H
+
+#include "base/atomic.h"
+#include "base/base.h"
+
+enum service_kind { SERVICE_MONITOR, SERVICE_GC, SERVICE_PROF };
+
+struct service {
+    w_u32 tid;              /* 0: free. rel by its thread, after what follows; acq in services_each */
+    enum service_kind kind;
+    uint32_t sampled;       /* of who listens to thread_here, under his lock; 0 in what is new */
+};
+
+/* On the thread, with all signals blocked: SIGPROF is let in from here on. NULL: one too many; it is not counted. */
+struct service *service_begin(enum service_kind kind);
+void service_end(struct service *s); /* NULL is fine */
+void services_each(void (*fn)(struct service *s, void *arg), void *arg);
+void services_after_fork(void);      /* in the child: they are no more */
+
+#endif
