@@ -480,3 +480,80 @@ static void too_much(void *arg)
 }
 
 Test(prof_cpu, limits_are_kept_and_told, SIGNALS_AT_ONCE) { test_run_procs(2, too_much, NULL); }
+
+/* ---- files, forks --------------------------------------------------------------------------------------------------- */
+
+static char path[64];
+
+static struct pp *read_back(void)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    cr_assert_eq(fstat(fd, &st), 0);
+    uint8_t *bytes = malloc((size_t)st.st_size);
+    cr_assert_eq(read(fd, bytes, (size_t)st.st_size), st.st_size);
+    close(fd);
+    return pp_decode(bytes, (size_t)st.st_size);
+}
+
+static void file_begin(void)
+{
+    snprintf(path, sizeof path, "/tmp/weft-cpu-%d.pb.gz", (int)getpid());
+    cr_assert_eq(weft_cpu_profile_start_file(path, &fast), 0);
+}
+
+static void into_a_file(void *arg)
+{
+    (void)arg;
+    int fds = test_fds();
+    file_begin();
+    cr_assert_eq(test_fds(), fds + 1, "libdw's descriptors are not the host's");
+    spin_a(300 * MS);
+    cr_assert_eq(weft_cpu_profile_start_file(path, &fast), -EALREADY);
+    cr_assert_eq(weft_cpu_profile_stop(), 0);
+    cr_assert_eq(test_fds(), fds);
+    cr_assert(near(ns_of(read_back(), "spin_a", NULL), 300 * MS, 0.1), "the second start did not touch it");
+    unlink(path);
+    cr_assert_eq(weft_cpu_profile_start_file("/dev/full", NULL), 0);
+    cr_assert_eq(weft_cpu_profile_stop(), -ENOSPC);
+}
+
+Test(prof_cpu, into_a_file, SIGNALS_AT_ONCE) { test_run_procs(2, into_a_file, NULL); }
+
+static int in_child(void)
+{
+    if (weft_cpu_profile_stop() != -ESRCH)
+        return 1;
+    to.len = 0;
+    spin_b(50 * MS);
+    if (weft_cpu_profile_start(sink_write, &to, &fast) != 0)
+        return 2;
+    spin_c(200 * MS);
+    if (weft_cpu_profile_stop() != 0)
+        return 3;
+    struct pp *p = pp_decode(to.bytes, to.len);
+    return ns_of(p, "spin_b", NULL) != 0 ? 4 : near(ns_of(p, "spin_c", NULL), 200 * MS, 0.2) ? 0 : 5;
+}
+
+static void forks(void *arg)
+{
+    (void)arg;
+    weft_set_labels(&(weft_label){ "who", "forker" }, 1);
+    file_begin();
+    for (int i = 0; i < 4; i++) {
+        spin_a(100 * MS);
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(in_child());
+        int status;
+        cr_assert_eq(waitpid(pid, &status, 0), pid);
+        cr_assert_eq(status, 0, "%x", status);
+    }
+    cr_assert_eq(weft_cpu_profile_stop(), 0);
+    struct pp *p = read_back();
+    unlink(path);
+    cr_expect(near(ns_of(p, "spin_a", "forker"), 400 * MS, 0.1), "%ld", (long)ns_of(p, "spin_a", "forker"));
+    cr_expect_eq(ns_of(p, "spin_c", NULL), 0, "the child's are its own");
+}
+
+Test(prof_cpu, the_child_of_a_fork_has_none_and_may_have_its_own, SIGNALS_AT_ONCE) { test_run_procs(2, forks, NULL); }
