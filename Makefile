@@ -115,7 +115,7 @@ $(B)/jemalloc.o: Makefile $(B)/jemalloc
 	@rm -f $@.tmp $@.names
 
 # all.o is for tests, which look inside; weft.o is the library.
-$(B)/all.o: $(OBJ) $(B)/jemalloc.o $(LATE_OBJ) $(B)/sources
+$(B)/all.o: $(B)/src/base/text_first.o $(OBJ) $(B)/jemalloc.o $(LATE_OBJ) $(B)/src/base/text_last.o $(B)/sources
 	$(Q)$(LD) -r -o $@ $(filter %.o,$^)
 $(B)/weft.o: $(B)/all.o
 	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='weft_*' $< $@

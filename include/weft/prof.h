@@ -30,6 +30,8 @@ WEFT_API const char *weft_label_get(const char *key);
 /* ---- profiles by name -------------------------------------------------------------------------------- */
 
 /* What was counted, by stack. Built in are, by these names (those of Go, so that tools know them):
+ *     heap           what was allocated and what is in use, as the last collection found it; before the first one, all that was allocated
+ *     allocs         the same, but that tools show first what was allocated
  *     block          where fibers waited, on channels, locks and the like: weft_set_block_profile_rate
  *     mutex          who made others wait, by holding a lock: weft_set_mutex_profile_fraction
  * A program adds its own: connections that are open, by who opened them. Stacks begin with the call into weft, without the frames of the runtime
@@ -99,8 +101,9 @@ WEFT_API int weft_set_mutex_profile_budget(double percent);
 /* The profiles "heap" and "allocs" are made from samples: on average one per so many bytes allocated, 524288 unless set otherwise (here, by
  * weft_config.mem_profile_rate, or WEFT_DEBUG=memprofilerate=N); 1: every allocation; 0: none. What is written is scaled to an estimate of all, by the
  * rate of then: so set it once, early. Allocations that a processor has prepared (8 KiB of each size at most) still go by the old rate, until the next
- * collection. Negative: changes nothing.
- * Any thread; does not block. Returns the rate before, or -ESRCH (runtime not running). (Go: MemProfileRate) */
+ * collection. bytes < 0: changes nothing. Returns the rate before, or -ESRCH (runtime not running). (Go: MemProfileRate)
+ * Until this is called with a rate, or a profile of the heap was written, stacks are walked by frame pointers: in programs built without them only the
+ * function that allocates is certain. May block for a few milliseconds, the first time. */
 WEFT_API int64_t weft_set_mem_profile_rate(int64_t bytes);
 
 /* ---- CPU profile ------------------------------------------------------------------------------- */

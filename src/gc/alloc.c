@@ -210,7 +210,7 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
     struct gc_run *r = &sc->run[cls];
     if (r->bump != sc->end[cls]) { /* the run was cut short */
         char *p = r->bump, *end = sc->end[cls];
-        bool found = heap.stress == 0 && sample_holds(&c->priv->sample);
+        bool found = heap.stress == 0 && p == r->limit && sample_holds(&c->priv->sample);
         set_run(sc, cls, p + size, run_limit(c, p, end, size, found, sampled), end);
         return p;
     }

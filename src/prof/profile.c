@@ -23,6 +23,7 @@
 /* ---- those that are built in: a line each, by name ------------------------------------------------------------------ */
 
 extern const struct profile_kind profile_block, profile_mutex; /* block.c */
+extern const struct profile_kind profile_heap, profile_allocs; /* heap.c */
 
 struct thing { uintptr_t at; struct bucket *bucket; }; /* at 0: empty */
 
@@ -40,7 +41,9 @@ struct weft_profile {
 
 #define BUILT_IN(k) (&(weft_profile){ .kind = &(k) })
 static weft_profile *const built_in[] = {
+    BUILT_IN(profile_allocs),
     BUILT_IN(profile_block),
+    BUILT_IN(profile_heap),
     BUILT_IN(profile_mutex),
 };
 

@@ -16,7 +16,6 @@
 #include "sched/world.h"
 #include "gc/type.h"
 #include "os/vm.h"
-#include <weft/prof.h>
 #include <weft/sync.h>
 #include <errno.h>
 #include <sched.h>
@@ -539,18 +538,6 @@ int64_t weft_set_memory_limit(int64_t bytes)
     if (gc_due())
         collect_here(GC_WHY_HEAP);
     rt_leave(m_self());
-    return old;
-}
-
-int64_t weft_set_mem_profile_rate(int64_t bytes)
-{
-    struct m *m = rt_enter_try();
-    if (m == NULL)
-        return -ESRCH;
-    int64_t old = (int64_t)gc_sample_rate();
-    if (bytes >= 0)
-        gc_set_sample_rate((uint64_t)bytes);
-    rt_leave(m);
     return old;
 }
 

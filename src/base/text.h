@@ -1,0 +1,15 @@
+/* Which code is the library's own: all of it is one piece, in a program as in the shared library, between two marks that the Makefile links first and
+ * last. What the compiler sets apart as cold is not in it; nothing that calls on is. */
+#ifndef WEFT_BASE_TEXT_H
+#define WEFT_BASE_TEXT_H
+
+#include "base/base.h"
+
+extern const char base_text_first[], base_text_last[];
+
+static inline bool text_is_own(uintptr_t return_pc)
+{
+    return return_pc > (uintptr_t)base_text_first && return_pc <= (uintptr_t)base_text_last;
+}
+
+#endif

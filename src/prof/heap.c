@@ -1,0 +1,227 @@
+/* Heap profiles: what was allocated and what is in use, by who allocated it. "heap" and "allocs" are the same numbers; the latter is shown by what was
+ * allocated, unless asked otherwise.
+ *
+ * gc tells of some allocations, each byte with the same chance (gc/sample.c). The stack is walked at once and finds its bucket, whose tag is the size of
+ * the object (that of its class), so that each bucket has one size and so one factor: an object of s bytes is sampled with probability
+ * p = 1 - exp(-s / rate), and a bucket of n samples stands for n / p objects. Scaled is what is written, by the rate of then; text has what was counted, and
+ * the rate, for pprof to scale.
+ *
+ * [PUBLISH] Allocations are known at once, deaths only at the next mark: a profile of both as they come would be full of what nobody uses any more. So a
+ * profile shows the heap as the last mark found it: all that was allocated before, less all that was dead then. gc tells both in the stop of the mark,
+ * so that the counters of buckets, v[BORN] and v[DIED], are written in stops only, and between two stops they are that picture, with nothing to be
+ * copied or turned over. (Go learns of deaths by sweeping, after the mark, and shows the mark before last.) After weft_gc it is exact. Before the
+ * first mark of a run nothing is known of deaths, and all that was allocated is shown: v[EVER].
+ *
+ * A profile is collected by a thread that no stop stops, so a mark may come while it reads. `marking` is odd then; the numbers are copied first, and
+ * copied again if a mark came in between. If marks follow each other faster than that, what is taken mixes two of them: each stack by itself is still true.
+ *
+ * Stacks begin with who called the runtime: its own frames go, by their addresses (base/text.h). As long as nobody has asked for a profile, or set a rate, walks follow frame pointers, since what it takes to walk exactly (tables, a thread that
+ * keeps them) is too much for a program that only might be asked one day. A program without frame pointers then has the function that allocates right,
+ * and those that called it perhaps.
+ *
+ * Memory: nothing until the first sample; then a few pages, and a bucket of some hundred bytes per stack and size. */
+#include <weft/prof.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include "base/offheap.h"
+#include "base/real.h"
+#include "base/seqcount.h"
+#include "base/text.h"
+#include "gc/gc.h"
+#include "prof/buckets.h"
+#include "prof/profile.h"
+#include "prof/pseudo.h"
+#include "prof/walk.h"
+#include "sched/report.h"
+#include "sched/sched.h"
+
+enum { BORN, DIED, EVER }; /* of bucket.v; EVER: rlx, a counter */
+
+static struct buckets buckets;
+static struct seqcount marking; /* [PUBLISH] */
+static w_u64 marks;             /* in this run; with the same */
+static pthread_mutex_t walking = PTHREAD_MUTEX_INITIALIZER; /* held between weft_blocking_begin and _end, where no stop finds its holder */
+static w_u32 walks;             /* exactly; under the mutex, rlx elsewhere: a hint */
+
+/* ---- what gc tells ----------------------------------------------------------------------------------------- */
+
+/* Without the runtime's own frames in front, and those where a fiber begins. Of a stack that is the runtime's as a whole nothing goes. */
+static const uintptr_t *trim(const uintptr_t *pc, uint32_t *n)
+{
+    uint32_t from = 0, to = *n;
+    while (from < to && text_is_own(pc[from]))
+        from++;
+    if (from == to)
+        return pc;
+    while (text_is_own(pc[to - 1]))
+        to--;
+    *n = to - from;
+    return pc + from;
+}
+
+static uintptr_t allocated(void *obj, size_t bytes)
+{
+    (void)obj;
+    uintptr_t pc[WALK_MAX];
+    uint32_t n = walk_self(m_self(), pc, WALK_MAX);
+    if (n == 0)
+        pc[n++] = PSEUDO_UNKNOWN;
+    const uintptr_t *at = trim(pc, &n);
+    struct bucket *b = bucket_get(&buckets, at, n, bytes);
+    if (b != NULL)
+        add_rlx(&b->v[EVER], 1);
+    return (uintptr_t)b;
+}
+
+/* One writer, and the fence of seq_begin is before. */
+static void count(uintptr_t word, unsigned what)
+{
+    w_u64 *v = &((struct bucket *)word)->v[what];
+    store_rlx(v, load_rlx(v) + 1);
+}
+
+static void born_stw(uintptr_t word) { count(word, BORN); }
+static void died_stw(uintptr_t word) { count(word, DIED); }
+
+static void marked_stw(bool begins)
+{
+    if (begins) {
+        seq_begin(&marking);
+        return;
+    }
+    store_rlx(&marks, load_rlx(&marks) + 1); /* rlx: under seq */
+    seq_end(&marking);
+}
+
+/* ---- walking well -------------------------------------------------------------------------------------------- */
+
+/* From now on, till the runtime ends. Without memory or a thread for it things stay as they are. Outside the runtime. */
+static int walk_exactly(int debug)
+{
+    (void)debug;
+    struct m *m = load_rlx(&walks) == 0 ? rt_enter_try() : NULL; /* rlx: a hint */
+    if (m == NULL)
+        return 0;
+    bool away = m->foreign;
+    if (away)
+        call_away(m); /* the end waits */
+    rt_leave(m);
+    weft_blocking_begin();
+    pthread_mutex_lock(&walking);
+    if (load_rlx(&walks) == 0 && walk_use() == 0)
+        store_rlx(&walks, 1);
+    pthread_mutex_unlock(&walking);
+    weft_blocking_end();
+    if (away)
+        call_back(m);
+    return 0;
+}
+
+int64_t weft_set_mem_profile_rate(int64_t bytes)
+{
+    if (bytes > 0)
+        walk_exactly(0);
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return -ESRCH;
+    int64_t old = (int64_t)gc_sample_rate();
+    if (bytes >= 0)
+        gc_set_sample_rate((uint64_t)bytes);
+    rt_leave(m);
+    return old;
+}
+
+/* ---- the profile ------------------------------------------------------------------------------------------- */
+
+struct taken { struct bucket *bucket; int64_t born, died; };
+struct taking { struct taken *at; size_t n, room; bool first, nomem; };
+
+static void take(struct bucket *b, void *arg)
+{
+    struct taking *t = arg;
+    if (t->n == t->room) {
+        size_t room = t->room != 0 ? 2 * t->room : 128;
+        struct taken *more = t->nomem ? NULL : off_realloc(OFF_PROF, t->at, room * sizeof *more);
+        if (more == NULL) {
+            t->nomem = true;
+            return;
+        }
+        t->at = more;
+        t->room = room;
+    }
+    int64_t died = (int64_t)load_rlx(&b->v[DIED]); /* rlx, here and below: void if marking moves */
+    t->at[t->n++] = (struct taken){ b, (int64_t)load_rlx(&b->v[t->first ? EVER : BORN]), died };
+}
+
+#define TRIES 20
+
+/* As of one mark. On a thread that a stop does not stop. */
+static void take_all(struct taking *t)
+{
+    for (unsigned i = 0; i < TRIES; i++) {
+        uint64_t seq = seq_read(&marking);
+        if ((seq & 1) != 0) { /* for as long as it takes to walk the samples */
+            sched_yield();
+            continue;
+        }
+        t->n = 0;
+        t->first = load_rlx(&marks) == 0; /* rlx: as in take */
+        buckets_each(&buckets, take, t);
+        if (!seq_moved(&marking, seq))
+            return;
+    }
+}
+
+/* How many each sampled object of the size stands for. */
+static double scale(uint64_t size, uint64_t rate) { return rate <= 1 ? 1 : 1 / (1 - real_exp(-(double)size / (double)rate)); }
+
+static int collect(struct profile_out *o)
+{
+    struct taking t = { 0 };
+    take_all(&t);
+    uint64_t rate = profile_is_text(o) ? 1 : gc_sample_rate();
+    int err = t.nomem ? -ENOMEM : 0;
+    for (size_t i = 0; i < t.n && err == 0; i++) {
+        struct bucket *b = t.at[i].bucket;
+        double k = scale(b->tag, rate), size = (double)b->tag, allocs = k * (double)t.at[i].born, in_use = k * (double)(t.at[i].born - t.at[i].died);
+        int64_t value[] = { (int64_t)allocs, (int64_t)(allocs * size), (int64_t)in_use, (int64_t)(in_use * size) };
+        struct pprof_label label = { .key = "bytes", .num = (int64_t)b->tag };
+        err = profile_sample(o, b->pc, b->n, value, &label, 1);
+    }
+    off_free(OFF_PROF, t.at);
+    return err;
+}
+
+static int64_t stacks(void) { return (int64_t)load_rlx(&buckets.count); } /* rlx: for show */
+static int64_t period(void) { return (int64_t)gc_sample_rate(); }
+
+#define HEAP                                                                                                                      \
+    .style = PROFILE_HEAP, .flags = PROFILE_DELTA, .values = 4, .period_type = { "space", "bytes" }, .period = period, \
+    .value = { { "alloc_objects", "count" }, { "alloc_space", "bytes" }, { "inuse_objects", "count" }, { "inuse_space", "bytes" } },     \
+    .count = stacks, .prepare = walk_exactly, .collect = collect
+
+const struct profile_kind profile_heap = { .name = "heap", HEAP };
+const struct profile_kind profile_allocs = { .name = "allocs", HEAP, .default_type = "alloc_space" };
+
+/* ---- the runtime's end, and forks ------------------------------------------------------------------------------ */
+
+static void heap_end(void)
+{
+    if (load_rlx(&walks) != 0) /* rlx, and below: nobody else is there */
+        walk_unuse();
+    store_rlx(&walks, 0);
+    store_rlx(&marks, 0);
+    buckets_free(&buckets);
+}
+
+static void heap_after_fork(void) { walking = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; }
+
+static struct sched_guest guest = { .end = heap_end, .after_fork = heap_after_fork };
+static const struct gc_sampler sampler = { allocated, born_stw, died_stw, marked_stw };
+
+static void __attribute__((constructor)) heap_init(void)
+{
+    gc_sampler = &sampler;
+    sched_guest_add(&guest);
+}
