@@ -10,7 +10,7 @@ import (
 	"weft/bench/internal/bench"
 )
 
-const objects = 2000000
+const objects = 1000000
 
 type object struct {
 	first unsafe.Pointer
@@ -36,7 +36,7 @@ func timed(rate, depth int) float64 {
 	runtime.GC()
 	t := bench.Begin()
 	allocate(depth)
-	return float64(t.End().Wall) / objects
+	return float64(t.End().CPU) / objects
 }
 
 func median(v []float64) float64 {
@@ -45,7 +45,7 @@ func median(v []float64) float64 {
 }
 
 func main() {
-	rounds, rate, depth := bench.Arg(2, 51), bench.Arg(3, 524288), bench.Arg(4, 10)
+	rounds, rate, depth := bench.Arg(2, 201), bench.Arg(3, 524288), bench.Arg(4, 10)
 	if bench.Arg(1, 64) != 64 || rounds < 1 {
 		os.Exit(2)
 	}
