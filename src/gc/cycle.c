@@ -51,6 +51,7 @@ static struct {
 struct cycle {
     uint64_t number;
     enum gc_why why;
+    const struct gc_late *late; /* NULL: it asks for nothing */
     int64_t begin_ns, mark_ns, marked_ns, end_ns, pause_ns;
     uint64_t before_bytes, goal_bytes;
     unsigned procs;
@@ -135,10 +136,10 @@ static void trace(const struct cycle *c)
     put_ms(f, sizeof f, mark * c->procs);
     put_ms(h, sizeof h, term * c->procs);
     w_fmt(line, sizeof line,
-          "gc %llu @%lld.%03llds %d%%: %s+%s+%s ms clock, %s+0/%s/0+%s ms cpu, %llu->%llu->%llu MB, %llu MB goal, "
+          "gc %llu @%lld.%03llds %d%%%s: %s+%s+%s ms clock, %s+0/%s/0+%s ms cpu, %llu->%llu->%llu MB, %llu MB goal, "
           "%llu MB stacks, %llu MB globals, %u P%s",
           (unsigned long long)c->number, (long long)(since_ms / 1000), (long long)(since_ms % 1000),
-          (int)(stats_cpu_fraction() * 100), a, b, t, d, f, h, (unsigned long long)mib(c->before_bytes),
+          (int)(stats_cpu_fraction() * 100), c->late != NULL ? " (checking for goroutine leaks)" : "", a, b, t, d, f, h, (unsigned long long)mib(c->before_bytes),
           (unsigned long long)mib(c->before_bytes), (unsigned long long)mib(c->marked.live_bytes),
           (unsigned long long)mib(c->goal_bytes), (unsigned long long)mib(c->marked.stack_bytes),
           (unsigned long long)mib(c->marked.global_bytes), c->procs, c->why == GC_WHY_FORCED ? " (forced)" : "");
@@ -199,7 +200,7 @@ static void mark(struct cycle *c)
     PROBE(gc_begin, c->number, c->why, c->before_bytes);
     PROBE(gc_phase, c->number, PHASE_MARK, 0);
     c->mark_ns = os_now_ns();
-    mark_stw(workers(c->procs), &c->marked);
+    mark_stw(workers(c->procs), c->late, &c->marked);
     c->marked_ns = os_now_ns();
     PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
     c->marked.live_bytes += specials_dead_stw();
@@ -215,9 +216,9 @@ static void mark(struct cycle *c)
     PROBE(gc_phase, c->number, PHASE_SWEEP, 0);
 }
 
-static bool cycle(enum gc_why why)
+static bool cycle(enum gc_why why, const struct gc_late *late)
 {
-    struct cycle c = { .why = why };
+    struct cycle c = { .why = why, .late = late };
     PROBE(gc_phase, load_rlx(&gc.begun) + 1, PHASE_SWEEP_TERM, 0); /* rlx: the lock is held */
     sweep_finish();
     scavenge_to_limit();
@@ -258,12 +259,24 @@ void gc_collect(enum gc_why why)
     }
     /* One that began after we came has found all that was garbage then: calls that overlap share it. */
     bool need = why == GC_WHY_HEAP ? gc_due() : load_rlx(&gc.begun) == seen; /* rlx: the lock is held */
-    bool done = need && cycle(why);
+    bool done = need && cycle(why, NULL);
     if (wait)
         sweep_finish();
     lock_drop(&gc.lock);
     if (done)
         tell_host();
+}
+
+bool gc_collect_late(const struct gc_late *late)
+{
+    while (!lock_try(&gc.lock))
+        relax();
+    bool done = cycle(GC_WHY_FORCED, late);
+    sweep_finish();
+    lock_drop(&gc.lock);
+    if (done)
+        tell_host();
+    return done;
 }
 
 uint64_t gc_cycles_begun(void) { return load_rlx(&gc.begun); } /* rlx: a figure, and exact in a stop */

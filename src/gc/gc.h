@@ -140,6 +140,27 @@ enum gc_why { GC_WHY_HEAP, GC_WHY_FORCED, GC_WHY_PERIODIC, GC_WHY_NOMEM, GC_WHY_
  * and have published its registers. GC_WHY_HEAP returns at once if another thread has just done it. FORCED and NOMEM also sweep to the end. May run
  * concurrently with others: they queue. */
 void gc_collect(enum gc_why why);
+
+/* [LATE] A cycle that tells which of the host's stacks nothing else leads to. host.scan_stacks leaves some out, each of which is of interest once a
+ * certain object is reached. When such an object is marked the host hears of it, gives the stack, and marking goes on, until nothing moves any more:
+ * what was not given till then can be reached from itself, and its like, only. That is then scanned too, so the cycle frees what any other would.
+ *
+ * For that to be proof, everything by which the program could still come to an object counts in such a cycle: weak pointers are strong. All in its
+ * stop, by worker of nworkers threads at the same time; begin and end by one. */
+struct gc_late {
+    /* Caches are flushed, nothing is marked yet: gc_object_base tells objects. From here on scan_stacks leaves out what is to come late. */
+    void (*begin_stw)(void *arg);
+    /* An object has been marked, which happens once. It is a cold call for each object of the heap: it has to be quick. */
+    void (*reached_stw)(void *arg, unsigned worker, void *obj);
+    /* Scans a stack that has become due by what this worker has told; false: there is none. */
+    bool (*next_stw)(void *arg, unsigned worker, gc_scan_range_fn *scan, void *marker);
+    /* Scans what was never due. */
+    void (*rest_stw)(void *arg, unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker);
+    void (*end_stw)(void *arg); /* scan_stacks scans all again */
+    void *arg;
+};
+/* On the terms of gc_collect, with GC_WHY_FORCED; a cycle of its own, whoever else collects. false: there was no memory to begin one. */
+bool gc_collect_late(const struct gc_late *late);
 bool gc_due(void);             /* the heap has reached the trigger, and the last cycle by the limit was long enough ago */
 /* Sweeps some spans, for a background fiber: false when there is nothing left. */
 bool gc_sweep_some(void);

@@ -64,7 +64,9 @@ struct marker {
     uintptr_t limit;
     const w_u32 *pagemap;
     struct span *spans;
-    bool alone; /* the only worker: marks need no atomics */
+    bool alone; /* the only worker, and nobody is told: marks need no atomics */
+    unsigned worker;
+    const struct gc_late *late; /* NULL: nobody is told of what is marked */
     /* work */
     uint32_t ncand;
     candidate cand[CANDIDATES];
@@ -229,6 +231,8 @@ static w_noinline void push_large(struct marker *m, size_t off, uint32_t shape)
         push(m, ENTRY(off, CLASS_PIECE, shape));
 }
 
+static w_cold void tell_late(const struct marker *m, size_t off) { m->late->reached_stw(m->late->arg, m->worker, m->base + off); }
+
 static inline w_no_sanitize void settle(struct marker *m, uint64_t at, uint32_t map)
 {
     size_t first = (at >> PAGE_SHIFT) - (map >> 8);
@@ -249,6 +253,8 @@ static inline w_no_sanitize void settle(struct marker *m, uint64_t at, uint32_t 
         /* rlx: a bit that others set too decides only who scans; the scans' results meet in the end of the workers */
         if ((__atomic_load_n(mark, __ATOMIC_RELAXED) & bit) || (__atomic_fetch_or(mark, bit, __ATOMIC_RELAXED) & bit))
             return;
+        if (unlikely(m->late != NULL))
+            tell_late(m, (first << PAGE_SHIFT) + i * ci->size);
     }
     size_t off = (first << PAGE_SHIFT) + i * ci->size;
     if (unlikely(cls == CLASS_LARGE)) {
@@ -425,14 +431,18 @@ void mark_contents(struct marker *m, struct span *s, size_t index)
 
 /* ---- workers -------------------------------------------------------------------------------------------------------- */
 
-static void marker_init(struct marker *m, bool alone)
+bool mark_is_late(const struct marker *m) { return m != NULL && m->late != NULL; }
+
+static void marker_init(struct marker *m, unsigned worker, unsigned nworkers, const struct gc_late *late)
 {
     memset(m, 0, offsetof(struct marker, first));
     m->base = heap.base;
     m->limit = load_rlx(&heap.committed); /* rlx: in a stop */
     m->pagemap = heap.pagemap;
     m->spans = heap.spans;
-    m->alone = alone;
+    m->alone = nworkers == 1 && late == NULL;
+    m->worker = worker;
+    m->late = late;
     m->top = &m->first;
     m->first.n = 0;
 }
@@ -491,51 +501,88 @@ static bool get_work(struct marker *m, unsigned nworkers)
     }
 }
 
-static void worker(void *arg, unsigned i, unsigned n)
+/* [LATE] Scans a stack that is due. */
+static bool late_next(struct marker *m)
 {
-    (void)arg;
+    return m->late != NULL && m->late->next_stw(m->late->arg, m->worker, mark_stack, m);
+}
+
+/* A worker gives away chunks, but not the stacks that are due by it: while it has one it is not idle. */
+static void drain_all(struct marker *m, unsigned nworkers)
+{
+    do
+        drain(m);
+    while (late_next(m) || get_work(m, nworkers));
+}
+
+static void worker(void *late, unsigned i, unsigned n)
+{
     struct marker m;
-    marker_init(&m, n == 1);
+    marker_init(&m, i, n, late);
     for (uint64_t j; (j = add_rlx(&work.next_job, 1)) < work.njobs;) { /* rlx: only a ticket */
         roots_job_stw(j, &m);
         drain(&m);
     }
     heap.host.scan_stacks(i, n, mark_stack, &m);
-    do
-        drain(&m);
-    while (get_work(&m, n));
+    drain_all(&m, n);
+    marker_end(&m);
+}
+
+/* [LATE] What nothing else leads to. */
+static void rest_worker(void *arg, unsigned i, unsigned n)
+{
+    const struct gc_late *late = arg;
+    struct marker m;
+    marker_init(&m, i, n, NULL);
+    late->rest_stw(late->arg, i, n, mark_stack, &m);
+    drain_all(&m, n);
     marker_end(&m);
 }
 
 /* Scans all that is marked, once more. */
-static void rescan(void)
+static void rescan(const struct gc_late *late)
 {
     struct marker m;
     work.dropped = false;
     store_rlx(&work.idle, 0); /* rlx: alone */
-    marker_init(&m, true);
+    marker_init(&m, 0, 1, late);
     for (struct span *s = span_next(0); s != NULL; s = span_next(span_page(s) + s->npages)) {
         if (s->shape == SHAPE_NOSCAN)
             continue;
         for (size_t i = bits_next(span_marks(s), s->nobj, 0); i < s->nobj; i = bits_next(span_marks(s), s->nobj, i + 1)) {
             mark_contents(&m, s, i);
-            drain(&m);
+            do
+                drain(&m);
+            while (late_next(&m));
         }
     }
     marker_end(&m);
 }
 
-void mark_stw(unsigned nworkers, struct pacer_marked *out)
+static void run_workers(unsigned nworkers, void (*fn)(void *, unsigned, unsigned), const struct gc_late *late)
 {
-    memset(&work.sum, 0, sizeof work.sum);
     work.dropped = false;
-    work.njobs = roots_jobs_stw();
     store_rlx(&work.next_job, 0); /* rlx: the workers start after */
     store_rlx(&work.idle, 0);
     store_rlx(&work.done, 0);
-    heap.host.parallel(nworkers, worker, NULL);
+    heap.host.parallel(nworkers, fn, (void *)late);
+}
+
+void mark_stw(unsigned nworkers, const struct gc_late *late, struct pacer_marked *out)
+{
+    memset(&work.sum, 0, sizeof work.sum);
+    work.njobs = roots_jobs_stw();
+    if (late != NULL)
+        late->begin_stw(late->arg);
+    run_workers(nworkers, worker, late);
     while (work.dropped)
-        rescan();
+        rescan(late);
+    if (late != NULL) {
+        run_workers(nworkers, rest_worker, late);
+        while (work.dropped)
+            rescan(NULL);
+        late->end_stw(late->arg);
+    }
     *out = work.sum;
     while (work.nunused > FREE_CHUNKS_KEPT) {
         struct chunk *c = work.unused;

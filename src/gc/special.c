@@ -247,6 +247,8 @@ static void hold(struct span *s, const struct special *e, struct marker *m)
     switch ((enum special_kind)e->kind) {
     case SPECIAL_WEAK:
         mark_word(m, (uintptr_t)e->weak.handle);
+        if (mark_is_late(m)) /* whoever has the handle can come to the object */
+            mark_word(m, (uintptr_t)span_object(s, e->index));
         break;
     case SPECIAL_FINALIZER:
         /* Go's rule: what the object reaches is kept, the object itself is not. So of A -> B, only A can be found dead. */

@@ -237,7 +237,7 @@ static void write_rec(struct dump *d, const struct rec *r)
     putf(d, "%s %lu", r->kind == KIND_THREAD ? "thread" : "fiber", (unsigned long)r->id);
     if (r->name != NULL && r->name[0] != 0)
         put_quoted(d, r->name);
-    putf(d, " [%s", r->status);
+    putf(d, " [%s%s", r->status, r->leaked ? " (leaked)" : "");
     if (r->minutes >= 1)
         putf(d, ", %ld minutes", (long)r->minutes);
     putf(d, "%s]:\n", r->locked ? ", locked to thread" : "");

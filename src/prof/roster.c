@@ -23,6 +23,7 @@
 #include "os/futex.h"
 #include "prof/helper.h"
 #include "prof/symbols.h"
+#include "sched/leaked.h"
 #include "sched/report.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
@@ -285,6 +286,7 @@ static w_no_sanitize enum caught capture_parked(struct roster *c, struct rec *r,
         copy_fields(r, f);
         r->name = copy_name(c, f->name);
         r->status = waits ? wait_reason_text(f->why) : frame_at_start(f->sp) ? "runnable, not started" : "runnable";
+        r->leaked = leaked_is(f);
         r->minutes = waits && since > 0 ? (os_now_ns() - since) / 60000000000 : 0;
         unwind_from_frame(&c->from, f->sp, f->stack_hi);
         *cut = stack_copy(&c->from, c->copy);

@@ -29,7 +29,7 @@ struct rec {
     const char *name, *status;
     int64_t minutes;
     uint8_t kind;
-    bool locked, no_answer, gone;
+    bool locked, leaked, no_answer, gone;
 };
 
 #define ROSTER_TRACES 4096u

@@ -245,6 +245,7 @@ static inline void park_with(struct chan_waiter *w, enum wait_reason why)
 {
     w->fiber->waits = w;
     w->fiber->nwaits = 1;
+    fiber_waits_on(w->fiber, w);
     sched_park(park_unlock, &w->chan->lock, why);
     w->fiber->waits = NULL;
 }

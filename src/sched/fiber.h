@@ -123,6 +123,7 @@ struct fiber {
     void *group;            /* as in struct task; kept alive by the first frame */
     uint32_t lock_depth;    /* weft_lock_os_thread */
     uint32_t nwaits;        /* of waits */
+    w_uptr waits_on;        /* [LEAKED] what it waits for, before a park for which that is asked; its lowest bits are written in stops */
     struct chan_waiter *waits; /* those of ours that are in queues of channels, while parked there: a fork takes them out (fork.c) */
     bool main_exits;        /* the main fiber called weft_exit: the others go on */
     uint32_t arena;         /* stack.c's: where its slot lies */
@@ -132,6 +133,9 @@ struct fiber {
     uint64_t told;          /* for listeners of probe points */
     struct m *ran_on;       /* with debug key migrate: where it was resumed last, to be compared only */
 };
+
+/* rlx: read in stops, and as a hint */
+static inline void fiber_waits_on(struct fiber *f, const void *what) { store_rlx(&f->waits_on, (uintptr_t)what); }
 
 #define RUNNABLE_TASK 1u
 static inline bool run_is_task(runnable r) { return r & RUNNABLE_TASK; }

@@ -239,6 +239,7 @@ int lot_park(struct lot_bucket *b, struct lot_waiter *w, int64_t deadline, enum 
         return 0;
     }
     w->where = LOT_PARKED;
+    fiber_waits_on(w->fiber, deadline == 0 ? lot_addr(w->key) : NULL);
     if (deadline != 0)
         return park_timed(b, w, deadline, why);
     sched_park(park_unlock, &b->lock, why);

@@ -12,6 +12,7 @@ enum lot_where { LOT_QUEUED, LOT_PARKED, LOT_AWAKE };
  * late ([LOT]). */
 enum lot_kind { LOT_ANY, LOT_MUTEX, LOT_READER, LOT_WRITER };
 static inline uintptr_t lot_key(const void *addr, enum lot_kind kind) { return (uintptr_t)addr + kind; }
+static inline const void *lot_addr(uintptr_t key) { return (const void *)(key & ~(uintptr_t)3); }
 
 /* On the stack of the fiber that waits. All under the bucket's lock. */
 struct lot_waiter {

@@ -9,6 +9,7 @@
  * program that has no finalizers has no fiber for them. */
 #include "sched/mutator.h"
 #include "sched/labels.h"
+#include "sched/leaked.h"
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "sched/stack.h"
@@ -282,6 +283,7 @@ int mutator_start(void)
         worker_init(&cleaner[i], calls_fiber, "cleanups", WAIT_CLEANUP);
         cleaner[i].kind = GC_CLEANUP;
     }
+    leaked_reset();
     store_rlx(&forced, 0);
     store_rlx(&off_used, 0); /* rlx: nobody runs, here and below */
     store_rlx(&off_shrunk, 0);

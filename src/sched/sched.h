@@ -372,7 +372,7 @@ enum timer_fate { TIMER_KEEP, TIMER_STOP, TIMER_GONE /* like TIMER_STOP, but its
 void timers_forget_stw(enum timer_fate (*fate)(const struct timer *t)); /* in the child of a fork */
 bool timer_runs_function(const struct timer *t); /* weft_timer_func (usertimer.c) */
 /* roots held by running timers (arg of weft_timer_func); in a stop */
-void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker);
+void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker, bool all);
 
 /* ---- descriptors (netpoll.c) ---------------------------------------------------------------------------- */
 

@@ -205,6 +205,7 @@ static int wait_for_case(struct select *s, struct m *m, uint8_t why)
     }
     s->fiber->waits = s->waiters;
     s->fiber->nwaits = s->n;
+    fiber_waits_on(s->fiber, s->deadline == 0 ? s->waiters : NULL);
     sched_park(park_unlock_all, s, why);
     s->fiber->waits = NULL;
     if (s->deadline != 0)
@@ -297,7 +298,8 @@ static void never_start(struct fiber *f, void *arg)
 int select_never(int64_t deadline, uint8_t why)
 {
     struct never v = { .timer = { .fn = never_over }, .deadline = deadline };
-    rt_enter();
+    struct m *m = rt_enter();
+    fiber_waits_on(m->cur, deadline == 0 ? &v : NULL);
     if (deadline == 0 || deadline > sched_now_ns())
         do
             sched_park(never_start, &v, why);

@@ -465,13 +465,13 @@ void timers_forget_stw(enum timer_fate (*fate)(const struct timer *t))
         heap_forget(&sched.allp[i]->timers, fate);
 }
 
-/* The word that names the timer is given as the root: the timer lies in the object that it keeps. */
-void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker)
+/* The word that names the timer is given as the root: the timer lies in the object that it keeps, if in any. */
+void timers_scan(void (*root)(void *marker, const void *lo, const void *hi), void *marker, bool all)
 {
     for (uint32_t i = 0; i < nprocs(); i++) {
         struct timer_heap *h = &sched.allp[i]->timers;
         for (uint32_t s = 0; s < h->cap; s++)
-            if (h->timer_of[s] & TIMER_ROOT)
+            if (all || (h->timer_of[s] & TIMER_ROOT))
                 root(marker, &h->timer_of[s], &h->timer_of[s] + 1);
     }
 }

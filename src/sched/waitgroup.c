@@ -186,6 +186,7 @@ void weft_waitgroup_wait(weft_waitgroup *wg)
     if (is_zero(wg))
         return;
     struct m *m = rt_enter();
+    fiber_waits_on(m->cur, wg);
     if (cas_acq(slot(wg), NULL, m->cur)) /* acq: after the last one's leaving; rel in vacate */
         sched_park(show, wg, WAIT_GROUP);
     else

@@ -26,6 +26,7 @@
  *
  * The whole argument rests on the same pairs as [ENTRY]: (in_runtime = 0; look at poll) against (poll |= STOP; membarrier; look at in_runtime). */
 #include "sched/world.h"
+#include "sched/leaked.h"
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "sched/runq.h"
@@ -73,7 +74,7 @@ static struct {
     weft_stop_stats stats[WEFT_STOP_REASONS]; /* written by the owner; read racily, each word by itself */
     struct timehist stopping[WEFT_STOP_REASONS], stopped[WEFT_STOP_REASONS]; /* the same in other buckets */
     struct lock helpers_lock; /* RANK_LEAF: who starts helpers */
-    struct helper helpers[64];
+    struct helper helpers[WORLD_WORKERS_MAX - 1];
     w_u32 nhelpers;    /* grows under helpers_lock, rel: publishes the helper; acq in world_helpers */
     /* work of the helpers */
     void (*fn)(void *arg, unsigned i, unsigned n);
@@ -455,10 +456,16 @@ static void scan_stack_from(const struct scan *s, struct fiber *f, const void *s
     scan_defers(s, f);
 }
 
+void world_scan_parked(struct fiber *f, void (*range)(void *, const void *, const void *), void *marker)
+{
+    struct scan s = { range, marker };
+    scan_stack_from(&s, f, f->sp);
+}
+
 static void scan_fiber(struct fiber *f, void *arg)
 {
     uint32_t state = load_rlx(&f->state); /* rlx: the world stands still */
-    if (state == FIBER_WAITING || state == FIBER_RUNNABLE)
+    if ((state == FIBER_WAITING || state == FIBER_RUNNABLE) && !leaked_left_out_stw(f))
         scan_stack_from(arg, f, f->sp);
 }
 
@@ -503,7 +510,7 @@ void world_scan_stacks(unsigned worker, unsigned nworkers, void (*range)(void *,
     stack_each(worker, nworkers, scan_fiber, &s);
     if (worker == 0) {
         tasks_each_stw(scan_task, &s);
-        timers_scan(range, marker);
+        timers_scan(range, marker, leaked_looking);
     }
 }
 

@@ -27,7 +27,9 @@ void world_leave(struct m *m);
 /* In the child: the stop that the fork was made in is over, its helpers are no more. */
 void world_after_fork(void);
 
+#define WORLD_WORKERS_MAX 65u /* of world_parallel, the caller included */
 void world_scan_stacks(unsigned worker, unsigned nworkers, void (*scan)(void *marker, const void *lo, const void *hi), void *marker);
+void world_scan_parked(struct fiber *f, void (*scan)(void *marker, const void *lo, const void *hi), void *marker); /* one that waits */
 void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg);
 /* Makes sure that world_parallel has threads; outside of a stop. */
 void world_helpers_prepare(unsigned want);
