@@ -30,15 +30,6 @@
 
 #define QUEUE 64 /* generations */
 
-struct generation {
-    uint32_t number, nbufs;
-    w_u32 refs;
-    struct trace_buf *bufs;
-    struct trace_clock began;
-    uint64_t gc_before, gc_after; /* as trace.gc, of all generations until its begin, and until its end */
-    bool gc_events;
-};
-
 struct trace_reader {
     weft_writer *writer; /* fixed; and the next */
     void *ctx;
@@ -61,6 +52,9 @@ struct trace_reader {
 static struct lock lock = LOCK_INIT(RANK_LEAF); /* readers, their queues; total */
 static struct trace_reader *readers[TRACE_READERS];
 static struct trace_stats total;
+static W_PTR(trace_tap) tap;
+
+void trace_set_tap(trace_tap *fn) { store_rel(&tap, fn); } /* rel: publishes what fn needs; acq in publish */
 
 /* ---- generations ----------------------------------------------------------------------------------------------- */
 
@@ -95,6 +89,9 @@ static void offer(struct trace_reader *r, struct generation *g, uint32_t number)
 /* g NULL: it was lost. */
 static void publish(struct generation *g, uint32_t number)
 {
+    trace_tap *fn = load_acq(&tap); /* acq: rel in trace_set_tap */
+    if (fn != NULL)
+        fn(g, &trace.clock[number % 2]);
     lock_take(&lock);
     for (int i = 0; i < TRACE_READERS; i++)
         if (readers[i] != NULL)

@@ -30,6 +30,22 @@ struct trace_stats {
 };
 struct trace_stats trace_stats(void);
 
+/* A generation that is complete. Nobody changes it. */
+struct generation {
+    uint32_t number, nbufs;
+    w_u32 refs;
+    struct trace_buf *bufs;
+    struct trace_clock began;
+    uint64_t gc_before, gc_after; /* as trace.gc, of all generations until its begin, and until its end */
+    bool gc_events;
+};
+
+/* From now on fn sees each generation that is finished, on the switcher's thread, before the next one is switched to; it copies what it wants to
+ * keep, and so holds nothing of the pool. g NULL: that one was lost. There is one such function; NULL: none. The caller sees to it that fn can be
+ * called for a while after it is no longer wanted. */
+typedef void trace_tap(const struct generation *g, const struct trace_clock *began);
+void trace_set_tap(trace_tap *fn);
+
 /* ---- readers --------------------------------------------------------------------------------------------- */
 
 struct trace_reader;
