@@ -119,6 +119,8 @@ struct fiber {
     const char *name;
     struct labels *labels;  /* a reference; a handler of a signal on its thread may read it */
     struct label_scope *label_scopes;
+    struct weft_region *regions; /* of its user, for the trace: the last one begun here; and what it works for */
+    uint64_t user_task;
     struct deferred *defers;
     void *group;            /* as in struct task; kept alive by the first frame */
     uint32_t lock_depth;    /* weft_lock_os_thread */

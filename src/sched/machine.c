@@ -660,6 +660,8 @@ int m_attach(struct m **out)
     store_rlx(&m->poll, POLL_FOREIGN); /* rlx: not published yet; so each way out gives the P back */
     struct fiber *f = &m->self;
     f->flags = FIBER_THREAD | FIBER_SYSTEM;
+    f->regions = NULL;
+    f->user_task = 0;
     f->bound = m;
     store_rlx(&f->state, FIBER_RUNNING);
     m->cur = f;

@@ -238,6 +238,8 @@ static void fiber_init(struct fiber *f, struct task *t)
     f->name = t->name;
     f->labels = t->labels;
     f->label_scopes = NULL;
+    f->regions = NULL;
+    f->user_task = 0;
     f->flags = (uint16_t)t->flags;
     f->bound = NULL;
     f->ready_stamp = t->ready_stamp;

@@ -177,6 +177,9 @@ static inline uint64_t trace_stack(struct trace_emitter *e, const uintptr_t *pcs
     return n == 0 ? 0 : table_put(&trace.stacks[e->gen % 2], pcs, w_min(n, (size_t)TRACE_FRAMES_MAX) * sizeof *pcs);
 }
 
+/* Between enter and leave: without what is missing, the generation must not be shown. */
+static inline void trace_lose(struct trace_emitter *e) { store_rlx(&trace.lost[e->gen % 2], 1); } /* rlx: the switcher looks when all have left */
+
 /* ---- what a fiber or a processor carries ------------------------------------------------------------------- */
 
 /* Zeroed when the fiber or processor is made. */

@@ -766,6 +766,15 @@ static void on_swept(void)
     trace_leave(e);
 }
 
+struct trace_emitter *hooks_enter(struct m *m)
+{
+    struct trace_emitter *e = enter(m);
+    if (e == NULL || running(e, m, m->cur) != NULL)
+        return e;
+    trace_leave(e);
+    return NULL;
+}
+
 /* ---- the listener ------------------------------------------------------------------------------------------------------------------ */
 
 #define HEARD(X)                                                     \

@@ -19,8 +19,12 @@ void hooks_begin(void);
  * a helper. */
 void hooks_switch(bool stop, const struct trace_symbols *symbols);
 
-/* As in struct sched_guest. */
+/* What the fiber that runs on m, the calling machine, has to say itself: like trace_enter, and behind it the reader believes it to run. Inside the
+ * runtime. NULL: there is nothing to say it to; then there is no trace_leave. */
 struct m;
+struct trace_emitter *hooks_enter(struct m *m);
+
+/* As in struct sched_guest. */
 void hooks_machine_gone(struct m *m);
 void hooks_after_fork(void);
 void hooks_forget_machines(void); /* the runtime has ended, nobody is inside: threads of the host that stay attached are nobody's */
