@@ -29,6 +29,11 @@
  * trace_enter). That is why there are two of each. Nobody ever waits for the switcher. It waits for emitters only while they are between enter and
  * leave, where they do not wait for anything but the CPU.
  *
+ * [TURN] A signal handler that is to save what is known when the process crashes ends the generation itself, for what came last matters most. It
+ * takes the switcher's turn for that, which the switcher holds from before it switches until the generation is finished. Neither waits for the other
+ * without a limit: the handler gives up, as it may have interrupted the very thread that has the turn. What the handler has ended, and whoever would not
+ * leave in time, is cleared by the switcher when its turn comes, if the process lives on; that generation is lost to all readers.
+ *
  * No buffer to be had: the emitter leaves out whatever else it would write into this generation, which is marked as lost and never shown to anybody,
  * and begins anew in the next one. The same generation is due (`due`) long before: at a sixteenth of the pool, or when a table is three quarters
  * full.
@@ -64,6 +69,7 @@
  * Which probe point gives which event is told in hooks.c. */
 #include "trace/buffer.h"
 #include <errno.h>
+#include <limits.h>
 #include <linux/membarrier.h>
 #include <string.h>
 #include "base/offheap.h"
@@ -225,7 +231,7 @@ w_noinline bool trace_refill(struct trace_emitter *e, struct trace_out *o)
         return false;
     if (gen != load_rlx(&trace.gen)) /* rlx: hint. It has ended: the states of many fibers, written late, would end the next one at once */
         return true;
-    if (load_rlx(&trace.bufs[gen % 2]) >= trace.soft_bufs || /* rlx: hint */
+    if (load_rlx(&trace.bufs[gen % 2]) >= load_rlx(&trace.soft_now) || /* rlx: hints */
         table_fills(&trace.texts[gen % 2]) || table_fills(&trace.stacks[gen % 2]))
         due();
     return true;
@@ -274,27 +280,34 @@ void trace_emitter_put(struct trace_emitter *e)
 
 /* ---- the switcher ------------------------------------------------------------------------------------------------ */
 
-static void settle(struct trace_emitter *e)
+static w_u32 nobody_wakes;
+
+/* False: it is not over by then. */
+static bool settle(struct trace_emitter *e, int64_t deadline)
 {
-    static w_u32 nobody_wakes;
     uint32_t s = load_acq(&e->seq); /* acq, and below: sees what was written in the old generation; rel in trace_leave and trace_enter_at */
     if (s % 2 == 0)
-        return;
+        return true;
     for (unsigned i = 0; load_acq(&e->seq) == s; i++)
         if (i < 1000)
             cpu_relax();
+        else if (deadline != 0 && os_now_ns() > deadline)
+            return false;
         else
             os_futex_wait(&nobody_wakes, 0, 50000); /* it has no CPU */
+    return true;
 }
 
-/* [GEN]: gen has been stored. */
-static void settle_all(void)
+/* [GEN]: gen has been stored. deadline 0: none. */
+static bool settle_all(int64_t deadline)
 {
     fence_seq(); /* gen before the looks; the partners are trace_enter_at (fenced) and trace_emitter_get */
     if (load_seq(&unfenced) != 0) /* seq: after the store of gen. 0: whoever relies on it from now on sees the new one */
         sys_call3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
     for (struct trace_emitter *e = load_acq(&trace.emitters); e != NULL; e = e->next) /* acq: sees the emitters; rel in trace_emitter_get */
-        settle(e);
+        if (!settle(e, deadline))
+            return false;
+    return true;
 }
 
 /* Makes ready what belongs to the next generation, and returns its number. */
@@ -319,19 +332,85 @@ void trace_begin(void)
     store_seq(&trace.gen, gen); /* also rel: publishes what prepare did; acq in trace_enter_at */
 }
 
-uint32_t trace_switch(bool stop)
+/* old has ended: trace_late writes there, trace_collect empties it. */
+static void late_begin(uint32_t old)
 {
-    uint32_t old = load_rlx(&trace.gen); /* rlx: only we write it */
-    uint32_t next = stop ? 0 : prepare();
-    w_debug_assert(stop || next % 2 != old % 2);
-    store_seq(&trace.gen, next); /* also rel, as in trace_begin. Before the looks of settle_all, by its fence */
-    settle_all();
-    store_rlx(&trace.due, 0); /* rlx: hint */
     struct trace_emitter *l = &trace.late;
     l->gen = old;
     l->m = TRACE_NONE;
     l->now = trace.clock[old % 2].units;
+}
+
+/* What a handler has ended is told by it, or by nobody. */
+static void clear_taken(void)
+{
+    uint64_t gc = load_rlx(&trace.gc[trace.taken % 2]); /* rlx: by our turn */
+    settle_all(0);
+    late_begin(trace.taken);
+    trace_bufs_free(trace_collect());
+    trace_tables_clear(trace.taken);
+    if (gc != 0)
+        trace.gc_before = gc;
+    trace.taken = 0;
+    trace.mourned = true;
+}
+
+void trace_turn_take(void)
+{
+    if (trace.switching)
+        return;
+    while (!cas_acq(&trace.turn, 0, 1)) /* acq: sees what the handler did; rel in trace_give_sigsafe */
+        os_futex_wait(&trace.turn, 2, -1);
+    trace.switching = true;
+    if (trace.taken != 0)
+        clear_taken();
+}
+
+void trace_turn_drop(void)
+{
+    trace.switching = false;
+    store_rel(&trace.turn, 0); /* rel: all is finished; acq in trace_take_sigsafe */
+}
+
+uint32_t trace_switch(bool stop)
+{
+    trace_turn_take();
+    uint32_t old = load_rlx(&trace.gen); /* rlx: only we write it */
+    uint32_t next = stop ? 0 : prepare();
+    w_debug_assert(stop || next % 2 != old % 2);
+    store_seq(&trace.gen, next); /* also rel, as in trace_begin. Before the looks of settle_all, by its fence */
+    settle_all(0);
+    store_rlx(&trace.due, 0); /* rlx: hint */
+    late_begin(old);
     return old;
+}
+
+uint32_t trace_take_sigsafe(int64_t patience_ns)
+{
+    int64_t deadline = os_now_ns() + patience_ns;
+    while (!cas_acq(&trace.turn, 0, 2)) { /* acq: the generation before is finished; rel in trace_turn_drop */
+        if (os_now_ns() > deadline)
+            return 0;
+        os_futex_wait(&nobody_wakes, 0, 100000);
+    }
+    uint32_t old = load_acq(&trace.gen); /* acq: sees what trace_begin prepared; rel there */
+    if (old != 0 && trace.taken == 0) {
+        trace.taken = old;
+        trace.taken_began = trace.clock[old % 2];
+        store_seq(&trace.gen, prepare()); /* as in trace_switch */
+        if (settle_all(deadline)) {
+            late_begin(old);
+            return old;
+        }
+    }
+    trace_give_sigsafe();
+    return 0;
+}
+
+void trace_give_sigsafe(void)
+{
+    store_rel(&trace.turn, 0); /* rel: acq in trace_turn_take */
+    os_futex_wake(&trace.turn, INT_MAX);
 }
 
 struct trace_emitter *trace_late(uint64_t m)
@@ -430,6 +509,7 @@ int trace_open(const struct trace_setup *setup)
         return err;
     trace.pool_bufs = pool.n;
     trace.soft_bufs = pool.n / 16;
+    store_rlx(&trace.soft_now, trace.soft_bufs); /* rlx: hint */
     trace.fixed = s.fixed;
     trace.nfixed = s.nfixed;
     trace_tables_clear(0);
@@ -455,6 +535,9 @@ void trace_buffers_after_fork(void)
     }
     memset(trace.late.out, 0, sizeof trace.late.out);
     memset(&trace.samples, 0, sizeof trace.samples);
+    store_rlx(&trace.turn, 0);
+    trace.switching = trace.mourned = false;
+    trace.taken = 0;
     tables_close();
     pool_close();
 }

@@ -77,7 +77,13 @@ struct trace {
     uint32_t pool_bufs;
     const char *const *fixed;
     uint32_t nfixed;
-    /* the switcher's */
+    w_u32 soft_now;              /* likewise, if a recorder wants smaller ones. rlx: hint */
+    w_u32 turn;                  /* [TURN] futex. 0: nobody's, 1: the switcher's, 2: a signal handler's */
+    /* under the turn */
+    bool switching;              /* it is the switcher's */
+    bool mourned;                /* the generation taken is to be told of as lost */
+    uint32_t taken;              /* the generation that a handler has ended, until it is cleared; 0: none */
+    struct trace_clock taken_began;
     uint32_t last_gen;
     uint64_t gc_before;          /* as gc, of all generations since trace_begin that have been finished */
     struct trace_emitter late;   /* writes into the generation that has ended */
@@ -214,6 +220,13 @@ uint32_t trace_switch(bool stop);
  * states of whatever was not touched in it. What runs on a thread, as its own; the rest as no thread's. */
 struct trace_emitter *trace_late(uint64_t m);
 void trace_sample(uint64_t time, uint64_t m, uint64_t p, uint64_t g, const uintptr_t *pcs, size_t n); /* likewise; p TRACE_NONE, g 0: none */
+/* [TURN] What trace_switch begins with; a switcher that notes something before it switches calls it first. trace_turn_drop when all is finished. */
+void trace_turn_take(void);
+void trace_turn_drop(void);
+/* In a signal handler, which may have interrupted anybody: ends the generation in the switcher's place, waiting so long at most. Its number: nobody
+ * writes into it any more, and trace_collect and the tables are the handler's, until trace_give_sigsafe. 0: not to be had; then there is no give. */
+uint32_t trace_take_sigsafe(int64_t patience_ns);
+void trace_give_sigsafe(void);
 /* All its buffers, without the tables' and the clock's; empties what it used but the tables. */
 struct trace_buf *trace_collect(void);
 void trace_tables_clear(uint32_t gen);

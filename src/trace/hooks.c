@@ -950,7 +950,8 @@ static void write_untouched(uint32_t gen, uint32_t n)
 
 void hooks_switch(bool stop, const struct trace_symbols *symbols)
 {
-    uint32_t n = note(load_rlx(&trace.gen)); /* rlx: only we write it */
+    trace_turn_take();
+    uint32_t n = note(load_rlx(&trace.gen)); /* rlx: by our turn */
     world_own(); /* no stop is under way */
     uint32_t gen = trace_switch(stop);
     world_disown();

@@ -67,7 +67,7 @@ static void generation_put(struct generation *g)
 }
 
 /* Under lock: to r, if [SHARE] allows. */
-static void offer(struct trace_reader *r, struct generation *g, uint32_t number)
+static void offer(struct trace_reader *r, struct generation *g, const struct trace_clock *began)
 {
     if (r->closing)
         return;
@@ -75,7 +75,7 @@ static void offer(struct trace_reader *r, struct generation *g, uint32_t number)
     if (!fits) {
         r->stats.dropped++;
         if (r->gap++ == 0)
-            r->gap_began = trace.clock[number % 2];
+            r->gap_began = *began;
         return;
     }
     add_rlx(&g->refs, 1); /* rlx: the caller has one */
@@ -87,15 +87,15 @@ static void offer(struct trace_reader *r, struct generation *g, uint32_t number)
 }
 
 /* g NULL: it was lost. */
-static void publish(struct generation *g, uint32_t number)
+static void publish(struct generation *g, const struct trace_clock *began)
 {
     trace_tap *fn = load_acq(&tap); /* acq: rel in trace_set_tap */
     if (fn != NULL)
-        fn(g, &trace.clock[number % 2]);
+        fn(g, began);
     lock_take(&lock);
     for (int i = 0; i < TRACE_READERS; i++)
         if (readers[i] != NULL)
-            offer(readers[i], g, number);
+            offer(readers[i], g, began);
     total.generations++;
     total.lost += g == NULL;
     lock_drop(&lock);
@@ -245,11 +245,30 @@ void trace_finish(const struct trace_symbols *symbols)
     }
     if (gc != 0)
         trace.gc_before = gc;
-    publish(g, gen);
+    if (trace.mourned)
+        publish(NULL, &trace.taken_began);
+    trace.mourned = false;
+    publish(g, &trace.clock[gen % 2]);
     if (g != NULL)
         generation_put(g);
     else
         trace_bufs_free(bufs);
+    trace_turn_drop();
+}
+
+struct trace_buf *trace_assemble_sigsafe(uint32_t gen, const struct trace_symbols *symbols)
+{
+    bool ok;
+    struct finish f = { .gen = gen, .time = trace.clock[gen % 2].units, .symbols = symbols };
+    struct trace_buf *bufs = assemble(&f, &ok), *b = bufs;
+    if (!ok) {
+        trace_bufs_free(bufs);
+        return NULL;
+    }
+    while (b->next != NULL)
+        b = b->next;
+    b->data[b->len++] = TRACE_END_OF_GENERATION; /* as in generation_new */
+    return bufs;
 }
 
 bool trace_wait_due(int64_t timeout_ns)

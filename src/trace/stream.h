@@ -24,6 +24,9 @@ bool trace_wait_due(int64_t timeout_ns);
 /* After trace_switch: the generation gets its tables and clock, and goes to all readers. symbols NULL: addresses are shown as such. */
 void trace_finish(const struct trace_symbols *symbols);
 
+/* In a signal handler, of the generation that trace_take_sigsafe has given: all of it, for trace_bufs_free. NULL: it was lost. */
+struct trace_buf *trace_assemble_sigsafe(uint32_t gen, const struct trace_symbols *symbols);
+
 struct trace_stats {
     uint64_t generations, lost;        /* finished; of them lost, because the buffers did not suffice */
     uint64_t texts_lost, stacks_lost;  /* that became empty, because a table was full */
