@@ -98,5 +98,73 @@ WEFT_API int weft_with_region(const char *name, weft_fn *fn, void *arg);
 WEFT_API void weft_trace_log(const char *category, const char *text);
 WEFT_API void weft_trace_logf(const char *category, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* ---- flight recorder ----------------------------------------------------------------------------- */
+
+/* Keeps the last seconds of the trace in memory, to be written when something has gone wrong, so that one need not trace all the time into files to
+ * see what came before. One at a time; beside it any traces may be started and stopped. (Go: FlightRecorder)
+ *
+ *     weft_flight_opts opts = WEFT_FLIGHT_OPTS_INIT;
+ *     if (weft_flight_recorder_start(&opts) == 0) { ... if (slow) weft_flight_recorder_snapshot(to_file, f); ... }
+ *
+ * The trace is cut into generations of a second or so. What is kept is whole generations: the last finished one, and those before it as far as what is
+ * kept after them is neither more than `bytes` nor reaches back more than age_ns. So mostly a little more than either; bytes counts for more. */
+
+/* Why a trigger fires. */
+enum { WEFT_FLIGHT_STOP = 1, WEFT_FLIGHT_RUNNABLE, WEFT_FLIGHT_HEAP };
+typedef struct weft_flight_event {
+    int why;            /* WEFT_FLIGHT_* */
+    uint64_t value;     /* nanoseconds stopped or runnable, bytes of heap: more than the option says */
+    uint64_t fiber;     /* RUNNABLE: the one that waited; else 0 */
+} weft_flight_event;
+
+typedef struct weft_flight_opts {
+    size_t size;             /* sizeof(weft_flight_opts) */
+    int64_t age_ns;          /* 0: ten seconds */
+    size_t bytes;            /* 0: 10 MiB */
+    /* Triggers: 0, none. Their snapshots are made on a thread of the recorder's, which calls triggered(arg, &event); that opens a file or whatever it
+       likes and calls weft_flight_recorder_snapshot, which waits for nothing but its writer. It may not call what only fibers may. */
+    int64_t stop_ns;         /* the world was stopped for longer */
+    int64_t runnable_ns;     /* a fiber could run and waited longer for a processor. Looked for in each generation when it is finished */
+    uint64_t heap_bytes;     /* the heap has grown beyond; again when it has been below */
+    int64_t every_ns;        /* at most one trigger in so long, others are counted; 0: a minute */
+    void (*triggered)(void *arg, const weft_flight_event *event);
+    void *arg;
+    /* A descriptor of a file to which the process writes what is kept when it crashes, -1 (WEFT_FLIGHT_OPTS_INIT), none: on the first SIGSEGV, SIGBUS,
+       SIGABRT, SIGILL or SIGFPE that is not the runtime's own affair, before the host's handler is called or the process ends; also when the runtime
+       ends the process by a fatal line. Up to the moment of the crash, if the other threads' events can be had within a tenth of a second, else to
+       the end of the last generation. In the handler nothing but write(2) is done, and nobody is waited for without a limit. */
+    int crash_fd;
+} weft_flight_opts;
+#define WEFT_FLIGHT_OPTS_INIT { sizeof(weft_flight_opts), 0, 0, 0, 0, 0, 0, NULL, NULL, -1 }
+
+/* Starts it. opts NULL: the defaults. A fiber or a thread of the host. May block.
+ *   0          -EALREADY  it runs       -EBUSY   it is being started or stopped
+ *   -ESRCH     runtime not running      -EINVAL  an option is out of range, or a trigger has no function
+ *   -ENOMEM    -EAGAIN (no thread)      or what sigaction(2) says */
+WEFT_API int weft_flight_recorder_start(const weft_flight_opts *opts) WEFT_MUST_CHECK;
+
+/* Writes what is kept, up to now: a trace. For that the generation ends. It goes on recording meanwhile; what is being written is kept in addition. May
+ * block. Fibers, threads of the host, and `triggered`.
+ *   0          -ESRCH  no recorder runs      -EBUSY  somebody else writes one (`triggered` waits for that, nobody else)
+ *   -ENOMEM    or the writer's error */
+WEFT_API int weft_flight_recorder_snapshot(weft_writer *w, void *ctx) WEFT_MUST_CHECK;
+
+/* Stops it, drops what is kept; waits for a snapshot that is being written, and for `triggered`. May block. The end of the runtime stops it, too.
+ * 0, -ESRCH (it does not run), -EBUSY (it is being started or stopped), -EDEADLK (called by `triggered` or the snapshot's writer). */
+WEFT_API int weft_flight_recorder_stop(void) WEFT_MUST_CHECK;
+
+typedef struct weft_flight_stats {
+    size_t size;             /* sizeof(weft_flight_stats); the caller sets it */
+    uint64_t bytes, most_bytes; /* of memory for what is kept: now, and at most */
+    uint64_t generations;    /* kept */
+    uint64_t lost;           /* generations that could not be kept, or made, for want of memory */
+    uint64_t snapshots, failed; /* written; ended with an error */
+    uint64_t triggers[4];    /* by WEFT_FLIGHT_*: that called `triggered` */
+    uint64_t suppressed;     /* that did not, because of every_ns or since one was at work */
+    uint64_t unwatched;      /* generations that were not searched for runnable_ns, for want of memory or time */
+} weft_flight_stats;
+/* Since the last start. 0, -EINVAL (size). Anybody, at any time. */
+WEFT_API int weft_flight_recorder_stats(weft_flight_stats *out);
+
 WEFT_END_DECLS
 #endif

@@ -14,6 +14,8 @@ struct sched_reports {
     bool (*describe_pc)(const void *pc, char *buf, size_t n);
     /* m's thread got the stop signal, perhaps by world_interrupt: called in the handler, on the alternate stack; async-signal-safe. */
     void (*interrupted)(struct m *m, const ucontext_t *uc);
+    /* SIGSEGV or SIGBUS that is not the runtime's own: it goes to the host, or ends the process, when this returns. In the handler; async-signal-safe. */
+    void (*fault)(void);
     /* The runtime ends: no file stays open, no memory stays taken. */
     void (*end)(void);
 };

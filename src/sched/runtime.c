@@ -234,8 +234,11 @@ static enum signal_whose fault(int sig, siginfo_t *info, void *uc)
     (void)sig;
     bool guard = false;
     struct fiber *f = info->si_code > 0 ? stack_find((uintptr_t)info->si_addr, &guard) : NULL;
-    if (f == NULL || !guard)
+    if (f == NULL || !guard) {
+        if (sched_reports.fault != NULL)
+            sched_reports.fault();
         return SIGNAL_HOSTS;
+    }
     /* The guard may be that of a neighbour, if a frame jumped over its own: it is the running fiber that did it. */
     struct m *m = m_self();
     struct fiber *on = m == NULL ? NULL : m->blocking ? m->blocked : m->cur;

@@ -25,6 +25,7 @@
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "trace/buffer.h"
+#include "trace/flight.h"
 #include "trace/hooks.h"
 #include "trace/stream.h"
 
@@ -370,6 +371,7 @@ int weft_trace_stop(weft_writer *w, void *ctx, weft_trace_stats *stats)
 static void runtime_ends(void)
 {
     struct trace_reader_stats stats;
+    flight_end();
     store_rlx(&api.lock, 0); /* rlx: nobody is in a call, or his fiber is gone */
     end();
     for (struct sink *s = api.sink; s < api.sink + TRACE_READERS; s++)
@@ -384,6 +386,7 @@ static void runtime_ends(void)
 
 static void after_fork(void)
 {
+    flight_after_fork();
     hooks_after_fork();
     memset(&api, 0, sizeof api);
 }

@@ -22,6 +22,7 @@
 #include <string.h>
 #include "base/lock.h"
 #include "base/offheap.h"
+#include "os/futex.h"
 #include "trace/gap.h"
 
 struct kept {
@@ -41,6 +42,7 @@ static struct {
     bool open;
     size_t limit_bytes;
     int64_t limit_ns;
+    w_u32 *bell;
     uint32_t gap;            /* generations missing behind the newest */
     struct trace_clock gap_began;
     struct kept *retired;
@@ -232,6 +234,10 @@ static void keep(const struct generation *g, const struct trace_clock *began)
         ring.stats.bytes += k->bytes;
         ring.stats.most_bytes = w_max(ring.stats.most_bytes, ring.stats.bytes);
         show(v);
+        if (ring.bell != NULL) {
+            add_rlx(ring.bell, 1); /* rlx: who looks takes the lock */
+            os_futex_wake(ring.bell, 1); /* under the lock: afterwards it may be gone */
+        }
     } else if (ring.open) {
         off_free(OFF_TRACE, k);
         lost(began);
@@ -242,7 +248,7 @@ static void keep(const struct generation *g, const struct trace_clock *began)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
-int ring_open(size_t bytes, int64_t age_ns)
+int ring_open(size_t bytes, int64_t age_ns, w_u32 *bell)
 {
     lock_take(&ring.lock);
     int err = ring.open ? -EALREADY : 0;
@@ -250,6 +256,7 @@ int ring_open(size_t bytes, int64_t age_ns)
         ring.open = true;
         ring.limit_bytes = bytes;
         ring.limit_ns = age_ns;
+        ring.bell = bell;
         ring.gap = 0;
         ring.stats = (struct ring_stats){ .bytes = ring.stats.bytes, .most_bytes = ring.stats.bytes };
         trace_set_tap(keep); /* and so it stays: a closed ring keeps nothing */
@@ -310,4 +317,6 @@ const struct ring_view *ring_peek_sigsafe(void)
 
 void ring_unpeek_sigsafe(void) { sub_acq_rel(&ring.peeking, 1); } /* rel: what was read is read; acq in free_retired */
 
-uint32_t ring_newest_sigsafe(const struct ring_view *v) { return v->at[v->n - 1]->number; }
+uint32_t ring_number(const struct ring_view *v, uint32_t i) { return v->at[i]->number; }
+
+const struct trace_buf *ring_bufs(const struct ring_view *v, uint32_t i) { return v->at[i]->bufs; }

@@ -21,8 +21,9 @@ struct ring_stats {
 };
 
 /* Keeps what is finished from now on: the last generation, and older ones as long as those after them are no larger than bytes together, and reach back
- * no longer than age_ns. 0, -EALREADY. Any thread. */
-int ring_open(size_t bytes, int64_t age_ns);
+ * no longer than age_ns. bell: a futex that
+ * grows with each that comes; NULL: none. 0, -EALREADY. Any thread. */
+int ring_open(size_t bytes, int64_t age_ns, w_u32 *bell);
 /* Drops all. What is held stays until it is put. */
 void ring_close(void);
 struct ring_stats ring_stats(void);
@@ -33,10 +34,13 @@ void ring_after_fork(void);
 struct ring_view *ring_hold(void);
 void ring_put(struct ring_view *v);
 
+/* Of what is held: number and batches of one generation. In handlers, too. */
+uint32_t ring_number(const struct ring_view *v, uint32_t i);
+const struct trace_buf *ring_bufs(const struct ring_view *v, uint32_t i);
+
 /* In a signal handler, which may have interrupted anybody: what is kept, until ring_unpeek. NULL: nothing, then there is no unpeek. */
 const struct ring_view *ring_peek_sigsafe(void);
 void ring_unpeek_sigsafe(void);
-uint32_t ring_newest_sigsafe(const struct ring_view *v); /* the number of the last generation */
 
 /* Header and generations; adds what was written to *bytes. 0, or the writer's error, at once. Takes no lock and no memory: is as safe as the writer. */
 int ring_write(const struct ring_view *v, weft_writer *w, void *ctx, uint64_t *bytes);
