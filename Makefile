@@ -9,7 +9,7 @@
 # Nothing is listed here: a new file is found by its place.
 #   src/*/*.c, src/os/arch/<arch>*.S   the library
 #   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each
-#   tests/prog/*.c   programs, tests/mod/*.c  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c
+#   tests/prog/*.c   programs, tests/mod/*.c, *.cc  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c
 #   examples/*.c, examples/bugs/*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
 #
 # How the library is made: all objects and the parts of jemalloc's static archive that we use become one object
@@ -165,7 +165,7 @@ TESTS = $(call pick,$(ALL_TESTS))
 GO_TOOLS := $(addprefix $(CURDIR)/build/go/,pprof trace)
 TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) \
     $(addprefix $(B)/,$(basename $(wildcard tests/host/*.c tests/host/*.cc))) \
-    $(patsubst tests/mod/%.c,$(B)/tests/mod/%.so,$(wildcard tests/mod/*.c)) $(if $(shell command -v go),$(GO_TOOLS))
+    $(addprefix $(B)/,$(addsuffix .so,$(basename $(wildcard tests/mod/*.c tests/mod/*.cc)))) $(if $(shell command -v go),$(GO_TOOLS))
 
 $(B)/tests/%.o: tests/%.c $(B)/flags
 	$(call say,CC,$@)
@@ -196,8 +196,11 @@ $(B)/tests/host/%: tests/host/%.cc $(B)/libweft.a $(B)/flags
 $(B)/tests/mod/%.so: tests/mod/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -fPIC -shared $< -o $@ $(LDFLAGS_ALL)
+$(B)/tests/mod/%.so: tests/mod/%.cc $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=gnu++17 $(COMMON) $(CXXFLAGS) -fPIC -shared $< -o $@ $(LDFLAGS_ALL)
 
-$(B)/tests/mod/nofp.so: override PROG_CFLAGS += -O2 -fomit-frame-pointer
+$(B)/tests/mod/nofp.so $(B)/tests/mod/nofp_other.so: override PROG_CFLAGS += -O2 -fomit-frame-pointer
 
 # Go's viewers: `go tool` builds them when they are first called, which takes longer than a test may.
 $(GO_TOOLS): $(CURDIR)/build/go/%:

@@ -2,16 +2,21 @@
  * asked here: no module comes or goes meanwhile. */
 #include "test.h"
 #include <dlfcn.h>
-#include <execinfo.h>
 #include <errno.h>
+#include <execinfo.h>
+#include <link.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include "os/maps.h"
+#include "prof/unwind.h"
 #include "prof/walk.h"
 #include "sched/sched.h"
+#include "sched/stack.h"
 #include "sched/switch.h"
 
 #define NOINLINE __attribute__((noinline))
@@ -176,8 +181,128 @@ Test(walk_stack, thread_of_the_host)
     cr_assert_gt(n, 4);
 }
 
+/* ---- parked -------------------------------------------------------------------------------------------------------------- */
+
+static weft_chan *gate;
+
+static void wait_for_gate(void *arg)
+{
+    (void)arg;
+    weft_chan_recv(gate, NULL);
+}
+
+static void parked_in(void *arg) { nofp_top(wait_for_gate, NULL, (unsigned)(uintptr_t)arg); }
+
+struct find { uint64_t id; struct fiber *f; };
+
+static void find_fiber(struct fiber *f, void *arg)
+{
+    struct find *w = arg;
+    if (load_acq(&f->state) == FIBER_WAITING && f->id == w->id)
+        w->f = f;
+}
+
+static void unused(struct maps_module *m) { (void)m; }
+
+/* The truth is unwind.c's here. */
+static void look_at_parked(uint64_t id)
+{
+    struct find w = { .id = id };
+    test_until((stack_each(0, 1, find_fiber, &w), w.f != NULL));
+    const struct maps *t = maps_begin(unused);
+    struct unwind_from from;
+    struct unwind_trace truth;
+    uintptr_t pc[WALK_MAX];
+    cr_assert_not_null(t);
+    bool by_tables = unwind_load();
+    struct m *m = rt_enter();
+    cr_assert(fiber_pin(w.f));
+    int n = (int)walk_parked(w.f, pc, WALK_MAX);
+    unwind_from_frame(&from, w.f->sp, w.f->stack_hi);
+    unwind_walk(t, true, &from, &truth);
+    fiber_unpin(w.f);
+    rt_leave(m);
+    maps_end();
+    cr_assert_gt(n, 6);
+    void *as[FRAMES];
+    for (uint32_t i = 0; i < truth.n; i++)
+        as[i] = (void *)truth.pc[i];
+    if (by_tables)
+        compare(WALK_FIBER, pc, n, as, (int)truth.n);
+    expect_right();
+}
+
+static void parked_main(void *arg)
+{
+    (void)arg;
+    use();
+    gate = weft_chan_make(0, 0);
+    for (uintptr_t i = 0; i < 8; i++) {
+        uint64_t id;
+        weft_go_opts opts = WEFT_GO_OPTS_INIT;
+        opts.id = &id;
+        cr_assert_eq(weft_go_opts_run(parked_in, (void *)i, &opts), 0);
+        look_at_parked(id);
+    }
+    weft_chan_close(gate);
+}
+
+Test(walk_stack, parked)
+{
+    nofp_load();
+    test_run(parked_main, NULL);
+    cr_assert_eq(samples, 8u);
+}
+
+/* ---- modules that come and go --------------------------------------------------------------------------------------------- */
+
+static bool was_exact;
+
+static NOINLINE void look_once(void *arg)
+{
+    uintptr_t pc[WALK_MAX];
+    void *truth[FRAMES];
+    (void)arg;
+    struct m *m = rt_enter();
+    int n = (int)walk_self(m, pc, WALK_MAX);
+    rt_leave(m);
+    int ntruth = backtrace(truth, FRAMES);
+    was_exact = n == ntruth - 2;
+    for (int i = 1; i < n && was_exact; i++)
+        was_exact = pc[i] == (uintptr_t)truth[i];
+}
+
+static void replaced_main(void *arg)
+{
+    static const char *const mod[] = { TEST_MOD("nofp"), TEST_MOD("nofp_other") };
+    void *first = NULL;
+    unsigned same = 0;
+    use();
+    for (unsigned i = 0; i < 20; i++) {
+        void *so = dlopen(mod[i % 2], RTLD_NOW), *at = so != NULL ? dlsym(so, "nofp_leaf") : NULL;
+        cr_assert_not_null(at, "%s", dlerror());
+        *(void **)&nofp_top = dlsym(so, "nofp_top");
+        same += i % 2 == 1 && (uintptr_t)at >> 12 == (uintptr_t)first >> 12;
+        first = at;
+        for (unsigned k = 0; k < 8; k++)
+            test_until((nofp_top(look_once, NULL, k), was_exact));
+        dlclose(so);
+    }
+    *(unsigned *)arg = same;
+}
+
+Test(walk_stack, another_module_at_the_same_address)
+{
+    unsigned same = 0;
+    test_run(replaced_main, &same);
+    if (!test_is_slow())
+        cr_assert_gt(same, 0u);
+}
+
 /* ---- at every instruction --------------------------------------------------------------------------------------------------- */
 
+static uintptr_t alone;        /* there is no truth; a stack is complete that ends in this function */
+static unsigned long thrown, complete;
 static volatile bool stepped; /* all of it: threads stop that go on stepping */
 
 static w_no_sanitize void sampled(int sig, siginfo_t *info, void *context)
@@ -196,6 +321,12 @@ static w_no_sanitize void sampled(int sig, siginfo_t *info, void *context)
     if (m == NULL)
         return;
     enum walk_where where = walk_where(m, uc);
+    if (alone != 0) {
+        int n = (int)walk_signal(m, uc, pc, WALK_MAX);
+        thrown++;
+        complete += n > 1 && pc[n - 1] - alone < 1000;
+        return;
+    }
     int n = (int)walk_signal(m, uc, pc, WALK_MAX), ntruth = backtrace(truth, FRAMES), i = 0;
     while (i < ntruth && (uintptr_t)truth[i] != arch_uc_pc(uc))
         i++;
@@ -314,4 +445,116 @@ Test(walk_stack, every_instruction)
     cr_assert_gt(where_count[WALK_HANDLER], 1000u);
     cr_assert_leq(where_count[WALK_NOWHERE], 50u, "a thread that begins or ends");
 }
+
+/* A walk is interrupted by walks, at each of its instructions; so is backtrace(3), and a throw. (gperftools 1188, 1583) */
+static void nested_main(void *arg);
+
+static void nested(void *arg)
+{
+    uintptr_t pc[WALK_MAX];
+    void *truth[FRAMES];
+    int (*mod_throw)(int) = arg;
+    struct m *m = rt_enter();
+    uint32_t n = 0;
+    for (int cold = 0; cold < 2; cold++) {
+        step_on();
+        n = walk_self(m, pc, WALK_MAX);
+        step_off();
+    }
+    rt_leave(m);
+    cr_assert_gt(n, 5u);
+    step_on();
+    int ntruth = backtrace(truth, FRAMES);
+    step_off();
+    cr_assert_gt(ntruth, (int)n);
+    alone = (uintptr_t)nested_main; /* the unwinder faults when it is asked where it puts frames aside */
+    step_on();
+    int cleaned = mod_throw(10);
+    step_off();
+    alone = 0;
+    cr_assert_eq(cleaned, 11);
+}
+
+static void nested_main(void *arg)
+{
+    void *truth[4];
+    use();
+    backtrace(truth, 4);
+    ((int (*)(int))arg)(3);
+    handle(SIGTRAP, sampled, SA_ONSTACK);
+    nofp_top(nested, arg, 3);
+    stepped = true;
+}
+
+Test(walk_stack, interrupted_by_itself_and_in_a_throw)
+{
+    test_needs_a_kernel();
+    nofp_load();
+    void *so = dlopen(TEST_MOD("throws"), RTLD_NOW);
+    cr_assert_not_null(so, "%s", dlerror());
+    test_run_procs(1, nested_main, dlsym(so, "mod_throw"));
+    expect_right();
+    printf("%lu samples, %lu in throws, of which %lu complete\n", samples, thrown, complete);
+    cr_assert_gt(samples, 5000u);
+    cr_assert_gt(thrown, 5000u);
+    cr_assert_gt(complete * 1000, thrown * 999);
+}
 #endif
+
+/* Somebody has the loader's lock, and is interrupted; and others walk meanwhile, new code among what they meet. (gperftools 775, 1210, 1583) */
+static volatile bool held, let_go;
+static volatile int looked;
+
+static int hold(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    (void)info, (void)size;
+    held = true;
+    raise(SIGPROF);
+    while (!let_go)
+        *(volatile int *)arg += 1;
+    raise(SIGPROF);
+    return 1;
+}
+
+static void holder(void *arg)
+{
+    int spins = 0;
+    (void)arg;
+    dl_iterate_phdr(hold, &spins);
+}
+
+static void on_prof(int sig, siginfo_t *info, void *uc)
+{
+    uintptr_t pc[WALK_MAX];
+    struct m *m = m_self();
+    (void)sig, (void)info;
+    if (m != NULL && walk_signal(m, uc, pc, WALK_MAX) > 2)
+        looked++;
+}
+
+static NOINLINE void prof_here(void *arg)
+{
+    (void)arg;
+    raise(SIGPROF);
+}
+
+static void loader_main(void *arg)
+{
+    (void)arg;
+    use();
+    handle(SIGPROF, on_prof, SA_ONSTACK);
+    cr_assert_eq(weft_go(holder, NULL), 0);
+    test_until(held);
+    for (unsigned i = 0; i < 20; i++)
+        nofp_top(prof_here, NULL, i);
+    let_go = true;
+    int before = looked;
+    test_until(looked > before);
+}
+
+Test(walk_stack, while_the_loaders_lock_is_held)
+{
+    nofp_load();
+    test_run_procs(2, loader_main, NULL);
+    cr_assert_gt(looked, 20);
+}

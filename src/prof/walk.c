@@ -229,6 +229,11 @@ static void __attribute__((constructor)) walk_init(void) { sched_guest_add(&walk
 /* ---- rules ------------------------------------------------------------------------------------------------- */
 
 #define ADDRESS_MASK ((UINT64_C(1) << 48) - 1) /* also: what signs return addresses on aarch64 lies above */
+#if defined(__x86_64__)
+#define ADDRESS_END (UINT64_C(1) << 47) /* of a program's half */
+#else
+#define ADDRESS_END (UINT64_C(1) << 48)
+#endif
 
 /* A walk may interrupt another one of the same machine: it counts on from there. */
 static inline const struct tables *walk_begin(struct m *m)
@@ -329,7 +334,7 @@ static w_no_sanitize inline uintptr_t word(uintptr_t addr) { return *(const vola
 
 static w_no_sanitize void at_signal(struct at *a, const ucontext_t *uc)
 {
-    a->pc = (arch_uc_pc(uc) + 1) & ADDRESS_MASK;
+    a->pc = arch_uc_pc(uc) + 1;
     a->sp = arch_uc_sp(uc);
 #if defined(__x86_64__)
     a->fp = (uintptr_t)uc->uc_mcontext.gregs[REG_RBP];
@@ -351,7 +356,7 @@ static w_no_sanitize void stack_from(struct stack *s, const struct at *a)
 static w_no_sanitize bool code_at(const struct tables *t, uintptr_t pc)
 {
     const struct rules_module *m = t != NULL ? rules_module_at(t->modules, pc) : NULL;
-    return t == NULL ? pc > 4095 : m != NULL && pc >= m->code_lo && pc < m->code_hi;
+    return t == NULL || (m != NULL && pc >= m->code_lo && pc < m->code_hi);
 }
 
 /* Both ABIs: the frame pointer points to that of the caller, and the return address lies above it. */
@@ -360,7 +365,10 @@ static w_no_sanitize bool step_frame_pointer(const struct tables *t, const struc
     uintptr_t fp = a->fp;
     if (fp < a->sp || !inside(s, fp) || !inside(s, fp + 8))
         return false;
-    uintptr_t ret = word(fp + 8) & ADDRESS_MASK;
+    uintptr_t ret = word(fp + 8);
+#if defined(__aarch64__)
+    ret &= ADDRESS_MASK;
+#endif
     if (!code_at(t, ret - 1))
         return false;
     a->pc = ret;
@@ -452,7 +460,7 @@ static w_no_sanitize uint32_t walk_from(const struct m *m, const struct tables *
         case RULE_NONE:
         case RULE_END: break;
         }
-        if (unlikely(!ok || a.pc < 4096))
+        if (unlikely(!ok || a.pc - 4096 >= ADDRESS_END - 4096))
             return n;
         uintptr_t entry = a.pc - (uintptr_t)weft_arch_entry;
         if (unlikely(entry < 32) && !a.leaf) /* the first frame of a fiber, called by nobody, and fiber_start before it; at 0: not begun yet */
@@ -488,8 +496,8 @@ w_no_sanitize uint32_t walk_signal(struct m *m, const ucontext_t *uc, uintptr_t 
     if (max == 0)
         return 0;
     at_signal(&a, uc);
-    pc[0] = a.pc;
-    if (stack_find(m, a.sp, &s) == WALK_NOWHERE)
+    pc[0] = w_max(a.pc, (uintptr_t)4096); /* who jumps to NULL: what is below has other meanings in profiles */
+    if (a.pc - 4096 >= ADDRESS_END - 4096 || stack_find(m, a.sp, &s) == WALK_NOWHERE)
         return 1;
     stack_from(&s, &a);
     const struct tables *t = walk_begin(m);

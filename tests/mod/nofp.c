@@ -3,6 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef NOFP_OTHER
+#define BIG 5000
+#define MORE() do { char room_[200]; room_[0] = (char)n; USE(room_); } while (0)
+#else
+#define BIG 9000
+#define MORE() ((void)0)
+#endif
+
 #define FRAME __attribute__((noinline))
 #define NO_TAIL_CALL() __asm__ volatile("")
 #define USE(p) __asm__ volatile("" : : "r"(p) : "memory")
@@ -29,6 +37,7 @@ long nofp_leaf(long n)
 /* All registers that are kept over calls, the frame pointer among them, hold something else. */
 FRAME void nofp_registers(callback *fn, void *arg, unsigned n)
 {
+    MORE();
     long a = nofp_leaf(n), b = nofp_leaf(a), c = nofp_leaf(b), d = nofp_leaf(c), e = nofp_leaf(d), f = nofp_leaf(e), g = nofp_leaf(f);
     for (unsigned i = 0; i < n % 3 + 1; i++) {
         a += nofp_leaf(b + i), b ^= nofp_leaf(c), c -= nofp_leaf(d), d += nofp_leaf(e), e ^= nofp_leaf(f), f += nofp_leaf(g), g -= nofp_leaf(a);
@@ -44,7 +53,7 @@ FRAME void nofp_registers(callback *fn, void *arg, unsigned n)
 
 FRAME void nofp_big(callback *fn, void *arg, unsigned n)
 {
-    char room[9000];
+    char room[BIG];
     memset(room, (int)n, 64);
     USE(room);
     nofp_registers(fn, arg, n);
@@ -53,6 +62,7 @@ FRAME void nofp_big(callback *fn, void *arg, unsigned n)
 
 FRAME void nofp_aligned(callback *fn, void *arg, unsigned n)
 {
+    MORE();
     char room[96] __attribute__((aligned(64)));
     USE(room);
     if (n % 2 == 0)
