@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include "base/atomic.h"
 #include "stress_programs.h"
 #include "trace_live.h"
@@ -324,3 +325,150 @@ Test(trace_run, each_by_itself_in_the_middle, .timeout = 60)
 Test(trace_run, all_together_in_the_middle, .timeout = 60) { middle(~0u, 12, 4, ""); }
 Test(trace_run, all_together_migrating, .timeout = 60) { middle(~0u, 6, 2, "migrate=1"); }
 Test(trace_run, all_together_without_membarrier, .timeout = 60) { middle(~0u, 6, 2, "membarrier=0"); }
+
+/* ---- random programs ------------------------------------------------------------------------------------------------ */
+
+/* Processors, debug keys, who takes part, when traces begin and end: all drawn. WEFT_TEST_TRACES: so many programs; WEFT_TEST_SEED: the first one. */
+Test(trace_run, random_programs, .timeout = 200)
+{
+    static const char *const debug[] = { "", "", "migrate=1", "membarrier=0", "gcstress=200", "schedseed=5" };
+    const char *many = getenv("WEFT_TEST_TRACES"), *from = getenv("WEFT_TEST_SEED");
+    uint64_t first = from != NULL ? strtoull(from, NULL, 0) : 1, n = many != NULL ? strtoull(many, NULL, 0) : 25;
+    for (uint64_t seed = first; seed < first + n; seed++) {
+        struct rng r;
+        struct shape s = { .seed = seed, .traces = 3 };
+        weft_config cfg = WEFT_CONFIG_INIT;
+        rng_seed(&r, seed);
+        s.which = rng_below(&r, 1u << w_countof(members));
+        cfg.debug = debug[rng_below(&r, w_countof(debug))];
+        cfg.maxprocs = 1 + (int)rng_below(&r, 5);
+        if (strstr(cfg.debug, "schedseed") != NULL)
+            s.which &= 0x19f; /* by the drawn clock, nobody takes a processor away from who computes */
+        cr_log_info("seed %lu: members %x, %d processors, %s", (unsigned long)seed, s.which, cfg.maxprocs, cfg.debug);
+        test_run_config(&cfg, in_the_middle, &s);
+        for (int i = 0; i < s.n; i++)
+            live_check(&s.l[i]);
+    }
+}
+
+/* ---- a storm, and many that wait --------------------------------------------------------------------------------------- */
+
+static void storm(void *arg)
+{
+    weft_waitgroup wg = { 0 };
+    struct live l;
+    live_start(&l);
+    for (int k = 0; k < 100; k++) {
+        for (int i = 0; i < 1000; i++)
+            weft_waitgroup_go(&wg, nothing, arg);
+        weft_waitgroup_wait(&wg);
+    }
+    live_stop(&l);
+    cr_expect_eq(l.stats.dropped, 0u);
+    cr_expect_geq(live_count(&l, "GoID=[0-9]+ NotExist->Runnable"), 100000);
+    cr_expect_geq(live_count(&l, "GoID=[0-9]+ Running->NotExist"), 100000);
+    live_check(&l);
+}
+Test(trace_run, storm_of_short_fibers, .timeout = 100) { test_run_procs(2, storm, NULL); }
+
+static void waits(void *arg) { weft_chan_recv(arg, &(int){ 0 }); }
+
+/* Half of them wait when the trace begins, half have not even started. */
+static void many(void *arg)
+{
+    enum { MANY = 20000 };
+    struct live l;
+    weft_chan *c = weft_chan_make(sizeof(int), 0);
+    (void)arg;
+    for (int i = 0; i < MANY; i++) {
+        weft_go(waits, c);
+        if (i == MANY / 2)
+            weft_sleep(WEFT_MILLISECOND);
+    }
+    live_start(&l);
+    weft_sleep(WEFT_MILLISECOND);
+    weft_chan_close(c);
+    while (weft_num_fibers() > 1)
+        weft_yield();
+    live_stop(&l);
+    cr_expect_geq(live_count(&l, "GoID=[0-9]+ Running->NotExist"), MANY);
+    cr_expect_geq(live_count(&l, "GoID=[0-9]+ Undetermined->Waiting"), MANY / 2 - 1000);
+    live_check(&l);
+}
+Test(trace_run, begins_among_many_fibers, .timeout = 60) { test_run_procs(2, many, NULL); }
+
+/* ---- ends ---------------------------------------------------------------------------------------------------------------- */
+
+static struct live left;
+static void leaves_it_on(void *arg)
+{
+    (void)arg;
+    live_start(&left);
+    crowd_gather(0x1ff); /* not those that change the number of processors, or call in from outside */
+    weft_sleep(3 * WEFT_MILLISECOND);
+}
+Test(trace_run, end_of_the_runtime_ends_it)
+{
+    for (int i = 0; i < 3; i++) { /* life after life */
+        weft_config cfg = WEFT_CONFIG_INIT;
+        cfg.maxprocs = 3;
+        cr_assert_eq(weft_run(leaves_it_on, NULL, &cfg), 0);
+        store_rlx(&crowd.over, 1);
+        fclose(left.file);
+        live_check(&left);
+    }
+}
+
+static int starts_here(void *ctx, const void *data, size_t n) { return (void)data, (void)n, *(int *)ctx += 1, 0; }
+
+static void forks(void *arg)
+{
+    struct live l;
+    (void)arg;
+    live_start(&l);
+    weft_sleep(100000);
+    fflush(l.file);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int calls = 0;
+        bool none = weft_trace_stop(live_write, &l, NULL) == -ENOENT;
+        bool anew = weft_trace_start(starts_here, &calls, NULL) == 0;
+        weft_sleep(1000);
+        _exit(none && anew && weft_trace_stop(starts_here, &calls, NULL) == 0 && calls > 0 ? 0 : 1);
+    }
+    int status;
+    weft_blocking_begin();
+    waitpid(pid, &status, 0);
+    weft_blocking_end();
+    cr_expect_eq(status, 0);
+    live_stop(&l);
+    live_check(&l);
+}
+Test(trace_run, child_of_a_fork_is_not_traced) { test_run_procs(2, forks, NULL); }
+
+/* ---- writers ------------------------------------------------------------------------------------------------------------- */
+
+struct broken { int calls, fail_at; };
+static int breaks(void *ctx, const void *data, size_t n)
+{
+    struct broken *b = ctx;
+    (void)data, (void)n;
+    return ++b->calls >= b->fail_at ? -EIO : 0;
+}
+
+static void fails(void *arg)
+{
+    struct broken b = { 0, 2 };
+    struct live l;
+    weft_trace_stats st = { .size = sizeof st };
+    (void)arg;
+    live_start(&l);
+    cr_assert_eq(weft_trace_start(breaks, &b, NULL), 0);
+    weft_sleep(1000);
+    cr_expect_eq(weft_trace_stop(breaks, &b, &st), -EIO);
+    cr_expect_geq(st.dropped, 1u);
+    live_stop(&l);
+    cr_expect_eq(l.stats.dropped, 0u);
+    live_check(&l);
+}
+Test(trace_run, writer_that_fails_ends_its_trace_alone) { test_run(fails, NULL); }
