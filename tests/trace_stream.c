@@ -543,7 +543,7 @@ static void *busy(void *arg)
     struct one *o = arg;
     uint64_t n = 0, in_gen = 0;
     for (uint32_t gen = 0; load_rlx(&stop) == 0; n++) {
-        while (in_gen > 1000 && load_rlx(&trace.gen) == gen && load_rlx(&stop) == 0)
+        while (in_gen > 200 && load_rlx(&trace.gen) == gen && load_rlx(&stop) == 0)
             usleep(100);
         cr_assert(enter(o));
         trace_event(o->e, HEAP_ALLOC, n);
