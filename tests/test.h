@@ -83,6 +83,9 @@ long test_status(const char *key);
 /* Seed of a random test: WEFT_TEST_SEED, else from the clock. Printed, so that a failure can be repeated. */
 uint64_t test_seed(void);
 
+/* For a test with a .timeout of more than a minute: without this it is ended after one all the same, on a machine that is busy with other things. */
+void test_may_take(unsigned seconds);
+
 /* True in a build with a sanitizer, or under emulation: for limits on resources, never to skip what is checked. */
 bool test_is_slow(void);
 

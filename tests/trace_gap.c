@@ -60,6 +60,7 @@ static unsigned one(uint64_t seed)
 Test(trace_gap, what_comes_behind_a_gap_is_accepted_and_true, .timeout = 600)
 {
     unsigned bridges = 0, rounds = test_is_slow() ? 15 : 60;
+    test_may_take(600);
     go_trace();
     cr_assert_eq(off_init(), 0);
     uint64_t seed = test_seed();

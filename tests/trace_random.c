@@ -29,6 +29,7 @@ static void one(uint64_t seed, int i)
 
 Test(trace_random, programs_are_shown_as_they_were_told, .timeout = 600)
 {
+    test_may_take(600);
     go_trace();
     cr_assert_eq(off_init(), 0);
     uint64_t seed = test_seed();
