@@ -557,3 +557,29 @@ static void forks(void *arg)
 }
 
 Test(prof_cpu, the_child_of_a_fork_has_none_and_may_have_its_own, SIGNALS_AT_ONCE) { test_run_procs(2, forks, NULL); }
+
+static void deadlocks(void *arg)
+{
+    (void)arg;
+    if (weft_cpu_profile_start_file(path, &fast) != 0)
+        _exit(3);
+    spin_a(100 * MS);
+    weft_chan_recv(weft_chan_make(0, 0), NULL);
+}
+
+/* In a child: Criterion has a thread that might wake somebody, as far as the runtime knows. */
+static void runs_into_a_deadlock(void *arg)
+{
+    (void)arg;
+    _exit(weft_run(deadlocks, NULL, NULL) == -EDEADLK ? 0 : 1);
+}
+
+Test(prof_cpu, a_deadlock_is_found_all_the_same, SIGNALS_AT_ONCE)
+{
+    struct test_output out;
+    snprintf(path, sizeof path, "/tmp/weft-cpu-%d.pb.gz", (int)getpid());
+    cr_assert_eq(test_fork(&out, runs_into_a_deadlock, NULL), 0, "%s", out.text);
+    struct pp *p = read_back();
+    unlink(path);
+    cr_assert_gt(ns_of(p, "spin_a", NULL), 50 * MS); /* and it was written to the end */
+}

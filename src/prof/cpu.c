@@ -24,17 +24,13 @@
  *
  * Whose the work is: a sample on a fiber's stack is the fiber's, with its labels. Outermost frames of our own (pseudo.h) say of others what they were
  * for: a collection (marking on the scheduler's stack or in helpers of a stop, fibers of the runtime), the scheduler and the monitor, profilers.
- *
- * Start, stop and the end of the runtime exclude one another by `control`, taken in user code. */
+ */
 #include "prof/cpu.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 #include "base/fail.h"
 #include "base/fmt.h"
 #include "base/lock.h"
@@ -42,14 +38,10 @@
 #include "base/rng.h"
 #include "base/syscall.h"
 #include "os/clock.h"
-#include "os/futex.h"
-#include "os/maps.h"
 #include "os/signal.h"
-#include "prof/helper.h"
-#include "prof/live.h"
 #include "prof/pseudo.h"
 #include "prof/ring.h"
-#include "prof/symbols.h"
+#include "prof/sampler.h"
 #include "prof/walk.h"
 #include "sched/labels.h"
 #include "sched/machine.h"
@@ -60,7 +52,6 @@
 #define SLOTS_MAX 16384u
 #define DRAIN_NS 100000000 /* how long samples lie in a ring, at most */
 #define RING_NS 250000000  /* how long the helper may be late before samples are lost */
-#define MAX_BYTES_MIN (64 << 10)
 
 /* What the handler writes: `length` in words is the ring's. */
 struct record {
@@ -96,23 +87,10 @@ struct slot {
 
 
 static struct {
-    pthread_mutex_t control; /* the next group */
-    bool on;                 /* a profile was started, and nobody has stopped it; it may have ended by itself (done) */
-    struct helper helper;
-    void *ctx;               /* the writer's: here it is a root */
-    bool hooked;
-    bool symbols;            /* modules were looked at */
-    bool lost_in_fork;       /* what follows is of the parent, and to be freed */
-    /* fixed while one runs */
-    int64_t period_ns;
-    uint32_t ring_words;
+    bool hooked;             /* under the sampler's control */
+    uint32_t ring_words;     /* fixed while one runs */
     struct slot *slots;      /* SLOTS_MAX; made once in the life of the process, since a handler may look there at any time */
-    struct live *live;
-    /* the helper's end */
-    w_u32 wake;              /* futex: 1: there is something to do */
-    w_u32 stop;              /* rel: nothing; a wish */
-    w_u32 done;              /* futex; rel: all is written, err; acq in those who wait */
-    int err;
+    int64_t look_ns;         /* the helper's: when to look for threads */
     struct lock lock;        /* RANK_LEAF: slots, rng, and `sampled` of machines and services */
     uint32_t used;           /* slots up to there were in use; also read by the helper alone */
     int32_t free;            /* the first free one; -1 */
@@ -122,15 +100,11 @@ static struct {
     pthread_mutex_t listen;  /* the listener; taken on the helper while it is in it */
     cpu_sample_fn *listener;
     void *listener_arg;
-} cpu = { .control = PTHREAD_MUTEX_INITIALIZER, .listen = PTHREAD_MUTEX_INITIALIZER, .lock = LOCK_INIT(RANK_LEAF), .free = -1 };
+} cpu = { .listen = PTHREAD_MUTEX_INITIALIZER, .lock = LOCK_INIT(RANK_LEAF), .free = -1 };
+
+static struct sampler sampler;
 
 /* ---- the handler ------------------------------------------------------------------------------------------- */
-
-static void wake_helper(void)
-{
-    if (load_rlx(&cpu.wake) == 0 && cas_rlx(&cpu.wake, 0, 1)) /* rlx: a hint; it looks by itself before long */
-        os_futex_wake(&cpu.wake, 1);
-}
 
 static uintptr_t frame_pointer(const ucontext_t *uc)
 {
@@ -228,7 +202,7 @@ static void take_sample(struct slot *s, uint32_t weight, const ucontext_t *uc)
     struct record *r = (struct record *)ring_reserve(&s->ring, RECORD_WORDS + WALK_MAX + 1);
     if (r == NULL) {
         add_rlx(&s->ring.lost, weight); /* rlx: counter */
-        wake_helper();
+        sampler_wake(&sampler);
         return;
     }
     struct m *m = m_self();
@@ -246,7 +220,7 @@ static void take_sample(struct slot *s, uint32_t weight, const ucontext_t *uc)
     r->labels = f != NULL ? labels_ref(f->labels) : NULL;
     ring_commit(&s->ring, RECORD_WORDS + r->n);
     if (ring_is_half_full(&s->ring))
-        wake_helper();
+        sampler_wake(&sampler);
 }
 
 /* The slot that a signal of ours carries; NULL: it is not ours. */
@@ -350,12 +324,12 @@ static void slot_begin(uint32_t *sampled, pid_t tid, enum service_kind kind)
         cpu.refused++;
         return;
     }
-    int64_t first_ns = 1 + (int64_t)(rng_next(&cpu.rng) % (uint64_t)cpu.period_ns);
+    int64_t first_ns = 1 + (int64_t)(rng_next(&cpu.rng) % (uint64_t)sampler.period_ns);
     s->kind = kind;
     s->tid = tid;
     s->first_ns = os_thread_cpu_ns(tid) + first_ns;
     store_seq(&s->timer, timer); /* rel: publishes the ring; acq in on_signal */
-    timer_set(timer, first_ns, cpu.period_ns);
+    timer_set(timer, first_ns, sampler.period_ns);
     *sampled = 1 + (uint32_t)(s - cpu.slots);
 }
 
@@ -454,7 +428,7 @@ static void add_record(const struct record *r)
     uint32_t labels = r->labels != NULL ? r->labels->n : 0;
     for (uint32_t i = 0; i < labels; i++)
         label[i] = (struct pprof_label){ .key = r->labels->at[i].key, .text = r->labels->at[i].value };
-    live_add(cpu.live, r->pc, r->n, (int64_t[]){ r->weight, r->weight * cpu.period_ns }, label, labels);
+    live_add(sampler.live, r->pc, r->n, (int64_t[]){ r->weight, r->weight * sampler.period_ns }, label, labels);
 }
 
 static void last_drop(struct slot *s)
@@ -490,7 +464,7 @@ static void drain(struct slot *s, bool tell)
 /* The thread is sampled no more, and its ring is empty. */
 static void settle(struct slot *s)
 {
-    int64_t due = s->end_ns < s->first_ns ? 0 : (s->end_ns - s->first_ns) / cpu.period_ns + 1, owed = due - (int64_t)s->ticks;
+    int64_t due = s->end_ns < s->first_ns ? 0 : (s->end_ns - s->first_ns) / sampler.period_ns + 1, owed = due - (int64_t)s->ticks;
     if (owed > 0) {
         struct record *r = slot_last(s);
         if (!s->has_last) {
@@ -516,7 +490,7 @@ static void drain_all(void)
             continue;
         drain(s, true);
         uint64_t lost = load_rlx(&s->ring.lost); /* rlx: counter */
-        live_add(cpu.live, NULL, 0, (int64_t[]){ (int64_t)(lost - s->lost_told) }, NULL, 0);
+        live_add(sampler.live, NULL, 0, (int64_t[]){ (int64_t)(lost - s->lost_told) }, NULL, 0);
         s->ticks += lost - s->lost_told;
         s->lost_told = lost;
         if (gone) {
@@ -545,94 +519,7 @@ static void slots_free(void)
     cpu.free = -1;
 }
 
-/* ---- the helper ---------------------------------------------------------------------------------------------------- */
-
-static void wait_for_work(void)
-{
-    int64_t left = w_min(live_due_ns(cpu.live) - os_now_ns(), (int64_t)DRAIN_NS);
-    if (left > 0 && load_acq(&cpu.stop) == 0) /* acq: as below; stop is set before wake */
-        os_futex_wait(&cpu.wake, 0, left);
-    store_seq(&cpu.wake, 0); /* seq: before the look at the rings */
-}
-
-static const char *remark(char *buf, size_t n)
-{
-    if (cpu.refused_max == 0)
-        return NULL;
-    w_fmt(buf, n, "weft: up to %u threads at a time were not sampled, for want of timers (RLIMIT_SIGPENDING) or memory", cpu.refused_max);
-    return buf;
-}
-
-static void helper_main(void *arg)
-{
-    char buf[160];
-    int64_t look_ns = 0;
-    bool go_on = true;
-    (void)arg;
-    while (go_on && load_acq(&cpu.stop) == 0) { /* acq: a wish; nothing is published with it */
-        wait_for_work();
-        drain_all();
-        int64_t now = os_now_ns();
-        if (now >= look_ns) {
-            threads_look();
-            look_ns = now + 1000000000;
-        }
-        go_on = live_look(cpu.live, now);
-    }
-    probe_unlisten(thread_here, NULL);
-    slots_close();
-    drain_all();
-    for (struct slot *s = cpu.slots; s < cpu.slots + cpu.used; s++)
-        if (s->ring.mem != NULL)
-            settle(s);
-    cpu.err = live_close(cpu.live, remark(buf, sizeof buf));
-    slots_free();
-    if (cpu.refused_max != 0)
-        sched_logf("%s", remark(buf, sizeof buf));
-    store_rel(&cpu.done, 1); /* rel: publishes err; acq in await_done */
-    os_futex_wake(&cpu.done, 1 << 30);
-}
-
-static void await_done(void)
-{
-    while (load_acq(&cpu.done) == 0) /* acq: rel in helper_main */
-        os_futex_wait(&cpu.done, 0, -1);
-}
-
-static void ask_to_stop(void)
-{
-    store_rel(&cpu.stop, 1); /* rel: before wake */
-    store_seq(&cpu.wake, 1);
-    os_futex_wake(&cpu.wake, 1);
-}
-
-/* ---- start, stop, the end: `control` is held -------------------------------------------------------------------------- */
-
-static void free_lost(void)
-{
-    if (!cpu.lost_in_fork)
-        return;
-    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: as in threads_look */
-        m->sampled = 0;
-    slots_free();
-    live_forget(cpu.live);
-    helper_forget(&cpu.helper);
-    cpu.lost_in_fork = false;
-}
-
-/* It has ended, or is told to. */
-static int finish(void)
-{
-    ask_to_stop();
-    await_done();
-    helper_join(&cpu.helper);
-    walk_unuse();
-    cpu.on = false;
-    cpu.ctx = NULL;
-    return cpu.err;
-}
-
-static bool has_ended(void) { return load_acq(&cpu.done) != 0; } /* acq: rel in helper_main */
+/* ---- begin, round, end ---------------------------------------------------------------------------------------------- */
 
 static int hook(void)
 {
@@ -645,213 +532,109 @@ static int hook(void)
     return err;
 }
 
-static void unhook(void)
+static uint32_t ring_words(int64_t period_ns)
 {
-    if (cpu.hooked)
-        signal_unhook(SIGPROF);
-    cpu.hooked = false;
-}
-
-static uint32_t ring_words(int hz)
-{
-    uint64_t words = (uint64_t)hz * RING_NS / 1000000000 * (RECORD_WORDS + WALK_MAX + 1), size = 1024;
+    uint64_t words = (uint64_t)(RING_NS / period_ns) * (RECORD_WORDS + WALK_MAX + 1), size = 1024;
     while (size < words)
         size *= 2;
     return (uint32_t)size;
 }
 
-static void forget_symbols(void *arg) { (void)arg, maps_close(symbols_gone); }
-
-static void at_exit(void);
-
-static int begin(const struct live_opts *o, int hz)
+static void cpu_undo(struct sampler *s)
 {
-    static bool registered;
-    const struct pprof_kind kind = { .value = { { "samples", "count" }, { "cpu", "nanoseconds" } }, .values = 2,
-                                     .period_type = { "cpu", "nanoseconds" }, .period = 1000000000 / hz };
-    free_lost();
+    (void)s;
+    probe_unlisten(thread_here, NULL);
+    slots_close();
+    slots_free();
+}
+
+static int cpu_begin(struct sampler *s)
+{
     int err = hook();
     if (err != 0)
         return err;
-    cpu.period_ns = kind.period;
-    cpu.ring_words = ring_words(hz);
+    cpu.ring_words = ring_words(s->period_ns);
     cpu.refused_max = 0;
+    cpu.look_ns = 0;
     rng_seed(&cpu.rng, (uint64_t)os_now_ns());
-    store_rlx(&cpu.wake, 0); /* rlx: the helper is not there yet, and the next two */
-    store_rlx(&cpu.stop, 0);
-    store_rlx(&cpu.done, 0);
-    cpu.helper = (struct helper){ .fn = helper_main };
-    if ((err = walk_use()) != 0)
-        return err;
-    if ((err = live_open(&kind, o, &cpu.live)) != 0)
-        goto no_live;
     cpu.open = true;
-    if ((err = probe_listen(1ull << PROBE_thread_here, thread_here, NULL)) != 0)
-        goto no_listener;
-    threads_look();
-    if ((err = helper_start(&cpu.helper)) != 0)
-        goto no_helper; /* what the threads have in their rings is dropped */
-    cpu.on = cpu.symbols = true;
-    cpu.ctx = o->ctx;
-    if (!registered)
-        atexit(at_exit);
-    registered = true;
-    return 0;
-no_helper:
-    probe_unlisten(thread_here, NULL);
-no_listener:
-    slots_close();
-    slots_free();
-    live_abandon(cpu.live);
-no_live:
-    walk_unuse();
+    err = probe_listen(1ull << PROBE_thread_here, thread_here, NULL);
+    if (err == 0)
+        threads_look();
+    cpu.open = err == 0;
     return err;
 }
 
-/* A host that ends by exit(3) does not stop it; its writer, which is older than our first start, is still there. The helper does it all: this thread
- * may be stopped at any time, and must hold nothing that a collector needs. */
-static void at_exit(void)
+static int64_t cpu_round(struct sampler *s, int64_t now_ns)
 {
-    if (cpu.live != NULL && cpu.on && live_is_writer(cpu.live))
-        return; /* the writer itself has called exit */
-    pthread_mutex_lock(&cpu.control);
-    if (cpu.on) {
-        ask_to_stop();
-        await_done();
+    (void)s;
+    drain_all();
+    if (now_ns >= cpu.look_ns) {
+        threads_look();
+        cpu.look_ns = now_ns + 1000000000;
     }
-    pthread_mutex_unlock(&cpu.control);
+    return now_ns + DRAIN_NS;
 }
+
+static const char *cpu_end(struct sampler *s)
+{
+    static char remark[160];
+    (void)s;
+    probe_unlisten(thread_here, NULL);
+    slots_close();
+    drain_all();
+    for (struct slot *t = cpu.slots; t < cpu.slots + cpu.used; t++)
+        if (t->ring.mem != NULL)
+            settle(t);
+    if (cpu.refused_max == 0)
+        return NULL;
+    w_fmt(remark, sizeof remark, "weft: up to %u threads at a time were not sampled, for want of timers (RLIMIT_SIGPENDING) or memory",
+          cpu.refused_max);
+    return remark;
+}
+
+static void cpu_freed(struct sampler *s) { (void)s, slots_free(); }
+
+/* Timers are not inherited. Threads are sampled anew, if there is to be one here. */
+static void cpu_forked(struct sampler *s)
+{
+    (void)s;
+    lock_init(&cpu.lock, RANK_LEAF);
+    cpu.listen = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    cpu.listener = NULL;
+    cpu.open = false;
+    probe_unlisten(thread_here, NULL);
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: as in threads_look */
+        m->sampled = 0;
+}
+
+static void cpu_gone(struct sampler *s)
+{
+    (void)s;
+    if (cpu.hooked)
+        signal_unhook(SIGPROF);
+    cpu.hooked = false;
+}
+
+static struct sampler sampler = { .what = "CPU profile", .value = { { "samples", "count" }, { "cpu", "nanoseconds" } },
+                                  .period_type = { "cpu", "nanoseconds" }, .hz = 100, .begin = cpu_begin, .undo = cpu_undo, .round = cpu_round,
+                                  .end = cpu_end, .freed = cpu_freed, .forked = cpu_forked, .gone = cpu_gone };
+
+static void __attribute__((constructor)) cpu_init(void) { sampler_add(&sampler); }
 
 /* ---- the public side ------------------------------------------------------------------------------------------------ */
-
-static int check(const weft_cpu_profile_opts *o, struct live_opts *to)
-{
-    if (o->size != sizeof *o || o->hz < 0 || o->hz > 10000 || o->flush_ms < 0 || o->max_ns < 0 ||
-        (o->max_bytes != 0 && o->max_bytes < MAX_BYTES_MIN))
-        return -EINVAL;
-    *to = (struct live_opts){ .what = "CPU profile", .fd = -1, .closed = o->closed, .closed_arg = o->closed_arg };
-    to->flush_ns = (o->flush_ms != 0 ? o->flush_ms : 1000) * INT64_C(1000000);
-    if (!o->unlimited) {
-        to->max_ns = o->max_ns != 0 ? o->max_ns : LIVE_NS;
-        to->max_bytes = o->max_bytes != 0 ? (uint64_t)o->max_bytes : LIVE_BYTES;
-    }
-    return 0;
-}
-
-/* The file is not touched before it is known that nobody else writes one. */
-static int begin_file(struct live_opts *o, const char *path, int hz)
-{
-    o->fd = fail_now(FAIL_FD) ? -EMFILE : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (o->fd == -1)
-        return -errno;
-    if (o->fd < 0)
-        return o->fd;
-    o->w = weft_fd_writer;
-    o->ctx = (void *)(intptr_t)o->fd;
-    int err = begin(o, hz);
-    if (err != 0)
-        close(o->fd);
-    return err;
-}
-
-/* In user code, and no stop stops us. */
-static int start_away(struct live_opts *o, const char *path, int hz)
-{
-    pthread_mutex_lock(&cpu.control);
-    int err = 0;
-    if (load_acq(&sched.running) == 0) /* acq: as in m_attach. The end takes `control` after that */
-        err = -ESRCH;
-    else if (cpu.on && !has_ended())
-        err = -EALREADY;
-    else if (cpu.on)
-        finish();
-    if (err == 0)
-        err = path != NULL ? begin_file(o, path, hz) : begin(o, hz);
-    pthread_mutex_unlock(&cpu.control);
-    return err;
-}
 
 static int start(weft_writer *w, void *ctx, const char *path, const weft_cpu_profile_opts *opts)
 {
     static const weft_cpu_profile_opts none = WEFT_CPU_PROFILE_OPTS_INIT;
-    struct live_opts o;
-    if (opts == NULL)
-        opts = &none;
-    int err = check(opts, &o), saved = errno;
-    if (err != 0)
-        return err;
-    struct m *m = rt_enter_try();
-    if (m == NULL)
-        return -ESRCH;
-    rt_leave(m);
-    o.w = w;
-    o.ctx = ctx;
-    weft_blocking_begin();
-    err = start_away(&o, path, opts->hz != 0 ? opts->hz : 100);
-    weft_blocking_end();
-    errno = saved;
-    return err;
+    const weft_cpu_profile_opts *o = opts != NULL ? opts : &none;
+    struct sampler_opts checked;
+    if (o->size != sizeof *o ||
+        sampler_opts(&checked, o->hz, o->flush_ms, o->max_bytes, o->max_ns, o->unlimited, o->closed, o->closed_arg) != 0)
+        return -EINVAL;
+    return sampler_start(&sampler, &checked, w, ctx, path);
 }
 
-int weft_cpu_profile_start(weft_writer *w, void *ctx, const weft_cpu_profile_opts *opts)
-{
-    return w != NULL ? start(w, ctx, NULL, opts) : -EINVAL;
-}
-
-int weft_cpu_profile_start_file(const char *path, const weft_cpu_profile_opts *opts)
-{
-    return path != NULL ? start(NULL, NULL, path, opts) : -EINVAL;
-}
-
-int weft_cpu_profile_stop(void)
-{
-    struct m *m = rt_enter_try();
-    if (m == NULL)
-        return -ESRCH;
-    rt_leave(m);
-    int saved = errno;
-    weft_blocking_begin();
-    pthread_mutex_lock(&cpu.control);
-    int err = cpu.on ? finish() : -ESRCH;
-    pthread_mutex_unlock(&cpu.control);
-    weft_blocking_end();
-    errno = saved;
-    return err;
-}
-
-/* ---- for the runtime ------------------------------------------------------------------------------------------------- */
-
-static void cpu_end(void)
-{
-    pthread_mutex_lock(&cpu.control);
-    if (cpu.on)
-        finish();
-    free_lost();
-    unhook();
-    if (cpu.symbols)
-        helper_run(forget_symbols, NULL); /* no thread to be had: they are kept */
-    cpu.symbols = false;
-    pthread_mutex_unlock(&cpu.control);
-}
-
-/* Timers are not inherited. Somebody may have been about to start or stop one: what that had in hand is lost. */
-static void cpu_after_fork(void)
-{
-    cpu.control = cpu.listen = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    lock_init(&cpu.lock, RANK_LEAF);
-    cpu.listener = NULL;
-    cpu.open = false;
-    if (!cpu.on)
-        return;
-    cpu.on = false;
-    cpu.ctx = NULL;
-    cpu.lost_in_fork = true;
-    probe_unlisten(thread_here, NULL);
-    live_after_fork(cpu.live);
-}
-
-static void __attribute__((constructor)) cpu_init(void)
-{
-    static struct sched_guest guest = { .end = cpu_end, .after_fork = cpu_after_fork };
-    sched_guest_add(&guest);
-}
+int weft_cpu_profile_start(weft_writer *w, void *ctx, const weft_cpu_profile_opts *opts) { return start(w, ctx, NULL, opts); }
+int weft_cpu_profile_start_file(const char *path, const weft_cpu_profile_opts *opts) { return start(NULL, NULL, path, opts); }
+int weft_cpu_profile_stop(void) { return sampler_stop(&sampler); }

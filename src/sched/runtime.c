@@ -24,6 +24,7 @@
 #include "sched/runq.h"
 #include "sched/sanitize.h"
 #include "sched/seed.h"
+#include "sched/service.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/task.h"
@@ -485,7 +486,7 @@ static bool strangers(void)
 {
     lock_check_held(&sched.lock);
     int others = sched.orphan && !sched.orphan_leaderless ? 1 : 2; /* the monitor, the main thread if that is not one of ours */
-    int known = (int)load_acq(&sched.nthreads) + others + (int)world_helpers();
+    int known = (int)load_acq(&sched.nthreads) + others + (int)world_helpers() + (int)services_count(SERVICE_PROF);
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         known += load_acq(&m->dead) == M_ALIVE && m->foreign; /* acq: sees the rest; rel in m_publish_locked */
     int n = os_thread_count();

@@ -51,6 +51,16 @@ void services_each(void (*fn)(struct service *s, void *arg), void *arg)
     }
 }
 
+unsigned services_count(enum service_kind kind)
+{
+    unsigned n = 0;
+    for (struct service *s = services; s < services + SERVICES; s++) {
+        uint32_t tid = load_acq(&s->tid); /* acq: as above */
+        n += tid != 0 && tid != CLAIMED && s->kind == kind;
+    }
+    return n;
+}
+
 void services_after_fork(void)
 {
     for (struct service *s = services; s < services + SERVICES; s++)

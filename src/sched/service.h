@@ -19,6 +19,7 @@ struct service {
 struct service *service_begin(enum service_kind kind);
 void service_end(struct service *s); /* NULL is fine */
 void services_each(void (*fn)(struct service *s, void *arg), void *arg);
+unsigned services_count(enum service_kind kind);
 void services_after_fork(void);      /* in the child: they are no more */
 
 #endif
