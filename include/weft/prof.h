@@ -143,5 +143,29 @@ WEFT_API int weft_cpu_profile_start_file(const char *path, const weft_cpu_profil
  * first error of the writer (of close(2)). (Go: StopCPUProfile) */
 WEFT_API int weft_cpu_profile_stop(void);
 
+/* ---- wall-clock profile ------------------------------------------------------------------------ */
+
+typedef struct weft_wall_profile_opts {
+    size_t size;               /* sizeof(weft_wall_profile_opts) */
+    int hz;                    /* looks per second; 0: 10; at most 1000 */
+    int fibers_max;            /* fibers that wait of which a look takes the stack, drawn at random; 0: 512; at most 65536 */
+    int flush_ms;              /* this and the rest as in weft_cpu_profile_opts */
+    int64_t max_bytes, max_ns;
+    bool unlimited;
+    weft_profile_closed *closed;
+    void *closed_arg;
+} weft_wall_profile_opts;
+#define WEFT_WALL_PROFILE_OPTS_INIT { sizeof(weft_wall_profile_opts), 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* Where the time of fibers goes, whether they run or wait: all of them are looked at hz times a second, and each sample has the label "state", which is
+ * "running", "runnable", "syscall", or what it waits for, in the words of dumps ("chan receive", "sleep", "IO wait"). The sum is fibers times
+ * seconds. The world is not stopped, and the cost does not grow with the number of fibers: of many, some are drawn, each standing for others. Of a
+ * fiber that runs, the thread is interrupted (SIGPROF): a system call that the kernel never restarts may return EINTR then, once for each time that it
+ * is made.
+ * One at a time, beside a CPU profile. All else, results included, as with weft_cpu_profile_start. */
+WEFT_API int weft_wall_profile_start(weft_writer *w, void *ctx, const weft_wall_profile_opts *opts) WEFT_MUST_CHECK;
+WEFT_API int weft_wall_profile_start_file(const char *path, const weft_wall_profile_opts *opts) WEFT_MUST_CHECK;
+WEFT_API int weft_wall_profile_stop(void);
+
 WEFT_END_DECLS
 #endif

@@ -31,6 +31,7 @@
 #include <signal.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/fail.h"
 #include "base/fmt.h"
 #include "base/lock.h"
@@ -38,6 +39,7 @@
 #include "base/rng.h"
 #include "base/syscall.h"
 #include "os/clock.h"
+#include "os/futex.h"
 #include "os/signal.h"
 #include "prof/pseudo.h"
 #include "prof/ring.h"
@@ -87,7 +89,8 @@ struct slot {
 
 
 static struct {
-    bool hooked;             /* under the sampler's control */
+    pthread_mutex_t hook;    /* hooked, slots; in user code */
+    bool hooked;
     uint32_t ring_words;     /* fixed while one runs */
     struct slot *slots;      /* SLOTS_MAX; made once in the life of the process, since a handler may look there at any time */
     int64_t look_ns;         /* the helper's: when to look for threads */
@@ -100,7 +103,7 @@ static struct {
     pthread_mutex_t listen;  /* the listener; taken on the helper while it is in it */
     cpu_sample_fn *listener;
     void *listener_arg;
-} cpu = { .listen = PTHREAD_MUTEX_INITIALIZER, .lock = LOCK_INIT(RANK_LEAF), .free = -1 };
+} cpu = { .hook = PTHREAD_MUTEX_INITIALIZER, .listen = PTHREAD_MUTEX_INITIALIZER, .lock = LOCK_INIT(RANK_LEAF), .free = -1 };
 
 static struct sampler sampler;
 
@@ -115,10 +118,10 @@ static uintptr_t frame_pointer(const ucontext_t *uc)
 #endif
 }
 
-/* By frame pointers, on a stack that ends at hi. */
-static w_no_sanitize uint32_t walk_up_to(uintptr_t hi, const ucontext_t *uc, uintptr_t *pc, uint32_t max)
+/* Of a thread that is no machine: our code all the way, which has frame pointers, on a stack that ends below the control block, as libc makes them. */
+static w_no_sanitize uint32_t walk_service(const ucontext_t *uc, uintptr_t *pc, uint32_t max)
 {
-    uintptr_t lo = arch_uc_sp(uc), fp = frame_pointer(uc);
+    uintptr_t lo = arch_uc_sp(uc), hi = arch_thread_pointer(), fp = frame_pointer(uc);
     uint32_t n = 0;
     pc[n++] = arch_uc_pc(uc) + 1;
     while (n < max && fp >= lo && fp % sizeof fp == 0 && fp < hi && hi - fp >= 16) {
@@ -132,34 +135,6 @@ static w_no_sanitize uint32_t walk_up_to(uintptr_t hi, const ucontext_t *uc, uin
     return n;
 }
 
-#define G0_ABOVE 512u /* the loop's frame lies in so much above the context that it has left */
-
-/* The end of a stack that walk_signal does not know: it is our code all the way there. Of a thread that libc has made the stack ends below the control
- * block. 0: not known. */
-static uintptr_t own_stack_end(const struct m *m, uintptr_t sp)
-{
-    if (m == NULL)
-        return arch_thread_pointer();
-    if (m->blocking)
-        return (uintptr_t)m->blocked->stack_hi;
-    if (m->foreign || (sp >= (uintptr_t)m->altstack && sp - (uintptr_t)m->altstack < 1u << 16))
-        return 0;
-    uintptr_t hi = m->main ? (uintptr_t)m->g0_sp + G0_ABOVE : arch_thread_pointer();
-    return hi > sp && hi - sp < 1u << 20 ? hi : 0;
-}
-
-static uint32_t walk(struct m *m, const ucontext_t *uc, uintptr_t *pc)
-{
-    uint32_t n = m != NULL ? walk_signal(m, uc, pc, WALK_MAX) : 0;
-    uintptr_t hi = n <= 1 ? own_stack_end(m, arch_uc_sp(uc)) : 0;
-    return hi != 0 ? walk_up_to(hi, uc, pc, WALK_MAX) : n;
-}
-
-static bool is_blocked(const struct m *m, uintptr_t sp)
-{
-    return m->blocking && sp >= (uintptr_t)m->blocked->stack_lo && sp < (uintptr_t)m->blocked->stack_hi;
-}
-
 static enum pseudo service_root(enum service_kind kind)
 {
     return kind == SERVICE_GC ? PSEUDO_GC : kind == SERVICE_MONITOR ? PSEUDO_SCHED : PSEUDO_PROF;
@@ -168,17 +143,13 @@ static enum pseudo service_root(enum service_kind kind)
 /* The outermost frame; PSEUDO_NONE: the work is the program's, *f is whose. */
 static enum pseudo whose(const struct m *m, const ucontext_t *uc, struct fiber **f)
 {
-    struct fiber *cur = m->cur;
+    struct fiber *cur = m->blocking ? m->blocked : m->cur;
     *f = NULL;
     if (m->collects)
         return PSEUDO_GC;
-    if (is_blocked(m, arch_uc_sp(uc))) {
-        *f = m->blocked;
-        return PSEUDO_NONE;
-    }
     switch (walk_where(m, uc)) {
     case WALK_HOST:
-        *f = cur;
+        *f = (struct fiber *)&m->self;
         return PSEUDO_NONE;
     case WALK_FIBER:
         if (cur == NULL)
@@ -189,8 +160,9 @@ static enum pseudo whose(const struct m *m, const ucontext_t *uc, struct fiber *
         return PSEUDO_NONE;
     case WALK_SCHED:
         return PSEUDO_SCHED;
-    case WALK_HANDLER:
-        return load_rlx(&sched.stopping) != 0 ? PSEUDO_SCHED : PSEUDO_UNKNOWN; /* rlx: our own signal told us */
+    case WALK_HANDLER: /* one of the host's, or ours, in which it stands still */
+        *f = load_rlx(&sched.stopping) == 0 ? cur : NULL; /* rlx: our own signal told us */
+        return *f != NULL ? PSEUDO_NONE : PSEUDO_SCHED;
     case WALK_NOWHERE:
         break;
     }
@@ -208,7 +180,7 @@ static void take_sample(struct slot *s, uint32_t weight, const ucontext_t *uc)
     struct m *m = m_self();
     struct fiber *f = NULL;
     enum pseudo root = m != NULL ? whose(m, uc, &f) : service_root(s->kind);
-    r->n = walk(m, uc, r->pc);
+    r->n = m != NULL ? walk_signal(m, uc, r->pc, WALK_MAX) : walk_service(uc, r->pc, WALK_MAX);
     if (root != PSEUDO_NONE)
         r->pc[r->n++] = root;
     r->time_ns = os_now_ns();
@@ -231,10 +203,58 @@ static struct slot *slot_of(const siginfo_t *info)
     return ours ? info->si_value.sival_ptr : NULL;
 }
 
+static pid_t machine_tid(const struct m *m) { return __atomic_load_n(&m->tid, __ATOMIC_RELAXED); } /* rlx: 0, or it does not change while it counts */
+
+/* The one question to a thread. who: 0 nobody is asked; ANSWERING; else the machine. */
+#define ANSWERING 1u
+#define ANSWER_NS 20000000 /* a thread that does not answer for so long blocks the signal, or is not scheduled */
+static struct {
+    w_uptr who;  /* rel: publishes the question; acq in answer */
+    w_u32 done;  /* futex; rel: publishes the answer; acq in cpu_ask */
+    void (*fn)(struct m *m, const ucontext_t *uc, void *arg);
+    void *arg;
+} question;
+
+static void answer(const ucontext_t *uc)
+{
+    struct m *m = m_self();
+    if (m == NULL || !cas_acq(&question.who, (uintptr_t)m, ANSWERING)) /* acq: sees the question; rel in cpu_ask. Else it comes too late */
+        return;
+    question.fn(m, uc, question.arg);
+    store_rel(&question.done, 1); /* rel: the answer; acq in cpu_ask */
+    os_futex_wake(&question.done, 1);
+}
+
+int cpu_ask(struct m *m, void (*fn)(struct m *m, const ucontext_t *uc, void *arg), void *arg)
+{
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    info.si_code = SI_QUEUE;
+    info.si_value.sival_ptr = &question;
+    question.fn = fn;
+    question.arg = arg;
+    store_rlx(&question.done, 0); /* rlx: published by who */
+    store_rel(&question.who, (uintptr_t)m); /* rel: the question; acq in answer */
+    bool sent = sys_call4(SYS_rt_tgsigqueueinfo, getpid(), machine_tid(m), SIGPROF, &info) == 0;
+    int64_t until = os_now_ns() + ANSWER_NS, left;
+    while (sent && load_acq(&question.done) == 0 && (left = until - os_now_ns()) > 0) /* acq: rel in answer */
+        os_futex_wait(&question.done, 0, left);
+    if (cas_acq(&question.who, (uintptr_t)m, 0)) /* nobody has begun to answer, and nobody will */
+        return -EAGAIN;
+    while (load_acq(&question.done) == 0) /* acq: as above */
+        os_futex_wait(&question.done, 0, ANSWER_NS);
+    store_rlx(&question.who, 0); /* rlx: only we ask */
+    return 0;
+}
+
 static enum signal_whose on_signal(int sig, siginfo_t *info, void *uc)
 {
-    struct slot *s = slot_of(info);
     (void)sig;
+    if (info->si_code == SI_QUEUE && info->si_value.sival_ptr == &question) {
+        answer(uc);
+        return SIGNAL_OURS;
+    }
+    struct slot *s = slot_of(info);
     if (s == NULL)
         return SIGNAL_HOSTS;
     uint32_t users = add_seq(&s->users, 1); /* seq: before the look at timer; partner in slots_close */
@@ -343,8 +363,6 @@ static void slot_end(uint32_t *sampled)
     }
     *sampled = SAMPLED_NEVER;
 }
-
-static pid_t machine_tid(const struct m *m) { return __atomic_load_n(&m->tid, __ATOMIC_RELAXED); } /* rlx: 0, or it does not change while it counts */
 
 /* On the thread itself. */
 static void thread_here(void *arg, enum probe_id id, uintptr_t machine, uintptr_t service, uintptr_t comes)
@@ -521,7 +539,7 @@ static void slots_free(void)
 
 /* ---- begin, round, end ---------------------------------------------------------------------------------------------- */
 
-static int hook(void)
+static int hook_locked(void)
 {
     if (cpu.hooked)
         return signal_to_front(SIGPROF);
@@ -531,6 +549,15 @@ static int hook(void)
     cpu.hooked = err == 0;
     return err;
 }
+
+int cpu_ask_begin(void)
+{
+    pthread_mutex_lock(&cpu.hook);
+    int err = hook_locked();
+    pthread_mutex_unlock(&cpu.hook);
+    return err;
+}
+
 
 static uint32_t ring_words(int64_t period_ns)
 {
@@ -550,7 +577,7 @@ static void cpu_undo(struct sampler *s)
 
 static int cpu_begin(struct sampler *s)
 {
-    int err = hook();
+    int err = cpu_ask_begin();
     if (err != 0)
         return err;
     cpu.ring_words = ring_words(s->period_ns);
@@ -600,7 +627,7 @@ static void cpu_forked(struct sampler *s)
 {
     (void)s;
     lock_init(&cpu.lock, RANK_LEAF);
-    cpu.listen = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    cpu.hook = cpu.listen = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     cpu.listener = NULL;
     cpu.open = false;
     probe_unlisten(thread_here, NULL);

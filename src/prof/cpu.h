@@ -4,6 +4,7 @@
 
 #include "base/atomic.h"
 #include "base/base.h"
+#include <ucontext.h>
 
 /* One sample, as others get it besides the profile: a trace, say. */
 struct cpu_sample {
@@ -20,5 +21,12 @@ typedef void cpu_sample_fn(void *arg, const struct cpu_sample *s);
 /* Every sample of a profile that runs, some 100 ms after it was taken, on a helper (helper.h). One listener; NULL: none. After the call the one before
  * is not entered again; outside the runtime. */
 void cpu_sample_listen(cpu_sample_fn *fn, void *arg);
+
+struct m;
+
+/* Runs fn(m, uc, arg) in a handler on m's own thread, whatever that is doing, and waits for it. From a helper, one at a time, after cpu_ask_begin, which
+ * is for user code (0 or an error), and until the runtime ends. 0; -EAGAIN: it did not answer in time; fn is not called any more. */
+int cpu_ask_begin(void);
+int cpu_ask(struct m *m, void (*fn)(struct m *m, const ucontext_t *uc, void *arg), void *arg);
 
 #endif

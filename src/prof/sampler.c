@@ -126,6 +126,7 @@ static int begin(struct sampler *s, const struct sampler_opts *o)
                                      .period = 1000000000 / (o->hz != 0 ? o->hz : s->hz) };
     free_lost(s);
     s->period_ns = kind.period;
+    s->arg = o->arg;
     store_rlx(&s->wake, 0); /* rlx: the helper is not there yet, and the next two */
     store_rlx(&s->stop, 0);
     store_rlx(&s->done, 0);

@@ -33,6 +33,7 @@ struct sampler {
     void *ctx;                    /* the writer's: here it is a root */
     /* fixed while it is on */
     int64_t period_ns;
+    uint32_t arg;                 /* the kind's own option */
     struct live *live;
     w_u32 wake;                   /* futex: 1: there is something to do */
     w_u32 stop;                   /* a wish */
@@ -41,7 +42,7 @@ struct sampler {
 };
 
 /* The public options, checked. */
-struct sampler_opts { int hz; struct live_opts live; };
+struct sampler_opts { int hz; uint32_t arg; struct live_opts live; };
 int sampler_opts(struct sampler_opts *to, int hz, int flush_ms, int64_t max_bytes, int64_t max_ns, bool unlimited, weft_profile_closed *closed,
                  void *closed_arg);
 

@@ -506,10 +506,9 @@ w_no_sanitize uint32_t walk_signal(struct m *m, const ucontext_t *uc, uintptr_t 
     return n;
 }
 
-w_no_sanitize uint32_t walk_parked(const struct fiber *f, uintptr_t *pc, uint32_t max)
+static w_no_sanitize uint32_t walk_saved(const struct fiber *f, const struct arch_frame *fr, uintptr_t sp, uintptr_t *pc, uint32_t max)
 {
-    const struct arch_frame *fr = f->sp;
-    struct at a = { .pc = ARCH_PC(fr), .sp = (uintptr_t)(fr + 1), .fp = ARCH_FP(fr) };
+    struct at a = { .pc = ARCH_PC(fr), .sp = sp, .fp = ARCH_FP(fr) };
     struct stack s = { a.sp, (uintptr_t)f->stack_hi };
     if (max == 0 || a.pc == (uintptr_t)weft_arch_entry)
         return 0;
@@ -518,4 +517,14 @@ w_no_sanitize uint32_t walk_parked(const struct fiber *f, uintptr_t *pc, uint32_
     uint32_t n = walk_from(NULL, load_seq(&walk.now), s, a, pc, 1, 0, max);
     sub_acq_rel(&walk.parked, 1); /* rel: we are done reading; acq in walks_over */
     return n;
+}
+
+w_no_sanitize uint32_t walk_parked(const struct fiber *f, uintptr_t *pc, uint32_t max)
+{
+    return walk_saved(f, f->sp, (uintptr_t)((const struct arch_frame *)f->sp + 1), pc, max);
+}
+
+w_no_sanitize uint32_t walk_blocked(const struct m *m, uintptr_t *pc, uint32_t max)
+{
+    return walk_saved(m->blocked, &m->block_frame, (uintptr_t)m->blocked->sp, pc, max);
 }

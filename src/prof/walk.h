@@ -38,5 +38,8 @@ enum walk_where walk_where(const struct m *m, const ucontext_t *uc);
 /* Of a fiber that is pinned (fiber_pin), by anybody who uses walks. Its first frames are the runtime's, which parked it. Not while why is WAIT_BLOCKING:
  * then it runs. */
 uint32_t walk_parked(const struct fiber *f, uintptr_t *pc, uint32_t max);
+/* Then, and while it is pinned: from the call of weft_blocking_begin outwards. Should the function that called it have returned since, what is found
+ * there is what was left of it. */
+uint32_t walk_blocked(const struct m *m, uintptr_t *pc, uint32_t max);
 
 #endif

@@ -51,16 +51,37 @@ static w_cold void pin_wait(struct fiber *f)
         cpu_relax();
 }
 
-bool fiber_pin(struct fiber *f)
+/* Another who looks is waited for: that takes him microseconds. */
+static void pin_claim(struct fiber *f)
 {
-    store_seq(&f->pin, 1); /* seq: before the look at state; resuming stores state before it looks at pin; membarrier makes that hold there */
-    world_fence();
+    while (!cas_seq(&f->pin, 0, 1)) /* seq: before the look at state; resuming stores state before it looks at pin; membarrier makes that hold there */
+        cpu_relax();
+}
+
+static bool pin_holds(struct fiber *f)
+{
     uint32_t s = load_acq(&f->state); /* acq: sees the saved registers; rel in switch_finish */
     bool held = load_rlx(&f->pin) != 0; /* rlx: after state. 0: the page went back, so what is parked there now never saw it */
     if ((s == FIBER_WAITING || s == FIBER_RUNNABLE) && held && f->sp != NULL)
         return true;
     fiber_unpin(f);
     return false;
+}
+
+bool fiber_pin(struct fiber *f)
+{
+    pin_claim(f);
+    world_fence();
+    return pin_holds(f);
+}
+
+void fibers_pin(struct fiber *const *f, uint32_t n, bool *held)
+{
+    for (uint32_t i = 0; i < n; i++)
+        pin_claim(f[i]);
+    world_fence();
+    for (uint32_t i = 0; i < n; i++)
+        held[i] = pin_holds(f[i]);
 }
 
 void fiber_unpin(struct fiber *f)

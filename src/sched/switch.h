@@ -21,6 +21,8 @@ void fiber_runs(struct fiber *f);
  * only. */
 bool fiber_pin(struct fiber *f);
 void fiber_unpin(struct fiber *f);
+/* The same for several at once, at the cost of one. No two of them are the same; the caller has pinned none before, as nobody else may pin two. */
+void fibers_pin(struct fiber *const *f, uint32_t n, bool *held);
 
 /* Every task that waits in a queue, while the world is stopped. */
 void tasks_each_stw(void (*fn)(struct task *t, void *arg), void *arg);
