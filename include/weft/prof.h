@@ -34,6 +34,9 @@ WEFT_API const char *weft_label_get(const char *key);
  *     allocs         the same, but that tools show first what was allocated
  *     block          where fibers waited, on channels, locks and the like: weft_set_block_profile_rate
  *     mutex          who made others wait, by holding a lock: weft_set_mutex_profile_fraction
+ *     goroutine      all fibers but the runtime's own, as they are ("fiber" is a name for it, too); with debug 2 all stacks, as weft_stack_write
+ *     goroutineleak  those of them that wait for ever ("leak"): see below
+ *     threadcreate   the runtime's threads, by who made it make them
  * A program adds its own: connections that are open, by who opened them. Stacks begin with the call into weft, without the frames of the runtime
  * inside of it. A profile is never destroyed. */
 typedef struct weft_profile weft_profile;
@@ -56,7 +59,7 @@ WEFT_API int weft_profile_add(weft_profile *p, const void *thing, int skip);
 /* Takes it out again, if it is there. At any time. 0, -EINVAL (p NULL), -EPERM (p is built in). */
 WEFT_API int weft_profile_remove(weft_profile *p, const void *thing);
 
-/* How many things are in it; of block and mutex, different stacks. Does not block. -EINVAL (p NULL), -ESRCH (runtime not running; not for a
+/* How many things are in it; of block and mutex, different stacks; of goroutineleak, what the last look found. Does not block. -EINVAL (p NULL), -ESRCH (runtime not running; not for a
  * profile of the program's own). */
 WEFT_API int64_t weft_profile_count(weft_profile *p);
 WEFT_API const char *weft_profile_name(const weft_profile *p);
@@ -76,6 +79,19 @@ WEFT_API int weft_profile_write(weft_profile *p, weft_writer *w, void *ctx, int 
 typedef struct weft_profile_delta weft_profile_delta;
 WEFT_API int weft_profile_delta_begin(weft_profile *p, weft_profile_delta **out) WEFT_MUST_CHECK;
 WEFT_API int weft_profile_delta_end(weft_profile_delta *d, weft_writer *w, void *ctx);
+
+/* ---- leaks --------------------------------------------------------------------------------------------------- */
+
+/* The profile "goroutineleak" shows fibers that wait for what nobody can do any more: a channel, a case of a select, or an object in which a mutex,
+ * read-write lock, condition, wait group or semaphore lies, which can be reached only from the stacks of fibers that wait like that, or a nil channel.
+ * To write it, or a dump of it (debug 2: of all fibers, in which these say "(leaked)", as they do in later dumps), runs a collection that finds them:
+ * it stops the world like any other. weft_profile_count tells how many the last one found.
+ *
+ * Who is shown has leaked, on one condition: that the collector sees all pointers to what is waited for but those of the fibers that wait. It does not
+ * look into memory of malloc, nor at the stacks of threads that are not attached: what only they know, and are to wake somebody by, needs a handle
+ * (weft_handle_new) or a root (weft_root_add). Not everybody who has leaked is shown: not who has a deadline, is locked to its thread, waits for
+ * something outside of the heap (a global mutex, a wait group on a stack), or for what somebody could still reach, be it by a pointer that he will never
+ * use. What is shown stays as it is: the fiber, and what it holds, is not freed. (Go: goroutineleak) */
 
 /* ---- waits and contentions ------------------------------------------------------------------------------ */
 

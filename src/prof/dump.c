@@ -17,6 +17,7 @@
 #include "os/vm.h"
 #include "prof/roster.h"
 #include "prof/symbols.h"
+#include "sched/labels.h"
 #include "sched/report.h"
 
 #define DESCRIBE_STACK_BYTES (1u << 20)
@@ -207,12 +208,36 @@ static void putf(struct dump *d, const char *fmt, ...)
 /* A name must not look like something else. */
 static void put_quoted(struct dump *d, const char *name)
 {
-    put(d, " \"", 2);
+    put(d, "\"", 1);
     for (; *name != 0; name++) {
         char c = *name;
         put(d, (unsigned char)c < ' ' || c == '"' || c == 0x7f ? "?" : &c, 1);
     }
     put(d, "\"", 1);
+}
+
+/* As Go's: in quotation marks where they are needed. */
+static void put_plain(struct dump *d, const char *s)
+{
+    bool plain = *s != 0;
+    for (const char *c = s; *c != 0 && plain; c++)
+        plain = (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || strchr("-_./", *c) != NULL || (*c & 0x80) != 0;
+    if (plain)
+        put(d, s, strlen(s));
+    else
+        put_quoted(d, s);
+}
+
+static void put_labels(struct dump *d, const struct labels *l)
+{
+    for (uint32_t i = 0; l != NULL && i < l->n; i++) {
+        put(d, i == 0 ? " {" : ", ", 2);
+        put_plain(d, l->at[i].key);
+        put(d, ": ", 2);
+        put_plain(d, l->at[i].value);
+    }
+    if (l != NULL)
+        put(d, "}", 1);
 }
 
 static void write_site(struct dump *d, const struct rec *r)
@@ -235,12 +260,16 @@ static void write_site(struct dump *d, const struct rec *r)
 static void write_rec(struct dump *d, const struct rec *r)
 {
     putf(d, "%s %lu", r->kind == KIND_THREAD ? "thread" : "fiber", (unsigned long)r->id);
-    if (r->name != NULL && r->name[0] != 0)
+    if (r->name != NULL && r->name[0] != 0) {
+        put(d, " ", 1);
         put_quoted(d, r->name);
+    }
     putf(d, " [%s%s", r->status, r->leaked ? " (leaked)" : "");
     if (r->minutes >= 1)
         putf(d, ", %ld minutes", (long)r->minutes);
-    putf(d, "%s]:\n", r->locked ? ", locked to thread" : "");
+    putf(d, "%s]", r->locked ? ", locked to thread" : "");
+    put_labels(d, r->labels);
+    put(d, ":\n", 2);
     if (r->trace != NULL)
         put(d, r->trace->text, r->trace->len);
     else if (r->kind != KIND_TASK)

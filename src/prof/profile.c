@@ -22,6 +22,7 @@
 
 /* ---- those that are built in: a line each, by name ------------------------------------------------------------------ */
 
+extern const struct profile_kind profile_fibers, profile_leaked, profile_threads; /* fibers.c */
 extern const struct profile_kind profile_block, profile_mutex; /* block.c */
 extern const struct profile_kind profile_heap, profile_allocs; /* heap.c */
 
@@ -43,8 +44,11 @@ struct weft_profile {
 static weft_profile *const built_in[] = {
     BUILT_IN(profile_allocs),
     BUILT_IN(profile_block),
+    BUILT_IN(profile_fibers),
+    BUILT_IN(profile_leaked),
     BUILT_IN(profile_heap),
     BUILT_IN(profile_mutex),
+    BUILT_IN(profile_threads),
 };
 
 static W_PTR(weft_profile) own; /* rel: publishes the first; acq in all who look */

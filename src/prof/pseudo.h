@@ -10,7 +10,8 @@
     X(PSEUDO_SCHED, "runtime.sched")       /* the scheduler, the monitor, a stop of the world */ \
     X(PSEUDO_LOST, "runtime.lostSamples")  /* samples for which there was no room */            \
     X(PSEUDO_UNKNOWN, "runtime.unknown")   /* on a stack that is not known */                   \
-    X(PSEUDO_PROF, "runtime.profiler")     /* what profiles cost, but for the signals */
+    X(PSEUDO_PROF, "runtime.profiler")     /* what profiles cost, but for the signals */        \
+    X(PSEUDO_ELIDED, "runtime.elided")     /* stands in a deep stack, for frames left out */
 
 enum pseudo {
     PSEUDO_NONE,

@@ -23,6 +23,7 @@
 #include "os/futex.h"
 #include "prof/helper.h"
 #include "prof/symbols.h"
+#include "sched/labels.h"
 #include "sched/leaked.h"
 #include "sched/report.h"
 #include "sched/stack.h"
@@ -32,6 +33,7 @@
 
 #define COPY_BYTES (1u << 20)      /* of one stack, from its top; what lies beyond is not shown */
 #define NAME_BYTES 64u
+#define LABELS_BYTES 1024u
 #define ANSWER_NS 200000000        /* a thread that does not answer a signal for so long (blocked, not scheduled) is shown without frames */
 #define TRIES 8                    /* to catch a fiber that starts and stops running all the time */
 
@@ -72,8 +74,17 @@ void *roster_new(size_t bytes)
     return off_zalloc(OFF_PROF, bytes);
 }
 
+static void rec_drop(struct rec *r)
+{
+    if (r->kind != KIND_TASK)
+        labels_unref(r->labels);
+    r->labels = NULL;
+}
+
 void roster_free(struct roster *c)
 {
+    for (size_t i = 0; i < c->n; i++)
+        rec_drop(&c->rec[i]);
     for (struct chunk *k = c->chunks, *next; k != NULL; k = next) {
         next = k->next;
         off_free(OFF_PROF, k);
@@ -101,16 +112,20 @@ static struct rec *rec_new(struct roster *c)
     return r;
 }
 
-/* What may have been freed meanwhile, read without a fault. False: it is not there. */
+/* What may have been freed meanwhile, read without a fault, at most a page. How much is there. */
+static size_t read_some(const void *from, void *to, size_t n)
+{
+    size_t first = w_min(n, (size_t)(4096 - (uintptr_t)from % 4096));
+    struct iovec in = { to, n }, out[2] = { { (void *)from, first }, { (char *)from + first, n - first } };
+    ssize_t got = process_vm_readv(getpid(), &in, 1, out, first < n ? 2 : 1, 0);
+    return got > 0 ? (size_t)got : 0;
+}
+
 static bool read_name(const char *from, char *to)
 {
-    size_t n = NAME_BYTES - 1, first = w_min(n, (size_t)(4096 - (uintptr_t)from % 4096));
-    struct iovec in = { to, n }, out[2] = { { (void *)from, first }, { (void *)(from + first), n - first } };
-    ssize_t got = process_vm_readv(getpid(), &in, 1, out, first < n ? 2 : 1, 0);
-    if (got <= 0)
-        return false;
+    size_t n = NAME_BYTES - 1, got = read_some(from, to, n);
     to[got] = 0;
-    return memchr(to, 0, (size_t)got) != NULL || (size_t)got == n;
+    return got != 0 && (memchr(to, 0, got) != NULL || got == n);
 }
 
 /* What was copied of the task is still so, [TASK]. Its owner may be writing it anew. */
@@ -119,12 +134,34 @@ static w_no_sanitize bool task_is(const struct task *at, uint64_t id)
     return __atomic_load_n(&at->id, __ATOMIC_ACQUIRE) == id; /* acq: see task.c */
 }
 
+/* A copy of a task's; NULL: it is none, or has run. Those with longer texts are not shown. */
+static struct labels *copy_labels(struct roster *c, const struct task *at, uint64_t id, const struct labels *from)
+{
+    union { struct labels l; char bytes[LABELS_BYTES]; } is;
+    size_t got = read_some(from, &is, sizeof is - 1);
+    if (got < sizeof is.l || !task_is(at, id) || sizeof is.l + is.l.n * sizeof is.l.at[0] > got)
+        return NULL;
+    is.bytes[got] = 0; /* the last text ends there at the latest */
+    struct labels *to = roster_mem(c, got + 1);
+    if (to == NULL)
+        return NULL;
+    memcpy(to, &is, got + 1);
+    for (uint32_t i = 0; i < to->n; i++) {
+        size_t key = (size_t)(to->at[i].key - (const char *)from), value = (size_t)(to->at[i].value - (const char *)from);
+        if (key >= got || value >= got)
+            return NULL;
+        to->at[i].key = (const char *)to + key;
+        to->at[i].value = (const char *)to + value;
+    }
+    return to;
+}
+
 /* The name is believed only if the task was still queued after it was read. */
 static void list_task(const struct task *t, const struct task *at, void *arg)
 {
     struct roster *c = arg;
     char name[NAME_BYTES];
-    if (t->flags & FIBER_SYSTEM)
+    if ((t->flags & FIBER_SYSTEM) || c->leaked_only)
         return;
     struct rec *r = rec_new(c);
     if (r == NULL)
@@ -133,9 +170,12 @@ static void list_task(const struct task *t, const struct task *at, void *arg)
     r->id = t->id;
     r->parent = t->parent;
     r->site = t->site;
+    r->fn = t->fn;
     r->status = "runnable, not started";
     if (t->name != NULL && read_name(t->name, name) && task_is(at, t->id))
         r->name = roster_text(c, name, strlen(name));
+    if (t->labels != NULL && !c->list_only)
+        r->labels = copy_labels(c, at, t->id, t->labels);
 }
 
 /* Reads descriptors that their owners may be writing; checked again when the fiber is pinned. */
@@ -143,7 +183,7 @@ static w_no_sanitize void list_fiber(struct fiber *f, void *arg)
 {
     struct roster *c = arg;
     uint32_t s = load_acq(&f->state); /* acq: sees the id; rel in fiber_bind */
-    if (s == FIBER_FREE || s == FIBER_DEAD || f->flags & FIBER_SYSTEM || f == c->self)
+    if (s == FIBER_FREE || s == FIBER_DEAD || f->flags & FIBER_SYSTEM || f == c->self || (c->leaked_only && !leaked_is(f)))
         return;
     uint64_t id = __atomic_load_n(&f->id, __ATOMIC_ACQUIRE); /* acq, and the next: site is read in between */
     const void *site = __atomic_load_n(&f->site, __ATOMIC_ACQUIRE); /* for who lists only, and has no better */
@@ -214,6 +254,8 @@ static void recs_pack(struct roster *c, size_t from)
         bool again = to > from && r->kind != KIND_THREAD && c->rec[to - 1].kind != KIND_THREAD && c->rec[to - 1].id == r->id;
         if (!r->gone && !again)
             c->rec[to++] = *r;
+        else
+            rec_drop(r);
     }
     c->n = to;
 }
@@ -223,7 +265,8 @@ static void list(struct roster *c)
     size_t first = c->n; /* the caller stays in front */
     tasks_each(list_task, c);
     stack_each(0, 1, list_fiber, c);
-    list_threads(c);
+    if (!c->leaked_only)
+        list_threads(c);
     if (c->n == first)
         return;
     recs_sort(c->rec + first, c->n - first);
@@ -257,12 +300,13 @@ static const char *copy_name(struct roster *c, const char *name)
     return name != NULL ? roster_text(c, name, strnlen(name, NAME_BYTES - 1)) : NULL;
 }
 
-/* What does not change while it is pinned, or its thread interrupted. (No sanitizer understands that.) */
+/* What does not change while it is pinned, or its thread interrupted. (No sanitizer understands that.) Labels are its own to change. */
 static w_no_sanitize void copy_fields(struct rec *r, const struct fiber *f)
 {
     r->parent = f->parent;
     r->site = f->site;
     r->locked = f->lock_depth != 0;
+    r->labels = labels_ref(f->labels);
 }
 
 static w_no_sanitize bool frame_at_start(const void *sp) { return ARCH_PC((const struct arch_frame *)sp) == (uint64_t)(uintptr_t)weft_arch_entry; }
@@ -378,6 +422,7 @@ static enum caught capture_running(struct roster *c, struct rec *r, bool *cut)
     r->parent = request.fields.parent;
     r->site = request.fields.site;
     r->locked = request.fields.locked;
+    r->labels = request.fields.labels;
     r->name = request.name[0] != 0 ? roster_text(c, request.name, strlen(request.name)) : NULL;
     r->status = request.blocking ? wait_reason_text(WAIT_BLOCKING) : "running";
     c->from = request.from;
@@ -482,6 +527,18 @@ static void capture_all(struct roster *c)
     recs_pack(c, first);
 }
 
+int roster_fill(struct roster *c, const struct maps *maps)
+{
+    c->maps = maps;
+    unwind_load();
+    c->copy = off_alloc(OFF_PROF, COPY_BYTES);
+    if (c->copy == NULL)
+        return c->err = -ENOMEM;
+    capture_all(c);
+    off_free(OFF_PROF, c->copy);
+    return 0;
+}
+
 static void work(void *arg)
 {
     struct roster *c = arg;
@@ -490,23 +547,17 @@ static void work(void *arg)
         come_back(c);
         return;
     }
-    c->maps = maps_begin(symbols_gone);
-    if (c->maps != NULL)
-        unwind_load();
-    c->copy = off_alloc(OFF_PROF, COPY_BYTES);
-    if (c->maps == NULL || c->copy == NULL) {
+    const struct maps *maps = maps_begin(symbols_gone);
+    if (maps == NULL) {
         c->err = -ENOMEM;
-        if (c->maps != NULL)
-            maps_end();
-        off_free(OFF_PROF, c->copy);
         return;
     }
-    capture_all(c);
-    come_back(c);
-    if (c->then != NULL)
-        c->then(c);
+    if (roster_fill(c, maps) == 0) {
+        come_back(c);
+        if (c->then != NULL)
+            c->then(c);
+    }
     maps_end();
-    off_free(OFF_PROF, c->copy);
 }
 
 static w_u32 symbols_kept;

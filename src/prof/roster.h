@@ -25,6 +25,8 @@ struct rec {
     struct m *m;            /* a thread's */
     struct trace *trace;    /* NULL: none */
     const void *site;
+    weft_fn *fn;            /* a task's */
+    struct labels *labels;  /* the record holds a reference, but a task's has a copy */
     uint64_t parent;
     const char *name, *status;
     int64_t minutes;
@@ -39,6 +41,7 @@ struct roster {
     /* what is wanted: set between roster_begin and roster_take */
     bool all;
     bool list_only;         /* no stacks */
+    bool leaked_only;       /* fibers that the last look found, perhaps */
     bool (*wanted)(uint64_t id, void *arg); /* of those listed; NULL: all. On the helper: it must not call weft */
     void *wanted_arg;
     void (*then)(struct roster *c); /* on the helper, when all is captured, with maps still held; NULL: nothing */
@@ -67,6 +70,9 @@ void *roster_begin(size_t bytes, bool all, bool self, int *err);
 /* Blocks. What went wrong is in c->err then; what was found before counts. */
 void roster_take(struct roster *c);
 void roster_drop(struct roster *c);
+
+/* For who is on a helper already, between maps_begin and maps_end: in place of take. then is not called. 0, -ENOMEM. */
+int roster_fill(struct roster *c, const struct maps *maps);
 
 /* When no fiber can run, for any thread: in place of begin, take and drop. */
 void *roster_new(size_t bytes);

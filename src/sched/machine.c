@@ -592,6 +592,7 @@ int m_thread_start(struct m *m)
     for (unsigned i = 0; i < w_countof(keep); i++)
         sigdelset(&all, keep[i]);
     sigdelset(&all, sched.stop_signal);
+    m->made_by.n = sched_reports.maker_stack != NULL ? sched_reports.maker_stack(m->made_by.pc, w_countof(m->made_by.pc)) : 0;
     int err = pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_t t;
     if (err == 0) {

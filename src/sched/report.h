@@ -16,6 +16,8 @@ struct sched_reports {
     void (*interrupted)(struct m *m, const ucontext_t *uc);
     /* SIGSEGV or SIGBUS that is not the runtime's own: it goes to the host, or ends the process, when this returns. In the handler; async-signal-safe. */
     void (*fault)(void);
+    /* The calling thread is about to make another: the return addresses on its stack, innermost first; how many, at most max. */
+    uint32_t (*maker_stack)(uintptr_t *pc, uint32_t max);
     /* The runtime ends: no file stays open, no memory stays taken. */
     void (*end)(void);
 };

@@ -196,6 +196,7 @@ struct m {
     bool collects;      /* a collection is under way on this thread */
     uint32_t sampled;   /* of who listens to thread_here, under his lock; 0 in what is new */
     struct fiber *locked; /* weft_lock_os_thread; NULL: no fiber is. For show */
+    struct { uint32_t n; uintptr_t pc[20]; } made_by; /* the stack of who made the thread; fixed before it runs. For profiles */
     void *told;         /* for listeners of probe points; sched_guest.machine_gone is called at the end */
     bool tainted;       /* a fiber is locked to the thread, or ended so, and may have changed it: no thread is cloned from it */
     struct fiber self;  /* foreign: the fiber that stands for the thread */
