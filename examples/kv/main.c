@@ -15,6 +15,7 @@
  * It keeps nothing on disk. cmd.h also says where it differs from Redis. */
 #include "cmd.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -34,11 +35,14 @@ static const char usage[] =
     "  --max-reply BYTES    longest reply, large strings not counted (268435456)\n"
     "  --memory-limit BYTES soft limit of the collected heap and all around it\n"
     "  --procs N            processors (from affinity and cgroup)\n"
-    "  --grace MS           on SIGTERM: time for connections to finish (5000)\n";
+    "  --grace MS           on SIGTERM: time for connections to finish (5000)\n"
+    "  --trace FILE         what it does, for go tool trace\n";
 
 struct program {
     struct server_options server;
     int procs;
+    const char *trace;
+    FILE *trace_file;
     int status;
 };
 
@@ -75,7 +79,7 @@ static void parse_options(struct program *p, int argc, char **argv)
         { "bind", 1, NULL, 'b' },         { "port", 1, NULL, 'p' },     { "unix", 1, NULL, 'u' },
         { "maxclients", 1, NULL, 'c' },   { "max-bulk", 1, NULL, 'B' }, { "max-reply", 1, NULL, 'R' },
         { "memory-limit", 1, NULL, 'm' }, { "procs", 1, NULL, 'P' },    { "grace", 1, NULL, 'g' },
-        { "help", 0, NULL, 'h' },         { NULL, 0, NULL, 0 },
+        { "trace", 1, NULL, 't' },        { "help", 0, NULL, 'h' },     { NULL, 0, NULL, 0 },
     };
     struct server_options *s = &p->server;
     for (int o, i = 0; (o = getopt_long(argc, argv, ":", options, &i)) != -1;) {
@@ -90,6 +94,7 @@ static void parse_options(struct program *p, int argc, char **argv)
         case 'm': s->memory_limit = number(name, optarg, MIB, INT64_MAX); break;
         case 'P': p->procs = (int)number(name, optarg, 1, 1024); break;
         case 'g': s->grace_ms = (int)number(name, optarg, 0, 3600000); break;
+        case 't': p->trace = text(name, optarg); break;
         case 'h': fputs(usage, stdout); exit(0);
         case ':': refuse("%s needs a value", argv[optind - 1]);
         default: refuse("%s is not an option", argv[optind - 1]);
@@ -123,10 +128,36 @@ static void block_signals(void)
     sigprocmask(SIG_BLOCK, &s, NULL);
 }
 
+static int to_file(void *ctx, const void *data, size_t n) { return fwrite(data, 1, n, ctx) == n ? 0 : -EIO; }
+
+static int trace_start(struct program *p)
+{
+    if (p->trace == NULL)
+        return 0;
+    p->trace_file = fopen(p->trace, "w");
+    return p->trace_file == NULL ? -errno : weft_trace_start(to_file, p->trace_file, NULL);
+}
+
+static int trace_stop(struct program *p)
+{
+    if (p->trace == NULL)
+        return 0;
+    int err = weft_trace_stop(to_file, p->trace_file, NULL);
+    return fclose(p->trace_file) != 0 && err == 0 ? -errno : err;
+}
+
 static void run(void *arg)
 {
     struct program *p = arg;
-    p->status = server_run(&p->server);
+    int err = trace_start(p);
+    if (err == 0) {
+        p->status = server_run(&p->server);
+        err = trace_stop(p);
+    }
+    if (err != 0) {
+        fprintf(stderr, "kv: --trace %s: %s\n", p->trace, weft_strerror(err));
+        p->status = 1;
+    }
 }
 
 int main(int argc, char **argv)
