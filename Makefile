@@ -1,4 +1,4 @@
-# weft - build.  make | deps | demo | test | check | bench | examples | install | uninstall | clean
+# weft - build.  make | deps | demo | test | check | bench | shots | examples | install | uninstall | clean
 #
 #   BUILD=release|debug     debug: -O1 and the checks of locks and structures (-DWEFT_CHECKS)
 #   SAN=address|thread|undefined   address brings undefined with it
@@ -79,7 +79,7 @@ JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib
 JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
     $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
 
-.PHONY: all lib deps have-deps demo test run-tests tests check bench examples scheme-boehm install uninstall clean FORCE
+.PHONY: all lib deps have-deps demo test run-tests tests check bench shots examples scheme-boehm install uninstall clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: lib
@@ -254,6 +254,9 @@ demo: have-deps
 bench: have-deps
 	@$(MAKE) $(JOBS) --no-print-directory lib
 	@B='$(B)' bench/run.sh
+
+shots: lib $(B)/tests/prog/shown $(if $(shell command -v go),$(GO_TOOLS))
+	@B='$(B)' tools/shots.sh
 
 clean:
 	rm -rf build
