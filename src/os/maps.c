@@ -4,12 +4,13 @@
  * is one for all, under a mutex of the host's kind: its users are user code that may be stopped at any time, which a
  * lock of the runtime must never be. A fork waits for it, so a child finds it whole. */
 #include "os/maps.h"
+#include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h> /* qsort */
 #include <string.h>
 #include <unistd.h>
+#include "base/fail.h"
 #include "base/offheap.h"
 
 static struct {
@@ -105,34 +106,42 @@ static char *program_path(void)
 /* The loader knows a module by the name that dlopen was given. If that led from a directory of then to it, only the kernel can tell where it lies. */
 static bool is_relative(const char *path) { return path[0] != '/' && strchr(path, '/') != NULL; }
 
+/* lo-hi permissions offset device inode path; only the path has a slash. */
 static void line_of_maps(struct reading *r, char *line)
 {
-    unsigned long lo, hi;
-    int at = 0;
-    line[strcspn(line, "\n")] = 0;
-    if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %n", &lo, &hi, &at) < 2 || at == 0 || line[at] != '/')
-        return;
-    for (struct maps_module *m = r->mod; m < r->mod + r->n; m++) {
-        char *path = m->lo >= lo && m->lo < hi && is_relative(m->path) ? copy_kernels_path(line + at) : NULL;
-        if (path != NULL) {
+    char *end, *path = strchr(line, '/');
+    uintptr_t lo = strtoul(line, &end, 16), hi = *end == '-' ? strtoul(end + 1, NULL, 16) : 0;
+    for (struct maps_module *m = r->mod; path != NULL && m < r->mod + r->n; m++) {
+        char *copy = m->lo >= lo && m->lo < hi && is_relative(m->path) ? copy_kernels_path(path) : NULL;
+        if (copy != NULL) {
             off_free(OFF_PROF, (char *)(uintptr_t)m->path);
-            m->path = m->open_path = path;
+            m->path = m->open_path = copy;
         }
     }
 }
 
+/* Without stdio, which would ask the host's malloc. */
 static void make_absolute(struct reading *r)
 {
-    char line[4096 + 100];
+    char buf[2 * 4096];
+    size_t have = 0;
     bool some = false;
     for (uint32_t i = 0; i < r->n; i++)
         some |= is_relative(r->mod[i].path);
-    FILE *f = some ? fopen("/proc/self/maps", "re") : NULL;
-    if (f == NULL)
+    int fd = some && !fail_now(FAIL_FD) ? open("/proc/self/maps", O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
         return;
-    while (fgets(line, sizeof line, f) != NULL)
-        line_of_maps(r, line);
-    fclose(f);
+    for (ssize_t got; have < sizeof buf && (got = read(fd, buf + have, sizeof buf - have)) > 0;) {
+        char *line = buf, *end;
+        have += (size_t)got;
+        for (; (end = memchr(line, '\n', have - (size_t)(line - buf))) != NULL; line = end + 1) {
+            *end = 0;
+            line_of_maps(r, line);
+        }
+        have -= (size_t)(line - buf);
+        memmove(buf, line, have);
+    }
+    close(fd);
 }
 
 static int read_module(struct dl_phdr_info *info, size_t size, void *arg)
@@ -227,7 +236,7 @@ const struct maps *maps_begin(void (*gone)(struct maps_module *m))
         pthread_mutex_unlock(&g.lock);
         return NULL;
     }
-    make_absolute(&r); /* no longer under the loader's lock: it reads a file, and libc may want memory */
+    make_absolute(&r); /* no longer under the loader's lock, for it reads a file */
     table_replace(&r, gone);
     return &g.table;
 }
