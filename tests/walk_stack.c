@@ -9,10 +9,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/time.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include "base/rng.h"
 #include "os/maps.h"
+#include "prof/rules.h"
 #include "prof/unwind.h"
 #include "prof/walk.h"
 #include "sched/sched.h"
@@ -557,4 +559,120 @@ Test(walk_stack, while_the_loaders_lock_is_held)
     nofp_load();
     test_run_procs(2, loader_main, NULL);
     cr_assert_gt(looked, 20);
+}
+
+/* ---- what is broken ------------------------------------------------------------------------------------------------------------ */
+
+/* Registers that fit to nothing, in code of all kinds: walks are short or wrong, but read nothing that is not the stack's. */
+static void broken_main(void *arg)
+{
+    struct rng r = { 0 };
+    struct m *m = rt_enter();
+    uintptr_t lo = (uintptr_t)m->cur->stack_lo, hi = (uintptr_t)m->cur->stack_hi;
+    rt_leave(m);
+    use();
+    rng_seed(&r, test_seed());
+    struct rules_modules *t = rules_modules_new();
+    cr_assert_not_null(t);
+    memset(__builtin_frame_address(0) - 8192, 0x5a, 4096); /* of dead frames: no addresses at all */
+    for (int i = 0; i < 300000; i++) {
+        ucontext_t uc;
+        uintptr_t pc[WALK_MAX];
+        uint64_t x = rng_next(&r);
+        const struct rules_module *mod = &t->mod[x % t->n];
+        uintptr_t at = mod->code_lo + (x >> 16) % (mod->code_hi - mod->code_lo + 1);
+        uintptr_t sp = x & 256 ? lo + (x >> 20) % (hi - lo) : x & 512 ? hi - (x >> 20) % 200 : lo + (x >> 20) % 200;
+        uintptr_t fp = x & 1024 ? x >> 8 : x & 2048 ? sp + (x >> 50) : x & 4096 ? hi - (x >> 54) : lo + (x >> 54) - 512;
+        memset(&uc, 0, sizeof uc);
+#if defined(__x86_64__)
+        uc.uc_mcontext.gregs[REG_RSP] = (greg_t)(x & 8192 ? sp & ~7ul : sp);
+        uc.uc_mcontext.gregs[REG_RBP] = (greg_t)(x & 8192 ? fp & ~7ul : fp);
+        uc.uc_mcontext.gregs[REG_RIP] = (greg_t)(x & 0x4000 ? at : x >> 16);
+#else
+        uc.uc_mcontext.sp = x & 8192 ? sp & ~7ul : sp;
+        uc.uc_mcontext.regs[29] = x & 8192 ? fp & ~7ul : fp;
+        uc.uc_mcontext.regs[30] = at;
+        uc.uc_mcontext.pc = x & 0x4000 ? at : x >> 16;
+#endif
+        uint32_t n = walk_signal(m_self(), &uc, pc, WALK_MAX);
+        cr_assert(n >= 1 && n <= WALK_MAX);
+        for (uint32_t k = 0; k < n; k++)
+            cr_assert_geq(pc[k], 4096u);
+        *(unsigned *)arg += n > 1;
+    }
+    rules_modules_free(t);
+}
+
+Test(walk_stack, broken)
+{
+    unsigned some = 0;
+    nofp_load();
+    test_run_procs(1, broken_main, &some);
+    cr_assert_gt(some, 1000u);
+}
+
+/* ---- children -------------------------------------------------------------------------------------------------------------------- */
+
+static void forked_main(void *arg)
+{
+    use();
+    nofp_top(look, arg, 3);
+    pid_t pid = fork();
+    if (pid == 0) {
+        cr_assert_eq(test_threads(), 1);
+        walk_unuse(); /* as a profile does that has ended with the fork */
+        use();
+        nofp_top(look, arg, 3);
+        weft_blocking_begin();
+        walk_unuse();
+        weft_blocking_end();
+        use();
+        nofp_top(look, arg, 2);
+        _exit(wrong.is);
+    }
+    int status = 1;
+    weft_blocking_begin();
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    weft_blocking_end();
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%#x", status);
+    nofp_top(look, arg, 3);
+}
+
+Test(walk_stack, in_the_child_of_a_fork)
+{
+    nofp_load();
+    int n = 0;
+    test_run(forked_main, &n);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void use_often(void *arg)
+{
+    (void)arg;
+    int maps = 0;
+    for (int i = 0; i < 40; i++) {
+        if (i == 10)
+            maps = test_maps();
+        use();
+        use();
+        weft_blocking_begin();
+        walk_unuse();
+        weft_blocking_end();
+        int n = 0;
+        nofp_top(look, &n, 3);
+        weft_blocking_begin();
+        walk_unuse();
+        weft_blocking_end();
+    }
+    cr_assert_leq(test_maps(), maps + 2);
+}
+
+Test(walk_stack, nothing_stays)
+{
+    nofp_load();
+    test_run(use_often, NULL); /* what is there from the first time on */
+    int threads = test_threads();
+    test_run(use_often, NULL);
+    test_until(test_threads() <= threads);
 }
