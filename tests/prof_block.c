@@ -408,12 +408,12 @@ static void budget(void *arg)
     uint32_t least = UINT32_MAX, most = 0;
     for (int i = 0; i < 40; i++) {
         ask(ch, TRIPS / 40);
-        uint32_t now = load_rlx(&sched_told_one_in);
+        uint32_t now = load_rlx(&sched_waits_one_in);
         least = w_min(least, now);
         most = w_max(most, now);
     }
     cr_assert_eq(weft_set_block_profile_budget(0), 0);
-    cr_expect_eq(load_rlx(&sched_told_one_in), 1);
+    cr_expect_eq(load_rlx(&sched_waits_one_in), 1);
     struct pp *p = profile();
     double n = (double)(prof_sum(p, "weft_chan_recv;ask").value[0] + prof_sum(p, "weft_chan_send;ask").value[0]);
     double other = (double)(prof_sum(p, "weft_chan_recv;answer").value[0] + prof_sum(p, "weft_chan_send;answer").value[0]);

@@ -53,9 +53,9 @@ Test(prof_mutex, by_who_unlocks) { test_run(one_waits, NULL); }
 
 /* All of the waiting is in it: when each of n has had it, what they waited is what was told of those who unlocked. */
 static w_u64 told_ns, told;
-static void listener(void *arg, enum probe_id id, uintptr_t a, uintptr_t ns, uintptr_t kind)
+static void listener(void *arg, enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t ns)
 {
-    (void)arg, (void)id, (void)a, (void)kind;
+    (void)arg, (void)id, (void)a, (void)b;
     add_rlx(&told_ns, ns);
     add_rlx(&told, 1);
 }
@@ -158,16 +158,16 @@ Test(prof_mutex, fractions)
 }
 
 /* As a lock tells it. */
-NOINLINE static void weft_tell(int64_t ns)
+NOINLINE static void weft_tell(void)
 {
     struct m *m = rt_enter();
-    PROBE(lock_contended, &mu, ns, WAIT_MUTEX);
+    sched_contended(&mu, sched_now_ns(), WAIT_MUTEX);
     rt_leave(m);
     NO_TAIL_CALL();
 }
 
-NOINLINE static void contend(int n) { while (n-- > 0) weft_tell(100); NO_TAIL_CALL(); }
-NOINLINE static void contend_within_budget(int n) { while (n-- > 0) weft_tell(100); NO_TAIL_CALL(); }
+NOINLINE static void contend(int n) { while (n-- > 0) weft_tell(); NO_TAIL_CALL(); }
+NOINLINE static void contend_within_budget(int n) { while (n-- > 0) weft_tell(); NO_TAIL_CALL(); }
 
 /* One in a hundred is taken, and the sums are those of all; likewise with a budget. Margins are five standard deviations and more. */
 static void sums(void *arg)
@@ -185,10 +185,10 @@ static void sums(void *arg)
     struct pp *p = profile();
     struct prof_sum s = prof_sum(p, "weft_tell;contend;sums");
     cr_expect_float_eq(s.value[0], n, 0.12 * n, "%ld", (long)s.value[0]);
-    cr_expect_eq(s.value[1], s.value[0] * 100);
+    cr_expect_geq(s.value[1], s.value[0]);
     s = prof_sum(p, "weft_tell;contend_within_budget;sums");
     cr_expect_float_eq(s.value[0], 20 * n, 0.15 * 20 * n, "%ld", (long)s.value[0]);
-    cr_expect_eq(s.value[1], s.value[0] * 100);
+    cr_expect_geq(s.value[1], s.value[0]);
 }
 
 Test(prof_mutex, sums_are_right_at_any_fraction) { test_run(sums, NULL); }
@@ -201,7 +201,7 @@ static void in_the_viewer(void *arg)
     contend(1000);
     prof_tool(&out, prof_write(weft_profile_lookup("mutex"), 0), "-traces", NULL);
     cr_expect_not_null(strstr(out.text, "Type: delay\n"), "%s", out.text);
-    cr_expect_not_null(strstr(out.text, "     100us   weft_tell\n             contend\n"), "%s", out.text);
+    cr_expect_not_null(strstr(out.text, "s   weft_tell\n             contend\n"), "%s", out.text);
     prof_tool(&out, prof_write(weft_profile_lookup("mutex"), 1), "-top", NULL);
     cr_expect_not_null(strstr(out.text, "100% of"), "%s", out.text);
 }

@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include "pprof_test.h"
 
-/* Functions that are to be found on stacks: not inlined, and the last call in them is not the same as a jump, nor the function the same as another. */
+/* Functions that are to be found on stacks: not inlined, the last call in them no jump, and none the same as another. */
 #define NOINLINE __attribute__((noinline))
 #define NO_TAIL_CALL() __asm__ volatile("" : : "i"(__LINE__))
 

@@ -96,9 +96,10 @@ WEFT_API int weft_profile_delta_end(weft_profile_delta *d, weft_writer *w, void 
 /* ---- waits and contentions ------------------------------------------------------------------------------ */
 
 /* Fills the block profile: the time that fibers (and threads of the host) wait on channels, in select, on mutexes, read-write locks, wait groups,
- * conditions and semaphores, until they run again, by the stack that waits. Not in sleep, nor for descriptors. ns <= 0: off, as it is at the start; 1: every
- * wait; else waits of ns and longer, and of shorter ones so many that sums are right on average. The profile keeps what it has until the runtime
- * ends. 0, -ENOSPC (too many listeners at probes), -ESRCH (runtime not running). (Go: SetBlockProfileRate) */
+ * conditions and semaphores, until they run again, by the stack that waits. Not in sleep, nor for descriptors. ns <= 0: off, as it is at the start; 1:
+ * every wait; else waits of ns and longer, and of shorter ones so many that sums are right on average. The profile keeps what it has until the
+ * runtime ends. May block. 0, -ENOMEM, -EAGAIN (no thread), -ENOSPC (too many listeners at probes), -ESRCH (runtime not running).
+ * (Go: SetBlockProfileRate) */
 WEFT_API int weft_set_block_profile_rate(int64_t ns);
 
 /* Fills the mutex profile: how long others waited for a mutex or read-write lock, by the stack that unlocked it then. One in n such unlocks is taken;
@@ -108,7 +109,7 @@ WEFT_API int weft_set_mutex_profile_fraction(int n);
 /* The same with a limit on what it may cost instead of a rate: so many percent of the processor time that the process uses (0.5, say). So many waits
  * (unlocks) are taken as that allows, from moment to moment, drawn at random whatever their length, each counting for as many as it stands for: sums
  * are right on average. What the others cost, three nanoseconds for drawing, is not counted. percent <= 0: off. A later call of the functions above
- * ends it. 0, -EINVAL (more than 100), -ENOSPC, -ESRCH. */
+ * ends it. As above; also -EINVAL (more than 100). */
 WEFT_API int weft_set_block_profile_budget(double percent);
 WEFT_API int weft_set_mutex_profile_budget(double percent);
 

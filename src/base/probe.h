@@ -44,12 +44,13 @@
     X(alloc_sample)   /* object           bytes            -             */         \
     X(free_sample)    /* object           bytes            -             */         \
     X(finalizer_run)  /* object           -                -             */         \
-    X(lock_contended) /* address          waited ns        kind          */         \
+    X(lock_contended) /* address          reason, weight   waited ns     */         \
     X(proc_resize)    /* old              new              -: in its stop */        \
     X(seed_choice)    /* among so many    the number       fiber id; 0, 0, id: preempted */
 
-/* fiber_waited is told by the fiber itself when it runs again, in the call that waited. Looking at the clock for it costs as much as the wait may, so
- * listeners can have one in so many told, drawn at random (sched_told_one_in): the weight of one is how many it stands for. PROBE_WAITED takes b apart. */
+/* fiber_waited is told by the fiber itself when it runs again, in the call that waited; lock_contended by who passes the lock on. Looking at the
+ * clock for it costs as much as the wait may, so listeners can have one in so many told, drawn at random (sched_waits_one_in, sched_unlocks_one_in):
+ * the weight of one is how many it stands for. */
 #define PROBE_WAITED(reason, weight) ((uintptr_t)(reason) | (uintptr_t)(weight) << 8)
 #define PROBE_WAITED_REASON(b) ((b) & 0xff)
 #define PROBE_WAITED_WEIGHT(b) ((uint32_t)((b) >> 8))
@@ -67,11 +68,13 @@ typedef void probe_fn(void *arg, enum probe_id id, uintptr_t a, uintptr_t b, uin
 extern w_u64 probe_mask;
 
 #ifdef WEFT_NO_PROBES /* to measure what probes cost that nobody listens to */
+#define PROBE_WANTED(name) false
 #define PROBE(name, a, b, c) ((void)(0 ? ((void)(a), (void)(b), (void)(c), PROBE_##name) : 0))
 #else
+#define PROBE_WANTED(name) unlikely(load_rlx(&probe_mask) & (1ull << PROBE_##name))
 #define PROBE(name, a, b, c)                                                                           \
     do {                                                                                               \
-        if (unlikely(load_rlx(&probe_mask) & (1ull << PROBE_##name)))                                  \
+        if (PROBE_WANTED(name))                                                                        \
             probe_emit(PROBE_##name, (uintptr_t)(a), (uintptr_t)(b), (uintptr_t)(c));                  \
     } while (0)
 #endif

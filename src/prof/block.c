@@ -8,7 +8,7 @@
  *
  * [BUDGET] A share of the processors' time instead of a rate. What a record costs is measured as it is made; every WINDOW_NS or so whoever makes
  * one compares the sum with the processor time that the process has used since, and sets how many waits (contentions) the next ones stand for, so
- * that it will be AIM of the budget. There is nothing but that number: which waits are measured is drawn before they begin (sched_told_one_in),
+ * that it will be AIM of the budget. There is nothing but that number: which waits are measured is drawn before they begin (sched_waits_one_in),
  * whatever their length, since looking at the clock may already be more than the budget allows. Each is weighed by the number that was in force when
  * it was drawn, so the sums are right on average although the number moves.
  *
@@ -40,8 +40,8 @@
 struct sampler {
     struct buckets buckets;
     w_i64 rate;            /* of waits in ns, of contentions one in so many; 0: off */
+    w_u32 *one_in;         /* fixed; the scheduler draws by it. Of waits 1 without a budget */
     /* [BUDGET] */
-    w_u32 one_in;          /* what is drawn now stands for so many; 1 without a budget */
     w_u64 budget_ppb;      /* of processor time; 0: none */
     w_u64 cost_ns;         /* in this window; rlx: a counter */
     w_u32 adapting;        /* somebody is: the next three. acq and rel by him */
@@ -49,14 +49,11 @@ struct sampler {
     w_u64 began;           /* ticks; read by others, as a hint */
     int64_t look_ns;       /* what two looks at the clock cost */
     bool listens;          /* settings */
-    /* fixed */
-    probe_fn *fn;
-    uint64_t probes;
+    uint64_t probe;        /* fixed */
 };
 
-static probe_fn waited, contended;
-static struct sampler block = { .fn = waited, .probes = 1ull << PROBE_fiber_waited };
-static struct sampler mutex = { .fn = contended, .probes = 1ull << PROBE_lock_contended };
+static struct sampler block = { .probe = 1ull << PROBE_fiber_waited, .one_in = &sched_waits_one_in };
+static struct sampler mutex = { .probe = 1ull << PROBE_lock_contended, .one_in = &sched_unlocks_one_in };
 /* Held between weft_blocking_begin and _end, where no stop finds its holder. */
 static pthread_mutex_t settings = PTHREAD_MUTEX_INITIALIZER;
 
@@ -89,13 +86,11 @@ static void record(struct sampler *s, struct m *m, uint64_t count, uint64_t ns)
 static void adapt(struct sampler *s, uint64_t now)
 {
     int64_t cpu_ns = os_process_cpu_ns(), used_ns = w_max(cpu_ns - s->began_cpu_ns, (int64_t)1);
-    double cost = (double)load_rlx(&s->cost_ns), one_in = load_rlx(&s->one_in); /* rlx: counters */
+    double cost = (double)load_rlx(&s->cost_ns), one_in = load_rlx(s->one_in); /* rlx: counters */
     double may = (double)load_rlx(&s->budget_ppb) / 1e9 * (double)used_ns * AIM;
     double factor = w_min(w_max(cost / w_max(may, 1.0), 1.0 / ADAPT_MOST), (double)ADAPT_MOST);
     uint32_t to = (uint32_t)w_min(w_max(one_in * factor, 1.0), (double)ONE_IN_MOST);
-    store_rlx(&s->one_in, to); /* rlx: each record has the number it was drawn by */
-    if (s == &block)
-        store_rlx(&sched_told_one_in, to); /* rlx: likewise */
+    store_rlx(s->one_in, to); /* rlx: each record has the number it was drawn by */
     store_rlx(&s->cost_ns, 0); /* rlx: what comes in between is lost: one record */
     s->began_cpu_ns = cpu_ns;
     store_rlx(&s->began, now); /* rlx: read again by who adapts next */
@@ -123,11 +118,9 @@ static void spent(struct sampler *s, uint64_t began)
                 (1u << WAIT_SELECT_EMPTY) | (1u << WAIT_MUTEX) | (1u << WAIT_RW_RLOCK) | (1u << WAIT_RW_LOCK) | (1u << WAIT_GROUP) | \
                 (1u << WAIT_COND) | (1u << WAIT_SEMA))
 
-static void waited(void *arg, enum probe_id id, uintptr_t fiber, uintptr_t b, uintptr_t c)
+static void waited(struct sampler *s, uintptr_t b, uint64_t ns)
 {
-    (void)id, (void)fiber;
-    struct sampler *s = arg;
-    uint64_t rate = (uint64_t)load_rlx(&s->rate), weight = PROBE_WAITED_WEIGHT(b), ns = c; /* rlx: a number */
+    uint64_t rate = (uint64_t)load_rlx(&s->rate), weight = PROBE_WAITED_WEIGHT(b); /* rlx: a number */
     if (!(BLOCKS >> PROBE_WAITED_REASON(b) & 1) || rate == 0)
         return;
     bool budget = load_rlx(&s->budget_ppb) != 0; /* rlx: a number */
@@ -144,24 +137,37 @@ static void waited(void *arg, enum probe_id id, uintptr_t fiber, uintptr_t b, ui
         spent(s, began);
 }
 
-static void contended(void *arg, enum probe_id id, uintptr_t lock, uintptr_t ns, uintptr_t kind)
+static void contended(struct sampler *s, uintptr_t b, uint64_t ns)
 {
-    (void)id, (void)lock, (void)kind;
-    struct sampler *s = arg;
-    bool budget = load_rlx(&s->budget_ppb) != 0; /* rlx: numbers */
-    uint64_t n = budget ? load_rlx(&s->one_in) : (uint64_t)load_rlx(&s->rate);
-    struct m *m = m_self();
-    if (n == 0 || m == NULL || m->cur == NULL || (n > 1 && draw(m) % n != 0))
+    if (load_rlx(&s->rate) == 0) /* rlx: a number */
         return;
-    uint64_t began = budget ? os_ticks() : 0;
-    record(s, m, n << FRACTION_BITS, n * ((int64_t)ns > 0 ? ns : 1));
+    bool budget = load_rlx(&s->budget_ppb) != 0; /* rlx: a number */
+    uint64_t began = budget ? os_ticks() : 0, weight = PROBE_WAITED_WEIGHT(b);
+    record(s, m_self(), weight << FRACTION_BITS, ns * weight);
     if (budget)
         spent(s, began);
+}
+
+/* Somebody may still come a little after it was turned off: rate is 0 then, and the buckets stay. */
+static void told(void *arg, enum probe_id id, uintptr_t who, uintptr_t b, uintptr_t ns)
+{
+    (void)arg, (void)who;
+    if (id == PROBE_fiber_waited)
+        waited(&block, b, ns);
+    else
+        contended(&mutex, b, ns);
 }
 
 /* ---- settings ----------------------------------------------------------------------------------------------------------------- */
 
 /* Under settings, and the next two. Whoever listens walks. */
+static int listen_to(uint64_t probes)
+{
+    if (probes == 0)
+        probe_unlisten_steady(told, NULL);
+    return probes != 0 ? probe_listen_steady(probes, told, NULL) : 0;
+}
+
 static int listen(struct sampler *s)
 {
     if (s->listens)
@@ -170,7 +176,7 @@ static int listen(struct sampler *s)
     int err = walk_use();
     if (err != 0)
         return err;
-    err = probe_listen(s->probes, s->fn, s);
+    err = listen_to(s->probe | (block.listens ? block.probe : 0) | (mutex.listens ? mutex.probe : 0));
     if (err != 0)
         walk_unuse();
     s->listens = err == 0;
@@ -181,9 +187,9 @@ static void unlisten(struct sampler *s)
 {
     if (!s->listens)
         return;
-    probe_unlisten(s->fn, s);
-    walk_unuse();
     s->listens = false;
+    listen_to((block.listens ? block.probe : 0) | (mutex.listens ? mutex.probe : 0));
+    walk_unuse();
 }
 
 static int64_t two_looks_ns(void)
@@ -197,7 +203,7 @@ static int64_t two_looks_ns(void)
 /* rate 0: off; budget 0: none. */
 static int set(struct sampler *s, int64_t rate, double budget)
 {
-    uint32_t one_in = budget > 0 ? FIRST_ONE_IN : 1;
+    uint32_t one_in = budget > 0 ? FIRST_ONE_IN : s == &mutex && rate > 1 ? (uint32_t)rate : 1;
     int err = rate > 0 ? listen(s) : 0;
     if (err != 0)
         return err;
@@ -207,11 +213,9 @@ static int set(struct sampler *s, int64_t rate, double budget)
     s->began_cpu_ns = os_process_cpu_ns();
     store_rlx(&s->began, os_ticks()); /* rlx: as in adapt */
     store_rlx(&s->cost_ns, 0);        /* rlx, and the next: numbers; whoever is told of something meanwhile takes it by the old ones, or the new */
-    store_rlx(&s->one_in, one_in);
+    store_rlx(s->one_in, one_in);
     store_rlx(&s->budget_ppb, budget > 0 ? (uint64_t)(budget * 1e7) + 1 : 0);
     store_rlx(&s->rate, rate);
-    if (s == &block)
-        store_rlx(&sched_told_one_in, one_in);
     store_rel(&s->adapting, 0); /* rel: as in spent */
     if (rate == 0)
         unlisten(s);
@@ -245,7 +249,7 @@ int weft_set_mutex_profile_fraction(int n)
     struct m *m = rt_enter_try();
     if (m == NULL)
         return -ESRCH;
-    int old = (int)(load_rlx(&mutex.budget_ppb) != 0 ? load_rlx(&mutex.one_in) : load_rlx(&mutex.rate)); /* rlx: numbers */
+    int old = (int)(load_rlx(&mutex.budget_ppb) != 0 ? load_rlx(mutex.one_in) : load_rlx(&mutex.rate)); /* rlx: numbers */
     rt_leave(m);
     int err = n >= 0 ? set_outside(&mutex, n, 0) : 0;
     return err != 0 ? err : old;

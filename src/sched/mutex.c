@@ -186,7 +186,7 @@ static struct fiber *pass_on(struct lot_bucket *b, weft_mutex *m, struct lot_wai
             now &= ~(PARKED | STARVING);
         if (cas_acq_rel(word(m), old, now)) {
             w->handed = old & STARVING;
-            PROBE(lock_contended, m, sched_now_ns() - w->since_ns, WAIT_MUTEX);
+            sched_contended(m, w->since_ns, WAIT_MUTEX);
             return lot_grant(b, w);
         }
     }

@@ -56,16 +56,15 @@ static struct fiber *admit_readers(struct lot_bucket *b, weft_rwmutex *rw, uint3
 {
     if (unlikely(load_rlx(&probe_mask) != 0)) { /* rlx: a late look loses an event */
         struct lot_waiter *first = lot_first(b, reader_key(rw)), *w = first;
-        int64_t now = sched_now_ns();
         for (; w != NULL; w = w->next == first ? NULL : w->next)
-            PROBE(lock_contended, rw, now - w->since_ns, WAIT_RW_RLOCK);
+            sched_contended(rw, w->since_ns, WAIT_RW_RLOCK);
     }
     return lot_grant_all(b, reader_key(rw), n);
 }
 
 static struct fiber *admit_writer(struct lot_bucket *b, weft_rwmutex *rw, struct lot_waiter *w)
 {
-    PROBE(lock_contended, rw, sched_now_ns() - w->since_ns, WAIT_RW_LOCK);
+    sched_contended(rw, w->since_ns, WAIT_RW_LOCK);
     return lot_grant(b, w);
 }
 

@@ -103,6 +103,7 @@ struct p {
     /* [LATENCY]: the owner's */
     struct latency_rate { uint32_t period_log2; int64_t at_ns; } ready_rate, yield_rate;
     struct rng ready_rng;   /* apart from rng: what is measured changes nothing of what is scheduled */
+    struct draw { uint32_t left, weight; } waits_draw, unlocks_draw; /* of those that probes tell of: up to the next one, and what it stands for */
     struct timehist latencies; /* read by others */
 } w_aligned(64);
 
@@ -151,6 +152,8 @@ struct m {
     struct fiber *prev;
     park_commit *commit;
     void *commit_arg;
+    uint64_t switch_ticks;  /* when the last measured wait began here, unless the scheduler ran since; 0: none. And the processor's step with it */
+    uint32_t switch_step;
     uint8_t prev_to;    /* enum after_switch */
     bool spinning;
     bool main;          /* ran weft_run */
@@ -311,8 +314,32 @@ static inline void call_back(struct m *m) { store_rel(&m->away, 0); } /* rel: wh
 /* The calling fiber waits. commit (may be NULL) is called with the fiber after its registers are saved, on another stack, and must not block; after
  * it the fiber may be resumed at any time. Returns when somebody called sched_ready. m_self() may have changed. */
 void sched_park(park_commit *commit, void *arg, enum wait_reason why);
-/* Of the waits that probe fiber_waited would tell of, one in so many is measured, drawn at random; 0 and 1: each. Listeners set it. */
-extern w_u32 sched_told_one_in;
+/* Of the waits (unlocks) that probe fiber_waited (lock_contended) would tell of, one in so many is measured, drawn at random; 0 and 1: each.
+ * Listeners set it. */
+extern w_u32 sched_waits_one_in, sched_unlocks_one_in;
+/* What this one stands for; 0: it is not measured. Gaps between those that are have a length drawn at random, and each counts for the gap before it
+ * on average, so sums are right however often the number changes. m: the caller's machine, inside the runtime. */
+uint32_t sched_draw(struct draw *d, uint32_t one_in, struct rng *r) w_cold;
+static inline uint32_t sched_weight(struct m *m, struct draw *d, const w_u32 *one_in)
+{
+    uint32_t n = load_rlx(one_in); /* rlx: the weight is told with it */
+    if (n <= 1)
+        return 1;
+    if (likely(d->left > 1)) {
+        d->left--;
+        return 0;
+    }
+    return sched_draw(d, n, &m->p->ready_rng);
+}
+/* Who waits since then gets the lock from us: a probe, if anybody listens. Inside the runtime. */
+void sched_tell_contended(const void *lock, int64_t since_ns, enum wait_reason why, uint32_t weight) w_cold;
+static inline void sched_contended(const void *lock, int64_t since_ns, enum wait_reason why)
+{
+    struct m *m = m_self();
+    uint32_t weight = PROBE_WANTED(lock_contended) ? sched_weight(m, &m->p->unlocks_draw, &sched_unlocks_one_in) : 0;
+    if (unlikely(weight != 0))
+        sched_tell_contended(lock, since_ns, why, weight);
+}
 /* Commit functions for the common cases: arg is the struct lock to drop; nothing. */
 void park_unlock(struct fiber *f, void *lock);
 /* f becomes runnable, next on this processor. f must be parked or about to be (its commit under way), and readied once per park. Callable by a

@@ -355,22 +355,34 @@ static inline void park(struct m *m, struct fiber *f, park_commit *commit, void 
     switch_away(m, f, local_fiber(m), AFTER_PARK);
 }
 
-w_u32 sched_told_one_in = { 1 };
+w_u32 sched_waits_one_in, sched_unlocks_one_in;
 
-/* What this wait stands for; 0: it is not measured. */
-static uint32_t wait_weight(struct m *m)
+uint32_t sched_draw(struct draw *d, uint32_t one_in, struct rng *r)
 {
-    uint32_t n = load_rlx(&sched_told_one_in); /* rlx: the weight is told with the wait */
-    return n <= 1 ? 1 : rng_below(&m->p->ready_rng, n) == 0 ? n : 0;
+    uint32_t weight = d->weight; /* 0: there was no gap before */
+    d->left = 1 + rng_below(r, 2 * w_min(one_in, 1u << 30) - 1);
+    d->weight = one_in;
+    return weight;
 }
 
-static w_noinline void park_measured(struct m *m, struct fiber *f, park_commit *commit, void *arg, enum wait_reason why)
+/* A look at the clock is half of what this costs. Where one wait begins, and the next thing that happens on the processor is that another one ends,
+ * one look will do for both. */
+static w_noinline void park_measured(struct m *m, struct fiber *f, park_commit *commit, void *arg, enum wait_reason why, uint32_t weight)
 {
-    uint32_t weight = wait_weight(m);
-    uint64_t from = weight != 0 ? os_ticks() : 0;
+    uint64_t from = os_ticks(), to;
+    m->switch_ticks = from;
+    m->switch_step = load_rlx(&m->p->tick) + 1; /* rlx: ours. The step of local_fiber */
     park(m, f, commit, arg, why);
-    if (weight != 0)
-        PROBE(fiber_waited, f, PROBE_WAITED(why, weight), os_ticks_ns(from, os_ticks()));
+    m = m_self();
+    bool just_now = m->switch_ticks != 0 && m->switch_ticks != from && load_rlx(&m->p->tick) == m->switch_step; /* rlx: ours */
+    to = likely(just_now) ? m->switch_ticks : os_ticks();
+    m->switch_ticks = 0;
+    PROBE(fiber_waited, f, PROBE_WAITED(why, weight), os_ticks_ns(from, to));
+}
+
+void sched_tell_contended(const void *lock, int64_t since_ns, enum wait_reason why, uint32_t weight)
+{
+    PROBE(lock_contended, lock, PROBE_WAITED(why, weight), w_max(sched_now_ns() - since_ns, INT64_C(1)));
 }
 
 void sched_park(park_commit *commit, void *arg, enum wait_reason why)
@@ -378,8 +390,9 @@ void sched_park(park_commit *commit, void *arg, enum wait_reason why)
     struct m *m = m_self();
     struct fiber *f = m->cur;
     PROBE(fiber_block, f, why, 0);
-    if (unlikely(load_rlx(&probe_mask) & (1ull << PROBE_fiber_waited))) /* rlx: a late look loses an event */
-        park_measured(m, f, commit, arg, why);
+    uint32_t weight = PROBE_WANTED(fiber_waited) ? sched_weight(m, &m->p->waits_draw, &sched_waits_one_in) : 0;
+    if (unlikely(weight != 0))
+        park_measured(m, f, commit, arg, why, weight);
     else
         park(m, f, commit, arg, why);
 }
@@ -761,6 +774,7 @@ void switch_loop(struct m *m)
             continue;
         PROBE(fiber_run, f, m, 0);
         fiber_take(m, f);
+        m->switch_ticks = 0;
         m->prev_to = AFTER_NOTHING;
         sanitize_switch_from_g0(m, f);
         weft_arch_switch(&m->g0_sp, f->sp);
