@@ -61,6 +61,10 @@ echo            | echo 1000 300      | 2 | 5 | go             | ns_per_op go=1; 
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
 trace-event     | trace_event 1      | 2 | 5 |                | ns_per_op; switch_ns; stack_ns; bytes
 heap-sample     | heap_sample 64     | 1 | 3 | go             | slower_percent max=2; on_ns go=1.5; off_ns
+block-profile   | block_profile      | 1 | 5 | go             | slowdown go=1; added_ns go=1; ns_per_op
+block-budget    | block_profile 200000 10 | 1 | 5 |             | slowdown; added_ns
+profile-write   | profile_write 100000 | 1 | 3 |               | p50_ns max=3000000000; memory_ratio max=3; bytes
+profile-text    | profile_write 100000 1 | 1 | 3 |             | p50_ns max=3000000000; memory_ratio max=3; bytes
 scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; peak_kib
 TABLE
 }

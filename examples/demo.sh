@@ -1,5 +1,5 @@
 #!/bin/sh
-# demo.sh - the tour that `make demo` gives: ten classic misuses of a managed runtime, each measured beside its fix; then a key-value
+# demo.sh - the tour that `make demo` gives: thirteen classic misuses of a managed runtime, each measured beside its fix; then a key-value
 # server under redis-benchmark, with what the collector did meanwhile. Exit 0: every bug was reproduced and every fix holds.
 #   B=dir  where the programs are (make sets it)     DEMO_REQUESTS=200000
 cd "$(dirname "$0")/.." || exit 1
