@@ -1,4 +1,5 @@
-/* Heap profiles: exact by rate 1, right on average by others, as the last collection found the heap; with stacks that begin where a user would look. */
+/* Heap profiles: exact by rate 1, right on average by others, as the last collection found the heap; with stacks that begin where users look. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -303,6 +304,63 @@ static void leaves(void *arg)
 }
 
 Test(prof_heap, stacks_begin_with_the_programs_own) { run_at(1, leaves); }
+
+/* ---- through code without frame pointers: see tests/mod/nofp.c ------------------------------------------------------ */
+
+static void (*nofp_top)(void (*fn)(void *), void *arg, unsigned n);
+
+static void nofp_load(void)
+{
+    void *so = dlopen(TEST_MOD("nofp"), RTLD_NOW);
+    cr_assert_not_null(so);
+    *(void **)&nofp_top = dlsym(so, "nofp_top");
+}
+
+SITE void from_nofp(void *size) { kept[0] = weft_alloc_noscan((size_t)size); USE(size); }
+
+/* Its callers are not few: some of these ways lead through qsort. */
+static void exactly(void *arg)
+{
+    (void)arg;
+    nofp_top(from_nofp, (void *)100, 4);
+    struct pp *p = heap();
+    size_t found = 0;
+    for (size_t i = 0; i < p->samples; i++)
+        if (is_frame(&p->sample[i], 0, "from_nofp")) {
+            const char *text = pp_text(&p->sample[i]), *end = strstr(text, ";nofp_top;exactly bytes=104");
+            cr_assert(strncmp(text, "from_nofp;nofp_registers;", 25) == 0 && end != NULL, "%s", text);
+            found += strncmp(text, "from_nofp;nofp_registers;nofp_big;nofp_aligned;nofp_alloca;nofp_top;exactly", 74) == 0;
+        }
+    cr_assert_eq(found, 1);
+}
+
+Test(prof_heap, stacks_are_exact_if_a_rate_was_given, .init = nofp_load) { run_at(1, exactly); }
+
+/* Nobody had asked, and registers are full of what looks like frames: who allocates is certain, and nothing is made up. */
+static void unasked(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 50; i++) /* each is sampled with probability 0.98 */
+        nofp_top(from_nofp, (void *)(2 << 20), 4);
+    for (int round = 0; round < 2; round++) {
+        struct pp *p = heap();
+        int found = 0, exact = 0;
+        for (size_t i = 0; i < p->samples; i++) {
+            const struct pp_sample *s = &p->sample[i];
+            found += is_frame(s, 0, "from_nofp");
+            exact += is_frame(s, 0, "from_nofp") && strstr(pp_text(s), ";nofp_top;unasked ") != NULL;
+            for (size_t k = 0; k < s->locations; k++)
+                cr_assert_not_null(s->location[k]->mapping, "%s", pp_text(s));
+        }
+        cr_assert(found > 0);
+        cr_assert(round == 0 || exact > 0, "after the first profile stacks are exact");
+        for (int i = 0; i < 50; i++)
+            nofp_top(from_nofp, (void *)(2 << 20), 4);
+        collect();
+    }
+}
+
+Test(prof_heap, stacks_are_honest_if_nobody_had_asked, .init = nofp_load) { test_run(unasked, NULL); }
 
 SITE void *thread_of_the_host(void *arg)
 {

@@ -116,11 +116,11 @@ WEFT_API int weft_set_mutex_profile_budget(double percent);
 /* ---- heap -------------------------------------------------------------------------------------- */
 
 /* The profiles "heap" and "allocs" are made from samples: on average one per so many bytes allocated, 524288 unless set otherwise (here, by
- * weft_config.mem_profile_rate, or WEFT_DEBUG=memprofilerate=N); 1: every allocation; 0: none. What is written is scaled to an estimate of all, by the
- * rate of then: so set it once, early. Allocations that a processor has prepared (8 KiB of each size at most) still go by the old rate, until the next
- * collection. bytes < 0: changes nothing. Returns the rate before, or -ESRCH (runtime not running). (Go: MemProfileRate)
- * Until this is called with a rate, or a profile of the heap was written, stacks are walked by frame pointers: in programs built without them only the
- * function that allocates is certain. May block for a few milliseconds, the first time. */
+ * weft_config.mem_profile_rate, or WEFT_DEBUG=memprofilerate=N); 1: every allocation; 0: none. What is written is scaled to an estimate of all, by
+ * the rate of then: so set it once, early. Allocations that a processor has prepared (8 KiB of each size at most) still go by the old rate, until
+ * the next collection. bytes < 0: changes nothing. Returns the rate before, or -ESRCH (runtime not running). (Go: MemProfileRate)
+ * Until somebody has set a rate, in one of these ways, or written a profile of the heap, stacks are walked by frame pointers: in a program built
+ * without them only the function that allocates is certain. May block for a few milliseconds, the first time. */
 WEFT_API int64_t weft_set_mem_profile_rate(int64_t bytes);
 
 /* ---- CPU profile ------------------------------------------------------------------------------- */

@@ -42,7 +42,7 @@ struct config {
     int64_t cpuquota;       /* percent of a CPU; 0: the control group's */
 };
 
-enum { CONFIG_GC_STW = 0 };
+enum { CONFIG_GC_STW = 0, CONFIG_MEM_PROFILE_RATE = 512 << 10 };
 
 /* Reads all settings. cfg may be NULL. 0; or -EINVAL after say() has got a line for each setting that is wrong (its
  * name, its value, what is allowed, and for an unknown key the nearest one). say gets no newline. *out is filled in

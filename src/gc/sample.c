@@ -1,19 +1,19 @@
 /* See sample.h. Heap profiles stand on this, but gc knows nothing of them: a layer above declares itself by gc_sampler, in a word per object it
  * remembers what it likes (see gc.h).
  *
- * [STREAM] Each byte that a processor's cache hands out is to be sampled with the same small probability, by itself, and an object with its bytes: so one
- * of s bytes is with probability 1 - exp(-s / rate), and whoever counts it for 1 / that many has an estimate that is right on average. Of the
- * bytes put in a row, then, the distances between sampled ones are exponential with mean `rate`. The exponential distribution knows no
- * past: wherever one stands in the row, the distance to the next sampled byte has the same distribution, whatever came before, and is
- * independent of what the bytes to the left or elsewhere drew. Three things follow, on which all of this rests.
+ * [STREAM] Each byte that a processor's cache hands out is to be sampled with the same small probability, by itself, and an object with its bytes:
+ * so one of s bytes is with probability 1 - exp(-s / rate), and whoever counts it for 1 / that many has an estimate that is right on average. Of the
+ * bytes put in a row, then, the distances between sampled ones are exponential with mean `rate`. The exponential distribution knows no past:
+ * wherever one stands in the row, the distance to the next sampled byte has the same distribution, whatever came before, and is independent of what
+ * the bytes to the left or elsewhere drew. Three things follow, on which all of this rests.
  *
  *  1. The order in the row is arbitrary, as long as each byte is in it once and its place is chosen without a look at what lies ahead. So it need not
  *     be the order of allocation: a cache has a run per shape and class and they are used up in turns, but the stream takes a run whole, when
  *     it is made. One comparison per run (some 8 KiB) tells that nothing in it is sampled, which at the default rate holds for 98 of 100.
  *     Only then does the run get a limit before the sampled object, at which the fast path gives up; it costs the fast path nothing, as it
  *     looks at a limit anyway. What lies behind that object is not looked at yet. It is another piece of the stream, taken when the object was.
- *  2. What is handed out and not used may be forgotten. A run that is given back in a stop takes a sampled object that it was going to have with it: the
- *     bytes of the next run that holds these slots are drawn anew. Nothing in the program knew of the draw, so nothing was chosen by it.
+ *  2. What is handed out and not used may be forgotten. A run that is given back in a stop takes a sampled object that it was going to have with it:
+ *     the bytes of the next run that holds these slots are drawn anew. Nothing in the program knew of the draw, so nothing was chosen by it.
  *  3. Another rate takes hold anywhere by one new draw. What was cut by the old one is looked at again when it is reached, as far as the limit was in
  *     its way; a run without one goes to its end (or to the next cycle) as it is.
  *
@@ -22,10 +22,10 @@
  * A large object is one, too.
  *
  * [RECORDS] A record { object, word } per sampled object, in blocks: each cache fills one of its own, without a lock, and only in the stop of a
- * cycle does anybody read them. There all of them are walked, in the order of memory: those that came since the last walk are told as born,
- * those whose mark bit is clear as dead; the rest is moved together, and caches begin with other blocks. That is after finalizers and the rest of
- * special.c have had their say, so an object is dead when it is freed, and one that its finalizer brings back is not. Records hold no object: they lie
- * in memory that is not scanned. Special.c's tables would do, but cost a lock and two small blocks per object; these cost two words. */
+ * cycle does anybody read them. There all of them are walked, in the order of memory: those that came since the last walk are told as born, those
+ * whose mark bit is clear as dead; the rest is moved together, and caches begin with other blocks. That is after finalizers and the rest of
+ * special.c have had their say, so an object is dead when it is freed, and one that its finalizer brings back is not. Records hold no object: they
+ * lie in memory that is not scanned. Special.c's tables would do, but cost a lock and two small blocks per object; these cost two words. */
 #include "gc/sample.h"
 #include <string.h>
 #include "base/lock.h"

@@ -1,23 +1,25 @@
-/* Heap profiles: what was allocated and what is in use, by who allocated it. "heap" and "allocs" are the same numbers; the latter is shown by what was
- * allocated, unless asked otherwise.
+/* Heap profiles: what was allocated and what is in use, by who allocated it. "heap" and "allocs" are the same numbers; the latter is shown by what
+ * was allocated, unless asked otherwise.
  *
- * gc tells of some allocations, each byte with the same chance (gc/sample.c). The stack is walked at once and finds its bucket, whose tag is the size of
- * the object (that of its class), so that each bucket has one size and so one factor: an object of s bytes is sampled with probability
- * p = 1 - exp(-s / rate), and a bucket of n samples stands for n / p objects. Scaled is what is written, by the rate of then; text has what was counted, and
- * the rate, for pprof to scale.
+ * gc tells of some allocations, each byte with the same chance (gc/sample.c). The stack is walked at once and finds its bucket, whose tag is the
+ * size of the object (that of its class), so that each bucket has one size and so one factor: an object of s bytes is sampled with probability
+ * p = 1 - exp(-s / rate), and a bucket of n samples stands for n / p objects. Scaled is what is written, by the rate of then; text has what was
+ * counted, and the rate, for pprof to scale.
  *
- * [PUBLISH] Allocations are known at once, deaths only at the next mark: a profile of both as they come would be full of what nobody uses any more. So a
- * profile shows the heap as the last mark found it: all that was allocated before, less all that was dead then. gc tells both in the stop of the mark,
- * so that the counters of buckets, v[BORN] and v[DIED], are written in stops only, and between two stops they are that picture, with nothing to be
- * copied or turned over. (Go learns of deaths by sweeping, after the mark, and shows the mark before last.) After weft_gc it is exact. Before the
- * first mark of a run nothing is known of deaths, and all that was allocated is shown: v[EVER].
+ * [PUBLISH] Allocations are known at once, deaths only at the next mark: a profile of both as they come would be full of what nobody uses any more.
+ * So a profile shows the heap as the last mark found it: all that was allocated before, less all that was dead then. gc tells both in the stop of
+ * the mark, so that the counters of buckets, v[BORN] and v[DIED], are written in stops only, and between two stops they are that picture, with
+ * nothing to be copied or turned over. (Go learns of deaths by sweeping, after the mark, and shows the mark before last.) After weft_gc it is exact.
+ * Before the first mark of a run nothing is known of deaths, and all that was allocated is shown: v[EVER].
  *
  * A profile is collected by a thread that no stop stops, so a mark may come while it reads. `marking` is odd then; the numbers are copied first, and
- * copied again if a mark came in between. If marks follow each other faster than that, what is taken mixes two of them: each stack by itself is still true.
+ * copied again if a mark came in between. If marks follow each other faster than that, what is taken mixes two of them: each stack by itself is
+ * still true.
  *
- * Stacks begin with who called the runtime: its own frames go, by their addresses (base/text.h). As long as nobody has asked for a profile, or set a rate, walks follow frame pointers, since what it takes to walk exactly (tables, a thread that
- * keeps them) is too much for a program that only might be asked one day. A program without frame pointers then has the function that allocates right,
- * and those that called it perhaps.
+ * Stacks begin with who called the runtime: its own frames go, by their addresses (base/text.h). As long as nobody has asked for a profile, or set a
+ * rate, walks follow frame pointers, since what it takes to walk exactly (tables, a thread that keeps them) is too much for a program that only
+ * might be asked one day. A program without frame pointers then has the function that allocates right, and those that called it perhaps; buckets of
+ * such stacks say so.
  *
  * Memory: nothing until the first sample; then a few pages, and a bucket of some hundred bytes per stack and size. */
 #include <weft/prof.h>
@@ -37,6 +39,7 @@
 #include "sched/sched.h"
 
 enum { BORN, DIED, EVER }; /* of bucket.v; EVER: rlx, a counter */
+#define INEXACT (1ull << 63) /* in a tag, beside the size: the stack was walked by frame pointers */
 
 static struct buckets buckets;
 static struct seqcount marking; /* [PUBLISH] */
@@ -68,7 +71,7 @@ static uintptr_t allocated(void *obj, size_t bytes)
     if (n == 0)
         pc[n++] = PSEUDO_UNKNOWN;
     const uintptr_t *at = trim(pc, &n);
-    struct bucket *b = bucket_get(&buckets, at, n, bytes);
+    struct bucket *b = bucket_get(&buckets, at, n, bytes | (load_rlx(&walks) == 0 ? INEXACT : 0));
     if (b != NULL)
         add_rlx(&b->v[EVER], 1);
     return (uintptr_t)b;
@@ -96,7 +99,17 @@ static void marked_stw(bool begins)
 
 /* ---- walking well -------------------------------------------------------------------------------------------- */
 
-/* From now on, till the runtime ends. Without memory or a thread for it things stay as they are. Outside the runtime. */
+/* From now on, till the runtime ends. Without memory or a thread for it things stay as they are. In no fiber, or between weft_blocking_begin and
+ * _end. */
+static void walk_begin(void)
+{
+    pthread_mutex_lock(&walking);
+    if (load_rlx(&walks) == 0 && walk_use() == 0)
+        store_rlx(&walks, 1);
+    pthread_mutex_unlock(&walking);
+}
+
+/* Outside the runtime. */
 static int walk_exactly(int debug)
 {
     (void)debug;
@@ -108,10 +121,7 @@ static int walk_exactly(int debug)
         call_away(m); /* the end waits */
     rt_leave(m);
     weft_blocking_begin();
-    pthread_mutex_lock(&walking);
-    if (load_rlx(&walks) == 0 && walk_use() == 0)
-        store_rlx(&walks, 1);
-    pthread_mutex_unlock(&walking);
+    walk_begin();
     weft_blocking_end();
     if (away)
         call_back(m);
@@ -176,6 +186,24 @@ static void take_all(struct taking *t)
 /* How many each sampled object of the size stands for. */
 static double scale(uint64_t size, uint64_t rate) { return rate <= 1 ? 1 : 1 / (1 - real_exp(-(double)size / (double)rate)); }
 
+static bool is_code(const struct maps *maps, uintptr_t at)
+{
+    const struct maps_module *m = maps_find(maps, at);
+    for (unsigned i = 0; m != NULL && i < m->nseg; i++)
+        if (m->seg[i].code && at - m->seg[i].lo < m->seg[i].hi - m->seg[i].lo)
+            return true;
+    return false;
+}
+
+/* Frame pointers lead astray where the program has none: what is not code is no return address, and what lies behind it means nothing. */
+static uint32_t believable(const struct maps *maps, const uintptr_t *pc, uint32_t n)
+{
+    uint32_t i = 1;
+    while (i < n && is_code(maps, pc[i] - 1))
+        i++;
+    return i;
+}
+
 static int collect(struct profile_out *o)
 {
     struct taking t = { 0 };
@@ -184,10 +212,12 @@ static int collect(struct profile_out *o)
     int err = t.nomem ? -ENOMEM : 0;
     for (size_t i = 0; i < t.n && err == 0; i++) {
         struct bucket *b = t.at[i].bucket;
-        double k = scale(b->tag, rate), size = (double)b->tag, allocs = k * (double)t.at[i].born, in_use = k * (double)(t.at[i].born - t.at[i].died);
+        uint64_t bytes = b->tag & ~INEXACT;
+        uint32_t n = b->tag & INEXACT ? believable(profile_maps(o), b->pc, b->n) : b->n;
+        double k = scale(bytes, rate), size = (double)bytes, allocs = k * (double)t.at[i].born, in_use = k * (double)(t.at[i].born - t.at[i].died);
         int64_t value[] = { (int64_t)allocs, (int64_t)(allocs * size), (int64_t)in_use, (int64_t)(in_use * size) };
-        struct pprof_label label = { .key = "bytes", .num = (int64_t)b->tag };
-        err = profile_sample(o, b->pc, b->n, value, &label, 1);
+        struct pprof_label label = { .key = "bytes", .num = (int64_t)bytes };
+        err = profile_sample(o, b->pc, n, value, &label, 1);
     }
     off_free(OFF_PROF, t.at);
     return err;
@@ -204,7 +234,14 @@ static int64_t period(void) { return (int64_t)gc_sample_rate(); }
 const struct profile_kind profile_heap = { .name = "heap", HEAP };
 const struct profile_kind profile_allocs = { .name = "allocs", HEAP, .default_type = "alloc_space" };
 
-/* ---- the runtime's end, and forks ------------------------------------------------------------------------------ */
+/* ---- the runtime's life, and forks ----------------------------------------------------------------------------- */
+
+/* Who gives a rate wants to see something. */
+static void heap_begin(void)
+{
+    if (sched.cfg.mem_profile_rate > 0 || (sched.cfg.memprofilerate != CONFIG_MEM_PROFILE_RATE && gc_sample_rate() > 0))
+        walk_begin();
+}
 
 static void heap_end(void)
 {
@@ -217,7 +254,7 @@ static void heap_end(void)
 
 static void heap_after_fork(void) { walking = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; }
 
-static struct sched_guest guest = { .end = heap_end, .after_fork = heap_after_fork };
+static struct sched_guest guest = { .begin = heap_begin, .end = heap_end, .after_fork = heap_after_fork };
 static const struct gc_sampler sampler = { allocated, born_stw, died_stw, marked_stw };
 
 static void __attribute__((constructor)) heap_init(void)

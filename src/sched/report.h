@@ -25,6 +25,8 @@ extern struct sched_reports sched_reports;
 
 /* What a higher layer has under way, a profile or a trace, over the end of the runtime and a fork. */
 struct sched_guest {
+    /* The runtime has started and the program not yet: on the thread that started it, outside of it. NULL: nothing. */
+    void (*begin)(void);
     /* The runtime ends, no fiber runs any more and nobody of the host's is inside: it ends, too, and what it has is written. On the thread that ends
      * the runtime, outside of it. NULL: nothing. */
     void (*end)(void);

@@ -696,6 +696,13 @@ static bool on_fiber(void)
     return m != NULL && !m->foreign;
 }
 
+static void guests_begin(void)
+{
+    for (struct sched_guest *g = sched_guests; g != NULL; g = g->next)
+        if (g->begin != NULL)
+            g->begin();
+}
+
 int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg)
 {
     if (main_fn == NULL)
@@ -707,6 +714,7 @@ int weft_run(weft_fn *main_fn, void *arg, const weft_config *cfg)
     pthread_mutex_unlock(&life);
     if (err != 0)
         return err;
+    guests_begin();
     err = run_main(main_fn, arg);
     pthread_mutex_lock(&life);
     int end = runtime_down();
@@ -726,6 +734,7 @@ int weft_start(const weft_config *cfg)
         if (err == 0) {
             rt_own(m); /* others may have begun to stop the world */
             rt_leave(m);
+            guests_begin();
         } else {
             runtime_end(0);
             runtime_down();
