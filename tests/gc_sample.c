@@ -255,16 +255,7 @@ Test(gc_sample, without_a_listener_nothing_is_kept)
     th_end();
 }
 
-static __attribute__((noinline)) void make_chain(int n)
-{
-    void **chain = NULL;
-    for (int i = 0; i < n; i++) {
-        void **p = th_alloc(16, SHAPE_CONS);
-        *p = chain;
-        chain = p;
-    }
-    kept[0] = chain;
-}
+static void *volatile many[200000]; /* no list: a forgotten register would keep the whole of it */
 
 /* Memory of many records goes back, and none is left after the end. */
 Test(gc_sample, records_are_given_back)
@@ -272,12 +263,14 @@ Test(gc_sample, records_are_given_back)
     begin(1, 0, __builtin_frame_address(0));
     struct off_stats idle, now;
     off_stats(OFF_SPECIAL, &idle);
-    make_chain(200000);
+    for (unsigned i = 0; i < w_countof(many); i++)
+        many[i] = th_alloc(16, SHAPE_CONS);
     collect();
     off_stats(OFF_SPECIAL, &now);
     cr_assert(now.in_use_bytes - idle.in_use_bytes <= 200000 * 16 * 5 / 4, "%lu bytes", (unsigned long)now.in_use_bytes);
     cr_assert_eq(live(1), 200000);
-    kept[0] = NULL;
+    for (unsigned i = 0; i < w_countof(many); i++)
+        many[i] = NULL;
     for (int i = 0; i < 10; i++)
         collect();
     off_stats(OFF_SPECIAL, &now);
