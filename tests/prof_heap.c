@@ -208,6 +208,33 @@ static void while_busy(void *arg)
 Test(prof_heap, while_the_program_allocates_and_collects) { test_run_debug(4, "memprofilerate=500", while_busy, NULL); }
 Test(prof_heap, under_stress) { test_run_debug(2, "memprofilerate=1,gcstress=300,gcpoison=1,gcverify=1,migrate=1", while_busy, NULL); }
 
+static int writers;
+
+static void many_writers(void *arg)
+{
+    static const char *const name[] = { "heap", "allocs" };
+    for (int i = 0; i < 10; i++) {
+        struct pp *p = profile(name[(i + (intptr_t)arg) % 2]);
+        for (size_t k = 0; k < p->samples; k++)
+            cr_assert(p->sample[k].value[INUSE_OBJECTS] >= 0 && p->sample[k].value[INUSE_OBJECTS] <= p->sample[k].value[ALLOC_OBJECTS]);
+        weft_set_mem_profile_rate(1 + 700 * ((i + (intptr_t)arg) % 3));
+    }
+    count_up(&writers);
+}
+
+static void together(void *arg)
+{
+    (void)arg;
+    writers = 0;
+    busy_begin(busy_alloc, 3);
+    for (intptr_t i = 0; i < 3; i++)
+        cr_assert_eq(weft_go(many_writers, (void *)i), 0);
+    test_until(count_now(&writers) == 3);
+    busy_end();
+}
+
+Test(prof_heap, several_are_written_while_the_rate_changes) { test_run_procs(4, together, NULL); }
+
 /* ---- right on average -------------------------------------------------------------------------------------------- */
 
 static const size_t sizes[] = { 16, 64, 400, 3000, 20000, 100000 };
