@@ -59,6 +59,10 @@ metrics-pauses  | metrics pauses     | 2 | 5 | go             | ns_per_op go=3
 locked          | chan_unbuf 50000 locked | 2 | 5 | go             | ns_per_op go=1
 echo            | echo 1000 300      | 2 | 5 | go             | ns_per_op go=1; p99_ns go=1; cpu_s
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
+dump-10000      | dump 10000 2       | 2 | 3 | go             | stall_ns go=1; wall_ns
+dump-100000     | dump 100000 2      | 2 | 3 | go             | stall_ns go=1; wall_ns
+fibers-10000    | dump 10000 0       | 2 | 3 | go             | stall_ns go=1; wall_ns
+fibers-100000   | dump 100000 0      | 2 | 3 | go             | stall_ns go=1; wall_ns
 trace-event     | trace_event 1      | 2 | 5 |                | ns_per_op; switch_ns; stack_ns; bytes
 heap-sample     | heap_sample 64     | 1 | 3 | go             | slower_percent max=2; on_ns go=1.5; off_ns
 block-profile   | block_profile      | 1 | 5 | go             | slowdown go=1; added_ns go=1; ns_per_op
