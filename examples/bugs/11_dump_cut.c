@@ -6,7 +6,9 @@
  *                         first, and the one that everybody waits for is not among them. Nothing says that there would
  *                         be more but the number that was returned, and that was not looked at.
  * Instead:                a buffer of the size that was returned; or weft_stack_write, which needs none, since it
- *                         writes to a file or a socket as it goes. Its last line says "N of N fibers". */
+ *                         writes to a file or a socket as it goes. Its last line says "N of N fibers". Or the profile of fibers: with debug 2
+ *                         it is the same stream; with debug 0 equal stacks are one sample, so ten thousand fibers take a few hundred bytes,
+ *                         and `go tool pprof` shows them. */
 #include "bug.h"
 
 enum { FIBERS = 10000, SMALL = 65536 };
@@ -94,6 +96,13 @@ static int to_file(void *ctx, const void *data, size_t n)
     return fwrite(data, 1, n, ctx) == n ? 0 : -EIO;
 }
 
+static int to_nowhere(void *ctx, const void *data, size_t n)
+{
+    (void)data;
+    *(size_t *)ctx += n;
+    return 0;
+}
+
 static char *read_file(FILE *f)
 {
     long n = ftell(f);
@@ -122,12 +131,23 @@ static void fixed(void *arg)
     struct shown streamed = look(text);
     size_t bytes = strlen(text);
     free(text);
+    FILE *g = tmpfile();
+    weft_profile *fibers = weft_profile_lookup("goroutine");
+    int perr = g ? weft_profile_write(fibers, to_file, g, 2) : -EIO;
+    text = g ? read_file(g) : calloc(1, 1);
+    struct shown profiled = look(text);
+    free(text);
+    size_t proto = 0;
+    if (perr == 0)
+        perr = weft_profile_write(fibers, to_nowhere, &proto, 0);
     tell("grown", &grown);
     tell("streamed", &streamed);
-    bug_value("err", err);
-    bug_say("into a buffer that grows: %ld of %d fibers; as a stream of %zu bytes: %ld of %d; both with the one they wait for, and the last line "
-            "says that it is all",
-            grown.fibers, FIBERS + 2, bytes, streamed.fibers, FIBERS + 2);
+    tell("profiled", &profiled);
+    bug_value("err", err ? err : perr);
+    bug_value("proto", (double)proto);
+    bug_say("%ld of %d fibers in a buffer that grows, %ld as a stream of %zu bytes, %ld in the profile of fibers (debug 2), each with the one they wait "
+            "for, and with a last line that says that it is all; for go tool pprof (debug 0) %zu bytes are enough",
+            grown.fibers, FIBERS + 2, streamed.fibers, bytes, profiled.fibers, proto);
     bug_cell("%ld of %d fibers shown", streamed.fibers, FIBERS + 2);
 }
 
@@ -142,6 +162,10 @@ static const char *verdict(const struct bug_result *b, const struct bug_result *
     if (bug_get(f, "err") != 0 || bug_get(f, "streamed_fibers") != FIBERS + 2 || bug_get(f, "streamed_whole") != 1 ||
         bug_get(f, "streamed_culprit") != 1)
         return "the stream is not whole";
+    if (bug_get(f, "profiled_fibers") != FIBERS + 2 || bug_get(f, "profiled_whole") != 1 || bug_get(f, "profiled_culprit") != 1)
+        return "the profile of fibers does not hold everything";
+    if (bug_get(f, "proto") <= 0 || bug_get(f, "proto") > SMALL)
+        return "the profile for pprof is not small";
     return NULL;
 }
 
@@ -152,7 +176,7 @@ int main(int argc, char **argv)
         .title = "dump cut by a small buffer",
         .buggy = buggy,
         .fixed = fixed,
-        .instead = "weft_stack_write(to_fd, &fd, true);   /* or weft_stack again, with the size that it returned */",
+        .instead = "weft_stack_write(to_fd, &fd, true);   /* or weft_profile_write(weft_profile_lookup(\"goroutine\"), to_fd, &fd, 2) */",
         .verdict = verdict,
     };
     return bug_main(argc, argv, &bug);
