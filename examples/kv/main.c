@@ -36,12 +36,14 @@ static const char usage[] =
     "  --memory-limit BYTES soft limit of the collected heap and all around it\n"
     "  --procs N            processors (from affinity and cgroup)\n"
     "  --grace MS           on SIGTERM: time for connections to finish (5000)\n"
-    "  --trace FILE         what it does, for go tool trace\n";
+    "  --trace FILE         what it does, for go tool trace\n"
+    "  --cpu-profile FILE   where CPU time goes, for go tool pprof; up to 64 MiB, an hour\n"
+    "  --wall-profile FILE  where fibers are and what they wait for; likewise\n";
 
 struct program {
     struct server_options server;
     int procs;
-    const char *trace;
+    const char *trace, *cpu_profile, *wall_profile;
     FILE *trace_file;
     int status;
 };
@@ -79,7 +81,8 @@ static void parse_options(struct program *p, int argc, char **argv)
         { "bind", 1, NULL, 'b' },         { "port", 1, NULL, 'p' },     { "unix", 1, NULL, 'u' },
         { "maxclients", 1, NULL, 'c' },   { "max-bulk", 1, NULL, 'B' }, { "max-reply", 1, NULL, 'R' },
         { "memory-limit", 1, NULL, 'm' }, { "procs", 1, NULL, 'P' },    { "grace", 1, NULL, 'g' },
-        { "trace", 1, NULL, 't' },        { "help", 0, NULL, 'h' },     { NULL, 0, NULL, 0 },
+        { "trace", 1, NULL, 't' },        { "cpu-profile", 1, NULL, 'C' }, { "wall-profile", 1, NULL, 'W' },
+        { "help", 0, NULL, 'h' },         { NULL, 0, NULL, 0 },
     };
     struct server_options *s = &p->server;
     for (int o, i = 0; (o = getopt_long(argc, argv, ":", options, &i)) != -1;) {
@@ -95,6 +98,8 @@ static void parse_options(struct program *p, int argc, char **argv)
         case 'P': p->procs = (int)number(name, optarg, 1, 1024); break;
         case 'g': s->grace_ms = (int)number(name, optarg, 0, 3600000); break;
         case 't': p->trace = text(name, optarg); break;
+        case 'C': p->cpu_profile = text(name, optarg); break;
+        case 'W': p->wall_profile = text(name, optarg); break;
         case 'h': fputs(usage, stdout); exit(0);
         case ':': refuse("%s needs a value", argv[optind - 1]);
         default: refuse("%s is not an option", argv[optind - 1]);
@@ -146,16 +151,25 @@ static int trace_stop(struct program *p)
     return fclose(p->trace_file) != 0 && err == 0 ? -errno : err;
 }
 
+/* Profiles end with the runtime. */
+static int profiles_start(const struct program *p)
+{
+    int err = p->cpu_profile != NULL ? weft_cpu_profile_start_file(p->cpu_profile, NULL) : 0;
+    return err == 0 && p->wall_profile != NULL ? weft_wall_profile_start_file(p->wall_profile, NULL) : err;
+}
+
 static void run(void *arg)
 {
     struct program *p = arg;
-    int err = trace_start(p);
+    int err = profiles_start(p);
+    if (err == 0)
+        err = trace_start(p);
     if (err == 0) {
         p->status = server_run(&p->server);
         err = trace_stop(p);
     }
     if (err != 0) {
-        fprintf(stderr, "kv: --trace %s: %s\n", p->trace, weft_strerror(err));
+        fprintf(stderr, "kv: profiles and trace: %s\n", weft_strerror(err));
         p->status = 1;
     }
 }
