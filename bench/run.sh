@@ -64,6 +64,7 @@ dump-100000     | dump 100000 2      | 2 | 3 | go             | stall_ns go=1; w
 fibers-10000    | dump 10000 0       | 2 | 3 | go             | stall_ns go=1; wall_ns
 fibers-100000   | dump 100000 0      | 2 | 3 | go             | stall_ns go=1; wall_ns
 trace-event     | trace_event 1      | 2 | 5 |                | ns_per_op; switch_ns; stack_ns; bytes
+trace-pingpong  | trace_pingpong     | 1 | 5 | go             | event_ns go=1; bytes go=1; slowdown go=1; on_ns; off_ns
 heap-sample     | heap_sample 64     | 1 | 3 | go             | slower_percent max=2; on_ns go=1.5; off_ns
 block-profile   | block_profile      | 1 | 5 | go             | slowdown go=1; added_ns go=1; ns_per_op
 block-budget    | block_profile 200000 10 | 1 | 5 |             | slowdown; added_ns
