@@ -102,6 +102,7 @@ static struct {
     struct rng rng;
     pthread_mutex_t listen;  /* the listener; taken on the helper while it is in it */
     cpu_sample_fn *listener;
+    w_u32 rounds;            /* futex: of the helper */
     void *listener_arg;
 } cpu = { .hook = PTHREAD_MUTEX_INITIALIZER, .listen = PTHREAD_MUTEX_INITIALIZER, .lock = LOCK_INIT(RANK_LEAF), .free = -1 };
 
@@ -440,6 +441,25 @@ void cpu_sample_listen(cpu_sample_fn *fn, void *arg)
     pthread_mutex_unlock(&cpu.listen);
 }
 
+static bool is_open(void)
+{
+    lock_take(&cpu.lock);
+    bool open = cpu.open;
+    lock_drop(&cpu.lock);
+    return open;
+}
+
+void cpu_samples_now(int64_t patience_ns)
+{
+    uint32_t seen = load_acq(&cpu.rounds), now = seen; /* acq: rel in cpu_round */
+    int64_t deadline = os_now_ns() + patience_ns;
+    while (now - seen < 2 && is_open() && os_now_ns() < deadline) { /* the first one may have looked already */
+        sampler_wake(&sampler);
+        os_futex_wait(&cpu.rounds, now, patience_ns / 4);
+        now = load_acq(&cpu.rounds);
+    }
+}
+
 static void add_record(const struct record *r)
 {
     struct pprof_label label[WEFT_LABELS_MAX];
@@ -600,6 +620,8 @@ static int64_t cpu_round(struct sampler *s, int64_t now_ns)
         threads_look();
         cpu.look_ns = now_ns + 1000000000;
     }
+    add_acq_rel(&cpu.rounds, 1); /* rel: they have been given away; acq in cpu_samples_now */
+    os_futex_wake(&cpu.rounds, 1 << 30);
     return now_ns + DRAIN_NS;
 }
 

@@ -21,6 +21,8 @@ typedef void cpu_sample_fn(void *arg, const struct cpu_sample *s);
 /* Every sample of a profile that runs, some 100 ms after it was taken, on a helper (helper.h). One listener; NULL: none. After the call the one before
  * is not entered again; outside the runtime. */
 void cpu_sample_listen(cpu_sample_fn *fn, void *arg);
+/* Those that were taken so far have been given to it when this returns, if a profile runs; or so much time has passed. Any thread that may wait. */
+void cpu_samples_now(int64_t patience_ns);
 
 struct m;
 

@@ -27,6 +27,7 @@
 #include "trace/buffer.h"
 #include "trace/flight.h"
 #include "trace/hooks.h"
+#include "trace/samples.h"
 #include "trace/stream.h"
 
 #define GENERATION_NS WEFT_SECOND
@@ -163,6 +164,7 @@ void trace_advance(void)
 static void release(void)
 {
     if (api.open) {
+        samples_close();
         trace_close();
         hooks_close();
     }
@@ -186,6 +188,7 @@ static int prepare(const weft_trace_opts *o)
     if (err != 0)
         return err;
     api.open = true;
+    samples_open();
     if ((err = hooks_open()) == 0) {
         store_rlx(&api.state, SWITCHER_WAITS); /* rlx: helper_start publishes */
         store_rlx(&api.asked, 0);
@@ -387,6 +390,7 @@ static void runtime_ends(void)
 static void after_fork(void)
 {
     flight_after_fork();
+    samples_after_fork();
     hooks_after_fork();
     memset(&api, 0, sizeof api);
 }

@@ -47,6 +47,7 @@
 #include "sched/switch.h"
 #include "sched/sysmon.h"
 #include "sched/world.h"
+#include "trace/samples.h"
 #include <weft/mem.h>
 
 #define always_inline inline __attribute__((always_inline))
@@ -958,6 +959,7 @@ void hooks_switch(bool stop, const struct trace_symbols *symbols)
     if (stop)
         probe_unlisten_steady(listen, NULL);
     write_untouched(gen, n);
+    samples_write(trace.clock[gen % 2].units, stop ? UINT64_MAX : trace.clock[(gen + 1) % 2].units);
     trace_finish(symbols);
 }
 
