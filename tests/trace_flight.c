@@ -1,9 +1,11 @@
 /* The flight recorder: what it keeps, what it writes when, and what it says when used wrongly. */
 #include <pthread.h>
 #include <signal.h>
+#include "base/rng.h"
 #include "os/clock.h"
 #include "trace/ring.h"
 #include "trace/watch.h"
+#include "stress_programs.h"
 #include "trace_live.h"
 #include "trace_test.h"
 
@@ -15,13 +17,13 @@ static int to_nothing(void *ctx, const void *data, size_t n)
     return 0;
 }
 
-static void start(const weft_flight_opts *opts)
+static void recorder_start(const weft_flight_opts *opts)
 {
     int err = weft_flight_recorder_start(opts);
     cr_assert_eq(err, 0, "%s", weft_strerror(err));
 }
 
-static void stop(void) { cr_assert_eq(weft_flight_recorder_stop(), 0); }
+static void recorder_stop(void) { cr_assert_eq(weft_flight_recorder_stop(), 0); }
 
 static weft_flight_stats stats(void)
 {
@@ -77,17 +79,17 @@ static void used_wrongly(void *arg)
     cr_expect_eq(weft_flight_recorder_stop(), -ESRCH);
     cr_expect_eq(weft_flight_recorder_snapshot(to_nothing, NULL), -ESRCH);
     cr_expect_not(weft_trace_enabled());
-    start(NULL);
+    recorder_start(NULL);
     cr_expect(weft_trace_enabled());
     cr_expect_eq(weft_flight_recorder_start(NULL), -EALREADY);
     cr_expect_eq(weft_flight_recorder_snapshot(NULL, NULL), -EINVAL);
     cr_expect_eq(weft_flight_recorder_snapshot(to_nothing, NULL), 0);
-    stop();
+    recorder_stop();
     cr_expect_not(weft_trace_enabled());
     cr_expect_eq(weft_flight_recorder_stop(), -ESRCH);
     cr_expect_eq(weft_flight_recorder_snapshot(to_nothing, NULL), -ESRCH);
-    start(NULL);
-    stop();
+    recorder_start(NULL);
+    recorder_stop();
     cr_expect_eq(stats().bytes, 0u, "all is given back");
 }
 Test(trace_flight, says_what_is_wrong) { test_run_each(used_wrongly, NULL); }
@@ -115,13 +117,13 @@ static void two_snapshots(void *arg)
 {
     (void)arg;
     int err = 0;
-    start(NULL);
+    recorder_start(NULL);
     cr_expect_eq(weft_flight_recorder_snapshot(second, &err), -ENOSPC, "the writer's error");
     cr_expect_eq(err, -EBUSY);
     cr_expect_eq(stats().failed, 1u);
     advance();
     cr_expect_eq(stats().snapshots, 1u);
-    stop();
+    recorder_stop();
 }
 Test(trace_flight, one_snapshot_at_a_time) { test_run_each(two_snapshots, NULL); }
 
@@ -129,15 +131,15 @@ static void *host_thread(void *arg)
 {
     (void)arg;
     cr_expect_eq(weft_flight_recorder_snapshot(to_nothing, NULL), 0);
-    stop();
-    start(NULL);
+    recorder_stop();
+    recorder_start(NULL);
     return NULL;
 }
 static void by_a_thread(void *arg)
 {
     pthread_t t;
     (void)arg;
-    start(NULL);
+    recorder_start(NULL);
     weft_blocking_begin();
     cr_assert_eq(pthread_create(&t, NULL, host_thread, NULL), 0);
     pthread_join(t, NULL);
@@ -159,12 +161,12 @@ static void up_to_now(void *arg)
 {
     struct live l[3];
     (void)arg;
-    start(NULL);
+    recorder_start(NULL);
     for (int i = 0; i < 3; i++) {
         ping_pong(10);
         snapshot(&l[i]);
     }
-    stop();
+    recorder_stop();
     for (int i = 0; i < 3; i++) {
         cr_expect_geq(live_count(&l[i], "Running->Waiting Reason=\"chan (send|receive)\""), 10 * (i + 1));
         cr_expect_geq(live_count(&l[i], " Sync "), i + 2);
@@ -182,13 +184,13 @@ static void tiny(void *arg)
         o.bytes = 1;
     else
         o.age_ns = 1;
-    start(&o);
+    recorder_start(&o);
     for (int i = 0; i < 5; i++) {
         ping_pong(10);
         advance();
     }
     snapshot(&l);
-    stop();
+    recorder_stop();
     cr_expect_leq(live_count(&l, " Sync "), 3);
     live_check(&l);
 }
@@ -204,13 +206,13 @@ static void beside(void *arg)
     (void)arg;
     live_start(&a);
     ping_pong(5);
-    start(NULL);
+    recorder_start(NULL);
     live_start(&b);
     ping_pong(5);
     snapshot(&s);
     live_stop(&a);
     ping_pong(5);
-    stop();
+    recorder_stop();
     live_stop(&b);
     live_check(&a);
     live_check(&b);
@@ -226,7 +228,7 @@ static void bounded(void *arg)
     (void)arg;
     o.bytes = 2 * MIB;
     o.age_ns = 3600 * WEFT_SECOND;
-    start(&o);
+    recorder_start(&o);
     while (stats().most_bytes < 2 * MIB) /* the limit is reached */
         ping_pong(20000);
     for (int i = 0; i < 10; i++)
@@ -236,10 +238,52 @@ static void bounded(void *arg)
     cr_expect_gt(s.generations, 1u);
     cr_expect_eq(s.lost, 0u);
     snapshot(&l);
-    stop();
+    recorder_stop();
     live_check(&l);
 }
 Test(trace_flight, memory_is_bounded) { test_run(bounded, NULL); }
+
+/* Whatever the program does, and whenever one is asked for. */
+static struct { w_u32 over; const struct program *pr; uint64_t seed; } run;
+
+static void ask(void *arg)
+{
+    weft_chan *done = arg;
+    while (load_acq(&run.over) == 0) {
+        struct live l;
+        snapshot(&l);
+        live_check(&l);
+    }
+    weft_chan_send(done, NULL);
+}
+
+static void program_with_snapshots(void *arg)
+{
+    struct rng shape;
+    (void)arg;
+    weft_chan *done = weft_chan_make(0, 0);
+    rng_seed(&shape, run.seed);
+    store_rlx(&run.over, 0);
+    recorder_start(NULL);
+    cr_assert_eq(weft_go(ask, done), 0);
+    for (int i = 0; i < 3; i++)
+        run.pr->fn(&shape);
+    store_rel(&run.over, 1);
+    weft_chan_recv(done, NULL);
+    recorder_stop();
+}
+
+Test(trace_flight, snapshots_of_programs)
+{
+    uint64_t seed = test_seed();
+    for (size_t i = 0; i < w_countof(programs); i++) {
+        run.pr = &programs[i];
+        run.seed = seed + i;
+        stress_wrong[0] = 0;
+        test_run_procs(1 + (int)(i % 4), program_with_snapshots, NULL);
+        cr_assert_eq(stress_wrong[0], 0, "%s: %s", programs[i].name, stress_wrong);
+    }
+}
 
 /* ---- triggers ---------------------------------------------------------------------------------------------------------- */
 
@@ -285,19 +329,19 @@ static void long_stop(void *arg)
     weft_flight_opts o = with_trigger();
     (void)arg;
     o.stop_ns = 3600 * WEFT_SECOND;
-    start(&o);
+    recorder_start(&o);
     weft_gc();
     advance();
     cr_expect_eq(load_acq(&fired.n), 0u, "no stop takes an hour");
-    stop();
+    recorder_stop();
     o.stop_ns = 1;
-    start(&o);
+    recorder_start(&o);
     weft_gc();
     check_fired(WEFT_FLIGHT_STOP);
     cr_expect_gt(fired.event.value, 1u);
     weft_gc();
     test_until(stats().suppressed > 0);
-    stop();
+    recorder_stop();
     cr_expect_eq(load_acq(&fired.n), 1u, "one in a minute");
     live_check(&fired.l);
 }
@@ -308,7 +352,7 @@ static void large_heap(void *arg)
     weft_flight_opts o = with_trigger();
     (void)arg;
     o.heap_bytes = 8 * MIB;
-    start(&o);
+    recorder_start(&o);
     for (int i = 0; i < 4; i++)
         cr_assert_not_null(weft_alloc(MIB));
     advance();
@@ -318,7 +362,7 @@ static void large_heap(void *arg)
         keep[i] = weft_alloc(MIB);
     check_fired(WEFT_FLIGHT_HEAP);
     cr_expect_gt(fired.event.value, 8 * MIB);
-    stop();
+    recorder_stop();
     weft_keep_alive(keep);
     live_check(&fired.l);
 }
@@ -332,14 +376,14 @@ static void long_wait(void *arg)
     weft_go_opts g = WEFT_GO_OPTS_INIT;
     (void)arg;
     o.runnable_ns = 3600 * WEFT_SECOND;
-    start(&o);
+    recorder_start(&o);
     ping_pong(100);
     advance();
     advance();
     cr_expect_eq(load_acq(&fired.n), 0u);
-    stop();
+    recorder_stop();
     o.runnable_ns = 3 * WEFT_MILLISECOND;
-    start(&o);
+    recorder_start(&o);
     g.id = &id;
     cr_assert_eq(weft_go_opts_run(nothing, NULL, &g), 0);
     for (int64_t until = os_now_ns() + 5 * WEFT_MILLISECOND; os_now_ns() < until;)
@@ -350,7 +394,7 @@ static void long_wait(void *arg)
     cr_expect_gt(fired.event.value, 3 * 1000000u);
     cr_expect_neq(fired.event.fiber, 0u);
     cr_expect_eq(stats().unwatched, 0u);
-    stop();
+    recorder_stop();
     live_check(&fired.l);
 }
 Test(trace_flight, trigger_when_a_fiber_waits_too_long_for_a_processor) { test_run_procs(1, long_wait, NULL); }
@@ -457,6 +501,30 @@ Test(trace_flight, a_process_that_crashes_leaves_a_trace)
         }
         live_check(&l);
     }
+}
+
+Test(trace_flight, whenever_it_crashes)
+{
+    static const int signals[] = { 0, SIGABRT, SIGSEGV, SIGBUS };
+    struct rng r;
+    rng_seed(&r, test_seed());
+    struct test_output *out = malloc(sizeof *out);
+    for (int i = 0; i < 24; i++) {
+        struct live l;
+        int sig = signals[i % 4];
+        char number[3][16];
+        live_open(&l);
+        fclose(l.file);
+        snprintf(number[0], sizeof number[0], "%d", sig);
+        snprintf(number[1], sizeof number[1], "%u", 1000 + rng_below(&r, 80000));
+        snprintf(number[2], sizeof number[2], "%d", i % 3 != 0);
+        const char *argv[] = { TEST_PROG("flight_storm"), l.path, number[0], number[1], number[2], NULL };
+        test_child(out, argv, NULL);
+        cr_assert_eq(out->term_signal, sig != 0 ? sig : SIGSEGV, "%s", out->text);
+        cr_expect_geq(live_count(&l, "RegionEnd"), 1);
+        live_check(&l);
+    }
+    free(out);
 }
 
 /* What was taken for the crash is missing in other traces, which go on. */
