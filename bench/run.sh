@@ -70,6 +70,7 @@ block-profile   | block_profile      | 1 | 5 | go             | slowdown go=1; a
 block-budget    | block_profile 200000 10 | 1 | 5 |             | slowdown; added_ns
 profile-write   | profile_write 100000 | 1 | 3 |               | p50_ns max=3000000000; memory_ratio max=3; bytes
 profile-text    | profile_write 100000 1 | 1 | 3 |             | p50_ns max=3000000000; memory_ratio max=3; bytes
+walk            | walk               | 1 | 5 |                | ns_per_op max=10; ten_ns; miss_ns; miss_other_ns; parked_ns; libunwind_ns; backtrace_ns
 scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; peak_kib
 TABLE
 }
@@ -114,7 +115,7 @@ older() { # target source...
 build_weft() { # program
     LIB="-L$B -lweft -Wl,-rpath,$B"
     [ "$LINK" = static ] && LIB="$B/libweft.a -Wl,--as-needed -lm -ldl"
-    if grep -q '^#include "trace/' "bench/$1.c"; then # looks inside
+    if grep -q '^#include "\(trace\|prof\)/' "bench/$1.c"; then # looks inside
         LIB="$B/all.o -Isrc -ldl"
         [ "$B/all.o" -nt "$OUT/weft/$1" ] && rm -f "$OUT/weft/$1"
     fi

@@ -190,7 +190,7 @@ static void compare_function(const struct rules_modules *t, uintptr_t lo, uintpt
 
 static void compare_module(const struct rules_modules *t, const struct rules_module *m, struct tally *n)
 {
-    uint32_t each = w_max(m->count / 200, 1u);
+    uint32_t each = w_max(m->count / 500, 1u);
     for (uint32_t i = 0; i < m->count; i += each) {
         uintptr_t lo = function_at(m, i), hi = i + 1 < m->count ? function_at(m, i + 1) : lo + 16;
         hi = w_min(hi, lo + 4096);
@@ -222,5 +222,25 @@ Test(walk_rules, as_libunwind)
     }
     cr_assert_gt(all.same, 10000ul);
     cr_assert_gt(all.signals, 0ul, "the kernel's return from handlers");
+    rules_modules_free(t);
+}
+
+/* What stays is read directly; what was loaded later, with what it needs, is not. */
+Test(walk_rules, what_stays)
+{
+    void *so = dlopen(TEST_MOD("throws"), RTLD_NOW);
+    cr_assert_not_null(so, "%s", dlerror());
+    cr_assert_eq(off_init(), 0);
+    struct rules_modules *t = rules_modules_new();
+    cr_assert_not_null(t);
+    const struct rules_module *own = rules_module_at(t, (uintptr_t)by_rule), *libc = rules_module_at(t, (uintptr_t)dlsym(RTLD_DEFAULT, "qsort"));
+    const struct rules_module *later = rules_module_at(t, (uintptr_t)dlsym(so, "mod_throw"));
+    cr_assert(own != NULL && own->stays);
+    cr_assert(libc != NULL && libc->stays);
+    cr_assert(later != NULL && !later->stays && later->begins != NULL);
+    cr_assert_lt(rule_kind(rules_at(t, (uintptr_t)dlsym(so, "mod_throw") + 1)), RULE_SIGNAL);
+    dlclose(so);
+    cr_assert_not(rules_modules_current(t));
+    cr_assert_eq(rule_kind(rules_at(t, (uintptr_t)later->code_lo + 16)), RULE_OTHER, "it is gone: nothing is read there");
     rules_modules_free(t);
 }

@@ -9,9 +9,9 @@
  * alternate stack may have left. What is here can be read, takes a kilobyte of stack, no lock and no memory. A test compares the two over all functions of the
  * libraries that it has at hand.
  *
- * A module may be unloaded while its tables are read: but of the program, our own and the kernel's, they are read through the kernel (os_vm_peek), which
- * does not mind. The table of modules is older than the modules anyway; what is found there instead gives wrong rules, which walks do not trust
- * (walk.c).
+ * A module may be unloaded while its tables are read. So where it may (what stays is told below), they are read through the kernel (os_vm_peek), which does
+ * not mind, in three pieces: the entries of some functions, what the function has in common with others, and its own. What is found there instead
+ * gives wrong rules, which walks do not trust (walk.c).
  *
  * What cannot be said in a rule (OTHER_TOO_HARD): frames that end at a register other than sp and fp, as in the first instructions of functions that align
  * their stack, or in hand-written code. */
@@ -19,6 +19,7 @@
 #include <elf.h>
 #include <link.h>
 #include <pthread.h>
+#include <stdlib.h> /* qsort */
 #include <string.h>
 #include "base/offheap.h"
 #include "os/vm.h"
@@ -56,14 +57,6 @@ static bool head_is_known(const struct eh_head *h, size_t bytes)
            h->count <= (bytes - sizeof *h) / sizeof(struct eh_entry);
 }
 
-/* The program, our own, and what the kernel gives. */
-static bool cannot_go(const struct rules_module *m, const struct dl_phdr_info *info)
-{
-    uintptr_t here = (uintptr_t)&asking;
-    const char *name = info->dlpi_name;
-    return name == NULL || name[0] == 0 || (here >= m->lo && here < m->hi) || strncmp(name, "linux-vdso", 10) == 0;
-}
-
 static void read_segments(struct rules_module *m, const struct dl_phdr_info *info)
 {
     uintptr_t head = 0;
@@ -96,10 +89,40 @@ static void read_segments(struct rules_module *m, const struct dl_phdr_info *inf
             m->data_hi = at + ph->p_memsz;
         }
     }
-    m->stays = cannot_go(m, info);
 }
 
-struct reading { struct rules_modules *t; uint32_t room; bool failed; };
+/* What cannot go: the program, our own (which is linked so), what these need, what that needs; and what the kernel gives. Each is known by its name, of
+ * which there is only one in a process. Names stay as long as the loader is being asked. */
+struct need { const char *name; uintptr_t strings; const ElfW(Dyn) *dynamic; };
+
+static struct need needs_read(const struct rules_module *m, const struct dl_phdr_info *info)
+{
+    struct need d = { .name = info->dlpi_name };
+    const char *slash = d.name != NULL ? strrchr(d.name, '/') : NULL;
+    size_t soname = 0;
+    d.name = slash != NULL ? slash + 1 : d.name != NULL ? d.name : "";
+    for (unsigned i = 0; i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
+            d.dynamic = (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+    for (const ElfW(Dyn) *e = d.dynamic; e != NULL && e->d_tag != DT_NULL; e++) {
+        if (e->d_tag == DT_STRTAB)
+            d.strings = e->d_un.d_ptr + (e->d_un.d_ptr < m->lo ? info->dlpi_addr : 0); /* most loaders have added it themselves */
+        else if (e->d_tag == DT_SONAME)
+            soname = e->d_un.d_val;
+    }
+    if (soname != 0 && d.strings != 0)
+        d.name = (const char *)d.strings + soname;
+    return d;
+}
+
+static bool stays_by_itself(const struct rules_module *m, const struct dl_phdr_info *info)
+{
+    uintptr_t here = (uintptr_t)&asking;
+    const char *name = info->dlpi_name;
+    return name == NULL || name[0] == 0 || (here >= m->lo && here < m->hi) || strncmp(name, "linux-vdso", 10) == 0;
+}
+
+struct reading { struct rules_modules *t; struct need *need; uint32_t room; bool failed; };
 
 static int read_module(struct dl_phdr_info *info, size_t size, void *arg)
 {
@@ -109,41 +132,100 @@ static int read_module(struct dl_phdr_info *info, size_t size, void *arg)
     if (n == r->room) {
         uint32_t room = n == 0 ? 32 : 2 * n;
         struct rules_modules *more = off_realloc(OFF_PROF, r->t, sizeof *more + room * sizeof more->mod[0]);
-        if (more == NULL) {
+        struct need *need = more != NULL ? off_realloc(OFF_PROF, r->need, room * sizeof *need) : NULL;
+        if (more != NULL) {
+            more->n = n;
+            r->t = more;
+        }
+        if (need == NULL) {
             r->failed = true;
             return 1;
         }
-        more->n = n;
-        r->t = more;
+        r->need = need;
         r->room = room;
     }
     r->t->adds = info->dlpi_adds;
     r->t->subs = info->dlpi_subs;
-    struct rules_module m;
-    read_segments(&m, info);
-    if (m.lo >= m.hi)
+    struct rules_module *m = &r->t->mod[n];
+    read_segments(m, info);
+    if (m->lo >= m->hi)
         return 0;
-    uint32_t i = r->t->n++;
-    for (; i > 0 && r->t->mod[i - 1].lo > m.lo; i--)
-        r->t->mod[i] = r->t->mod[i - 1];
-    r->t->mod[i] = m;
+    r->need[n] = needs_read(m, info);
+    m->stays = stays_by_itself(m, info);
+    r->t->n++;
     return 0;
+}
+
+static void find_what_stays(struct reading *r)
+{
+    for (bool more = true; more;) {
+        more = false;
+        for (uint32_t i = 0; i < r->t->n; i++) {
+            const struct need *d = &r->need[i];
+            for (const ElfW(Dyn) *e = d->dynamic; r->t->mod[i].stays && d->strings != 0 && e->d_tag != DT_NULL; e++)
+                for (uint32_t k = 0; e->d_tag == DT_NEEDED && k < r->t->n; k++)
+                    if (strcmp(r->need[k].name, (const char *)d->strings + e->d_un.d_val) == 0) {
+                        more |= !r->t->mod[k].stays;
+                        r->t->mod[k].stays = true;
+                        break;
+                    }
+        }
+    }
+}
+
+/* So that to find a function in tables that may go takes one look at them. */
+static bool find_beginnings(struct rules_module *m)
+{
+    const struct eh_entry *e = (const void *)(m->head + sizeof(struct eh_head));
+    m->begins = off_alloc(OFF_PROF, (m->count / RULES_EACH + 1) * sizeof m->begins[0]);
+    for (uint32_t i = 0; m->begins != NULL && i < m->count; i += RULES_EACH)
+        m->begins[i / RULES_EACH] = e[i].code;
+    return m->begins != NULL;
+}
+
+/* Once, with the loader's lock, which may be taken again by its holder: so nothing is unloaded in between. */
+static int read_all(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    struct reading *r = arg;
+    (void)info, (void)size;
+    dl_iterate_phdr(read_module, r);
+    if (r->failed || r->t == NULL)
+        return 1;
+    find_what_stays(r);
+    for (uint32_t i = 0; i < r->t->n && !r->failed; i++)
+        if (!r->t->mod[i].stays && r->t->mod[i].count != 0)
+            r->failed = !find_beginnings(&r->t->mod[i]);
+    return 1;
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const struct rules_module *x = a, *y = b;
+    return x->lo < y->lo ? -1 : x->lo > y->lo;
 }
 
 struct rules_modules *rules_modules_new(void)
 {
     struct reading r = { 0 };
     pthread_mutex_lock(&asking);
-    dl_iterate_phdr(read_module, &r);
+    dl_iterate_phdr(read_all, &r);
     pthread_mutex_unlock(&asking);
+    off_free(OFF_PROF, r.need);
     if (r.failed) {
         rules_modules_free(r.t);
         return NULL;
     }
+    if (r.t != NULL)
+        qsort(r.t->mod, r.t->n, sizeof r.t->mod[0], by_address);
     return r.t;
 }
 
-void rules_modules_free(struct rules_modules *t) { off_free(OFF_PROF, t); }
+void rules_modules_free(struct rules_modules *t)
+{
+    for (uint32_t i = 0; t != NULL && i < t->n; i++)
+        off_free(OFF_PROF, t->mod[i].begins);
+    off_free(OFF_PROF, t);
+}
 
 static int read_counters(struct dl_phdr_info *info, size_t size, void *arg)
 {
@@ -180,6 +262,7 @@ w_no_sanitize const struct rules_module *rules_module_at(const struct rules_modu
 /* Bytes of a module's tables, in order. What lies behind the end, or cannot be read, is zero and bad. */
 struct bytes {
     uintptr_t at, end;
+    uintptr_t limit;  /* what may be read along with it, for what comes next */
     bool direct, bad;
     uintptr_t lo; /* of the window */
     uint32_t n;
@@ -195,6 +278,7 @@ static w_no_sanitize void bytes_init(struct bytes *b, const struct rules_module 
 {
     b->at = at;
     b->end = at + n;
+    b->limit = at >= m->data_lo && b->end <= m->data_hi ? m->data_hi : b->end;
     b->direct = is_direct(m, at, n);
     b->bad = b->end < at;
     b->lo = at;
@@ -210,9 +294,8 @@ static w_no_sanitize uint8_t take8(struct bytes *b)
     if (b->direct)
         return *(const volatile uint8_t *)b->at++;
     if (b->at - b->lo >= b->n) {
-        size_t want = w_min((uintptr_t)WINDOW, b->end - b->at);
         b->lo = b->at;
-        b->n = (uint32_t)os_vm_peek(b->window, (const void *)b->at, want);
+        b->n = (uint32_t)os_vm_peek(b->window, (const void *)b->at, w_min((uintptr_t)WINDOW, b->limit - b->at));
         if (b->n == 0) {
             b->bad = true;
             return 0;
@@ -289,41 +372,50 @@ static w_no_sanitize uintptr_t take_address(struct bytes *b, uint8_t enc)
 
 /* ---- the function ------------------------------------------------------------------------------------------------ */
 
-static w_no_sanitize bool entry_at(const struct rules_module *m, uint32_t i, struct eh_entry *e)
+/* The last of n entries whose code begins at or below want; -1: none. */
+static w_no_sanitize int64_t last_entry(const volatile struct eh_entry *e, uint32_t n, intptr_t want)
 {
-    uintptr_t at = m->head + sizeof(struct eh_head) + i * sizeof *e;
-    if (!is_direct(m, at, sizeof *e))
-        return os_vm_peek(e, (const void *)at, sizeof *e) == sizeof *e;
-    const volatile struct eh_entry *there = (const volatile struct eh_entry *)at;
-    e->code = there->code;
-    e->fde = there->fde;
-    return true;
+    uint32_t lo = 0, hi = n;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (e[mid].code <= want)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return (int64_t)lo - 1;
 }
 
 /* What describes the function at pc; 0: none does. */
 static w_no_sanitize uintptr_t function_find(const struct rules_module *m, uintptr_t pc)
 {
-    struct eh_entry e;
-    uint32_t lo = 0, hi = m->count;
     intptr_t want = (intptr_t)(pc - m->head);
-    uintptr_t found = 0;
-    while (lo < hi) { /* the last that begins at or below pc */
-        uint32_t mid = lo + (hi - lo) / 2;
-        if (!entry_at(m, mid, &e))
-            return 0;
-        if (e.code <= want) {
-            lo = mid + 1;
-            found = m->head + (intptr_t)e.fde;
-        } else {
-            hi = mid;
-        }
+    uintptr_t first = m->head + sizeof(struct eh_head);
+    if (m->stays) {
+        const volatile struct eh_entry *e = (const volatile struct eh_entry *)first;
+        int64_t i = last_entry(e, m->count, want);
+        return i >= 0 ? m->head + (uintptr_t)(intptr_t)e[i].fde : 0;
     }
-    return found;
+    struct eh_entry e[RULES_EACH];
+    uint32_t lo = 0, hi = (m->count + RULES_EACH - 1) / RULES_EACH;
+    while (lo < hi) { /* as above, over each RULES_EACH-th */
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (m->begins[mid] <= want)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (lo == 0)
+        return 0;
+    uint32_t at = (lo - 1) * RULES_EACH, n = w_min(RULES_EACH, m->count - at);
+    if (os_vm_peek(e, (const void *)(first + at * sizeof e[0]), n * sizeof e[0]) != n * sizeof e[0])
+        return 0;
+    int64_t i = last_entry(e, n, want);
+    return i >= 0 ? m->head + (uintptr_t)(intptr_t)e[i].fde : 0;
 }
 
 /* What functions have in common. */
 struct common {
-    uintptr_t code, code_end; /* the program that runs before each function's */
     uint64_t code_align;
     int64_t data_align;
     uint8_t enc;              /* of addresses */
@@ -331,17 +423,20 @@ struct common {
     bool signal;
 };
 
-/* The head of a record: its bytes are the rest of it. False: none, or longer than 4 GiB. */
+/* The head of a record: b's bytes are the rest of it. False: none, or longer than 4 GiB. */
 static w_no_sanitize bool record_open(struct bytes *b, const struct rules_module *m, uintptr_t at)
 {
     bytes_init(b, m, at, 4);
     uint32_t len = (uint32_t)take(b, 4);
     if (b->bad || len == 0 || len >= 0xfffffff0u || len > m->hi - m->lo || at < m->lo || at >= m->hi)
         return false;
-    bytes_init(b, m, at + 4, len);
+    b->end = b->at + len;
+    b->limit = w_max(b->limit, b->end);
+    b->direct = b->direct && is_direct(m, at, len + 4ul);
     return true;
 }
 
+/* b is at the program that runs before each function's then. */
 static w_no_sanitize bool common_read(struct bytes *b, const struct rules_module *m, uintptr_t at, struct common *c)
 {
     if (!record_open(b, m, at) || take(b, 4) != 0)
@@ -375,8 +470,6 @@ static w_no_sanitize bool common_read(struct bytes *b, const struct rules_module
     }
     if (c->sized)
         b->at = after;
-    c->code = b->at;
-    c->code_end = b->end;
     return !b->bad && b->at <= b->end;
 }
 
@@ -651,36 +744,32 @@ static w_no_sanitize rule rule_of(struct machine *k, uintptr_t pc)
 #endif
 }
 
+/* The program that is common to many functions, then the function's own, up to pc. */
 static w_no_sanitize rule rule_in(const struct rules_module *m, uintptr_t pc)
 {
     uintptr_t at = m->count != 0 ? function_find(m, pc) : 0;
-    struct bytes b;
+    struct bytes own, b;
     struct common c;
-    if (at == 0 || !record_open(&b, m, at))
+    struct machine k = { .m = m, .common = &c, .row = { .reg = ~0ull } };
+    if (at == 0 || !record_open(&own, m, at))
         return rule_other(OTHER_NO_TABLE);
-    uintptr_t back = b.at;
-    back -= (uintptr_t)take(&b, 4);
-    uintptr_t rest = b.at, end = b.end;
-    if (b.bad || !common_read(&b, m, back, &c))
+    uintptr_t back = own.at;
+    back -= (uintptr_t)take(&own, 4);
+    if (own.bad || !common_read(&b, m, back, &c))
         return rule_other(OTHER_TOO_HARD);
-    bytes_init(&b, m, rest, end - rest);
-    uintptr_t lo = take_address(&b, c.enc), bytes = take_address(&b, c.enc & 0x0f);
-    if (b.bad)
+    uintptr_t lo = take_address(&own, c.enc), bytes = take_address(&own, c.enc & 0x0f);
+    if (own.bad)
         return rule_other(OTHER_TOO_HARD);
     if (pc - lo >= bytes)
         return rule_other(OTHER_NO_TABLE);
     if (c.signal)
         return RULE_SIGNAL;
     if (c.sized)
-        skip(&b, uleb(&b));
-    uintptr_t code = b.at;
-    struct machine k = { .m = m, .common = &c, .row = { .reg = ~0ull } };
-    bytes_init(&b, m, c.code, c.code_end - c.code);
+        skip(&own, uleb(&own));
     if (!run(&k, &b, 0, UINTPTR_MAX))
         return rule_other(OTHER_TOO_HARD);
     k.first = k.row;
-    bytes_init(&b, m, code, end - code);
-    if (!run(&k, &b, lo, pc))
+    if (!run(&k, &own, lo, pc))
         return rule_other(OTHER_TOO_HARD);
     rule r = rule_of(&k, pc);
     return r != 0 ? r : rule_other(OTHER_TOO_HARD);

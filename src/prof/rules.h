@@ -51,7 +51,9 @@ struct rules_module {
     uintptr_t head;             /* .eh_frame_hdr */
     uint32_t count;             /* of its entries; 0: no table */
     bool stays;                 /* cannot be unloaded */
+    int32_t *begins;            /* of others: where each RULES_EACH-th entry's code begins, from head */
 };
+#define RULES_EACH 32u
 struct rules_modules {
     unsigned long long adds, subs; /* the loader's counters as of then */
     uint32_t n;

@@ -408,17 +408,18 @@ static w_no_sanitize inline bool step_rule(const struct stack *s, struct at *a, 
             return false;
         cfa = word(cfa) + 8 * rule_ra(r);
     }
-    if (unlikely(cfa > s->hi || cfa < a->sp || cfa % 8 != 0 || (cfa == a->sp && !a->leaf)))
-        return false;
     unsigned slot = rule_fp(r);
+    uintptr_t slot_at = unlikely(slot == RULE_FP_IN_PLACE) ? a->fp : cfa - 8 * (uintptr_t)slot;
 #if defined(__x86_64__)
-    if (unlikely(!inside(s, cfa - 8)))
+    if (unlikely(cfa > s->hi || cfa <= a->sp || cfa % 8 != 0) && !(a->leaf && cfa == a->sp && inside(s, cfa - 8))) /* that: popped, not gone yet */
         return false;
-    ret = word(cfa - 8);
+    ret = word(cfa - 8); /* inside: the stack pointer is */
     bool saved = slot != 0;
 #else
+    if (unlikely(cfa > s->hi || cfa < a->sp || cfa % 8 != 0 || (cfa == a->sp && !a->leaf)))
+        return false;
     bool saved = slot != 0 && rule_ra(r) != RA_INSTEAD_OF_FP;
-    uintptr_t ret_at = cfa - 8 * (uintptr_t)slot + (rule_ra(r) == RA_ABOVE_FP ? 8 : 0);
+    uintptr_t ret_at = slot_at + (rule_ra(r) == RA_ABOVE_FP ? 8 : 0);
     if (rule_ra(r) == RA_REGISTER) {
         if (!a->leaf)
             return false;
@@ -431,10 +432,9 @@ static w_no_sanitize inline bool step_rule(const struct stack *s, struct at *a, 
     ret &= ADDRESS_MASK;
 #endif
     if (saved) {
-        uintptr_t fp_at = unlikely(slot == RULE_FP_IN_PLACE) ? a->fp : cfa - 8 * (uintptr_t)slot;
-        if (unlikely(!inside(s, fp_at)))
+        if (unlikely(!inside(s, slot_at)))
             return false;
-        fp = word(fp_at);
+        fp = word(slot_at);
     }
     a->pc = ret;
     a->sp = cfa;
@@ -449,17 +449,13 @@ static w_no_sanitize uint32_t walk_from(const struct m *m, const struct tables *
 {
     while (n < max) {
         rule r = likely(t != NULL) ? rule_get(t, a.pc) : rule_other(OTHER_NO_TABLE);
-        bool ok = false;
-        switch (rule_kind(r)) {
-        case RULE_SP:
-        case RULE_FP:
-        case RULE_SP_AT:
-        case RULE_FP_AT: ok = step_rule(&s, &a, r); break;
-        case RULE_SIGNAL: ok = step_signal(m, &s, &a); break;
-        case RULE_OTHER: ok = rule_other_why(r) != OTHER_TOO_HARD && step_frame_pointer(t, &s, &a); break;
-        case RULE_NONE:
-        case RULE_END: break;
-        }
+        bool ok;
+        if (likely(rule_kind(r) < RULE_SIGNAL))
+            ok = step_rule(&s, &a, r);
+        else if (rule_kind(r) == RULE_SIGNAL)
+            ok = step_signal(m, &s, &a);
+        else
+            ok = rule_kind(r) == RULE_OTHER && rule_other_why(r) != OTHER_TOO_HARD && step_frame_pointer(t, &s, &a);
         if (unlikely(!ok || a.pc - 4096 >= ADDRESS_END - 4096))
             return n;
         uintptr_t entry = a.pc - (uintptr_t)weft_arch_entry;
