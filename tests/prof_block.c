@@ -223,11 +223,17 @@ Test(prof_block, off)
 
 /* ---- sums ---------------------------------------------------------------------------------------------------------- */
 
-/* As the scheduler tells it. To profiles it is a call into weft, by its name. */
+/* As the scheduler tells it, in a call into weft, as which it counts by its name. */
+NOINLINE static void scheduler_tells(uint64_t weight, int64_t ns)
+{
+    PROBE(fiber_waited, 1, PROBE_WAITED(WAIT_CHAN_RECV, weight), ns);
+    NO_TAIL_CALL();
+}
+
 NOINLINE static void weft_tell(uint64_t weight, int64_t ns)
 {
     struct m *m = rt_enter();
-    PROBE(fiber_waited, 1, PROBE_WAITED(WAIT_CHAN_RECV, weight), ns);
+    scheduler_tells(weight, ns);
     rt_leave(m);
     NO_TAIL_CALL();
 }

@@ -14,11 +14,13 @@
  *
  * Locks of the runtime itself are not in the mutex profile: who unlocks them does not learn for how long others have waited. Metrics have the sum.
  *
- * Buckets: v[0] is the count, with FRACTION_BITS behind the point, v[1] the ns. They stay as long as the runtime runs, also while nothing is
- * recorded. */
+ * Buckets: v[0] is the count, with FRACTION_BITS behind the point, v[1] the ns. Each processor has its own for a stack, with its number as the tag, so
+ * that its owner can add without locked instructions; number 0 has one of each stack, perhaps with nothing in it. They stay as long as the runtime
+ * runs, also while nothing is recorded. */
 #include <weft/prof.h>
 #include <errno.h>
 #include <pthread.h>
+#include "base/offheap.h"
 #include "base/probe.h"
 #include "base/rng.h"
 #include "os/clock.h"
@@ -37,6 +39,8 @@
 #define RECORD_NS_MOST 20000   /* beyond that a record was interrupted: its time went to others */
 #define AIM 0.7
 
+#define MEMOS 256u             /* beyond that, processors have none */
+
 struct sampler {
     struct buckets buckets;
     w_i64 rate;            /* of waits in ns, of contentions one in so many; 0: off */
@@ -49,6 +53,7 @@ struct sampler {
     w_u64 began;           /* ticks; read by others, as a hint */
     int64_t look_ns;       /* what two looks at the clock cost */
     bool listens;          /* settings */
+    struct walk_memo *memo[MEMOS]; /* the processor's of that number */
     uint64_t probe;        /* fixed */
 };
 
@@ -70,15 +75,41 @@ static uint64_t draw(const struct m *m)
     return n;
 }
 
-static void record(struct sampler *s, struct m *m, uint64_t count, uint64_t ns)
+/* One per processor, whose owner alone uses it, made when it records for the first time. */
+static struct walk_memo *memo_of(struct sampler *s, const struct m *m)
+{
+    uint32_t id = m->p->id;
+    if (unlikely(id >= w_countof(s->memo)))
+        return NULL;
+    if (unlikely(s->memo[id] == NULL))
+        s->memo[id] = off_map(OFF_PROF, walk_memo_bytes(), 4096); /* NULL: no memory, and none is used */
+    return s->memo[id];
+}
+
+/* From where the probe is: frame is of the function that has it. */
+static struct bucket *bucket_of_walk(struct sampler *s, struct m *m, const uintptr_t *frame)
 {
     uintptr_t pc[WALK_MAX];
-    uint32_t n = walk_self(m, pc, WALK_MAX);
-    struct bucket *b = bucket_get(&s->buckets, pc, n, 0);
+    struct walk_memo *memo = memo_of(s, m);
+    void **mine = NULL;
+    uint32_t n = memo != NULL ? walk_again(m, memo, frame, pc, WALK_MAX, &mine) : walk_self(m, pc, WALK_MAX);
+    if (likely(mine != NULL && *mine != NULL))
+        return *mine;
+    struct bucket *b = bucket_get(&s->buckets, pc, n, m->p->id);
+    if (m->p->id != 0)
+        bucket_get(&s->buckets, pc, n, 0);
+    if (mine != NULL)
+        *mine = b;
+    return b;
+}
+
+static void record(struct sampler *s, struct m *m, const uintptr_t *frame, uint64_t count, uint64_t ns)
+{
+    struct bucket *b = bucket_of_walk(s, m, frame);
     if (b == NULL)
         return;
-    add_rlx(&b->v[0], count); /* rlx: counters */
-    add_rlx(&b->v[1], ns);
+    store_rlx(&b->v[0], load_rlx(&b->v[0]) + count); /* rlx: counters that only the processor's owner writes */
+    store_rlx(&b->v[1], load_rlx(&b->v[1]) + ns);
 }
 
 /* ---- [BUDGET] ---------------------------------------------------------------------------------------------------------- */
@@ -118,7 +149,7 @@ static void spent(struct sampler *s, uint64_t began)
                 (1u << WAIT_SELECT_EMPTY) | (1u << WAIT_MUTEX) | (1u << WAIT_RW_RLOCK) | (1u << WAIT_RW_LOCK) | (1u << WAIT_GROUP) | \
                 (1u << WAIT_COND) | (1u << WAIT_SEMA))
 
-static void waited(struct sampler *s, uintptr_t b, uint64_t ns)
+static void waited(struct sampler *s, const uintptr_t *frame, uintptr_t b, uint64_t ns)
 {
     uint64_t rate = (uint64_t)load_rlx(&s->rate), weight = PROBE_WAITED_WEIGHT(b); /* rlx: a number */
     if (!(BLOCKS >> PROBE_WAITED_REASON(b) & 1) || rate == 0)
@@ -132,18 +163,18 @@ static void waited(struct sampler *s, uintptr_t b, uint64_t ns)
         count = (uint64_t)((unsigned __int128)count * rate / ns);
         ns = rate;
     }
-    record(s, m, count, ns * weight);
+    record(s, m, frame, count, ns * weight);
     if (budget)
         spent(s, began);
 }
 
-static void contended(struct sampler *s, uintptr_t b, uint64_t ns)
+static void contended(struct sampler *s, const uintptr_t *frame, uintptr_t b, uint64_t ns)
 {
     if (load_rlx(&s->rate) == 0) /* rlx: a number */
         return;
     bool budget = load_rlx(&s->budget_ppb) != 0; /* rlx: a number */
     uint64_t began = budget ? os_ticks() : 0, weight = PROBE_WAITED_WEIGHT(b);
-    record(s, m_self(), weight << FRACTION_BITS, ns * weight);
+    record(s, m_self(), frame, weight << FRACTION_BITS, ns * weight);
     if (budget)
         spent(s, began);
 }
@@ -152,10 +183,11 @@ static void contended(struct sampler *s, uintptr_t b, uint64_t ns)
 static void told(void *arg, enum probe_id id, uintptr_t who, uintptr_t b, uintptr_t ns)
 {
     (void)arg, (void)who;
+    const uintptr_t *own = __builtin_frame_address(0), *emit = (const uintptr_t *)own[0], *frame = (const uintptr_t *)emit[0];
     if (id == PROBE_fiber_waited)
-        waited(&block, b, ns);
+        waited(&block, frame, b, ns);
     else
-        contended(&mutex, b, ns);
+        contended(&mutex, frame, b, ns);
 }
 
 /* ---- settings ----------------------------------------------------------------------------------------------------------------- */
@@ -274,7 +306,7 @@ static void sample(struct bucket *b, void *arg)
     struct to *to = arg;
     uint64_t count = load_rlx(&b->v[0]), ns = load_rlx(&b->v[1]); /* rlx: counters */
     int64_t value[2] = { (int64_t)((count + (1u << (FRACTION_BITS - 1))) >> FRACTION_BITS), (int64_t)ns };
-    if (value[1] == 0) /* made at this moment */
+    if (value[1] == 0) /* not this processor's, or made at this moment */
         return;
     value[0] = w_max(value[0], (int64_t)1);
     if (to->err == 0)
@@ -290,8 +322,18 @@ static int collect(struct sampler *s, struct profile_out *o)
 
 static int block_collect(struct profile_out *o) { return collect(&block, o); }
 static int mutex_collect(struct profile_out *o) { return collect(&mutex, o); }
-static int64_t block_count(void) { return (int64_t)load_rlx(&block.buckets.count); } /* rlx: for show */
-static int64_t mutex_count(void) { return (int64_t)load_rlx(&mutex.buckets.count); } /* rlx: for show */
+
+static void count_stack(struct bucket *b, void *arg) { *(int64_t *)arg += b->tag == 0; }
+
+static int64_t stacks(struct sampler *s)
+{
+    int64_t n = 0;
+    buckets_each(&s->buckets, count_stack, &n);
+    return n;
+}
+
+static int64_t block_count(void) { return stacks(&block); }
+static int64_t mutex_count(void) { return stacks(&mutex); }
 static int64_t mutex_period(void) { return load_rlx(&mutex.rate); } /* rlx: a number */
 
 #define WAITS                                                                                                                   \
@@ -307,6 +349,11 @@ static void end(struct sampler *s)
 {
     set(s, 0, 0); /* nobody else is there */
     buckets_free(&s->buckets);
+    for (uint32_t i = 0; i < MEMOS; i++) {
+        if (s->memo[i] != NULL)
+            off_unmap(OFF_PROF, s->memo[i], walk_memo_bytes());
+        s->memo[i] = NULL;
+    }
 }
 
 static void block_end(void)

@@ -63,6 +63,7 @@
 struct tables {
     const struct rules_modules *modules;
     w_u64 *rule;
+    uint64_t number; /* no two have the same */
 };
 
 static struct {
@@ -76,6 +77,7 @@ static struct {
     w_u32 started;            /* futex: 0 not yet, 1 in use, 2 no memory */
     /* the keeper's */
     struct tables *tables;
+    uint64_t tables_made;
     w_u64 *rule;
 } walk = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -114,7 +116,7 @@ static bool tables_renew(void)
         off_free(OFF_PROF, t);
         return false;
     }
-    *t = (struct tables){ modules, walk.rule };
+    *t = (struct tables){ modules, walk.rule, ++walk.tables_made };
     publish(t);
     os_vm_release(walk.rule, RULES_BYTES, true);
     return true;
@@ -524,3 +526,135 @@ w_no_sanitize uint32_t walk_blocked(const struct m *m, uintptr_t *pc, uint32_t m
 {
     return walk_saved(m->blocked, &m->block_frame, (uintptr_t)m->blocked->sp, pc, max);
 }
+
+/* ---- the same stack again ------------------------------------------------------------------------------------------ */
+
+/* A walk depends on nothing but where it begins, the tables, and the words of the stack that it reads; and not on where the stack lies: it adds,
+ * compares, and looks whether addresses are inside. So a walk that began at the same distance from the stack's end, by the same tables, and finds the
+ * same words (those that point into the stack: at the same distance), has the same result. To compare the words is quick, since all of them can be
+ * loaded at once, where a walk must have one before it knows where the next one is. */
+#define SEEN_MAX 32u /* of each kind; a stack with more is not kept */
+#define SEEN_SETS 16u
+#define SEEN_WAYS 4u
+
+struct seen {
+    uint64_t tables;     /* their number; 0: empty */
+    uintptr_t to_end, pc, fp; /* where it began: distances from the stack pointer, but for pc */
+    void *mine;
+    uint32_t n, npairs;
+    /* All places are distances from the stack pointer. Words; place + 1: it points into the stack, and its distance is kept. */
+    struct { uint32_t at; uintptr_t word; } one[SEEN_MAX];
+    /* A frame pointer that points into the stack, and above it a return address: nearly all there is in code that keeps frame pointers. */
+    struct { uintptr_t at, fp, ret; } pair[SEEN_MAX];
+};
+struct walk_memo { struct seen seen[SEEN_SETS][SEEN_WAYS]; uint32_t next; };
+
+size_t walk_memo_bytes(void) { return sizeof(struct walk_memo); }
+
+static w_no_sanitize inline bool seen_again(const struct seen *e, uintptr_t sp)
+{
+    uintptr_t differ = 0;
+    for (uint32_t i = 0; i < e->npairs; i++)
+        differ |= ((word(sp + e->pair[i].at) - sp) ^ e->pair[i].fp) | (word(sp + e->pair[i].at + 8) ^ e->pair[i].ret);
+    for (uint32_t i = 0; i < e->n; i++)
+        differ |= word(sp + (e->one[i].at & ~1u)) ^ (e->one[i].word + (sp & -(uintptr_t)(e->one[i].at & 1)));
+    return differ == 0;
+}
+
+static w_no_sanitize inline void see(struct seen *e, const struct stack *s, uintptr_t sp, uintptr_t at, uintptr_t value)
+{
+    bool inner = value - sp < s->hi - sp;
+    if (e->n < SEEN_MAX) {
+        e->one[e->n].at = (uint32_t)(at - sp) | inner;
+        e->one[e->n].word = inner ? value - sp : value;
+    }
+    e->n++;
+}
+
+static w_no_sanitize inline void see_pair(struct seen *e, uintptr_t sp, uintptr_t at, uintptr_t fp, uintptr_t ret)
+{
+    if (e->npairs < SEEN_MAX) {
+        e->pair[e->npairs].at = at - sp;
+        e->pair[e->npairs].fp = fp - sp;
+        e->pair[e->npairs].ret = ret;
+    }
+    e->npairs++;
+}
+
+#if defined(__x86_64__)
+/* As walk_from, by the usual rules only: where another is needed, it is not kept. */
+static w_no_sanitize uint32_t walk_seeing(const struct tables *t, const struct stack *s, struct at a, uintptr_t *pc, uint32_t max, struct seen *e)
+{
+    uintptr_t sp = a.sp;
+    uint32_t n = 1;
+    while (n < max) {
+        rule r = rule_get(t, a.pc);
+        uintptr_t fp = a.fp;
+        if (unlikely((rule_kind(r) != RULE_SP && rule_kind(r) != RULE_FP) || !step_rule(s, &a, r) || a.pc - 4096 >= ADDRESS_END - 4096)) {
+            e->n = SEEN_MAX + 1;
+            return 0;
+        }
+        uintptr_t fp_at = rule_fp(r) == RULE_FP_IN_PLACE ? fp : a.sp - 8 * (uintptr_t)rule_fp(r);
+        if (rule_fp(r) != 0 && fp_at == a.sp - 16 && a.fp - sp < s->hi - sp) {
+            see_pair(e, sp, fp_at, a.fp, a.pc);
+        } else {
+            see(e, s, sp, a.sp - 8, a.pc);
+            if (rule_fp(r) != 0)
+                see(e, s, sp, fp_at, a.fp);
+        }
+        uintptr_t entry = a.pc - (uintptr_t)weft_arch_entry;
+        if (entry < 32)
+            return entry != 0 ? n - 1 : n;
+        pc[n++] = a.pc;
+    }
+    return n;
+}
+
+/* What is kept of a stack that begins like this; else a place for it. */
+static w_no_sanitize struct seen *seen_find(struct walk_memo *memo, const struct tables *t, const struct at *a, uintptr_t to_end, bool *again)
+{
+    struct seen *set = memo->seen[((to_end >> 4) + a->pc) * 0x9e3779b97f4a7c15u >> 58 & (SEEN_SETS - 1)];
+    *again = true;
+    for (uint32_t i = 0; t != NULL && i < SEEN_WAYS; i++)
+        if (set[i].to_end == to_end && set[i].pc == a->pc && set[i].fp == a->fp - a->sp && set[i].tables == t->number && seen_again(&set[i], a->sp))
+            return &set[i];
+    *again = false;
+    struct seen *e = &set[memo->next++ % SEEN_WAYS];
+    *e = (struct seen){ .to_end = to_end, .pc = a->pc, .fp = a->fp - a->sp }; /* no tables: empty */
+    return e;
+}
+
+w_noinline w_no_sanitize uint32_t walk_again(struct m *m, struct walk_memo *memo, const uintptr_t *frame, uintptr_t *pc, uint32_t max, void ***mine)
+{
+    struct at a = { .pc = frame[1], .sp = (uintptr_t)(frame + 2), .fp = frame[0] };
+    struct stack s;
+    bool again;
+    *mine = NULL;
+    if (stack_find(m, a.sp, &s) == WALK_NOWHERE)
+        return 0;
+    stack_from(&s, &a);
+    const struct tables *t = walk_begin(m);
+    struct seen *e = seen_find(memo, t, &a, s.hi - a.sp, &again);
+    uint32_t n = 1;
+    *mine = &e->mine;
+    if (unlikely(!again)) {
+        pc[0] = a.pc;
+        n = t != NULL ? walk_seeing(t, &s, a, pc, max, e) : 0;
+        if (t == NULL || e->n > SEEN_MAX || e->npairs > SEEN_MAX) {
+            *mine = NULL;
+            n = walk_from(m, t, s, a, pc, 1, 0, max);
+        } else {
+            e->tables = t->number;
+        }
+    }
+    walk_end(m);
+    return n;
+}
+#else
+w_noinline uint32_t walk_again(struct m *m, struct walk_memo *memo, const uintptr_t *frame, uintptr_t *pc, uint32_t max, void ***mine)
+{
+    (void)memo, (void)frame;
+    *mine = NULL;
+    return walk_self(m, pc, max);
+}
+#endif

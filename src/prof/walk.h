@@ -21,6 +21,14 @@ void walk_unuse(void);
 /* Of the calling machine, inside the runtime: from the caller of this function outwards. Returns how many, at most max. */
 uint32_t walk_self(struct m *m, uintptr_t *pc, uint32_t max);
 
+/* walk_self for stacks that come again and again, from the caller of the function outwards that has this frame (of the runtime, so that there is a
+ * frame pointer). Something of the caller's is kept for each stack: *mine is where; NULL: nowhere. If there is something already (**mine is not NULL)
+ * the stack was not walked, and the result means nothing. What is kept may be forgotten at any call. memo: walk_memo_bytes() of zeroes, used by one
+ * thread at a time, not in signal handlers. */
+struct walk_memo;
+size_t walk_memo_bytes(void);
+uint32_t walk_again(struct m *m, struct walk_memo *memo, const uintptr_t *frame, uintptr_t *pc, uint32_t max, void ***mine);
+
 /* Of what a signal has interrupted on m's own thread, in its handler. The first is the address of the instruction + 1, so that all are like return
  * addresses. Of a stack that is not known there is only the first. */
 uint32_t walk_signal(struct m *m, const ucontext_t *uc, uintptr_t *pc, uint32_t max);
