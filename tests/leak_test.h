@@ -144,6 +144,17 @@ static NOINLINE __attribute__((unused)) long look(void)
     return look_now();
 }
 
+/* Old copies of addresses lie in the frames of code that is not optimised, or that a sanitizer has filled up: of those who have leaked some are missed
+ * then. Nobody else is ever found. */
+static inline bool all_found(long n, long leaked)
+{
+#ifdef WEFT_CHECKS
+    return n <= leaked;
+#else
+    return n == leaked || (test_is_slow() && n < leaked);
+#endif
+}
+
 struct by_id { uint64_t id; bool leaked; };
 static inline void find_by_id(struct fiber *f, void *arg)
 {
