@@ -6,6 +6,7 @@
 #define WEFT_H
 
 #include <weft/base.h>
+#include <weft/debug.h>
 #include <weft/gc.h>
 #include <weft/io.h>
 #include <weft/mem.h>

@@ -196,6 +196,7 @@ static w_no_sanitize void list_fiber(struct fiber *f, void *arg)
     r->f = f;
     r->id = id;
     r->site = site;
+    r->status = s == FIBER_RUNNING ? "running" : s == FIBER_RUNNABLE ? "runnable" : wait_reason_text(w_min(f->why, WAIT_REASON_COUNT - 1));
 }
 
 /* Threads of the host that are attached. */
@@ -545,6 +546,15 @@ static void work(void *arg)
     if (c->list_only) {
         list(c);
         come_back(c);
+        if (c->then == NULL)
+            return;
+        c->maps = maps_begin(symbols_gone);
+        if (c->maps == NULL) {
+            c->err = -ENOMEM;
+            return;
+        }
+        c->then(c);
+        maps_end();
         return;
     }
     const struct maps *maps = maps_begin(symbols_gone);
@@ -571,6 +581,16 @@ int roster_collect(struct roster *c)
 
 /* ---- from user code ------------------------------------------------------------------------------------------ */
 
+static void open_inside(struct roster *c, struct m *m, bool all, bool self)
+{
+    c->all = all;
+    c->self = self ? m->cur : NULL;
+    c->self_m = m;
+    c->total = (uint64_t)fibers_alive();
+    if (m->foreign) /* the helper reads what the end would take away */
+        call_away(c->away = m);
+}
+
 void *roster_begin(size_t bytes, bool all, bool self, int *err)
 {
     struct m *m = rt_enter_try();
@@ -578,16 +598,20 @@ void *roster_begin(size_t bytes, bool all, bool self, int *err)
     if (m == NULL)
         return NULL;
     struct roster *c = roster_new(bytes);
-    if (c != NULL) {
-        c->all = all;
-        c->self = self ? m->cur : NULL;
-        c->self_m = m;
-        c->total = (uint64_t)fibers_alive();
-        if (m->foreign) /* the helper reads what the end would take away */
-            call_away(c->away = m);
-    }
+    if (c != NULL)
+        open_inside(c, m, all, self);
     rt_leave(m);
     return c;
+}
+
+int roster_open(struct roster *c, bool all, bool self)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return -ESRCH;
+    open_inside(c, m, all, self);
+    rt_leave(m);
+    return 0;
 }
 
 /* Below the saved registers of the caller. */

@@ -40,11 +40,11 @@ struct rec {
 struct roster {
     /* what is wanted: set between roster_begin and roster_take */
     bool all;
-    bool list_only;         /* no stacks */
+    bool list_only;         /* no stacks; status is a hint */
     bool leaked_only;       /* fibers that the last look found, perhaps */
     bool (*wanted)(uint64_t id, void *arg); /* of those listed; NULL: all. On the helper: it must not call weft */
     void *wanted_arg;
-    void (*then)(struct roster *c); /* on the helper, when all is captured, with maps still held; NULL: nothing */
+    void (*then)(struct roster *c); /* on the helper, when all is captured, with maps still held; NULL: nothing. */
     /* the caller */
     struct fiber *self;     /* NULL: none, in a deadlock */
     struct m *self_m;
@@ -67,6 +67,9 @@ struct roster {
 /* bytes of zeroed memory that begins with a roster. all: every fiber, or the caller only; self: the caller, too. From user code. NULL: *err is
  * -ESRCH (the runtime does not run) or -ENOMEM. */
 void *roster_begin(size_t bytes, bool all, bool self, int *err);
+/* The second half of it, for who has roster_new's memory. From here on till roster_take a thread of the host must not come into the runtime: its end
+ * may be waiting for it. 0, -ESRCH. */
+int roster_open(struct roster *c, bool all, bool self);
 /* Blocks. What went wrong is in c->err then; what was found before counts. */
 void roster_take(struct roster *c);
 void roster_drop(struct roster *c);

@@ -1,0 +1,172 @@
+/* weft_debug_dump: one page that says where everything is, from a fiber and from a thread of the host, while much goes on. */
+#include "test.h"
+#include "base/atomic.h"
+#include "pprof_test.h"
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NOINLINE __attribute__((noinline))
+static weft_chan *never;
+
+static void receiver(void *arg)
+{
+    (void)arg;
+    weft_chan_recv(never, NULL);
+}
+
+static void sleeper(void *arg)
+{
+    (void)arg;
+    weft_sleep(3600 * WEFT_SECOND);
+}
+
+NOINLINE static void make_receivers(int n)
+{
+    for (int i = 0; i < n; i++)
+        cr_assert_eq(weft_go(receiver, NULL), 0);
+    __asm__ volatile("");
+}
+
+NOINLINE static void make_sleepers(int n)
+{
+    for (int i = 0; i < n; i++)
+        cr_assert_eq(weft_go(sleeper, NULL), 0);
+    __asm__ volatile("");
+}
+
+static char *page(void)
+{
+    struct sink s = { 0 };
+    int err = weft_debug_dump(sink_write, &s);
+    cr_assert_eq(err, 0, "%s", weft_strerror(err));
+    cr_assert_eq(sink_write(&s, "", 1), 0);
+    return (char *)s.bytes;
+}
+
+static void settle(unsigned long n)
+{
+    test_until(({
+        weft_metric m = { .name = "/sched/goroutines/waiting:goroutines" };
+        cr_assert_eq(weft_metrics_read(&m, 1), 0);
+        m.u64 >= n;
+    }));
+}
+
+static bool has(const char *text, const char *what) { return strstr(text, what) != NULL; }
+
+static uint64_t stops(void)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < WEFT_STOP_REASONS; i++) {
+        weft_stop_stats s;
+        cr_assert_eq(weft_read_stop_stats(i, &s), 0);
+        n += s.count;
+    }
+    return n;
+}
+
+static void from_fiber(void *arg)
+{
+    (void)arg;
+    never = weft_chan_make(0, 0);
+    make_receivers(30);
+    make_sleepers(7);
+    settle(37);
+    weft_gc();
+    uint64_t before = stops();
+    char *p = page();
+    cr_expect_eq(stops(), before, "nothing was stopped");
+    cr_expect(has(p, "\nfibers 38: "), "%s", p);
+    cr_expect(has(p, "30 chan receive"), "%s", p);
+    cr_expect(has(p, "7 sleep"), "%s", p);
+    cr_expect(has(p, "     30  make_receivers (" TEST_SRC "/tests/debug_page.c:"), "%s", p);
+    cr_expect(has(p, "      7  make_sleepers ("), "%s", p);
+    cr_expect(has(p, "\nprocessors\n  P0  "), "%s", p);
+    cr_expect(has(p, "  thread ") && has(p, " runs: fiber 1, made by "), "%s", p);
+    cr_expect(has(p, "\nheap "), "%s", p);
+    cr_expect(has(p, "collections 1, 1 of them forced; the last ended "), "%s", p);
+    cr_expect(has(p, "  GC: ") || has(p, "      1  "), "%s", p);
+    cr_expect(has(p, "\nmemory "), "%s", p);
+    cr_expect(has(p, "goroutine 38"), "%s", p);
+    cr_expect(has(p, "\ntrace: off\n"), "%s", p);
+    cr_expect_lt(strlen(p), 8000, "it is a page");
+    free(p);
+}
+
+Test(debug_page, says_where_everything_is) { test_run_each(from_fiber, NULL); }
+
+static void *by_thread(void *arg)
+{
+    (void)arg;
+    char *p = page();
+    cr_expect(has(p, "is the host's"), "%s", p);
+    cr_expect(has(p, "\nfibers "), "%s", p);
+    free(p);
+    return NULL;
+}
+
+static void from_thread(void *arg)
+{
+    (void)arg;
+    pthread_t t;
+    cr_assert_eq(pthread_create(&t, NULL, by_thread, NULL), 0);
+    weft_blocking_begin();
+    pthread_join(t, NULL);
+    weft_blocking_end();
+}
+
+Test(debug_page, a_thread_of_the_host_may_ask) { test_run_each(from_thread, NULL); }
+
+/* ---- while much goes on ------------------------------------------------------------------------------------------- */
+
+static w_u32 stop;
+static void nothing(void *arg) { (void)arg; }
+static void churn(void *arg)
+{
+    (void)arg;
+    while (load_acq(&stop) == 0) {
+        weft_waitgroup g = { 0 };
+        for (int i = 0; i < 50; i++)
+            weft_waitgroup_go(&g, nothing, NULL);
+        weft_waitgroup_wait(&g);
+        weft_alloc(100);
+    }
+}
+
+static void busy(void *arg)
+{
+    (void)arg;
+    store_rel(&stop, 0);
+    for (int i = 0; i < 4; i++)
+        weft_go(churn, NULL);
+    for (int i = 0; i < 50; i++) {
+        char *p = page();
+        cr_assert(has(p, "\ntrace: off\n"));
+        free(p);
+    }
+    store_rel(&stop, 1);
+    test_until(weft_num_fibers() == 1);
+}
+
+Test(debug_page, at_any_time) { test_run_each(busy, NULL); }
+
+static int refuse(void *ctx, const void *data, size_t n)
+{
+    (void)ctx, (void)data, (void)n;
+    return -ENOSPC;
+}
+
+static void errors(void *arg)
+{
+    (void)arg;
+    cr_expect_eq(weft_debug_dump(NULL, NULL), -EINVAL);
+    cr_expect_eq(weft_debug_dump(refuse, NULL), -ENOSPC);
+}
+
+Test(debug_page, errors)
+{
+    cr_expect_eq(weft_debug_dump(refuse, NULL), -ESRCH);
+    test_run(errors, NULL);
+}
