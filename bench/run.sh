@@ -71,6 +71,7 @@ block-budget    | block_profile 200000 10 | 1 | 5 |             | slowdown; adde
 profile-write   | profile_write 100000 | 1 | 3 |               | p50_ns max=3000000000; memory_ratio max=3; bytes
 profile-text    | profile_write 100000 1 | 1 | 3 |             | p50_ns max=3000000000; memory_ratio max=3; bytes
 walk            | walk               | 1 | 5 |                | ns_per_op max=10; ten_ns; miss_ns; miss_other_ns; parked_ns; libunwind_ns; backtrace_ns
+cpu-profile     | cpu_profile        | 2 | 3 | go             | slower_percent max=1; helpers_percent; on_ms go=0.5
 scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; peak_kib
 TABLE
 }
@@ -264,6 +265,7 @@ while IFS='|' read -r name command procs most peers figures <&3; do
 done 3< "$OUT/questions"
 if asked kv && [ -e bench/kv.sh ]; then
     B=$B BENCH_OUT=$OUT ROUNDS=$ROUNDS sh bench/kv.sh | tee -a "$OUT/table.txt"
+    B=$B BENCH_OUT=$OUT sh bench/kv_profile.sh | tee -a "$OUT/table.txt"
 fi
 echo
 awk '/MISSED|no figure/ { missed++; print "missed: " $0; next }

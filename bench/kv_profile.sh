@@ -1,0 +1,56 @@
+#!/bin/sh
+# kv_profile.sh - how much slower is examples/kv under load while it takes a CPU profile, at 100 Hz, of itself?
+# redis-benchmark with 50 clients and pipelines of 16, in pairs of servers, one with a profile; medians over the pairs of what it loses in requests per
+# second, and of what a request costs the server in processor time (which says it with less noise: client and server share the machine).
+#   B=dir  where examples/kv/kv is    BENCH_OUT=dir    ROUNDS=15    REQUESTS=400000
+cd "$(dirname "$0")/.." || exit 1
+B=${B:-build/gcc-release}
+OUT=${BENCH_OUT:-build/bench}
+ROUNDS=${ROUNDS:-15}
+REQUESTS=${REQUESTS:-400000}
+command -v redis-benchmark > /dev/null || { echo "bench: kv_profile: redis-benchmark is missing (Debian: redis-tools)" >&2; exit 1; }
+mkdir -p "$OUT" || exit 1
+[ -x "$B/examples/kv/kv" ] || ${MAKE:-make} --no-print-directory B="$B" examples > /dev/null || exit 1
+
+SERVER=
+trap '[ -n "$SERVER" ] && kill "$SERVER" 2>/dev/null' EXIT
+used_ns() { cat /proc/"$SERVER"/task/*/schedstat | awk '{ s += $1 } END { printf "%.0f", s }'; }
+once() { # options; prints requests per second, and ns of processor time per request
+    : > "$OUT/kv.ready"
+    "$B/examples/kv/kv" --port 0 "$@" > "$OUT/kv.ready" 2>> "$OUT/run.log" &
+    SERVER=$!
+    n=0
+    while ! grep -q ready "$OUT/kv.ready" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+    port=$(sed -n 's/.*127.0.0.1:\([0-9]*\).*/\1/p' "$OUT/kv.ready")
+    timeout 60 redis-benchmark -p "$port" -t set -n 50000 -c 50 -P 16 -r 100000 -d 64 -q > /dev/null 2>&1
+    before=$(used_ns)
+    rps=$(timeout 60 redis-benchmark -p "$port" -t set -n "$REQUESTS" -c 50 -P 16 -r 100000 -d 64 --csv 2>> "$OUT/run.log" | tail -n 1 |
+        tr -d '"' | cut -d, -f2)
+    after=$(used_ns)
+    kill "$SERVER" && wait "$SERVER" 2> /dev/null
+    SERVER=
+    echo "$rps $(((after - before) / REQUESTS))"
+}
+
+: > "$OUT/kv_profile"
+round=0
+while [ $round -lt "$ROUNDS" ]; do
+    if [ $((round % 2)) = 0 ]; then
+        off=$(once) on=$(once --cpu-profile /dev/null)
+    else
+        on=$(once --cpu-profile /dev/null) off=$(once)
+    fi
+    echo "$off $on" >> "$OUT/kv_profile"
+    round=$((round + 1))
+done
+awk '
+function median(v, n,   i, j, t) {
+    for (i = 2; i <= n; i++)
+        for (j = i; j > 1 && v[j - 1] > v[j]; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
+    return v[int((n + 1) / 2)]
+}
+{ rps[NR] = ($1 / $3 - 1) * 100; cpu[NR] = ($4 / $2 - 1) * 100; ns[NR] = $2 }
+END {
+    printf "kv-cpu-profile     slower      weft %6.2f %% by requests, %.2f %% by processor time of a request (%d ns) | max 2: %s\n",
+        median(rps, NR), c = median(cpu, NR), median(ns, NR), c <= 2 ? "ok" : "MISSED"
+}' "$OUT/kv_profile"
