@@ -299,6 +299,22 @@ Test(prof_cpu, a_host_that_uses_the_signal_keeps_it, SIGNALS_AT_ONCE)
     cr_assert(now.sa_sigaction == hosts_handler, "its handler is in place again");
 }
 
+static void installed_later(void *arg)
+{
+    struct sigaction sa = { .sa_sigaction = hosts_handler, .sa_flags = SA_SIGINFO | SA_RESTART };
+    (void)arg;
+    start();
+    spin_a(20 * MS);
+    cr_assert_eq(sigaction(SIGPROF, &sa, NULL), 0);
+    spin_b(3000 * MS);
+    uint32_t got = load_rlx(&others);
+    raise(SIGPROF);
+    cr_expect_eq(load_rlx(&others), got + 1, "it still gets its own");
+    cr_expect_gt(ns_of(stop(), "spin_b", NULL), 1000 * MS);
+}
+
+Test(prof_cpu, a_handler_of_the_hosts_that_passes_nothing_on, SIGNALS_AT_ONCE) { test_run_procs(2, installed_later, NULL); }
+
 static w_u32 storm_over;
 
 static void storms(void *arg)

@@ -600,6 +600,7 @@ static int cpu_begin(struct sampler *s)
     int err = cpu_ask_begin();
     if (err != 0)
         return err;
+    slots_free(); /* of a fork's parent, that was about to start one */
     cpu.ring_words = ring_words(s->period_ns);
     cpu.refused_max = 0;
     cpu.look_ns = 0;
@@ -617,6 +618,7 @@ static int64_t cpu_round(struct sampler *s, int64_t now_ns)
     (void)s;
     drain_all();
     if (now_ns >= cpu.look_ns) {
+        cpu_ask_begin(); /* a host that has installed a handler meanwhile gets what is its own, by way of ours */
         threads_look();
         cpu.look_ns = now_ns + 1000000000;
     }
