@@ -502,6 +502,7 @@ Test(prof_heap, lives)
     }
 }
 
+#ifndef W_TSAN /* which ends a child that starts threads */
 static void in_child(void *arg)
 {
     (void)arg;
@@ -522,6 +523,7 @@ static void in_child(void *arg)
 }
 
 Test(prof_heap, of_a_child) { run_at(1, in_child); }
+#endif
 
 /* ---- text and statistics -------------------------------------------------------------------------------------------- */
 

@@ -41,6 +41,14 @@ static void stuck(void *arg)
     weft_chan_recv(c, NULL);
 }
 
+/* It has a thread that keeps tables for exact walks. */
+static void profiled(void *arg)
+{
+    (void)arg;
+    cr_assert_eq(weft_set_mem_profile_rate(1000), 524288);
+    weft_chan_recv(weft_chan_make(0, 0), NULL);
+}
+
 struct program { weft_fn *fn; int procs; };
 
 static void child(void *arg)
@@ -67,6 +75,12 @@ Test(wait_deadlock, is_not_hidden_by_a_wait_that_is_over)
 {
     test_needs_a_kernel();
     expect_deadlock(stuck, 10);
+}
+
+Test(wait_deadlock, is_not_hidden_by_threads_of_profiles)
+{
+    test_needs_a_kernel();
+    expect_deadlock(profiled, 5);
 }
 
 /* ---- nor by what could have woken somebody and will not any more ---------------------------------------- */
