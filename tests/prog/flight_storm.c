@@ -72,9 +72,11 @@ static void *killer(void *arg)
     int sig = atoi(argv[2]);
     usleep((useconds_t)atoi(argv[3]));
     if (sig != 0)
-        kill(getpid(), sig);
-    for (;;)
+        kill(getpid(), sig); /* any thread gets it */
+    else
         *nowhere = 1;
+    for (;;)
+        pause();
     return NULL;
 }
 
