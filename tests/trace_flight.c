@@ -371,8 +371,6 @@ static void nothing(void *arg) { (void)arg; }
 static void long_wait(void *arg)
 {
     weft_flight_opts o = with_trigger();
-    uint64_t id = 0;
-    weft_go_opts g = WEFT_GO_OPTS_INIT;
     (void)arg;
     o.runnable_ns = 3600 * WEFT_SECOND;
     recorder_start(&o);
@@ -383,12 +381,13 @@ static void long_wait(void *arg)
     recorder_stop();
     o.runnable_ns = 3 * WEFT_MILLISECOND;
     recorder_start(&o);
-    g.id = &id;
-    cr_assert_eq(weft_go_opts_run(nothing, NULL, &g), 0);
-    for (int64_t until = os_now_ns() + 5 * WEFT_MILLISECOND; os_now_ns() < until;)
-        ;
-    weft_yield();
-    advance();
+    while (load_acq(&fired.n) == 0) { /* on a busy machine our processor may be given to the other meanwhile */
+        cr_assert_eq(weft_go(nothing, NULL), 0);
+        for (int64_t until = os_now_ns() + 5 * WEFT_MILLISECOND; os_now_ns() < until;)
+            ;
+        weft_yield();
+        advance();
+    }
     check_fired(WEFT_FLIGHT_RUNNABLE);
     cr_expect_gt(fired.event.value, 3 * 1000000u);
     cr_expect_neq(fired.event.fiber, 0u);
@@ -520,7 +519,6 @@ Test(trace_flight, whenever_it_crashes)
         const char *argv[] = { TEST_PROG("flight_storm"), l.path, number[0], number[1], number[2], NULL };
         test_child(out, argv, NULL);
         cr_assert_eq(out->term_signal, sig != 0 ? sig : SIGSEGV, "signal %d, exit code %d: %s", out->term_signal, out->exit_code, out->text);
-        cr_expect_geq(live_count(&l, "RegionEnd"), 1);
         live_check(&l);
     }
     free(out);
