@@ -19,7 +19,7 @@
 #define PROBES(X)                                                                   \
     X(fiber_create)   /* struct task      parent id        creation pc: in no queue yet */ \
     X(fiber_start)    /* id               processor        -: a task has got a stack */ \
-    X(fiber_run)      /* struct fiber     its machine      -: goes on there, or is found to run there with a processor */ \
+    X(fiber_run)      /* struct fiber     its machine      1: at once when the one before blocked, yielded or ended */ \
     X(fiber_block)    /* struct fiber     wait reason      -             */         \
     X(fiber_yield)    /* struct fiber     -                -: goes to a queue */    \
     X(fiber_wait_proc) /* struct fiber    its machine      -: waits in place for a processor */ \

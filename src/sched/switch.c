@@ -173,7 +173,7 @@ static void switch_away(struct m *m, struct fiber *f, struct fiber *next, enum a
 {
     fiber_leave(m, f, to);
     if (next != NULL) {
-        PROBE(fiber_run, next, m, 0);
+        PROBE(fiber_run, next, m, 1);
         fiber_take(m, next);
         sanitize_switch_begin(f, next, to == AFTER_DEAD);
         weft_arch_switch(&f->sp, next->sp);
@@ -636,7 +636,7 @@ static void fiber_reuse(struct m *m, struct fiber *f, struct task *t)
     latency_fiber_runs(p, f);
     *m->errno_at = 0;
     PROBE(fiber_start, f->id, p->id, 0);
-    PROBE(fiber_run, f, m, 0);
+    PROBE(fiber_run, f, m, 1);
     m->prev_to = AFTER_NOTHING;
     weft_arch_restart((void *)w_align_down((uintptr_t)f->stack_hi, 16), fiber_start);
 }

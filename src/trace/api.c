@@ -22,6 +22,7 @@
 #include "os/maps.h"
 #include "prof/helper.h"
 #include "prof/symbols.h"
+#include "prof/walk.h"
 #include "sched/machine.h"
 #include "sched/report.h"
 #include "trace/buffer.h"
@@ -44,6 +45,7 @@ static struct {
     w_u32 lock;           /* futex: 0 free, 1 held, 2 held and waited for. It guards: */
     uint32_t users;
     bool open;            /* memory is there */
+    bool walks;           /* stacks are walked */
     bool switching;       /* the switcher runs */
     struct helper switcher;
     struct sink sink[TRACE_READERS];
@@ -168,7 +170,9 @@ static void release(void)
         trace_close();
         hooks_close();
     }
-    api.open = false;
+    if (api.walks)
+        walk_unuse();
+    api.open = api.walks = false;
 }
 
 static void end(void)
@@ -189,7 +193,8 @@ static int prepare(const weft_trace_opts *o)
         return err;
     api.open = true;
     samples_open();
-    if ((err = hooks_open()) == 0) {
+    if ((err = hooks_open()) == 0 && (err = walk_use()) == 0) {
+        api.walks = true;
         store_rlx(&api.state, SWITCHER_WAITS); /* rlx: helper_start publishes */
         store_rlx(&api.asked, 0);
         store_rlx(&api.done, 0);

@@ -55,6 +55,7 @@ struct trace_emitter {
     uint32_t run;
     struct trace_proc *p;
     struct trace_fiber *g;
+    struct walk_memo *walks;
     uint8_t stopper, collects; /* STW_BEGIN, GC_BEGIN have been told */
     bool sweeps;
     uint64_t swept, freed;

@@ -57,7 +57,7 @@
 #define FRESH 32u              /* records that an emitter takes at a time */
 #define CHAIN 64u              /* records that emitters hand on */
 #define STACK_MAX 64u
-#define STACK_SKIP 2u          /* listen, and probe_emit, which calls it */
+#define STACK_SKIP 3u             /* listen, probe_emit, and where the probe is */
 
 enum { UNBORN = 5 };           /* behind enum trace_go_status */
 enum { STATUS = 7, SWEEPS = 8 /* processors only */, THREAD_SHIFT = 8 };
@@ -121,14 +121,28 @@ static inline uint64_t text(unsigned index) { return index + 1; }
 
 /* ---- stacks ---------------------------------------------------------------------------------------------------- */
 
-/* Of what m, the calling machine, runs; 0: it runs nothing. */
+/* Of what m, the calling machine, runs; 0: it runs nothing. From the listener only, whose caller is probe_emit, called where the probe is. Mostly it is
+ * one of a few: so each emitter keeps what the generation's number of a stack was. */
 static always_inline uint64_t stack(struct trace_emitter *e, struct m *m)
 {
-    uintptr_t pcs[STACK_MAX + STACK_SKIP];
     if (m == NULL || m->cur == NULL)
         return 0;
-    uint32_t n = walk_self(m, pcs, w_countof(pcs));
-    return n > STACK_SKIP ? trace_stack(e, pcs + STACK_SKIP, n - STACK_SKIP) : 0;
+    const uintptr_t *own = __builtin_frame_address(0), *emit = (const uintptr_t *)own[0], *site = (const uintptr_t *)emit[0];
+    uintptr_t pcs[STACK_MAX + STACK_SKIP], *pc = pcs;
+    void **kept = NULL;
+    uint32_t n = e->walks != NULL ? walk_again(m, e->walks, site, pcs, STACK_MAX, &kept) : 0;
+    uintptr_t known = kept != NULL ? (uintptr_t)*kept : 0;
+    if (likely(known >> 32 == e->gen))
+        return (uint32_t)known;
+    if (e->walks == NULL || known != 0) { /* it was not walked */
+        n = walk_self(m, pcs, w_countof(pcs));
+        pc += STACK_SKIP;
+        n = n > STACK_SKIP ? n - STACK_SKIP : 0;
+    }
+    uint64_t id = trace_stack(e, pc, n);
+    if (kept != NULL && id != 0)
+        *kept = (void *)((uintptr_t)e->gen << 32 | id);
+    return id;
 }
 
 /* The function that it begins with, as if that had called something: the reader shows a fiber under this name. */
@@ -253,21 +267,27 @@ static w_noinline struct trace_emitter *emitter_new(struct m *m)
     struct trace_emitter *e = trace_emitter_get((uint64_t)m->tid, sched.fenced);
     if (e != NULL)
         e->run = 0;
+    if (e != NULL && e->walks == NULL)
+        e->walks = off_zalloc(OFF_TRACE, walk_memo_bytes()); /* NULL: walks one by one */
     return m->told = e;
 }
 
-/* Of the calling machine, or one that is kept out. NULL: nothing is to be told. */
-static always_inline struct trace_emitter *enter(struct m *m)
+/* Of the calling machine, or one that is kept out. NULL: nothing is to be told. at_once: at the time of the last event, if there is one. */
+static always_inline struct trace_emitter *enter_when(struct m *m, bool at_once)
 {
     struct trace_emitter *e = m->told;
     if (unlikely(e == NULL) && (e = emitter_new(m)) == NULL)
         return NULL;
-    if (!trace_enter(e))
+    if (!trace_enter_at(e, 0))
         return NULL;
+    if (!at_once || unlikely(e->out[e->gen % 2].pos == NULL))
+        e->now = trace_now(&trace.clock[e->gen % 2]);
     if (unlikely(e->run != hooks.run))
         adopt(e, m);
     return e;
 }
+
+static always_inline struct trace_emitter *enter(struct m *m) { return enter_when(m, false); }
 
 /* For the monitor, which is no machine. Nobody waits: who finds it taken is some thread that nobody has foreseen. */
 static w_noinline struct trace_emitter *enter_lone(void)
@@ -490,9 +510,9 @@ static w_noinline void runs(struct trace_emitter *e, struct m *m, struct fiber *
         tell_labels(e, f->labels);
 }
 
-static always_inline void on_run(struct fiber *f, struct m *m)
+static always_inline void on_run(struct fiber *f, struct m *m, bool at_once)
 {
-    struct trace_emitter *e = enter(m);
+    struct trace_emitter *e = enter_when(m, at_once);
     if (e == NULL)
         return;
     runs(e, m, f);
@@ -644,7 +664,7 @@ static always_inline void on_proc_lost(struct p *sched_p, struct m *m)
     trace_leave(e);
 }
 
-static void on_resize(void)
+static always_inline void on_resize(void)
 {
     struct m *m = m_self();
     struct trace_emitter *e = enter(m);
@@ -780,7 +800,7 @@ struct trace_emitter *hooks_enter(struct m *m)
 
 #define HEARD(X)                                                     \
     X(fiber_create, on_create((struct task *)a))                     \
-    X(fiber_run, on_run((struct fiber *)a, (struct m *)b))           \
+    X(fiber_run, on_run((struct fiber *)a, (struct m *)b, c != 0)) \
     X(fiber_block, on_block((struct fiber *)a, (unsigned)b))         \
     X(fiber_yield, on_yield((struct fiber *)a))                      \
     X(fiber_wait_proc, on_wait_proc((struct fiber *)a, (struct m *)b)) \
