@@ -65,12 +65,12 @@ static const struct wait { weft_fn *fn; const char *stack, *function; } waits[] 
     { do_sema, "weft_sema_acquire;do_sema", "do_sema" },
 };
 
-static w_u32 parks; /* of others than sleepers */
+static w_u32 parks; /* of others than sleepers, and fibers of the runtime */
 
 static void parked(void *arg, enum probe_id id, uintptr_t fiber, uintptr_t why, uintptr_t none)
 {
-    (void)arg, (void)id, (void)fiber, (void)none;
-    if (why != WAIT_SLEEP)
+    (void)arg, (void)id, (void)none;
+    if (why != WAIT_SLEEP && !(((struct fiber *)fiber)->flags & FIBER_SYSTEM))
         add_rlx(&parks, 1);
 }
 
