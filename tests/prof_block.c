@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include "base/probe.h"
+#include "base/rng.h"
 #include "os/clock.h"
 
 #define MS 1000000
@@ -430,3 +431,55 @@ static void budget(void *arg)
 }
 
 Test(prof_block, a_budget_keeps_sums_right) { test_run_procs(1, budget, NULL); }
+
+/* ---- ways ----------------------------------------------------------------------------------------------------------------------- */
+
+/* Stacks of the same depth and size that differ in one place, in random order, on several fibers: none is taken for another. */
+static int told_by[4][4][4]; /* by the ways taken */
+
+NOINLINE static void way_end(void) { weft_tell(1, 100); NO_TAIL_CALL(); }
+#define WAY(name, a, b, c, d)                                  \
+    NOINLINE static void name##0(int w) { (void)w, a; NO_TAIL_CALL(); __asm__ volatile("# 0"); } \
+    NOINLINE static void name##1(int w) { (void)w, b; NO_TAIL_CALL(); __asm__ volatile("# 1"); } \
+    NOINLINE static void name##2(int w) { (void)w, c; NO_TAIL_CALL(); __asm__ volatile("# 2"); } \
+    NOINLINE static void name##3(int w) { (void)w, d; NO_TAIL_CALL(); __asm__ volatile("# 3"); }
+WAY(third, way_end(), way_end(), way_end(), way_end())
+static void (*const thirds[4])(int) = { third0, third1, third2, third3 };
+WAY(second, thirds[w % 4](w), thirds[w % 4](w), thirds[w % 4](w), thirds[w % 4](w))
+static void (*const seconds[4])(int) = { second0, second1, second2, second3 };
+WAY(first, seconds[w / 4 % 4](w), seconds[w / 4 % 4](w), seconds[w / 4 % 4](w), seconds[w / 4 % 4](w))
+static void (*const firsts[4])(int) = { first0, first1, first2, first3 };
+
+static void wander(void *arg)
+{
+    struct rng r;
+    rng_seed(&r, (uint64_t)(uintptr_t)arg);
+    for (int i = 0; i < 5000; i++) {
+        int w = (int)rng_below(&r, 64);
+        __atomic_fetch_add(&told_by[w / 16][w / 4 % 4][w % 4], 1, __ATOMIC_RELAXED);
+        firsts[w / 16](w);
+        if (w == 0)
+            weft_yield();
+    }
+    NO_TAIL_CALL();
+}
+
+static void ways(void *arg)
+{
+    uint64_t seed = test_seed();
+    weft_waitgroup ended = { 0 };
+    char stack[64];
+    (void)arg;
+    rate(1);
+    for (uintptr_t i = 0; i < 8; i++)
+        weft_waitgroup_go(&ended, wander, (void *)(seed + i));
+    weft_waitgroup_wait(&ended);
+    rate(0);
+    struct pp *p = profile();
+    for (int w = 0; w < 64; w++) {
+        snprintf(stack, sizeof stack, "weft_tell;way_end;third%d;second%d;first%d;wander", w % 4, w / 4 % 4, w / 16);
+        cr_expect_eq(prof_sum(p, stack).value[0], told_by[w / 16][w / 4 % 4][w % 4], "%s", stack);
+    }
+}
+
+Test(prof_block, stacks_that_are_nearly_the_same) { test_run(ways, NULL); }
