@@ -103,7 +103,7 @@ static void three(void *arg)
         cr_expect_eq(p->sample[i].value[0] * 1000000, p->sample[i].value[1]);
 }
 
-Test(prof_cpu, shares_and_their_sum_are_true, SIGNALS_AT_ONCE) { test_run_procs(2, three, NULL); }
+Test(prof_cpu, shares_and_their_sum_are_true, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, three, NULL); }
 
 static void labelled(void *arg)
 {
@@ -129,6 +129,7 @@ static void two_tenants(void *arg)
 
 Test(prof_cpu, labels_of_the_fiber_are_on_its_samples, SIGNALS_AT_ONCE)
 {
+    test_needs_a_kernel();
     test_run_procs(2, two_tenants, NULL);
     struct off_stats s;
     off_stats(OFF_PROF, &s);
@@ -182,7 +183,7 @@ static void come_and_go(void *arg)
     cr_expect_eq(ns_of(p, "spin_c", NULL), 0, "strangers are not ours to interrupt");
 }
 
-Test(prof_cpu, threads_that_come_and_go, SIGNALS_AT_ONCE) { test_run_procs(2, come_and_go, NULL); }
+Test(prof_cpu, threads_that_come_and_go, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, come_and_go, NULL); }
 
 static void computes_outside(void *arg)
 {
@@ -197,7 +198,7 @@ static void computes_outside(void *arg)
     cr_expect(near(ns_of(p, "computes_outside", "blocker"), 200 * MS, 0.1));
 }
 
-Test(prof_cpu, between_blocking_begin_and_end, SIGNALS_AT_ONCE) { test_run_procs(2, computes_outside, NULL); }
+Test(prof_cpu, between_blocking_begin_and_end, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, computes_outside, NULL); }
 
 static void *keep[1 << 16];
 
@@ -222,7 +223,7 @@ static void collects(void *arg)
                       "a frame of the runtime's own is not the outermost in %s", pp_text(&p->sample[i]));
 }
 
-Test(prof_cpu, work_of_the_runtime_is_told_apart, SIGNALS_AT_ONCE) { test_run_procs(2, collects, NULL); }
+Test(prof_cpu, work_of_the_runtime_is_told_apart, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, collects, NULL); }
 
 /* ---- room ------------------------------------------------------------------------------------------------------ */
 
@@ -256,7 +257,7 @@ static void overflows(void *arg)
     cr_expect(near(all, spent, 0.02), "%ld us of %ld", (long)all / 1000, (long)spent / 1000);
 }
 
-Test(prof_cpu, what_finds_no_room_is_counted, SIGNALS_AT_ONCE) { test_run_procs(2, overflows, NULL); }
+Test(prof_cpu, what_finds_no_room_is_counted, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, overflows, NULL); }
 
 /* ---- manners ---------------------------------------------------------------------------------------------------- */
 
@@ -293,6 +294,7 @@ static void with_a_timer_of_the_hosts(void *arg)
 
 Test(prof_cpu, a_host_that_uses_the_signal_keeps_it, SIGNALS_AT_ONCE)
 {
+    test_needs_a_kernel();
     struct sigaction now;
     test_run_procs(2, with_a_timer_of_the_hosts, NULL);
     cr_assert_eq(sigaction(SIGPROF, NULL, &now), 0);
@@ -313,7 +315,7 @@ static void installed_later(void *arg)
     cr_expect_gt(ns_of(stop(), "spin_b", NULL), 1000 * MS);
 }
 
-Test(prof_cpu, a_handler_of_the_hosts_that_passes_nothing_on, SIGNALS_AT_ONCE) { test_run_procs(2, installed_later, NULL); }
+Test(prof_cpu, a_handler_of_the_hosts_that_passes_nothing_on, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, installed_later, NULL); }
 
 static w_u32 storm_over;
 
@@ -362,6 +364,7 @@ static void on_and_off(void *arg)
 
 Test(prof_cpu, on_and_off_and_on, SIGNALS_AT_ONCE)
 {
+    test_needs_a_kernel();
     int threads = test_threads(), fds = test_fds();
     for (int life = 0; life < 2; life++) {
         store_rel(&storm_over, 0);
@@ -451,7 +454,7 @@ static void fails_to_write(void *arg)
     stop();
 }
 
-Test(prof_cpu, errors_of_the_writer_are_told, SIGNALS_AT_ONCE) { test_run_procs(1, fails_to_write, NULL); }
+Test(prof_cpu, errors_of_the_writer_are_told, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(1, fails_to_write, NULL); }
 
 /* ---- limits ------------------------------------------------------------------------------------------------------ */
 
@@ -495,7 +498,7 @@ static void too_much(void *arg)
     stop();
 }
 
-Test(prof_cpu, limits_are_kept_and_told, SIGNALS_AT_ONCE) { test_run_procs(2, too_much, NULL); }
+Test(prof_cpu, limits_are_kept_and_told, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, too_much, NULL); }
 
 /* ---- files, forks --------------------------------------------------------------------------------------------------- */
 
@@ -534,7 +537,7 @@ static void into_a_file(void *arg)
     cr_assert_eq(weft_cpu_profile_stop(), -ENOSPC);
 }
 
-Test(prof_cpu, into_a_file, SIGNALS_AT_ONCE) { test_run_procs(2, into_a_file, NULL); }
+Test(prof_cpu, into_a_file, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, into_a_file, NULL); }
 
 static int in_child(void)
 {
@@ -572,7 +575,7 @@ static void forks(void *arg)
     cr_expect_eq(ns_of(p, "spin_c", NULL), 0, "the child's are its own");
 }
 
-Test(prof_cpu, the_child_of_a_fork_has_none_and_may_have_its_own, SIGNALS_AT_ONCE) { test_run_procs(2, forks, NULL); }
+Test(prof_cpu, the_child_of_a_fork_has_none_and_may_have_its_own, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, forks, NULL); }
 
 static void deadlocks(void *arg)
 {
@@ -592,6 +595,7 @@ static void runs_into_a_deadlock(void *arg)
 
 Test(prof_cpu, a_deadlock_is_found_all_the_same, SIGNALS_AT_ONCE)
 {
+    test_needs_a_kernel();
     struct test_output out;
     snprintf(path, sizeof path, "/tmp/weft-cpu-%d.pb.gz", (int)getpid());
     cr_assert_eq(test_fork(&out, runs_into_a_deadlock, NULL), 0, "%s", out.text);

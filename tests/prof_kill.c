@@ -109,6 +109,7 @@ enum { KILLS = 100, AT_ONCE = 4 };
 
 Test(prof_kill, a_hundred_times)
 {
+    test_needs_a_kernel();
     struct rng r;
     pid_t pid[AT_ONCE];
     struct note *n[AT_ONCE];
@@ -152,12 +153,14 @@ static struct pp *ends(const char *mode, int code)
 
 Test(prof_kill, exit_writes_the_rest, SIGNALS_AT_ONCE)
 {
+    test_needs_a_kernel();
     int64_t ns = ns_of(ends("exit", 0));
     cr_assert_geq(ns, 280 * MS, "%ld ms", (long)(ns / MS));
 }
 
 Test(prof_kill, the_end_of_the_runtime_writes_the_rest, SIGNALS_AT_ONCE)
 {
+    test_needs_a_kernel();
     int64_t ns = ns_of(ends("main", 0));
     cr_assert_geq(ns, 280 * MS, "%ld ms", (long)(ns / MS));
 }

@@ -135,6 +135,7 @@ static void five(void *arg)
 
 Test(prof_wall, each_is_where_it_is, SIGNALS_AT_ONCE)
 {
+    test_needs_a_kernel();
     test_run_procs(2, five, NULL);
     struct off_stats s;
     off_stats(OFF_PROF, &s);
@@ -171,7 +172,7 @@ static void many(void *arg)
     weft_chan_close(never);
 }
 
-Test(prof_wall, of_many_some_stand_for_all, SIGNALS_AT_ONCE) { test_run_procs(2, many, NULL); }
+Test(prof_wall, of_many_some_stand_for_all, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, many, NULL); }
 
 static int64_t queued_at_ns, queued_ns;
 
@@ -197,7 +198,7 @@ static void queues(void *arg)
     cr_expect(near(ns, queued_ns, 0.3), "%ld ms of %ld", (long)(ns / MS), (long)(queued_ns / MS));
 }
 
-Test(prof_wall, those_that_have_not_begun, SIGNALS_AT_ONCE) { test_run_procs(1, queues, NULL); }
+Test(prof_wall, those_that_have_not_begun, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(1, queues, NULL); }
 
 static void refuses(void *arg)
 {
@@ -223,6 +224,7 @@ static void refuses(void *arg)
 
 Test(prof_wall, calls_that_are_refused, SIGNALS_AT_ONCE)
 {
+    test_needs_a_kernel();
     cr_expect_eq(weft_wall_profile_start(sink_write, &to, NULL), -ESRCH);
     test_run_procs(2, refuses, NULL);
 }
