@@ -38,6 +38,7 @@
 #include "base/offheap.h"
 #include "base/rng.h"
 #include "base/syscall.h"
+#include "base/text.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/signal.h"
@@ -119,7 +120,8 @@ static uintptr_t frame_pointer(const ucontext_t *uc)
 #endif
 }
 
-/* Of a thread that is no machine: our code all the way, which has frame pointers, on a stack that ends below the control block, as libc makes them. */
+/* Of a thread that is no machine, on a stack that ends below the control block, as libc makes them: our code, which has frame pointers, and what it
+ * calls, which may have none; then what looks like a frame is believed as far as it leads to our code. */
 static w_no_sanitize uint32_t walk_service(const ucontext_t *uc, uintptr_t *pc, uint32_t max)
 {
     uintptr_t lo = arch_uc_sp(uc), hi = arch_thread_pointer(), fp = frame_pointer(uc);
@@ -127,7 +129,7 @@ static w_no_sanitize uint32_t walk_service(const ucontext_t *uc, uintptr_t *pc, 
     pc[n++] = arch_uc_pc(uc) + 1;
     while (n < max && fp >= lo && fp % sizeof fp == 0 && fp < hi && hi - fp >= 16) {
         const uintptr_t *frame = (const uintptr_t *)fp;
-        if (frame[1] < PSEUDO_END)
+        if (!text_is_own(frame[1]))
             break;
         pc[n++] = frame[1];
         lo = fp + 16;
