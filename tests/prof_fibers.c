@@ -254,6 +254,34 @@ static void leaked_asked_by_thread(void *arg)
 
 Test(prof_fibers, a_thread_of_the_host_may_ask) { test_run_each(leaked_asked_by_thread, NULL); }
 
+/* gctrace tells which collection it was. */
+static char looks[4096];
+static void remember(void *arg, const char *line)
+{
+    (void)arg;
+    size_t n = strlen(looks);
+    snprintf(looks + n, sizeof looks - n, "%s\n", line);
+}
+
+static void traced(void *arg)
+{
+    (void)arg;
+    weft_gc();
+    (void)prof_named("goroutineleak");
+}
+
+Test(prof_fibers, a_look_for_leaks_says_so_in_gctrace)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.debug = "gctrace=1,gcstress=0";
+    cfg.log = remember;
+    test_run_config(&cfg, traced, NULL);
+    const char *second = strchr(looks, '\n'), *said = strstr(looks, "% (checking for goroutine leaks): ");
+    cr_assert(second != NULL && said != NULL, "%s", looks);
+    cr_expect_gt((uintptr_t)said, (uintptr_t)second, "not the other one");
+    cr_expect_not_null(strstr(said, " P (forced)\n"));
+}
+
 /* ---- threads -------------------------------------------------------------------------------------------------------- */
 
 NOINLINE static void blocks_here(void)
