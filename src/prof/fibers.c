@@ -16,7 +16,6 @@
 #include "sched/leaked.h"
 #include "sched/report.h"
 #include <errno.h>
-#include <string.h>
 #include <weft/prof.h>
 
 /* ---- fibers -------------------------------------------------------------------------------------------------- */
@@ -124,7 +123,8 @@ static w_no_sanitize bool made_of(const struct m *m, uintptr_t *pc, uint32_t *n)
     if (m->foreign || load_acq(&m->dead) != M_ALIVE) /* acq: sees the rest; rel in m_publish_locked */
         return false;
     *n = w_min(m->made_by.n, (uint32_t)w_countof(m->made_by.pc));
-    memcpy(pc, m->made_by.pc, sizeof m->made_by.pc);
+    for (unsigned i = 0; i < w_countof(m->made_by.pc); i++)
+        pc[i] = __atomic_load_n(&m->made_by.pc[i], __ATOMIC_RELAXED); /* rlx: see above */
     return *n != 0;
 }
 

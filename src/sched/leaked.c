@@ -101,7 +101,8 @@ static bool want_at(uintptr_t addr, struct fiber *f)
     return base != NULL && want_add((uintptr_t)base, f);
 }
 
-static bool wants(struct fiber *f)
+/* Waiters lie on the stack of f, which a sanitizer takes for somebody else's business. */
+static w_no_sanitize bool wants(struct fiber *f)
 {
     if ((OF_ADDRESSES >> f->why & 1) != 0)
         return want_at(load_rlx(&f->waits_on) & ~(uintptr_t)BITS, f);
@@ -111,7 +112,7 @@ static bool wants(struct fiber *f)
     return all;
 }
 
-static void ask(struct fiber *f, void *arg)
+static w_no_sanitize void ask(struct fiber *f, void *arg)
 {
     (void)arg;
     if (!waits_for_others(f))
