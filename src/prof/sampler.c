@@ -28,9 +28,8 @@
 static struct sampler *samplers;
 static bool symbols; /* modules were looked at. Under the control of any */
 
-void sampler_add(struct sampler *s)
+w_startup void sampler_add(struct sampler *s)
 {
-    s->control = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     s->next = samplers;
     samplers = s;
 }

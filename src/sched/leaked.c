@@ -64,10 +64,10 @@ static struct {
     uint32_t *slot; /* index + 1 of the first */
     unsigned slots_log2;
     struct due due[WORLD_WORKERS_MAX];
-    w_u64 found; /* rlx: for show */
+    w_u64 found, found_run; /* the last look's, in which life of the runtime. rlx: for show */
 } leaked;
 
-uint64_t leaked_count(void) { return load_rlx(&leaked.found); }
+uint64_t leaked_count(void) { return load_rlx(&leaked.found_run) == sched.run ? load_rlx(&leaked.found) : 0; } /* rlx: as it says */
 
 static bool waits_for_others(const struct fiber *f)
 {
@@ -231,8 +231,10 @@ static void end_stw(void *arg)
     struct answer *a = arg;
     a->err = leaked.err;
     a->n = n;
-    if (leaked.err == 0)
+    if (leaked.err == 0) {
         store_rlx(&leaked.found, n);
+        store_rlx(&leaked.found_run, sched.run);
+    }
 }
 
 /* ---- the look --------------------------------------------------------------------------------------------------- */
@@ -255,4 +257,3 @@ int leaked_find(uint64_t *n)
     return a.err;
 }
 
-void leaked_reset(void) { store_rlx(&leaked.found, 0); } /* rlx: nobody runs */

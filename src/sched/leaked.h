@@ -8,8 +8,6 @@
  * runtime, by a fiber or a thread of the host, which stands on another processor afterwards, perhaps. 0, -ENOMEM. */
 int leaked_find(uint64_t *n);
 
-void leaked_reset(void); /* at the runtime's start */
-
 /* What the last look said; 0: none. For show. */
 uint64_t leaked_count(void);
 

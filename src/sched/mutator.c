@@ -283,7 +283,6 @@ int mutator_start(void)
         worker_init(&cleaner[i], calls_fiber, "cleanups", WAIT_CLEANUP);
         cleaner[i].kind = GC_CLEANUP;
     }
-    leaked_reset();
     store_rlx(&forced, 0);
     store_rlx(&off_used, 0); /* rlx: nobody runs, here and below */
     store_rlx(&off_shrunk, 0);
