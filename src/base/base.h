@@ -11,7 +11,7 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define w_noinline __attribute__((noinline))
 #define w_cold __attribute__((noinline, cold))
-#define w_startup __attribute__((noinline, section(".text.startup"))) /* called by constructors only: lies with them, away from what may never run */
+#define w_startup __attribute__((noinline, section(".text.startup"))) /* runs when the library is loaded, or the runtime starts: lies away from what may never run */
 #define w_noreturn __attribute__((noreturn))
 #define w_aligned(n) __attribute__((aligned(n)))
 #define w_printf(f, a) __attribute__((format(printf, f, a)))

@@ -237,7 +237,7 @@ const struct profile_kind profile_allocs = { .name = "allocs", HEAP, .default_ty
 /* ---- the runtime's life, and forks ----------------------------------------------------------------------------- */
 
 /* Who gives a rate wants to see something. */
-static void heap_begin(void)
+static w_startup void heap_begin(void)
 {
     if (sched.cfg.mem_profile_rate > 0 || (sched.cfg.memprofilerate != CONFIG_MEM_PROFILE_RATE && gc_sample_rate() > 0))
         walk_begin();

@@ -33,7 +33,6 @@
 #define LINE_BYTES 32768u /* room for all processors that there can be */
 
 static struct {
-    int64_t every_ns; /* fixed while running; 0: never */
     int64_t last_ns;  /* the monitor's, and the next two */
     size_t len;
     char *line;
@@ -186,10 +185,9 @@ static void put_detail(void)
 
 int schedtrace_start(void)
 {
-    trace.every_ns = sched.cfg.schedtrace * 1000000;
     trace.last_ns = os_now_ns();
     trace.len = 0;
-    if (trace.every_ns != 0 && trace.line == NULL && (trace.line = off_alloc(OFF_SCHED, LINE_BYTES)) == NULL)
+    if (trace.line == NULL && (trace.line = off_alloc(OFF_SCHED, LINE_BYTES)) == NULL)
         return -ENOMEM;
     return 0;
 }
@@ -200,11 +198,9 @@ void schedtrace_end(void)
     trace.line = NULL;
 }
 
-int64_t schedtrace_every_ns(void) { return trace.every_ns; }
-
 void schedtrace_look(int64_t now_ns)
 {
-    if (trace.every_ns == 0 || now_ns - trace.last_ns < trace.every_ns)
+    if (now_ns - trace.last_ns < schedtrace_every_ns())
         return;
     put_head(now_ns);
     if (sched.cfg.scheddetail != 0)

@@ -2,11 +2,11 @@
 #ifndef WEFT_SCHED_SCHEDTRACE_H
 #define WEFT_SCHED_SCHEDTRACE_H
 
-#include "base/base.h"
+#include "sched/sched.h"
 
+static inline int64_t schedtrace_every_ns(void) { return sched.cfg.schedtrace * 1000000; } /* 0: never, and none of the rest is called */
 int schedtrace_start(void);             /* 0 or -ENOMEM; also in the child of a fork, where what there was is kept */
 void schedtrace_end(void);
-int64_t schedtrace_every_ns(void);      /* 0: never */
 void schedtrace_look(int64_t now_ns);   /* writes, if it is time. By the monitor, as often as it likes */
 
 #endif

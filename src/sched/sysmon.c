@@ -196,7 +196,8 @@ static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_ns)
 {
     bool did = rescue(now, stranded_ns);
     store_rlx(&sched.coarse_ns, now); /* rlx: for show */
-    schedtrace_look(now);
+    if (schedtrace_every_ns() != 0)
+        schedtrace_look(now);
     if (load_rlx(&seed_on) != 0) /* rlx: see seed_on. [SEED]: not by our clock */
         return did;
     if (load_rlx(&sched.poll_until_ns) != 0) /* rlx: hint */
@@ -301,7 +302,7 @@ static void *sysmon_main(void *arg)
 int sysmon_start(void)
 {
     memset(&sysmon, 0, sizeof sysmon);
-    if (schedtrace_start() != 0)
+    if (schedtrace_every_ns() != 0 && schedtrace_start() != 0)
         return -ENOMEM;
     lock_init(&sysmon.work, RANK_MONITOR);
     lock_init(&sysmon.lock, RANK_LEAF);
@@ -314,7 +315,7 @@ int sysmon_start(void)
     int err = fail_now(FAIL_THREAD) ? EAGAIN : pthread_create(&sysmon.thread, &attr, sysmon_main, NULL);
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err != 0)
+    if (err != 0 && schedtrace_every_ns() != 0)
         schedtrace_end();
     return -err;
 }
@@ -323,5 +324,6 @@ void sysmon_end(void)
 {
     sysmon_poke();
     pthread_join(sysmon.thread, NULL);
-    schedtrace_end();
+    if (schedtrace_every_ns() != 0)
+        schedtrace_end();
 }
