@@ -14,9 +14,9 @@
  *
  * Locks of the runtime itself are not in the mutex profile: who unlocks them does not learn for how long others have waited. Metrics have the sum.
  *
- * Buckets: v[0] is the count, with FRACTION_BITS behind the point, v[1] the ns. Each processor has its own for a stack, with its number as the tag, so
- * that its owner can add without locked instructions; number 0 has one of each stack, perhaps with nothing in it. They stay as long as the runtime
- * runs, also while nothing is recorded. */
+ * Buckets: v[0] is the count, with FRACTION_BITS behind the point, v[1] the ns. Each processor has its own for a stack, with its number as the tag,
+ * so that its owner can add without locked instructions; number 0 has one of each stack, perhaps with nothing in it. They stay as long as the
+ * runtime runs, also while nothing is recorded. */
 #include <weft/prof.h>
 #include <errno.h>
 #include <pthread.h>
@@ -305,7 +305,7 @@ static void sample(struct bucket *b, void *arg)
 {
     struct to *to = arg;
     uint64_t count = load_rlx(&b->v[0]), ns = load_rlx(&b->v[1]); /* rlx: counters */
-    int64_t value[2] = { (int64_t)((count + (1u << (FRACTION_BITS - 1))) >> FRACTION_BITS), (int64_t)ns };
+    int64_t value[2] = { (int64_t)((count + (1u << (FRACTION_BITS - 1))) >> FRACTION_BITS), (int64_t)w_min(ns, (uint64_t)INT64_MAX) };
     if (value[1] == 0) /* not this processor's, or made at this moment */
         return;
     value[0] = w_max(value[0], (int64_t)1);

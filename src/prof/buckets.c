@@ -99,7 +99,8 @@ struct bucket *bucket_get(struct buckets *t, const uintptr_t *pc, uint32_t n, ui
                 made->tag = tag;
                 made->hash = hash;
                 made->n = n;
-                memcpy(made->pc, pc, n * sizeof *pc);
+                if (n > 0)
+                    memcpy(made->pc, pc, n * sizeof *pc);
             }
             if (cas_acq_rel(at, NULL, made)) { /* rel: publishes it; acq above and in each_below. acq: as above, if it failed */
                 add_rlx(&t->count, 1); /* rlx: for show */

@@ -128,8 +128,9 @@ static bool place_fill(struct text_places *p, struct text_place *l)
     if (to == NULL)
         return false;
     l->n = n - strip;
+    uint64_t offset = s[n - 1].offset != 0 ? s[n - 1].offset - 1 : 0; /* not known of functions in several parts */
     for (uint32_t i = strip; i < n; i++)
-        *to++ = (struct text_symbol){ s[i].func != NULL ? s[i].func : "?", s[i].file != NULL ? s[i].file : "?", s[i].line, s[n - 1].offset - 1 };
+        *to++ = (struct text_symbol){ s[i].func != NULL ? s[i].func : "?", s[i].file != NULL ? s[i].file : "?", s[i].line, offset };
     return true;
 }
 
