@@ -184,10 +184,10 @@ static void sums(void *arg)
     contend(1000);
     struct pp *p = profile();
     struct prof_sum s = prof_sum(p, "weft_tell;contend;sums");
-    cr_expect_float_eq(s.value[0], n, 0.12 * n, "%ld", (long)s.value[0]);
+    cr_expect_float_eq((double)s.value[0], n, 0.12 * n, "%ld", (long)s.value[0]);
     cr_expect_geq(s.value[1], s.value[0]);
     s = prof_sum(p, "weft_tell;contend_within_budget;sums");
-    cr_expect_float_eq(s.value[0], 20 * n, 0.15 * 20 * n, "%ld", (long)s.value[0]);
+    cr_expect_float_eq((double)s.value[0], 20 * n, 0.15 * 20 * n, "%ld", (long)s.value[0]);
     cr_expect_geq(s.value[1], s.value[0]);
 }
 
