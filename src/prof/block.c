@@ -41,7 +41,7 @@
 
 #define MEMOS 256u             /* beyond that, processors have none */
 
-struct sampler {
+struct waits {
     struct buckets buckets;
     w_i64 rate;            /* of waits in ns, of contentions one in so many; 0: off */
     w_u32 *one_in;         /* fixed; the scheduler draws by it. Of waits 1 without a budget */
@@ -57,8 +57,8 @@ struct sampler {
     uint64_t probe;        /* fixed */
 };
 
-static struct sampler block = { .probe = 1ull << PROBE_fiber_waited, .one_in = &sched_waits_one_in };
-static struct sampler mutex = { .probe = 1ull << PROBE_lock_contended, .one_in = &sched_unlocks_one_in };
+static struct waits block = { .probe = 1ull << PROBE_fiber_waited, .one_in = &sched_waits_one_in };
+static struct waits mutex = { .probe = 1ull << PROBE_lock_contended, .one_in = &sched_unlocks_one_in };
 /* Held between weft_blocking_begin and _end, where no stop finds its holder. */
 static pthread_mutex_t settings = PTHREAD_MUTEX_INITIALIZER;
 
@@ -76,7 +76,7 @@ static uint64_t draw(const struct m *m)
 }
 
 /* One per processor, whose owner alone uses it, made when it records for the first time. */
-static struct walk_memo *memo_of(struct sampler *s, const struct m *m)
+static struct walk_memo *memo_of(struct waits *s, const struct m *m)
 {
     uint32_t id = m->p->id;
     if (unlikely(id >= w_countof(s->memo)))
@@ -87,7 +87,7 @@ static struct walk_memo *memo_of(struct sampler *s, const struct m *m)
 }
 
 /* From where the probe is: frame is of the function that has it. */
-static struct bucket *bucket_of_walk(struct sampler *s, struct m *m, const uintptr_t *frame)
+static struct bucket *bucket_of_walk(struct waits *s, struct m *m, const uintptr_t *frame)
 {
     uintptr_t pc[WALK_MAX];
     struct walk_memo *memo = memo_of(s, m);
@@ -103,7 +103,7 @@ static struct bucket *bucket_of_walk(struct sampler *s, struct m *m, const uintp
     return b;
 }
 
-static void record(struct sampler *s, struct m *m, const uintptr_t *frame, uint64_t count, uint64_t ns)
+static void record(struct waits *s, struct m *m, const uintptr_t *frame, uint64_t count, uint64_t ns)
 {
     struct bucket *b = bucket_of_walk(s, m, frame);
     if (b == NULL)
@@ -114,7 +114,7 @@ static void record(struct sampler *s, struct m *m, const uintptr_t *frame, uint6
 
 /* ---- [BUDGET] ---------------------------------------------------------------------------------------------------------- */
 
-static void adapt(struct sampler *s, uint64_t now)
+static void adapt(struct waits *s, uint64_t now)
 {
     int64_t cpu_ns = os_process_cpu_ns(), used_ns = w_max(cpu_ns - s->began_cpu_ns, (int64_t)1);
     double cost = (double)load_rlx(&s->cost_ns), one_in = load_rlx(s->one_in); /* rlx: counters */
@@ -127,10 +127,10 @@ static void adapt(struct sampler *s, uint64_t now)
     store_rlx(&s->began, now); /* rlx: read again by who adapts next */
 }
 
-static bool window_over(struct sampler *s, uint64_t now) { return os_ticks_ns(load_rlx(&s->began), now) >= WINDOW_NS; } /* rlx: see there */
+static bool window_over(struct waits *s, uint64_t now) { return os_ticks_ns(load_rlx(&s->began), now) >= WINDOW_NS; } /* rlx: see there */
 
 /* A record was begun then. */
-static void spent(struct sampler *s, uint64_t began)
+static void spent(struct waits *s, uint64_t began)
 {
     uint64_t now = os_ticks();
     add_rlx(&s->cost_ns, (uint64_t)(w_min(os_ticks_ns(began, now), (int64_t)RECORD_NS_MOST) + s->look_ns)); /* rlx: a counter */
@@ -149,7 +149,7 @@ static void spent(struct sampler *s, uint64_t began)
                 (1u << WAIT_SELECT_EMPTY) | (1u << WAIT_MUTEX) | (1u << WAIT_RW_RLOCK) | (1u << WAIT_RW_LOCK) | (1u << WAIT_GROUP) | \
                 (1u << WAIT_COND) | (1u << WAIT_SEMA))
 
-static void waited(struct sampler *s, const uintptr_t *frame, uintptr_t b, uint64_t ns)
+static void waited(struct waits *s, const uintptr_t *frame, uintptr_t b, uint64_t ns)
 {
     uint64_t rate = (uint64_t)load_rlx(&s->rate), weight = PROBE_WAITED_WEIGHT(b); /* rlx: a number */
     if (!(BLOCKS >> PROBE_WAITED_REASON(b) & 1) || rate == 0)
@@ -168,7 +168,7 @@ static void waited(struct sampler *s, const uintptr_t *frame, uintptr_t b, uint6
         spent(s, began);
 }
 
-static void contended(struct sampler *s, const uintptr_t *frame, uintptr_t b, uint64_t ns)
+static void contended(struct waits *s, const uintptr_t *frame, uintptr_t b, uint64_t ns)
 {
     if (load_rlx(&s->rate) == 0) /* rlx: a number */
         return;
@@ -200,7 +200,7 @@ static int listen_to(uint64_t probes)
     return probes != 0 ? probe_listen_steady(probes, told, NULL) : 0;
 }
 
-static int listen(struct sampler *s)
+static int listen(struct waits *s)
 {
     if (s->listens)
         return 0;
@@ -215,7 +215,7 @@ static int listen(struct sampler *s)
     return err;
 }
 
-static void unlisten(struct sampler *s)
+static void unlisten(struct waits *s)
 {
     if (!s->listens)
         return;
@@ -233,7 +233,7 @@ static int64_t two_looks_ns(void)
 }
 
 /* rate 0: off; budget 0: none. */
-static int set(struct sampler *s, int64_t rate, double budget)
+static int set(struct waits *s, int64_t rate, double budget)
 {
     uint32_t one_in = budget > 0 ? FIRST_ONE_IN : s == &mutex && rate > 1 ? (uint32_t)rate : 1;
     int err = rate > 0 ? listen(s) : 0;
@@ -255,7 +255,7 @@ static int set(struct sampler *s, int64_t rate, double budget)
 }
 
 /* Making walks exact, and waiting for listeners, are for outside of the runtime. */
-static int set_outside(struct sampler *s, int64_t rate, double budget)
+static int set_outside(struct waits *s, int64_t rate, double budget)
 {
     struct m *m = rt_enter_try();
     if (m == NULL)
@@ -287,7 +287,7 @@ int weft_set_mutex_profile_fraction(int n)
     return err != 0 ? err : old;
 }
 
-static int set_budget(struct sampler *s, double percent)
+static int set_budget(struct waits *s, double percent)
 {
     if (!(percent <= 100)) /* nor what is no number */
         return -EINVAL;
@@ -313,7 +313,7 @@ static void sample(struct bucket *b, void *arg)
         to->err = profile_sample(to->o, b->pc, b->n, value, NULL, 0);
 }
 
-static int collect(struct sampler *s, struct profile_out *o)
+static int collect(struct waits *s, struct profile_out *o)
 {
     struct to to = { .o = o };
     buckets_each(&s->buckets, sample, &to);
@@ -325,7 +325,7 @@ static int mutex_collect(struct profile_out *o) { return collect(&mutex, o); }
 
 static void count_stack(struct bucket *b, void *arg) { *(int64_t *)arg += b->tag == 0; }
 
-static int64_t stacks(struct sampler *s)
+static int64_t stacks(struct waits *s)
 {
     int64_t n = 0;
     buckets_each(&s->buckets, count_stack, &n);
@@ -345,7 +345,7 @@ const struct profile_kind profile_mutex = { .name = "mutex", WAITS, .count = mut
 
 /* ---- the runtime's end, and forks -------------------------------------------------------------------------------------------------- */
 
-static void end(struct sampler *s)
+static void end(struct waits *s)
 {
     set(s, 0, 0); /* nobody else is there */
     buckets_free(&s->buckets);
