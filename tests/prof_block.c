@@ -3,6 +3,7 @@
 #include "waiting.h"
 #include <errno.h>
 #include <pthread.h>
+#include <sys/wait.h>
 #include "base/probe.h"
 #include "base/rng.h"
 #include "os/clock.h"
@@ -221,6 +222,37 @@ Test(prof_block, off)
     cr_expect_eq(weft_set_block_profile_rate(1), -ESRCH);
     test_run(nothing, NULL);
 }
+
+/* The child has what its parent had, and goes on. */
+static void fork_child(void)
+{
+    wait_once(do_sema);
+    cr_assert_eq(prof_sum(profile(), "weft_sema_acquire;do_sema").value[0], 2);
+    cr_assert_eq(weft_set_block_profile_budget(50), 0);
+    wait_once(do_sema);
+    cr_assert_eq(weft_set_block_profile_rate(0), 0);
+    cr_assert_geq(prof_sum(profile(), "weft_sema_acquire;do_sema").value[0], 2);
+    _exit(0);
+}
+
+static void forks(void *arg)
+{
+    int status = -1;
+    (void)arg;
+    rate(1);
+    wait_once(do_sema);
+    pid_t pid = fork();
+    if (pid == 0)
+        fork_child();
+    weft_blocking_begin();
+    waitpid(pid, &status, 0);
+    weft_blocking_end();
+    cr_expect_eq(status, 0);
+    wait_once(do_sema);
+    cr_expect_eq(prof_sum(profile(), "weft_sema_acquire;do_sema").value[0], 2);
+}
+
+Test(prof_block, in_the_child_of_a_fork) { test_run(forks, NULL); }
 
 /* ---- sums ---------------------------------------------------------------------------------------------------------- */
 

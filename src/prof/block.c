@@ -52,7 +52,7 @@ struct waits {
     int64_t began_cpu_ns;
     w_u64 began;           /* ticks; read by others, as a hint */
     int64_t look_ns;       /* what two looks at the clock cost */
-    bool listens;          /* settings */
+    bool listens, walks;   /* settings */
     struct walk_memo *memo[MEMOS]; /* the processor's of that number */
     uint64_t probe;        /* fixed */
 };
@@ -202,26 +202,25 @@ static int listen_to(uint64_t probes)
 
 static int listen(struct waits *s)
 {
-    if (s->listens)
-        return 0;
     os_ticks_open();
-    int err = walk_use();
-    if (err != 0)
+    int err = s->walks ? 0 : walk_use(); /* in the child of a fork, once more */
+    s->walks = err == 0;
+    if (err != 0 || s->listens)
         return err;
     err = listen_to(s->probe | (block.listens ? block.probe : 0) | (mutex.listens ? mutex.probe : 0));
-    if (err != 0)
-        walk_unuse();
     s->listens = err == 0;
     return err;
 }
 
 static void unlisten(struct waits *s)
 {
-    if (!s->listens)
-        return;
-    s->listens = false;
-    listen_to((block.listens ? block.probe : 0) | (mutex.listens ? mutex.probe : 0));
-    walk_unuse();
+    if (s->listens) {
+        s->listens = false;
+        listen_to((block.listens ? block.probe : 0) | (mutex.listens ? mutex.probe : 0));
+    }
+    if (s->walks)
+        walk_unuse();
+    s->walks = false;
 }
 
 static int64_t two_looks_ns(void)
@@ -237,8 +236,11 @@ static int set(struct waits *s, int64_t rate, double budget)
 {
     uint32_t one_in = budget > 0 ? FIRST_ONE_IN : s == &mutex && rate > 1 ? (uint32_t)rate : 1;
     int err = rate > 0 ? listen(s) : 0;
-    if (err != 0)
+    if (err != 0) {
+        if (!s->listens)
+            unlisten(s);
         return err;
+    }
     while (!cas_acq(&s->adapting, 0, 1)) /* acq: as in spent */
         cpu_relax();
     s->look_ns = two_looks_ns();
@@ -367,6 +369,7 @@ static void block_after_fork(void)
     settings = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     store_rlx(&block.adapting, 0); /* rlx: nobody else runs */
     store_rlx(&mutex.adapting, 0);
+    block.walks = mutex.walks = false; /* who kept them exact is not there */
 }
 
 static struct sched_guest guest = { .end = block_end, .after_fork = block_after_fork };

@@ -506,6 +506,7 @@ static void profile_end(void)
 static void profile_after_fork(void)
 {
     walking = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    store_rlx(&walks, 0); /* rlx: nobody else runs */
     for (weft_profile *p = load_acq(&own); p != NULL; p = p->next) /* acq: as in weft_profile_lookup */
         lock_init(&p->lock, RANK_LEAF);
 }
