@@ -254,7 +254,8 @@ static void forks(void *arg)
     cr_assert_eq(status, 0, "%x", status);
 }
 
-Test(prof_labels, a_child_of_a_fork_has_those_of_the_caller_alone) { test_run_procs(1, forks, NULL); }
+/* ThreadSanitizer lets no child of a fork start threads. */
+Test(prof_labels, a_child_of_a_fork_has_those_of_the_caller_alone, SIGNALS_AT_ONCE) { test_run_procs(1, forks, NULL); }
 
 /* ---- a listener ---------------------------------------------------------------------------------------------------- */
 

@@ -335,10 +335,10 @@ static void slot_free(struct slot *s)
 #define SAMPLED_NEVER UINT32_MAX /* the thread is about to end */
 
 /* *sampled: the number of the thread's slot, from 1; 0: none. Under cpu.lock. */
-static void slot_begin(uint32_t *sampled, pid_t tid, enum service_kind kind)
+static void slot_begin(w_u32 *sampled, pid_t tid, enum service_kind kind)
 {
     uint64_t timer = 0;
-    if (!cpu.open || *sampled != 0 || tid == 0)
+    if (!cpu.open || load_rlx(sampled) != 0 || tid == 0) /* rlx, and below: under the lock; see service.h */
         return;
     struct slot *s = slot_take();
     if (s == NULL || timer_make(tid, s, &timer) != 0) {
@@ -353,18 +353,19 @@ static void slot_begin(uint32_t *sampled, pid_t tid, enum service_kind kind)
     s->first_ns = os_thread_cpu_ns(tid) + first_ns;
     store_seq(&s->timer, timer); /* rel: publishes the ring; acq in on_signal */
     timer_set(timer, first_ns, sampler.period_ns);
-    *sampled = 1 + (uint32_t)(s - cpu.slots);
+    store_rlx(sampled, 1 + (uint32_t)(s - cpu.slots));
 }
 
-static void slot_end(uint32_t *sampled)
+static void slot_end(w_u32 *sampled)
 {
-    if (*sampled != 0 && *sampled != SAMPLED_NEVER && cpu.open) {
-        struct slot *s = &cpu.slots[*sampled - 1];
+    uint32_t n = load_rlx(sampled); /* rlx: under the lock, as below */
+    if (n != 0 && n != SAMPLED_NEVER && cpu.open) {
+        struct slot *s = &cpu.slots[n - 1];
         timer_drop(s);
         s->end_ns = os_self_cpu_ns();
         s->gone = true;
     }
-    *sampled = SAMPLED_NEVER;
+    store_rlx(sampled, SAMPLED_NEVER);
 }
 
 /* On the thread itself. */
@@ -372,7 +373,7 @@ static void thread_here(void *arg, enum probe_id id, uintptr_t machine, uintptr_
 {
     struct m *m = (struct m *)machine;
     struct service *s = (struct service *)service;
-    uint32_t *sampled = m != NULL ? &m->sampled : &s->sampled;
+    w_u32 *sampled = m != NULL ? &m->sampled : &s->sampled;
     (void)arg, (void)id;
     lock_take(&cpu.lock);
     if (comes)
@@ -385,7 +386,7 @@ static void thread_here(void *arg, enum probe_id id, uintptr_t machine, uintptr_
 static void look_at_service(struct service *s, void *arg)
 {
     (void)arg;
-    slot_begin(&s->sampled, (pid_t)load_rlx(&s->tid), s->kind); /* rlx: read with acquire in services_each */
+    slot_begin(&s->sampled, (pid_t)service_tid(s), s->kind); /* anew: it may have ended, and its place be another's */
 }
 
 /* All that have no slot. Who comes after the probe was listened to tells us himself, or is seen here: the fence orders our listening before our look,
@@ -393,6 +394,7 @@ static void look_at_service(struct service *s, void *arg)
 static void threads_look(void)
 {
     world_fence();
+    lock_take(&sched.lock); /* no record of a machine is cleared meanwhile */
     lock_take(&cpu.lock);
     cpu.refused = 0;
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: sees the machine; rel in m_publish_locked */
@@ -401,13 +403,15 @@ static void threads_look(void)
     services_each(look_at_service, NULL);
     cpu.refused_max = w_max(cpu.refused_max, cpu.refused);
     lock_drop(&cpu.lock);
+    lock_drop(&sched.lock);
 }
 
-static void unsample_service(struct service *s, void *arg) { (void)arg, s->sampled = 0; }
+static void unsample_service(struct service *s, void *arg) { (void)arg, store_rlx(&s->sampled, 0); } /* rlx: as above */
 
 /* Nobody is sampled any more. Machines that have ended keep the number of a slot: a record is cleared before it is used again. */
 static void slots_close(void)
 {
+    lock_take(&sched.lock); /* as in threads_look */
     lock_take(&cpu.lock);
     cpu.open = false;
     for (struct slot *s = cpu.slots; s < cpu.slots + cpu.used; s++) {
@@ -416,9 +420,10 @@ static void slots_close(void)
         timer_drop(s);
     }
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: as above */
-        m->sampled = 0;
+        store_rlx(&m->sampled, 0); /* rlx: under the lock, or alone */
     services_each(unsample_service, NULL);
     lock_drop(&cpu.lock);
+    lock_drop(&sched.lock);
     for (struct slot *s = cpu.slots; s < cpu.slots + cpu.used; s++)
         while (load_seq(&s->users) != 0) /* seq: after timer = 0; and acq: rel in on_signal */
             sys_call0(SYS_sched_yield);
@@ -658,7 +663,7 @@ static void cpu_forked(struct sampler *s)
     cpu.open = false;
     probe_unlisten(thread_here, NULL);
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: as in threads_look */
-        m->sampled = 0;
+        store_rlx(&m->sampled, 0); /* rlx: under the lock, or alone */
 }
 
 static void cpu_gone(struct sampler *s)

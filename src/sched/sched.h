@@ -197,7 +197,7 @@ struct m {
     runnable given;     /* a runnable taken from a queue but not run yet: bound elsewhere, a task without a stack at hand, or the main fiber */
     bool exiting;       /* its locked fiber ended: the thread goes too */
     bool collects;      /* a collection is under way on this thread */
-    uint32_t sampled;   /* of who listens to thread_here, under his lock; 0 in what is new */
+    w_u32 sampled;      /* of who listens to thread_here, under his lock; 0 in what is new */
     struct fiber *locked; /* weft_lock_os_thread; NULL: no fiber is. For show */
     struct { uint32_t n; uintptr_t pc[20]; } made_by; /* the stack of who made the thread; fixed before it runs. For profiles */
     void *told;         /* for listeners of probe points; sched_guest.machine_gone is called at the end */

@@ -16,15 +16,13 @@ static void let_in(int how)
     pthread_sigmask(how, &set, NULL);
 }
 
-#define CLAIMED UINT32_MAX
-
 struct service *service_begin(enum service_kind kind)
 {
     for (struct service *s = services; s < services + SERVICES; s++) {
-        if (load_rlx(&s->tid) != 0 || !cas_acq(&s->tid, 0, CLAIMED)) /* acq: who had it is done with it; rel in service_end. rlx: looked at again */
+        if (load_rlx(&s->tid) != 0 || !cas_acq(&s->tid, 0, SERVICE_CLAIMED)) /* acq: who had it is done with it; rel in service_end. rlx: looked at again */
             continue;
         s->kind = kind;
-        s->sampled = 0;
+        store_rlx(&s->sampled, 0); /* rlx: published below */
         store_rel(&s->tid, (uint32_t)sys_call0(SYS_gettid)); /* rel: publishes kind and sampled; acq in services_each */
         let_in(SIG_UNBLOCK);
         PROBE(thread_here, 0, s, 1);
@@ -44,20 +42,16 @@ void service_end(struct service *s)
 
 void services_each(void (*fn)(struct service *s, void *arg), void *arg)
 {
-    for (struct service *s = services; s < services + SERVICES; s++) {
-        uint32_t tid = load_acq(&s->tid); /* acq: rel in service_begin */
-        if (tid != 0 && tid != CLAIMED)
+    for (struct service *s = services; s < services + SERVICES; s++)
+        if (service_tid(s) != 0)
             fn(s, arg);
-    }
 }
 
 unsigned services_count(enum service_kind kind)
 {
     unsigned n = 0;
-    for (struct service *s = services; s < services + SERVICES; s++) {
-        uint32_t tid = load_acq(&s->tid); /* acq: as above */
-        n += tid != 0 && tid != CLAIMED && s->kind == kind;
-    }
+    for (struct service *s = services; s < services + SERVICES; s++)
+        n += service_tid(s) != 0 && s->kind == kind;
     return n;
 }
 

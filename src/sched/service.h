@@ -12,8 +12,16 @@ enum service_kind { SERVICE_MONITOR, SERVICE_GC, SERVICE_PROF };
 struct service {
     w_u32 tid;              /* 0: free. rel by its thread, after what follows; acq in services_each */
     enum service_kind kind;
-    uint32_t sampled;       /* of who listens to thread_here, under his lock; 0 in what is new */
+    w_u32 sampled;          /* of who listens to thread_here, under his lock; 0 in what is new. rlx: another's look may come when it is new again */
 };
+
+#define SERVICE_CLAIMED UINT32_MAX /* a tid: it is about to begin */
+/* 0: none. */
+static inline uint32_t service_tid(const struct service *s)
+{
+    uint32_t tid = load_acq(&s->tid); /* acq: rel in service_begin */
+    return tid != SERVICE_CLAIMED ? tid : 0;
+}
 
 /* On the thread, with all signals blocked: SIGPROF is let in from here on. NULL: one too many; it is not counted. */
 struct service *service_begin(enum service_kind kind);
