@@ -1,13 +1,11 @@
 /* weft_debug_dump: one page that says where everything is, from a fiber and from a thread of the host, while much goes on. */
-#include "test.h"
-#include "base/atomic.h"
+#include "leak_test.h"
 #include "pprof_test.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NOINLINE __attribute__((noinline))
 static weft_chan *never;
 
 static void receiver(void *arg)
@@ -22,17 +20,19 @@ static void sleeper(void *arg)
     weft_sleep(3600 * WEFT_SECOND);
 }
 
+static const weft_go_opts opts = { .size = sizeof opts, .name = "waits" };
+
 NOINLINE static void make_receivers(int n)
 {
     for (int i = 0; i < n; i++)
-        cr_assert_eq(weft_go(receiver, NULL), 0);
+        cr_assert_eq(weft_go_opts_run(receiver, NULL, &opts), 0);
     __asm__ volatile("");
 }
 
 NOINLINE static void make_sleepers(int n)
 {
     for (int i = 0; i < n; i++)
-        cr_assert_eq(weft_go(sleeper, NULL), 0);
+        cr_assert_eq(weft_go_opts_run(sleeper, NULL, &opts), 0);
     __asm__ volatile("");
 }
 
@@ -43,15 +43,6 @@ static char *page(void)
     cr_assert_eq(err, 0, "%s", weft_strerror(err));
     cr_assert_eq(sink_write(&s, "", 1), 0);
     return (char *)s.bytes;
-}
-
-static void settle(unsigned long n)
-{
-    test_until(({
-        weft_metric m = { .name = "/sched/goroutines/waiting:goroutines" };
-        cr_assert_eq(weft_metrics_read(&m, 1), 0);
-        m.u64 >= n;
-    }));
 }
 
 static bool has(const char *text, const char *what) { return strstr(text, what) != NULL; }
@@ -73,7 +64,7 @@ static void from_fiber(void *arg)
     never = weft_chan_make(0, 0);
     make_receivers(30);
     make_sleepers(7);
-    settle(37);
+    all_wait(37);
     weft_gc();
     uint64_t before = stops();
     char *p = page();
@@ -82,7 +73,7 @@ static void from_fiber(void *arg)
     cr_expect(has(p, "30 chan receive"), "%s", p);
     cr_expect(has(p, "7 sleep"), "%s", p);
     cr_expect(has(p, "     30  make_receivers (" TEST_SRC "/tests/debug_page.c:"), "%s", p);
-    cr_expect(has(p, "      7  make_sleepers ("), "%s", p);
+    cr_expect(has(p, "      7  make_sleepers"), "%s", p);
     cr_expect(has(p, "\nprocessors\n  P0  "), "%s", p);
     cr_expect(has(p, "  thread ") && has(p, " runs: fiber 1, made by "), "%s", p);
     cr_expect(has(p, "\nheap "), "%s", p);
