@@ -63,6 +63,9 @@ dump-10000      | dump 10000 2       | 2 | 3 | go             | stall_ns go=1; w
 dump-100000     | dump 100000 2      | 2 | 3 | go             | stall_ns go=1; wall_ns
 fibers-10000    | dump 10000 0       | 2 | 3 | go             | stall_ns go=1; wall_ns
 fibers-100000   | dump 100000 0      | 2 | 3 | go             | stall_ns go=1; wall_ns
+probes-yield    | yield 1000         | 1 | 7 | noprobes       | ns_per_op noprobes=0.95
+probes-chan     | chan_unbuf         | 1 | 7 | noprobes       | ns_per_op noprobes=0.95
+probes-spawn    | spawn_join 1       | 1 | 7 | noprobes       | ns_per_op noprobes=0.95
 trace-event     | trace_event 1      | 2 | 5 |                | ns_per_op; switch_ns; stack_ns; bytes
 trace-pingpong  | trace_pingpong     | 1 | 5 | go             | event_ns go=1; bytes go=1; slowdown go=1; on_ns; off_ns
 heap-sample     | heap_sample 64     | 1 | 3 | go             | slower_percent max=2; on_ns go=1.5; off_ns
@@ -161,10 +164,19 @@ build_scheme() { # impl: the interpreter, which bench/scheme.c runs
     ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/$target" >> "$OUT/build.log" 2>&1
 }
 
+build_noprobes() { # program: the same on a library without any probe point
+    noprobes=$(dirname "$B")/noprobes
+    ${MAKE:-make} --no-print-directory -s lib B="$noprobes" EXTRA_CFLAGS=-DWEFT_NO_PROBES >> "$OUT/build.log" 2>&1 || return 1
+    mkdir -p "$OUT/peers"
+    $CC -std=gnu11 -D_GNU_SOURCE -O2 -g -Iinclude -pthread "bench/$1.c" -o "$OUT/peers/$1_noprobes" -L"$noprobes" -lweft -Wl,-rpath,"$noprobes" \
+        >> "$OUT/build.log" 2>&1
+}
+
 build() { # impl program
     [ "$2" != scheme ] || build_scheme "$1" || return 1
     case $1 in
     weft) build_weft "$2" ;;
+    noprobes) build_noprobes "$2" ;;
     go) build_go "$2" ;;
     *) build_peer "$2" "$1" ;;
     esac
@@ -178,7 +190,8 @@ run_one() { # impl processors program args...
     go) program=$OUT/go/$program ;;
     *) program=$OUT/peers/${program}_$impl ;;
     esac
-    WEFT_MAXPROCS=$procs GOMAXPROCS=$procs GC_MARKERS=$procs timeout 300 "$program" "$@" < /dev/null 2>> "$OUT/run.log"
+    lines=$(WEFT_MAXPROCS=$procs GOMAXPROCS=$procs GC_MARKERS=$procs timeout 300 "$program" "$@" < /dev/null 2>> "$OUT/run.log") || return 1
+    echo "$lines" | sed "$([ "$impl" = noprobes ] && echo 's/"impl":"weft"/"impl":"noprobes"/')"
 }
 
 # Lines of JSON -> rows of the table. figures: "field goal... ; field ..."
