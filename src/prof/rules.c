@@ -92,10 +92,10 @@ static void read_segments(struct rules_module *m, const struct dl_phdr_info *inf
 }
 
 /* What cannot go: the program, our own (which is linked so), what these need, what that needs; and what the kernel gives. Each is known by its name, of
- * which there is only one in a process. Names stay as long as the loader is being asked. */
+ * which there is only one in a process. Names stay as long as the loader is being asked. (Under its lock, of which no sanitizer knows.) */
 struct need { const char *name; uintptr_t strings; const ElfW(Dyn) *dynamic; };
 
-static struct need needs_read(const struct rules_module *m, const struct dl_phdr_info *info)
+static w_no_sanitize struct need needs_read(const struct rules_module *m, const struct dl_phdr_info *info)
 {
     struct need d = { .name = info->dlpi_name };
     const char *slash = d.name != NULL ? strrchr(d.name, '/') : NULL;
