@@ -57,14 +57,18 @@ view difference "$TMP/cpu.pb.gz" "-top -diff_base=$TMP/middle.pb.gz" "^Type: cpu
 view wall "$TMP/wall.pb.gz" -top "^Type: wall$"
 view states "$TMP/wall.pb.gz" -tags "state: Total" "IO wait"
 
-port=$((20000 + $$ % 20000))
-"$PPROF" -no_browser -http "127.0.0.1:$port" "$TMP/cpu.pb.gz" > "$TMP/http" 2>&1 &
+"$PPROF" -no_browser -http 127.0.0.1: "$TMP/cpu.pb.gz" > "$TMP/http" 2>&1 &
 VIEWER=$!
-n=0
-while ! curl -sf "http://127.0.0.1:$port/ui/top" > "$TMP/page" 2> /dev/null && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+url= n=0
+while [ -z "$url" ] && kill -0 $VIEWER 2> /dev/null && [ $n -lt 600 ]; do
+    sleep 0.1; n=$((n + 1))
+    url=$(sed -n 's|.*Serving web UI on \(http://[^ /]*\).*|\1|p' "$TMP/http")
+done
+page() { timeout 60 curl -sf --retry 20 --retry-connrefused "$url/ui/$1" > "$TMP/page" || cat "$TMP/http" >> "$TMP/page"; }
+page top
 says "http top" "$TMP/page" "<title>kv cpu" "TopTable\|viewer("
-curl -sf "http://127.0.0.1:$port/ui/flamegraph" > "$TMP/page"
+page flamegraph
 says "http flamegraph" "$TMP/page" "stackViewer\|stack-chart" "weft_"
-curl -sf "http://127.0.0.1:$port/ui/peek" > "$TMP/page"
+page peek
 says "http peek" "$TMP/page" "calls%"
 exit $bad

@@ -206,7 +206,7 @@ static void compare(void)
             cr_expect(waited <= took * 1.001, "%s: waited %.0f of %.0f ns", reasons[a], waited, took);
             cr_expect(waited + runnable + running + syscall >= took * 0.98, "%s: %.0f + %.0f + %.0f + %.0f of %.0f ns", reasons[a], waited, runnable,
                       running, syscall, took);
-            cr_expect(n > ROUNDS / 2 && n <= ROUNDS, "%s: %ld times", reasons[a], n);
+            cr_expect(n > 0 && n <= ROUNDS, "%s: %ld times", reasons[a], n); /* not each time: what it is to wait for may be there */
         } else {
             cr_expect_eq(f->ns[WAITING], 0);
             cr_expect(running + syscall + runnable >= took * 0.98, "%d: %.0f + %.0f + %.0f of %.0f ns", a, running, syscall, runnable, took);

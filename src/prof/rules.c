@@ -98,9 +98,12 @@ struct need { const char *name; uintptr_t strings; const ElfW(Dyn) *dynamic; };
 static w_no_sanitize struct need needs_read(const struct rules_module *m, const struct dl_phdr_info *info)
 {
     struct need d = { .name = info->dlpi_name };
-    const char *slash = d.name != NULL ? strrchr(d.name, '/') : NULL;
     size_t soname = 0;
-    d.name = slash != NULL ? slash + 1 : d.name != NULL ? d.name : "";
+    if (d.name == NULL)
+        d.name = "";
+    for (const char *c = d.name; *c != 0; c++)
+        if (*c == '/')
+            d.name = c + 1;
     for (unsigned i = 0; i < info->dlpi_phnum; i++)
         if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
             d.dynamic = (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
