@@ -17,6 +17,8 @@ static void idle(void *arg)
     weft_sleep(20 * WEFT_MILLISECOND);
     live_stop(&l);
     cr_expect_geq(live_count(&l, "GoID=1 Running->Waiting Reason=\"sleep\""), 1);
+    cr_expect_geq(live_count(&l, "^.weft_sleep @"), 1, "a stack begins with the public call");
+    cr_expect_eq(live_count(&l, "probe_emit @"), 0);
     live_check(&l);
 }
 Test(trace_run, idle_program) { test_run_each(idle, NULL); }

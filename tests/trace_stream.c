@@ -214,7 +214,7 @@ Test(trace_stream, strings_and_stacks_are_written_once_and_inlined_frames_are_to
         trace_leave(o.e);
     }
     trace_switch(false);
-    trace_finish(&(struct trace_symbols){ inlined, NULL });
+    trace_finish(&(struct trace_symbols){ .frames = inlined });
     test_until(trace_reader_stats(s.reader).generations == 1);
     fflush(s.file);
     cr_expect_eq(table_records(s.path, TRACE_STACK), 5u);

@@ -58,7 +58,7 @@ Test(trace_tables, threads_get_the_same_id_for_the_same_bytes)
     cr_assert_eq(table_open(&t, 1 << 20), 0);
     for (int round = 0; round < 20; round++) {
         pthread_t th[THREADS];
-        table_clear(&t, 10);
+        table_reset(&t, 10);
         memset(ids, 0, sizeof ids);
         memset(&c, 0, sizeof c);
         memset(seen, 0, sizeof seen);
@@ -108,7 +108,7 @@ Test(trace_tables, a_full_one_gives_0_and_counts_and_knows_what_it_has)
     cr_expect_neq(table_put(&t, buf, key_of(0, buf)), 0u);
     table_each(&t, count, &n);
     cr_expect_eq(n, kept);
-    table_clear(&t, 0);
+    table_reset(&t, 0);
     n = 0;
     table_each(&t, count, &n);
     cr_expect_eq(n, 0u);

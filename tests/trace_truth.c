@@ -213,6 +213,7 @@ static void compare(void)
         }
     }
     cr_expect_geq(lives[SLEEPS].ns[WAITING], ROUNDS * PART * 99 / 100);
+    cr_expect_eq(lives[SLEEPS].why[0].n, ROUNDS);
     cr_expect_geq(lives[ANNOUNCES].ns[SYSCALL], ROUNDS * PART * 99 / 100);
     cr_expect_geq(lives[SPINS].ns[RUNNING] + lives[SPINS].ns[SYSCALL], ROUNDS * PART * 99 / 100);
     cr_expect_geq(lives[STUCK].ns[RUNNING] + lives[STUCK].ns[SYSCALL], STUCK_NS * 99 / 100);

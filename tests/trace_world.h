@@ -77,7 +77,7 @@ static unsigned world_frames(void *arg, uintptr_t pc, struct trace_frame *out, u
     out[n++] = (struct trace_frame){ text[1], "file.c", (unsigned)pc };
     return n;
 }
-static const struct trace_symbols world_symbols = { world_frames, NULL };
+static const struct trace_symbols world_symbols = { .frames = world_frames };
 
 /* ---- telling -------------------------------------------------------------------------------------------------- */
 

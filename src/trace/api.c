@@ -22,6 +22,7 @@
 #include "os/maps.h"
 #include "prof/helper.h"
 #include "prof/symbols.h"
+#include "prof/trim.h"
 #include "prof/walk.h"
 #include "sched/machine.h"
 #include "sched/report.h"
@@ -103,22 +104,31 @@ static void unlock_and_return(void)
 
 static unsigned frames(void *arg, uintptr_t pc, struct trace_frame *out, unsigned max)
 {
+    struct trim *t = arg;
     struct symbol s[SYMBOLS_INLINED_MAX];
-    unsigned n = symbols_at(arg, pc, s), k = 0;
+    unsigned n = symbols_at(t->maps, pc, s), strip = trim_functions(t, pc), k = 0;
     if (s[n - 1].func == NULL)
         return 0;
-    for (; k < n && k < max; k++)
-        out[k] = (struct trace_frame){ s[k].func != NULL ? s[k].func : "?", s[k].file, s[k].line };
+    for (unsigned i = strip < n ? strip : 0; i < n && k < max; i++, k++)
+        out[k] = (struct trace_frame){ s[i].func != NULL ? s[i].func : "?", s[i].file, s[i].line };
     return k;
 }
+
+/* A stack begins with the public call. */
+static unsigned inner(void *arg, const uintptr_t *pc, unsigned n) { return trim_inner(arg, TRIM_TO_CALL, pc, n); }
 
 static void end_generation(bool stop)
 {
     const struct maps *t = maps_begin(symbols_gone);
-    struct trace_symbols symbols = { frames, (void *)(uintptr_t)t };
-    hooks_switch(stop, t != NULL ? &symbols : NULL);
-    if (t != NULL)
-        maps_end();
+    if (t == NULL) {
+        hooks_switch(stop, NULL);
+        return;
+    }
+    struct trim trim;
+    trim_init(&trim, t);
+    hooks_switch(stop, &(struct trace_symbols){ .frames = frames, .inner = inner, .arg = &trim });
+    trim_free(&trim);
+    maps_end();
 }
 
 static void switcher_main(void *arg)

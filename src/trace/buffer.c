@@ -467,8 +467,8 @@ struct trace_buf *trace_collect(void)
 
 void trace_tables_clear(uint32_t gen)
 {
-    table_clear(&trace.texts[gen % 2], trace.nfixed);
-    table_clear(&trace.stacks[gen % 2], 0);
+    table_reset(&trace.texts[gen % 2], trace.nfixed);
+    table_reset(&trace.stacks[gen % 2], 0);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------------- */

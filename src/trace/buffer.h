@@ -16,6 +16,7 @@
 
 #include "base/atomic.h"
 #include "base/base.h"
+#include "base/probe.h"
 #include "trace/clock.h"
 #include "trace/format.h"
 #include "trace/tables.h"
@@ -186,6 +187,13 @@ static inline uint64_t trace_stack(struct trace_emitter *e, const uintptr_t *pcs
 
 /* Between enter and leave: without what is missing, the generation must not be shown. */
 static inline void trace_lose(struct trace_emitter *e) { store_rlx(&trace.lost[e->gen % 2], 1); } /* rlx: the switcher looks when all have left */
+
+/* A stack that was taken at a probe point begins with probe_emit, which nobody wants to see, and then in the depths of the runtime; others begin
+ * with who called it. */
+static inline bool trace_from_probe(const uintptr_t *pcs, size_t n)
+{
+    return n > 0 && pcs[0] - (uintptr_t)probe_emit < 1024; /* nothing else that a stack could begin with lies there */
+}
 
 /* ---- what a fiber or a processor carries ------------------------------------------------------------------- */
 

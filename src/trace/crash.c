@@ -62,7 +62,7 @@ static int write_header(void)
 /* The generation `taken` behind what is kept, if it follows that; else alone. */
 static void write_with_current(const struct ring_view *v, uint32_t taken)
 {
-    struct trace_symbols names = { names_frames_sigsafe, (void *)v };
+    struct trace_symbols names = { .frames = names_frames_sigsafe, .arg = (void *)v };
     struct trace_buf *bufs = trace_assemble_sigsafe(taken, v != NULL ? &names : NULL);
     uint64_t bytes = 0;
     bool follows = v != NULL && (bufs == NULL || ring_number(v, v->n - 1) + 1 == taken);

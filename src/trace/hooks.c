@@ -130,14 +130,15 @@ static always_inline uint64_t stack(struct trace_emitter *e, struct m *m)
     const uintptr_t *own = __builtin_frame_address(0), *emit = (const uintptr_t *)own[0], *site = (const uintptr_t *)emit[0];
     uintptr_t pcs[STACK_MAX + STACK_SKIP], *pc = pcs;
     void **kept = NULL;
-    uint32_t n = e->walks != NULL ? walk_again(m, e->walks, site, pcs, STACK_MAX, &kept) : 0;
+    uint32_t n = e->walks != NULL ? 1 + walk_again(m, e->walks, site, pcs + 1, STACK_MAX, &kept) : 0;
+    pcs[0] = (uintptr_t)__builtin_return_address(0); /* see trace_from_probe */
     uintptr_t known = kept != NULL ? (uintptr_t)*kept : 0;
     if (likely(known >> 32 == e->gen))
         return (uint32_t)known;
     if (e->walks == NULL || known != 0) { /* it was not walked */
         n = walk_self(m, pcs, w_countof(pcs));
-        pc += STACK_SKIP;
-        n = n > STACK_SKIP ? n - STACK_SKIP : 0;
+        pc += STACK_SKIP - 1;
+        n = n > STACK_SKIP ? n - (STACK_SKIP - 1) : 0;
     }
     uint64_t id = trace_stack(e, pc, n);
     if (kept != NULL && id != 0)

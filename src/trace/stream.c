@@ -141,7 +141,14 @@ static bool put_stack_entry(void *arg, const struct table_entry *e)
     struct trace_out *o = &f->out;
     uint8_t body[TRACE_FRAMES_MAX * 4 * TRACE_NUMBER_MAX], *p = body;
     unsigned nframes = 0;
-    for (size_t i = 0; i < e->len / sizeof(uintptr_t) && nframes < TRACE_FRAMES_MAX; i++) {
+    size_t npcs = e->len / sizeof(uintptr_t), i = 0;
+    const uintptr_t *pcs = (const uintptr_t *)e->data; /* entries are aligned to words */
+    if (trace_from_probe(pcs, npcs)) {
+        i = 1;
+        if (f->symbols != NULL && f->symbols->inner != NULL)
+            i += f->symbols->inner(f->symbols->arg, pcs + 1, (unsigned)npcs - 1);
+    }
+    for (; i < npcs && nframes < TRACE_FRAMES_MAX; i++) {
         uintptr_t pc;
         memcpy(&pc, e->data + i * sizeof pc, sizeof pc);
         struct trace_frame frames[16];

@@ -15,6 +15,7 @@ struct trace_frame { const char *function, *file; unsigned line; };
 struct trace_symbols {
     unsigned (*frames)(void *arg, uintptr_t pc, struct trace_frame *out, unsigned max);
     void *arg;
+    unsigned (*inner)(void *arg, const uintptr_t *pc, unsigned n); /* so many in front are to go, of a stack that begins in the runtime; NULL: none */
 };
 
 /* ---- the switcher's side ------------------------------------------------------------------------------- */

@@ -28,7 +28,7 @@ void table_close(struct trace_table *t)
     memset(t, 0, sizeof *t);
 }
 
-void table_clear(struct trace_table *t, uint32_t base)
+void table_reset(struct trace_table *t, uint32_t base)
 {
     if (load_rlx(&t->used) != TABLE_FIRST) /* rlx, and below: nobody else uses it */
         memset(t->bucket, 0, TABLE_BUCKETS * sizeof(w_u32));

@@ -8,7 +8,7 @@
  *
  * Operations                 may run beside
  *   table_put                table_put
- *   table_each, table_clear  nothing */
+ *   table_each, table_reset  nothing */
 #ifndef WEFT_TRACE_TABLES_H
 #define WEFT_TRACE_TABLES_H
 
@@ -36,9 +36,9 @@ struct trace_table {
 /* Memory for so many bytes of entries, touched as it is used. 0 or -ENOMEM. */
 int table_open(struct trace_table *t, size_t bytes);
 void table_close(struct trace_table *t);
-/* The id of those bytes; 0: there is no room. Ids begin above the base of table_clear. Any number of threads. */
+/* The id of those bytes; 0: there is no room. Ids begin above the base of table_reset. Any number of threads. */
 uint32_t table_put(struct trace_table *t, const void *data, size_t len);
-void table_clear(struct trace_table *t, uint32_t base);
+void table_reset(struct trace_table *t, uint32_t base);
 /* Three quarters are used. A hint. */
 static inline bool table_fills(const struct trace_table *t)
 {
