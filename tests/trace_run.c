@@ -481,3 +481,40 @@ static void fails(void *arg)
     live_check(&l);
 }
 Test(trace_run, writer_that_fails_ends_its_trace_alone) { test_run(fails, NULL); }
+
+/* ---- little memory, no threads ---------------------------------------------------------------------------------------------- */
+
+static int refused;
+static void refuses(void *arg)
+{
+    struct live l;
+    (void)arg;
+    live_open(&l);
+    int err = weft_trace_start(live_write, &l, NULL);
+    cr_assert(err == 0 || err == -ENOMEM || err == -EAGAIN, "%d", err);
+    refused += err != 0;
+    weft_yield();
+    cr_assert_eq(weft_trace_stop(live_write, &l, NULL), err == 0 ? 0 : -ENOENT);
+    fclose(l.file);
+    if (err == 0)
+        live_check(&l);
+    unlink(l.path);
+}
+
+/* The Nth request is refused: the trace works, or does not begin and leaves nothing behind. */
+static void refuse(const char *what, int from, int to)
+{
+    refused = 0;
+    for (int i = from; i <= to; i++) {
+        char debug[40];
+        snprintf(debug, sizeof debug, "%s=%d", what, i);
+        weft_config cfg = WEFT_CONFIG_INIT;
+        cfg.debug = debug;
+        cfg.maxprocs = 1;
+        int err = weft_run(refuses, NULL, &cfg);
+        cr_assert(err == 0 || err == -ENOMEM || err == -EAGAIN || err == -EMFILE, "%s: %d", debug, err);
+    }
+    cr_expect_gt(refused, 0);
+}
+Test(trace_run, without_memory) { refuse("failmem", 1, 80); }
+Test(trace_run, without_threads) { refuse("failthread", 1, 8); }
