@@ -131,8 +131,8 @@ typedef struct weft_flight_opts {
     void *arg;
     /* A descriptor of a file to which the process writes what is kept when it crashes, -1 (WEFT_FLIGHT_OPTS_INIT), none: on the first SIGSEGV, SIGBUS,
        SIGABRT, SIGILL or SIGFPE that is not the runtime's own affair, before the host's handler is called or the process ends; also when the runtime
-       ends the process by a fatal line. Up to the moment of the crash, if the other threads' events can be had within a tenth of a second, else to
-       the end of the last generation. In the handler nothing but write(2) is done, and nobody is waited for without a limit. */
+       ends the process by a fatal line. Up to the moment of the crash, if the other threads' events can be had within a second, else to the end of the
+       last generation. In the handler nothing but write(2) is done, and nobody is waited for without a limit. */
     int crash_fd;
 } weft_flight_opts;
 #define WEFT_FLIGHT_OPTS_INIT { sizeof(weft_flight_opts), 0, 0, 0, 0, 0, 0, NULL, NULL, -1 }

@@ -31,7 +31,7 @@
  *
  * [TURN] A signal handler that is to save what is known when the process crashes ends the generation itself, for what came last matters most. It
  * takes the switcher's turn for that, which the switcher holds from before it switches until the generation is finished. Neither waits for the other
- * without a limit: the handler gives up, as it may have interrupted the very thread that has the turn. What the handler has ended, and whoever would not
+ * without a limit: the handler gives up, at once if it has interrupted the very thread that has the turn. What the handler has ended, and whoever would not
  * leave in time, is cleared by the switcher when its turn comes, if the process lives on; that generation is lost to all readers.
  *
  * No buffer to be had: the emitter leaves out whatever else it would write into this generation, which is marked as lost and never shown to anybody,
@@ -355,12 +355,15 @@ static void clear_taken(void)
     trace.mourned = true;
 }
 
+#define TURN_HANDLERS 2u
+static uint32_t here(void) { return (uint32_t)sys_call0(SYS_gettid); }
+
 void trace_turn_take(void)
 {
     if (trace.switching)
         return;
-    while (!cas_acq(&trace.turn, 0, 1)) /* acq: sees what the handler did; rel in trace_give_sigsafe */
-        os_futex_wait(&trace.turn, 2, -1);
+    while (!cas_acq(&trace.turn, 0, here() << 1 | 1)) /* acq: sees what the handler did; rel in trace_give_sigsafe */
+        os_futex_wait(&trace.turn, TURN_HANDLERS, -1);
     trace.switching = true;
     if (trace.taken != 0)
         clear_taken();
@@ -388,8 +391,8 @@ uint32_t trace_switch(bool stop)
 uint32_t trace_take_sigsafe(int64_t patience_ns)
 {
     int64_t deadline = os_now_ns() + patience_ns;
-    while (!cas_acq(&trace.turn, 0, 2)) { /* acq: the generation before is finished; rel in trace_turn_drop */
-        if (os_now_ns() > deadline)
+    while (!cas_acq(&trace.turn, 0, TURN_HANDLERS)) { /* acq: the generation before is finished; rel in trace_turn_drop */
+        if (load_rlx(&trace.turn) == (here() << 1 | 1) || os_now_ns() > deadline) /* rlx: if it is our thread's, it wrote that itself */
             return 0;
         os_futex_wait(&nobody_wakes, 0, 100000);
     }
@@ -398,7 +401,7 @@ uint32_t trace_take_sigsafe(int64_t patience_ns)
         trace.taken = old;
         trace.taken_began = trace.clock[old % 2];
         store_seq(&trace.gen, prepare()); /* as in trace_switch */
-        if (settle_all(deadline)) {
+        if (settle_all(os_now_ns() + patience_ns / 10)) {
             late_begin(old);
             return old;
         }

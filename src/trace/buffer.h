@@ -80,7 +80,7 @@ struct trace {
     const char *const *fixed;
     uint32_t nfixed;
     w_u32 soft_now;              /* likewise, if a recorder wants smaller ones. rlx: hint */
-    w_u32 turn;                  /* [TURN] futex. 0: nobody's, 1: the switcher's, 2: a signal handler's */
+    w_u32 turn;                  /* [TURN] futex. 0: nobody's, TURN_HANDLERS, else the switcher's: 1 and its thread id above */
     /* under the turn */
     bool switching;              /* it is the switcher's */
     bool mourned;                /* the generation taken is to be told of as lost */
@@ -232,8 +232,9 @@ void trace_sample(uint64_t time, uint64_t m, uint64_t p, uint64_t g, const uintp
 /* [TURN] What trace_switch begins with; a switcher that notes something before it switches calls it first. trace_turn_drop when all is finished. */
 void trace_turn_take(void);
 void trace_turn_drop(void);
-/* In a signal handler, which may have interrupted anybody: ends the generation in the switcher's place, waiting so long at most. Its number: nobody
- * writes into it any more, and trace_collect and the tables are the handler's, until trace_give_sigsafe. 0: not to be had; then there is no give. */
+/* In a signal handler, which may have interrupted anybody: ends the generation in the switcher's place, waiting so long for its turn, and a tenth of
+ * that for emitters. Its number: nobody writes into it any more, and trace_collect and the tables are the handler's, until trace_give_sigsafe. 0: not
+ * to be had; then there is no give. */
 uint32_t trace_take_sigsafe(int64_t patience_ns);
 void trace_give_sigsafe(void);
 /* All its buffers, without the tables' and the clock's; empties what it used but the tables. */

@@ -26,7 +26,7 @@
 #include "trace/names.h"
 #include "trace/ring.h"
 
-#define PATIENCE_NS 100000000  /* for the generation under way */
+#define PATIENCE_NS 1000000000 /* for the generation before to be finished, and a tenth of that for the one under way to end */
 #define WRITING_NS 10000000000 /* for another thread that is writing */
 
 static const int signals[] = { SIGABRT, SIGILL, SIGFPE };
@@ -66,7 +66,7 @@ static void write_with_current(const struct ring_view *v, uint32_t taken)
     struct trace_buf *bufs = trace_assemble_sigsafe(taken, v != NULL ? &names : NULL);
     uint64_t bytes = 0;
     bool follows = v != NULL && (bufs == NULL || ring_number(v, v->n - 1) + 1 == taken);
-    int err = follows ? ring_write(v, write_fd, NULL, &bytes) : bufs != NULL ? write_header() : -ENODATA;
+    int err = follows ? ring_write(v, write_fd, NULL, &bytes) : write_header();
     for (const struct trace_buf *b = bufs; b != NULL && err == 0; b = b->next)
         err = write_fd(NULL, b->data, b->len);
     trace_bufs_free(bufs);
@@ -82,6 +82,8 @@ static void save(void)
         trace_give_sigsafe();
     } else if (v != NULL)
         (void)ring_write(v, write_fd, NULL, &bytes);
+    else
+        (void)write_header();
     if (v != NULL)
         ring_unpeek_sigsafe();
 }
