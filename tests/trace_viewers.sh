@@ -68,6 +68,7 @@ links() { grep -o 'href="/[^"#]*' "$TMP/page" | sed 's/^href="//; s/&amp;/\&/g' 
 pages() { # name, function of a fiber, paths...
     name=$1 fiber=$2
     shift 2
+    : > "$TMP/http"
     BROWSER=true DISPLAY= "$TOOL" -http=127.0.0.1:0 "$TMP/$name.trace" > "$TMP/http" 2>&1 &
     SERVER=$!
     n=0

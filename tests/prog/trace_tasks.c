@@ -9,7 +9,7 @@
 
 enum { REQUESTS = 20 };
 
-static weft_chan *answers;
+static weft_chan *answers, *wanted;
 static weft_mutex lock;
 static weft_fd *pair[2];
 
@@ -21,6 +21,7 @@ static void part(void *arg)
     {
         WEFT_REGION("read");
         char byte;
+        weft_chan_send(wanted, NULL);
         if (weft_read(pair[0], &byte, 1) != 1)
             exit(3);
     }
@@ -38,7 +39,8 @@ static void writer(void *arg)
 {
     (void)arg;
     for (int i = 0; i < 2 * REQUESTS; i++) {
-        weft_sleep(100000);
+        weft_chan_recv(wanted, NULL);
+        weft_sleep(100000); /* so who reads waits */
         if (weft_write(pair[1], "x", 1) != 1)
             exit(4);
     }
@@ -48,6 +50,7 @@ static void app_main(void *arg)
 {
     FILE *f = arg;
     answers = weft_chan_make(0, 0);
+    wanted = weft_chan_make(0, 2);
     int fds[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) != 0 || weft_fd_open(fds[0], &pair[0]) != 0 || weft_fd_open(fds[1], &pair[1]) != 0)
         exit(6);
