@@ -464,6 +464,13 @@ Test(trace_flight, waits_are_measured_from_event_to_event)
 
 /* ---- crashes ----------------------------------------------------------------------------------------------------------- */
 
+/* A sanitizer reports faults in a handler of its own, and ends the program in its own way. */
+#if defined(W_ASAN) || defined(W_TSAN)
+#define CRASHES .disabled = true
+#else
+#define CRASHES .disabled = false
+#endif
+
 /* Runs the program, which ends by that signal; the file it leaves is accepted. */
 static struct live crashed(const char *how, int signal)
 {
@@ -483,7 +490,7 @@ static const struct { const char *how; int signal; } ways[] = {
     { "early-segv", SIGSEGV }, { "early-abort", SIGABRT }, { "busy-segv", SIGSEGV }, { "busy-abort", SIGABRT }, { "busy-thread", SIGSEGV },
 };
 
-Test(trace_flight, a_process_that_crashes_leaves_a_trace)
+Test(trace_flight, a_process_that_crashes_leaves_a_trace, CRASHES)
 {
     for (size_t i = 0; i < w_countof(ways); i++) {
         struct live l = crashed(ways[i].how, ways[i].signal);
@@ -502,7 +509,7 @@ Test(trace_flight, a_process_that_crashes_leaves_a_trace)
     }
 }
 
-Test(trace_flight, whenever_it_crashes)
+Test(trace_flight, whenever_it_crashes, CRASHES)
 {
     static const int signals[] = { 0, SIGABRT, SIGSEGV, SIGBUS };
     struct rng r;
@@ -526,7 +533,7 @@ Test(trace_flight, whenever_it_crashes)
 }
 
 /* What was taken for the crash is missing in other traces, which go on. */
-Test(trace_flight, a_process_that_survives_goes_on_recording)
+Test(trace_flight, a_process_that_survives_goes_on_recording, CRASHES)
 {
     struct live crash, after;
     struct test_output *out = malloc(sizeof *out);

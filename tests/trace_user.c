@@ -32,10 +32,13 @@ static w_noinline void begin_tasks(void)
     inner = weft_task_begin("query", outer);
 }
 
+static w_u32 done; /* by another fiber */
+
 static void end_inner(void *arg)
 {
     (void)arg;
     weft_task_end(inner);
+    store_rel(&done, 1);
 }
 
 static void tasks(void *arg)
@@ -46,8 +49,9 @@ static void tasks(void *arg)
     live_start(&l);
     begin_tasks();
     cr_expect(before != outer && outer != inner && before != 0);
+    store_rlx(&done, 0);
     cr_assert_eq(weft_go(end_inner, NULL), 0);
-    weft_sleep(WEFT_MILLISECOND);
+    test_until(load_acq(&done) == 1);
     weft_task_end(outer);
     weft_task_end(before);
     weft_task_end(0);
@@ -131,7 +135,11 @@ static void regions(void *arg)
 }
 Test(trace_user, regions_nest_and_belong_to_the_fibers_task) { test_run_each(regions, NULL); }
 
-static void end_it(void *arg) { cr_expect_eq(weft_region_end(arg), -EINVAL, "another fiber's"); }
+static void end_it(void *arg)
+{
+    cr_expect_eq(weft_region_end(arg), -EINVAL, "another fiber's");
+    store_rel(&done, 1);
+}
 static void misused(void *arg)
 {
     struct live l;
@@ -141,8 +149,9 @@ static void misused(void *arg)
     weft_region_begin(&a, "a");
     weft_region_begin(&b, "b");
     cr_expect_eq(weft_region_end(&a), -EINVAL, "b is open");
+    store_rlx(&done, 0);
     cr_assert_eq(weft_go(end_it, &b), 0);
-    weft_sleep(WEFT_MILLISECOND);
+    test_until(load_acq(&done) == 1);
     cr_expect_eq(weft_region_end(&b), 0);
     cr_expect_eq(weft_region_end(&b), 0, "not shown any more");
     cr_expect_eq(weft_region_end(&a), 0);
@@ -187,6 +196,7 @@ static void left(void *arg)
         longjmp(out, 1);
     }
     cr_expect_eq(weft_region_end(&a), -EINVAL);
+    store_rel(&done, 1);
 }
 static void ends_inside(void *arg)
 {
@@ -208,9 +218,10 @@ static void generations(void *arg)
         cr_assert_eq(weft_flight_recorder_snapshot(live_write, &s), 0);
         fclose(s.file);
         live_check(&s);
+        store_rlx(&done, 0);
         cr_assert_eq(weft_go(ends_inside, NULL), 0);
         cr_assert_eq(weft_go(left, NULL), 0);
-        weft_sleep(WEFT_MILLISECOND);
+        test_until(load_acq(&done) == 1);
         cr_expect_eq(weft_region_end(&b), 0);
     }
     cr_expect_eq(weft_region_end(&a), 0);
