@@ -93,7 +93,7 @@ static void both(void *arg)
     cr_expect_geq(c.spins, c.fiber * 3 / 4, "%d of %d", c.spins, c.fiber);
     live_check(&l);
 }
-Test(trace_samples, a_sample_is_of_a_fiber_that_runs) { test_run_procs(2, both, NULL); }
+Test(trace_samples, a_sample_is_of_a_fiber_that_runs, SIGNALS_AT_ONCE) { test_run_procs(2, both, NULL); }
 
 static void one_without_the_other(void *arg)
 {
@@ -116,4 +116,4 @@ static void one_without_the_other(void *arg)
     live_check(&l[0]);
     live_check(&l[1]);
 }
-Test(trace_samples, only_while_both_run) { test_run(one_without_the_other, NULL); }
+Test(trace_samples, only_while_both_run, SIGNALS_AT_ONCE) { test_run(one_without_the_other, NULL); }

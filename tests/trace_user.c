@@ -72,16 +72,17 @@ static void tasks(void *arg)
 }
 Test(trace_user, tasks_begin_and_end_on_any_fiber) { test_run_each(tasks, NULL); }
 
-static void other_fiber(void *arg) { *(weft_task *)arg = weft_task_use(WEFT_TASK_ASK); }
+static void other_fiber(void *arg) { store_rel((w_u64 *)arg, weft_task_use(WEFT_TASK_ASK)); }
 static void uses(void *arg)
 {
-    weft_task t = weft_task_begin("t", 0), other = 77;
+    weft_task t = weft_task_begin("t", 0);
+    w_u64 other = { 77 };
     (void)arg;
     cr_expect_eq(weft_task_use(t), 0u);
     cr_expect_eq(weft_task_use(WEFT_TASK_ASK), t);
     cr_assert_eq(weft_go(other_fiber, &other), 0);
-    test_until(other != 77);
-    cr_expect_eq(other, 0u, "each fiber has its own");
+    test_until(load_acq(&other) != 77);
+    cr_expect_eq(load_acq(&other), 0u, "each fiber has its own");
     weft_yield();
     cr_expect_eq(weft_task_use(0), t);
     cr_expect_eq(weft_task_use(WEFT_TASK_ASK), 0u);
