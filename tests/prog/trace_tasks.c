@@ -28,7 +28,7 @@ static void part(void *arg)
     {
         WEFT_REGION("compute");
         weft_mutex_lock(&lock);
-        weft_sleep(200000);
+        weft_sleep(5000000); /* long enough for the other part to come to the lock meanwhile, in one of the requests at least */
         weft_mutex_unlock(&lock);
     }
     weft_task_end(weft_task_use(WEFT_TASK_ASK));
