@@ -108,7 +108,7 @@ profile() { # name, kind, a function that must be in it ("": there may be nothin
 }
 wrong=
 profile tasks net weft_read
-profile tasks sync weft_mutex_lock_slow
+profile tasks sync weft_mutex_lock
 profile tasks syscall ''
 profile tasks sched ''
 profile kv net ''

@@ -57,7 +57,7 @@
 #define FRESH 32u              /* records that an emitter takes at a time */
 #define CHAIN 64u              /* records that emitters hand on */
 #define STACK_MAX 64u
-#define STACK_SKIP 3u             /* listen, probe_emit, and where the probe is */
+#define STACK_SKIP 3u             /* listen, probe_emit, and where the probe is: of a walk from the listener */
 
 enum { UNBORN = 5 };           /* behind enum trace_go_status */
 enum { STATUS = 7, SWEEPS = 8 /* processors only */, THREAD_SHIFT = 8 };
@@ -138,6 +138,7 @@ static always_inline uint64_t stack(struct trace_emitter *e, struct m *m)
     if (e->walks == NULL || known != 0) { /* it was not walked */
         n = walk_self(m, pcs, w_countof(pcs));
         pc += STACK_SKIP - 1;
+        pc[0] = pcs[1];
         n = n > STACK_SKIP ? n - (STACK_SKIP - 1) : 0;
     }
     uint64_t id = trace_stack(e, pc, n);
