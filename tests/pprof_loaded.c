@@ -158,6 +158,43 @@ Test(pprof_loaded, a_module_that_was_loaded_by_a_relative_name)
 
 /* ---- functions and lines -------------------------------------------------------------------------------------------- */
 
+/* A module without debug information, which lies in a file that the module names: beside it, or in .debug there; or there is another file of that name. */
+static void with_a_link(const char *place, bool right)
+{
+    char dir[] = "/tmp/weft-link-XXXXXX", command[1200], path[300];
+    struct test_output out;
+    struct pprof_frame f[PPROF_FRAMES_MAX];
+    cr_assert_not_null(mkdtemp(dir));
+    snprintf(command, sizeof command,
+             "cd %s && mkdir .debug && objcopy --only-keep-debug " TEST_MOD("caller") " %scaller.dbg && objcopy --strip-debug --add-gnu-debuglink=%scaller.dbg "
+             TEST_MOD("caller") " caller.so%s", dir, place, place, right ? "" : " && echo >> caller.dbg");
+    cr_assert_eq(test_shell(&out, command), 0, "%s", out.text);
+    snprintf(path, sizeof path, "%s/caller.so", dir);
+    void *so = dlopen(path, RTLD_NOW);
+    cr_assert_not_null(so, "%s", dlerror());
+    const struct pprof_symbolizer *s = begin();
+    cr_assert_eq(s->frames(s, (uintptr_t)dlsym(so, "mod_call") + 1, f), 1u);
+    cr_expect_str_eq(f[0].func, "mod_call");
+    if (right) {
+        cr_assert_not_null(f[0].file, "%s", dir);
+        cr_expect_str_eq(strrchr(f[0].file, '/'), "/caller.c");
+        cr_expect_gt(f[0].line, 0u);
+    } else {
+        cr_expect_eq(f[0].line, 0u);
+    }
+    maps_end();
+    dlclose(so);
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    test_shell(&out, command);
+}
+
+Test(pprof_loaded, debug_information_in_a_file_of_its_own)
+{
+    with_a_link("", true);
+    with_a_link(".debug/", true);
+    with_a_link("", false);
+}
+
 static const void *called_from;
 
 static w_noinline void note_caller(void)

@@ -146,6 +146,7 @@ typedef struct weft_cpu_profile_opts {
  * and the labels of its fiber are noted. The runtime's own work stands under runtime.gc, runtime.sched and runtime.profiler; what could not be noted
  * for want of room is counted as runtime.lostSamples.
  * The file grows by a piece at each flush, and is a complete profile for `go tool pprof` after every one: whoever is killed leaves what was written.
+ * (Each piece is a gzip member. Viewers that read the first member only, as speedscope does, want it through zcat.)
  * w is called on a thread of the library's with the host's descriptors, once per piece; it may block (then samples are kept, some MiB of them), and may
  * do anything but call weft. ctx is a root. One profile at a time; it ends by weft_cpu_profile_stop, at a limit, when the writer fails, when the
  * runtime ends or the process does by exit(3); what there is is written then. In the child of a fork there is none.

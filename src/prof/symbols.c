@@ -2,7 +2,8 @@
  *
  * A module's file is read when the first address in it is asked for, and kept as long as the module stays loaded: each has
  * a Dwfl of its own, hung on its entry of the table of modules. Is the file on disk no longer the one that was loaded (another build id), then
- * nothing of it is believed. Debug information in a separate file is found by build id below /usr/lib/debug; nothing is ever fetched from a network.
+ * nothing of it is believed. Debug information in a separate file is found by build id below /usr/lib/debug, or by the name and checksum that the file
+ * has of it (.gnu_debuglink); nothing is ever fetched from a network.
  *
  * What we look for, until something is found: the unit of the address in the DWARF data, by its table of ranges or (clang writes none) unit by
  * unit; in it the function and the functions inlined there, by walking down the entries that hold the address. Then the
@@ -15,6 +16,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/fmt.h"
 #include "base/offheap.h"
 
 struct text { struct text *next; char s[]; };
@@ -46,12 +48,54 @@ static struct {
 #undef X
 } dw;
 
-/* Build ids only: the standard search may ask servers. */
+/* The CRC of .gnu_debuglink, which is zlib's; four bits at a time. */
+static uint32_t crc_add(uint32_t crc, const uint8_t *p, size_t n)
+{
+    static const uint32_t of[16] = { 0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+                                     0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c };
+    for (; n > 0; p++, n--) {
+        crc = crc >> 4 ^ of[(crc ^ *p) & 15];
+        crc = crc >> 4 ^ of[(crc ^ *p >> 4) & 15];
+    }
+    return crc;
+}
+
+/* The descriptor of the file of that CRC, or -1. */
+static int link_open(const char *path, uint32_t crc)
+{
+    uint8_t buf[16384];
+    uint32_t is = ~0u;
+    ssize_t n;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    while ((n = read(fd, buf, sizeof buf)) > 0)
+        is = crc_add(is, buf, (size_t)n);
+    if (n == 0 && ~is == crc && lseek(fd, 0, SEEK_SET) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* Where debuggers look, too: beside the file, in .debug there, and in the system's tree. */
+static int link_find(const char *file, const char *link, uint32_t crc)
+{
+    static const char *const in[][2] = { { "", "/" }, { "", "/.debug/" }, { "/usr/lib/debug", "/" } };
+    const char *slash = strrchr(file, '/');
+    char path[4096];
+    int fd = -1;
+    for (size_t i = 0; slash != NULL && i < w_countof(in) && fd < 0; i++)
+        if (w_fmt(path, sizeof path, "%s%.*s%s%s", in[i][0], (int)(slash - file), file, in[i][1], link) < sizeof path)
+            fd = link_open(path, crc);
+    return fd;
+}
+
+/* Files of this machine only: the standard search may ask servers. By the build id, else by the link that the file has. */
 static int find_debuginfo(Dwfl_Module *mod, void **user, const char *name, GElf_Addr base, const char *file, const char *link,
                           GElf_Word crc, char **found)
 {
-    (void)file, (void)link, (void)crc;
-    return dw.dwfl_build_id_find_debuginfo(mod, user, name, base, NULL, NULL, 0, found);
+    int fd = dw.dwfl_build_id_find_debuginfo(mod, user, name, base, NULL, NULL, 0, found);
+    return fd >= 0 || file == NULL || link == NULL ? fd : link_find(file, link, crc);
 }
 
 static char *debuginfo_path = (char *)":/usr/lib/debug";
