@@ -477,6 +477,55 @@ Test(leak_proof, chains_of_whatever_order)
     test_run_each(chains, &n);
 }
 
+/* ---- while it looks --------------------------------------------------------------------------------------------------- */
+
+/* Who makes a dump or a profile is a thread that no stop stops. It may come by in the middle of another's look. */
+static w_u32 watching, watched, accused, missed;
+static void count_leaked(struct fiber *f, void *n) { *(long *)n += load_acq(&f->state) == FIBER_WAITING && leaked_is(f); }
+static void *watch(void *leaked)
+{
+    while (load_rlx(&watching) != 0) {
+        long n = 0;
+        stack_each(0, 1, count_leaked, &n);
+        store_rlx(&accused, load_rlx(&accused) + (n > (long)leaked));
+        store_rlx(&missed, load_rlx(&missed) + (n < (long)leaked));
+        store_rlx(&watched, load_rlx(&watched) + 1);
+    }
+    return NULL;
+}
+
+static NOINLINE void wait_for_global(long n)
+{
+    struct node **all = weft_alloc((size_t)n * sizeof *all);
+    global = (struct node *)all;
+    for (long i = 0; i < n; i++)
+        start_waiting((struct job){ .wait = RECV, .on = all[i] = node_new() });
+}
+
+static void watched_looks(void *arg)
+{
+    (void)arg;
+    pthread_t watcher;
+    wait_for_global(1000);
+    leak_ring(50);
+    all_wait(1050);
+    long leaked = look();
+    cr_assert(all_found(leaked, 50));
+    store_rlx(&watching, 1);
+    cr_assert_eq(pthread_create(&watcher, NULL, watch, (void *)leaked), 0);
+    for (int i = 0; i < 100; i++) {
+        uint32_t before = load_rlx(&watched);
+        cr_assert_eq(look_now(), leaked);
+        test_until(load_rlx(&watched) != before);
+    }
+    store_rlx(&watching, 0);
+    pthread_join(watcher, NULL);
+    cr_assert_eq(load_rlx(&accused), 0, "who waits for what can be reached never seems to have leaked");
+    cr_assert_eq(load_rlx(&missed), 0, "and who has leaked always does");
+}
+
+Test(leak_proof, who_watches_a_look_sees_what_the_one_before_found) { test_run_procs(2, watched_looks, NULL); }
+
 /* ---- without memory ------------------------------------------------------------------------------------------------- */
 
 /* The mark drops what it has no room for, and comes back for it: before the verdict. */

@@ -27,9 +27,10 @@
  * Fibers outside of the collector's sight are none: FIBER_SYSTEM ones are never looked for, and neither is one that is bound to a thread.
  *
  * What a fiber waits for. Whoever parks with one of the reasons below says so before, in waits_on: an address; or, for reasons of channels, anything
- * but 0, and the channels are those of f->waits (none: for ever). 0: a timer may end it. The two lowest bits are ours, in a stop: ASKED, its stack is left
- * out of this look; FOUND, nothing has reached it, so far or in the look before. Parked anew, it has neither, so a fiber that was found wrongly (by the
- * condition above) is not shown as leaked for longer than it waits.
+ * but 0, and the channels are those of f->waits (none: for ever). 0: a timer may end it. The two lowest bits and the highest are ours, in a stop: ASKED,
+ * its stack is left out of this look; REACHED, by this look, so far; FOUND, by the last one that has come to its end. Who makes profiles and dumps is not
+ * stopped, and reads FOUND in the middle of another's look: so it changes by the verdict only. Parked anew, a fiber has none of them, so one that was
+ * found wrongly (by the condition above) is not shown as leaked for longer than it waits.
  *
  * Time. Objects that are waited for are in a hash table, which is asked for each object that is marked: so a chain of a hundred thousand fibers, each of
  * which the one before leads to, takes as long as a hundred thousand that a global does, in whatever order they lie. */
@@ -44,7 +45,8 @@
 
 #define FOUND 1u
 #define ASKED LEAKED_ASKED
-#define BITS (FOUND | ASKED)
+#define REACHED ((uintptr_t)1 << 63) /* no address of a program has it */
+#define BITS (FOUND | ASKED | REACHED)
 
 #define OF_CHANNELS (1u << WAIT_CHAN_SEND | 1u << WAIT_CHAN_RECV | 1u << WAIT_CHAN_SEND_NIL | 1u << WAIT_CHAN_RECV_NIL | 1u << WAIT_SELECT | \
                      1u << WAIT_SELECT_EMPTY)
@@ -71,7 +73,7 @@ uint64_t leaked_count(void) { return load_rlx(&leaked.found_run) == sched.run ? 
 
 static bool waits_for_others(const struct fiber *f)
 {
-    return load_rlx(&f->state) == FIBER_WAITING && ((OF_CHANNELS | OF_ADDRESSES) >> f->why & 1) != 0 && (load_rlx(&f->waits_on) & ~(uintptr_t)BITS) != 0;
+    return load_rlx(&f->state) == FIBER_WAITING && ((OF_CHANNELS | OF_ADDRESSES) >> f->why & 1) != 0 && (load_rlx(&f->waits_on) & ~BITS) != 0;
 }
 
 w_no_sanitize bool leaked_is(const struct fiber *f) { return waits_for_others(f) && (load_rlx(&f->waits_on) & FOUND) != 0; } /* rlx: see its comment */
@@ -105,7 +107,7 @@ static bool want_at(uintptr_t addr, struct fiber *f)
 static w_no_sanitize bool wants(struct fiber *f)
 {
     if ((OF_ADDRESSES >> f->why & 1) != 0)
-        return want_at(load_rlx(&f->waits_on) & ~(uintptr_t)BITS, f);
+        return want_at(load_rlx(&f->waits_on) & ~BITS, f);
     bool all = true;
     for (uint32_t i = 0; f->waits != NULL && i < f->nwaits && all; i++)
         all = want_at((uintptr_t)f->waits[i].chan, f);
@@ -115,14 +117,17 @@ static w_no_sanitize bool wants(struct fiber *f)
 static w_no_sanitize void ask(struct fiber *f, void *arg)
 {
     (void)arg;
-    if (!waits_for_others(f))
+    if (!waits_for_others(f) || leaked.err != 0)
         return;
     uint32_t n = leaked.n;
-    uintptr_t was = load_rlx(&f->waits_on) & ~(uintptr_t)BITS;
-    bool asked = (f->flags & (FIBER_THREAD | FIBER_SYSTEM)) == 0 && f->bound == NULL && leaked.err == 0 && wants(f);
+    bool asked = (f->flags & (FIBER_THREAD | FIBER_SYSTEM)) == 0 && f->bound == NULL && wants(f);
     if (!asked)
         leaked.n = n;
-    store_rlx(&f->waits_on, asked ? was | BITS : was);
+    uintptr_t was = load_rlx(&f->waits_on);
+    if (asked)
+        store_rlx(&f->waits_on, was | ASKED);
+    else if (leaked.err == 0)
+        store_rlx(&f->waits_on, was & ~BITS);
 }
 
 static inline uint32_t slot_of(uintptr_t obj) { return (uint32_t)((uint64_t)(obj >> 4) * 0x9e3779b97f4a7c15u >> (64 - leaked.slots_log2)); }
@@ -148,8 +153,8 @@ static void spare(struct fiber *f, void *arg)
 {
     (void)arg;
     uintptr_t w = load_rlx(&f->waits_on);
-    if ((w & BITS) != 0) /* pages of those that are no more are not written */
-        store_rlx(&f->waits_on, w & ~(uintptr_t)BITS);
+    if ((w & ASKED) != 0) /* pages of those that are no more are not written */
+        store_rlx(&f->waits_on, w & ~(uintptr_t)ASKED);
 }
 
 static void begin_stw(void *arg)
@@ -160,7 +165,7 @@ static void begin_stw(void *arg)
     memset(leaked.due, 0, sizeof leaked.due);
     stack_each(0, 1, ask, NULL);
     table_make();
-    if (leaked.err != 0) /* nobody is, then */
+    if (leaked.err != 0) /* nobody is, then, and the look before stands */
         stack_each(0, 1, spare, NULL);
     leaked_looking = true;
 }
@@ -175,7 +180,7 @@ static void reached_stw(void *arg, unsigned worker, void *obj)
     for (uint32_t i = leaked.slot[slot_of((uintptr_t)obj)]; i != 0; i = leaked.want[i - 1].next) {
         struct want *w = &leaked.want[i - 1];
         /* rlx: of those who reach it by several channels one scans it; what he finds meets the rest at the workers' end */
-        if (w->obj == (uintptr_t)obj && (and_rlx(&w->f->waits_on, ~(uintptr_t)FOUND) & FOUND) != 0) {
+        if (w->obj == (uintptr_t)obj && (or_rlx(&w->f->waits_on, REACHED) & REACHED) == 0) {
             w->due = leaked.due[worker].first;
             leaked.due[worker].first = i;
         }
@@ -199,7 +204,7 @@ struct rest { gc_scan_range_fn *scan; void *marker; };
 static void rest_of(struct fiber *f, void *arg)
 {
     const struct rest *r = arg;
-    if ((load_rlx(&f->waits_on) & BITS) == BITS)
+    if ((load_rlx(&f->waits_on) & (ASKED | REACHED)) == ASKED)
         world_scan_parked(f, r->scan, r->marker);
 }
 
@@ -214,8 +219,9 @@ static void verdict(struct fiber *f, void *n)
     uintptr_t w = load_rlx(&f->waits_on);
     if ((w & ASKED) == 0)
         return;
-    store_rlx(&f->waits_on, w & ~(uintptr_t)ASKED);
-    *(uint64_t *)n += (w & FOUND) != 0;
+    bool found = (w & REACHED) == 0;
+    store_rlx(&f->waits_on, (w & ~BITS) | (found ? FOUND : 0));
+    *(uint64_t *)n += found;
 }
 
 static void end_stw(void *arg)

@@ -11,7 +11,7 @@ int leaked_find(uint64_t *n);
 /* What the last look said; 0: none. For show. */
 uint64_t leaked_count(void);
 
-/* It was found, and waits there still. Of a pinned fiber that waits, or in a stop; else a hint. */
+/* It was found by the last look that has ended, and waits there still. Of a pinned fiber that waits, or in a stop; else a hint. */
 bool leaked_is(const struct fiber *f);
 
 /* In a stop: is this cycle a look, in which all timers in heaps are roots? And does the stack of f come late? */
