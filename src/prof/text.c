@@ -134,14 +134,20 @@ static bool place_fill(struct text_places *p, struct text_place *l)
     return true;
 }
 
-/* NULL: no memory. */
+/* NULL: not yet. */
+static const struct text_place *known_place(struct text_places *p, uintptr_t pc)
+{
+    const uint32_t *slot = p->table.room > 0 ? table_find(&p->table, p, hash_of(pc), place_same, &pc) : NULL;
+    return slot != NULL && *slot != 0 ? place_at(p, *slot - 1) : NULL;
+}
+
+/* NULL: no memory; but what was found once is there. */
 static const struct text_place *place(struct text_places *p, uintptr_t pc)
 {
-    if (!table_reserve(&p->table, p, place_hash))
-        return NULL;
+    const struct text_place *known = known_place(p, pc);
+    if (known != NULL || !table_reserve(&p->table, p, place_hash))
+        return known;
     uint32_t *slot = table_find(&p->table, p, hash_of(pc), place_same, &pc), i;
-    if (*slot != 0)
-        return place_at(p, *slot - 1);
     struct text_place *l = store_take(&p->places, 1, &i);
     if (l == NULL)
         return NULL;

@@ -31,14 +31,20 @@ bool trim_is_public(const char *func)
     return func != NULL && strncmp(func, "weft_", 5) == 0 && strncmp(func, "weft_arch_", 10) != 0;
 }
 
+/* NULL: not yet. */
+static struct trim_place *known_place(const struct trim *t, uintptr_t pc)
+{
+    const uint32_t *slot = t->table.room > 0 ? table_find(&t->table, t, hash_of(pc), place_same, &pc) : NULL;
+    return slot != NULL && *slot != 0 ? place_at(t, *slot - 1) : NULL;
+}
+
 /* NULL: no memory. */
 static struct trim_place *place(struct trim *t, uintptr_t pc)
 {
-    if (!table_reserve(&t->table, t, place_hash))
-        return NULL;
+    struct trim_place *known = known_place(t, pc);
+    if (known != NULL || !table_reserve(&t->table, t, place_hash))
+        return known;
     uint32_t *slot = table_find(&t->table, t, hash_of(pc), place_same, &pc), i;
-    if (*slot != 0)
-        return place_at(t, *slot - 1);
     struct trim_place *p = store_take(&t->places, 1, &i);
     if (p == NULL)
         return NULL;
@@ -66,7 +72,7 @@ uint32_t trim_inner(struct trim *t, enum trim_to to, const uintptr_t *pc, uint32
                     frame = i;
                     function = k;
                 }
-                place(t, pc[frame])->strip = (uint8_t)function; /* it is there */
+                known_place(t, pc[frame])->strip = (uint8_t)function;
                 return frame;
             }
             if (public) {
@@ -81,8 +87,8 @@ uint32_t trim_inner(struct trim *t, enum trim_to to, const uintptr_t *pc, uint32
 
 uint32_t trim_functions(const struct trim *t, uintptr_t pc)
 {
-    const uint32_t *slot = t->table.room > 0 ? table_find(&t->table, t, hash_of(pc), place_same, &pc) : NULL;
-    return slot != NULL && *slot != 0 ? place_at(t, *slot - 1)->strip : 0;
+    const struct trim_place *p = known_place(t, pc);
+    return p != NULL ? p->strip : 0;
 }
 
 /* Where every fiber begins: weft_arch_entry, and the function that it calls. */
