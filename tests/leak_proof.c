@@ -1,6 +1,7 @@
 /* Fibers that wait for ever, proved by a collection ([LEAKED]): each kind of wait is found when nobody can end it, and nothing is found that somebody can
  * still come to, by whatever way. */
 #include "leak_test.h"
+#include "base/probe.h"
 #include <errno.h>
 #include <pthread.h>
 
@@ -525,6 +526,28 @@ static void watched_looks(void *arg)
 }
 
 Test(leak_proof, who_watches_a_look_sees_what_the_one_before_found) { test_run_procs(2, watched_looks, NULL); }
+
+/* Profiles of processor time ask for it. */
+static w_u32 phases, unsaid;
+static void told_phase(void *arg, enum probe_id id, uintptr_t cycle, uintptr_t phase, uintptr_t c)
+{
+    (void)arg, (void)id, (void)cycle, (void)phase, (void)c;
+    add_rlx(&phases, 1);
+    add_rlx(&unsaid, !m_self()->collects);
+}
+
+static void looks_once(void *arg)
+{
+    (void)arg;
+    store_rlx(&phases, 0);
+    cr_assert_eq(probe_listen(1ull << PROBE_gc_phase, told_phase, NULL), 0);
+    look();
+    probe_unlisten(told_phase, NULL);
+    cr_expect_gt(load_rlx(&phases), 0);
+    cr_expect_eq(load_rlx(&unsaid), 0);
+}
+
+Test(leak_proof, a_look_counts_as_a_collection) { test_run(looks_once, NULL); }
 
 /* ---- without memory ------------------------------------------------------------------------------------------------- */
 

@@ -59,8 +59,8 @@ WEFT_API int weft_profile_add(weft_profile *p, const void *thing, int skip);
 /* Takes it out again, if it is there. At any time. 0, -EINVAL (p NULL), -EPERM (p is built in). */
 WEFT_API int weft_profile_remove(weft_profile *p, const void *thing);
 
-/* How many things are in it; of block and mutex, different stacks; of goroutineleak, what the last look found. Does not block. -EINVAL (p NULL), -ESRCH (runtime not running; not for a
- * profile of the program's own). */
+/* How many things are in it; of block and mutex, different stacks; of heap and allocs, different stacks and sizes; of goroutineleak, what the last look
+ * found. Does not block. -EINVAL (p NULL), -ESRCH (runtime not running; not for a profile of the program's own). */
 WEFT_API int64_t weft_profile_count(weft_profile *p);
 WEFT_API const char *weft_profile_name(const weft_profile *p);
 
@@ -69,7 +69,8 @@ WEFT_API const char *weft_profile_name(const weft_profile *p);
  *     1          text, with functions and lines
  *     2 or more  the same as 1, unless the profile has more to say
  *     below 0    as Go does: for heap and allocs the same as 1, else as 0
- * The world is not stopped. May block. Ends in between if the runtime does, where the caller is a fiber.
+ * The world is not stopped, but for a moment by the numbers at the end of heap and allocs as text, and by the collection of goroutineleak. May block.
+ * Ends in between if the runtime does, where the caller is a fiber.
  * 0, -EINVAL (p or w NULL), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), or w's error: then only a part was written. */
 WEFT_API int weft_profile_write(weft_profile *p, weft_writer *w, void *ctx, int debug);
 

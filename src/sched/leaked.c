@@ -250,7 +250,10 @@ static void look(void *answer)
     struct gc_late late = {
         .begin_stw = begin_stw, .reached_stw = reached_stw, .next_stw = next_stw, .rest_stw = rest_stw, .end_stw = end_stw, .arg = answer,
     };
+    struct m *m = m_self(); /* the same at the end: on the big stack */
+    m->collects = true;
     gc_collect_late(&late);
+    m->collects = false;
 }
 
 int leaked_find(uint64_t *n)
