@@ -523,6 +523,31 @@ static void in_child(void *arg)
 }
 
 Test(prof_heap, of_a_child) { run_at(1, in_child); }
+
+/* What walks exactly is a thread, and the child has none: whoever asks there makes another. */
+SITE int child_asks(void)
+{
+    heap();
+    nofp_top(from_nofp, (void *)200, 4);
+    struct pp *p = heap();
+    int found = 0;
+    for (size_t i = 0; i < p->samples; i++)
+        found += is_frame(&p->sample[i], 0, "from_nofp") && strstr(pp_text(&p->sample[i]), ";nofp_top;child_asks;exactly_in_child bytes=208") != NULL;
+    return found;
+}
+
+static void exactly_in_child(void *arg)
+{
+    (void)arg;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(child_asks() > 1 ? 0 : 1);
+    int status;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert_eq(status, 0);
+}
+
+Test(prof_heap, stacks_are_exact_in_a_child, .init = nofp_load) { run_at(1, exactly_in_child); }
 #endif
 
 /* ---- text and statistics -------------------------------------------------------------------------------------------- */

@@ -252,7 +252,11 @@ static void heap_end(void)
     buckets_free(&buckets);
 }
 
-static void heap_after_fork(void) { walking = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; }
+static void heap_after_fork(void)
+{
+    walking = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    store_rlx(&walks, 0); /* rlx: nobody else runs. Who kept walks exact is not there */
+}
 
 static struct sched_guest guest = { .begin = heap_begin, .end = heap_end, .after_fork = heap_after_fork };
 static const struct gc_sampler sampler = { allocated, born_stw, died_stw, marked_stw };
