@@ -317,6 +317,10 @@ static void threads(void *arg)
     bool by_us = false;
     for (size_t i = 0; i < pp->samples; i++)
         by_us |= strstr(pp_text(&pp->sample[i]), "blocks_here;blocker") != NULL || strstr(pp_text(&pp->sample[i]), ";threads") != NULL;
+    for (size_t i = 0; i < pp->samples; i++) {
+        const char *text = pp_text(&pp->sample[i]), *call = strstr(text, "weft_");
+        cr_expect(call == NULL || call == text, "it begins with the call into weft: %s", text);
+    }
     if (!by_us)
         prof_show(pp);
     cr_expect(by_us, "a fiber made some");

@@ -152,7 +152,7 @@ static int64_t threads_count(void)
 
 const struct profile_kind profile_threads = {
     .name = "threadcreate", .also = "thread", .style = PROFILE_COUNTS, .value[0] = { "threadcreate", "count" }, .values = 1,
-    .period_type = { "threadcreate", "count" }, .count = threads_count, .collect = threads_collect,
+    .flags = PROFILE_FROM_CALL, .period_type = { "threadcreate", "count" }, .count = threads_count, .collect = threads_collect,
 };
 
 static void __attribute__((constructor)) fibers_init(void)
