@@ -272,9 +272,9 @@ static void put_fibers(struct page *p)
         }
     most_first(site, sites);
     most_first(state, states);
-    text_putf(t, "\nfibers %lu: %lu running, %lu runnable, %lu waiting, %lu blocking; made %lu; leaked %lu, by the last look\n  are ", (unsigned long)all,
-              (unsigned long)num(p, RUNNING), (unsigned long)num(p, RUNNABLE), (unsigned long)num(p, WAITING), (unsigned long)num(p, NOT_IN),
-              (unsigned long)num(p, MADE), (unsigned long)leaked_count());
+    text_putf(t, "\nfibers %lu: %lu running, %lu runnable, %lu waiting, %lu blocking; made %lu; ", (unsigned long)all, (unsigned long)num(p, RUNNING),
+              (unsigned long)num(p, RUNNABLE), (unsigned long)num(p, WAITING), (unsigned long)num(p, NOT_IN), (unsigned long)num(p, MADE));
+    text_putf(t, "leaked %lu, when goroutineleak was last written\n  are ", (unsigned long)leaked_count());
     for (uint32_t i = 0; i < states; i++)
         text_putf(t, "%s%lu %s", i == 0 ? "" : ", ", (unsigned long)state[i].n, (const char *)state[i].site);
     text_puts(t, "\n  made by\n");
