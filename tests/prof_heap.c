@@ -334,13 +334,14 @@ Test(prof_heap, stacks_begin_with_the_programs_own) { run_at(1, leaves); }
 
 /* ---- through code without frame pointers: see tests/mod/nofp.c ------------------------------------------------------ */
 
-static void (*nofp_top)(void (*fn)(void *), void *arg, unsigned n);
+static void (*nofp_top)(void (*fn)(void *), void *arg, unsigned n), (*nofp_no_frame)(void (*fn)(void *), void *arg, unsigned n);
 
 static void nofp_load(void)
 {
     void *so = dlopen(TEST_MOD("nofp"), RTLD_NOW);
     cr_assert_not_null(so);
     *(void **)&nofp_top = dlsym(so, "nofp_top");
+    *(void **)&nofp_no_frame = dlsym(so, "nofp_no_frame");
 }
 
 SITE void from_nofp(void *size) { kept[0] = weft_alloc_noscan((size_t)size); USE(size); }
@@ -388,6 +389,19 @@ static void unasked(void *arg)
 }
 
 Test(prof_heap, stacks_are_honest_if_nobody_had_asked, .init = nofp_load) { test_run(unasked, NULL); }
+
+/* What looks like a frame is another one each time: it must not fill the memory. */
+static void made_up(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < 120000; i++)
+        nofp_no_frame(from_nofp, (void *)(64 << 10), i);
+    int64_t n = weft_profile_count(weft_profile_lookup("heap"));
+    cr_expect_leq(n, 8200, "%ld stacks", (long)n);
+    cr_expect(sum(heap(), ALLOC_OBJECTS, "from_nofp", NULL) > 100000);
+}
+
+Test(prof_heap, stacks_that_are_made_up_are_few, .init = nofp_load)  { test_run(made_up, NULL); }
 
 SITE void *thread_of_the_host(void *arg)
 {

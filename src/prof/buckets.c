@@ -80,17 +80,22 @@ static void *cut(struct buckets *t, size_t bytes)
     }
 }
 
-struct bucket *bucket_get(struct buckets *t, const uintptr_t *pc, uint32_t n, uint64_t tag)
+/* make: if there is none. */
+static inline struct bucket *find(struct buckets *t, const uintptr_t *pc, uint32_t n, uint64_t tag, bool make)
 {
     size_t bytes = sizeof(struct bucket) + n * sizeof *pc;
-    struct buckets_root *root = root_get(t);
+    struct buckets_root *root = make ? root_get(t) : load_acq(&t->root); /* acq: as in root_get */
     struct bucket *made = NULL;
+    if (!make && root == NULL)
+        return NULL;
     if (root == NULL || bytes > SLAB_BYTES - sizeof(struct slab))
         goto lost;
     uint32_t hash = hash_of(pc, n, tag), bits = hash >> ROOTS_LOG2, left = 32 - ROOTS_LOG2;
     struct bucket_slot *at = &root->slot[hash % ROOTS];
     for (;;) {
         struct bucket *b = load_acq(at); /* acq: sees what it is; rel below */
+        if (b == NULL && !make)
+            return NULL;
         if (b == NULL) {
             if (made == NULL) {
                 made = cut(t, bytes);
@@ -122,6 +127,9 @@ lost:
     add_rlx(&t->lost, 1); /* rlx: for show */
     return NULL;
 }
+
+struct bucket *bucket_get(struct buckets *t, const uintptr_t *pc, uint32_t n, uint64_t tag) { return find(t, pc, n, tag, true); }
+struct bucket *bucket_find(struct buckets *t, const uintptr_t *pc, uint32_t n, uint64_t tag) { return find(t, pc, n, tag, false); }
 
 static void each_below(struct bucket *b, void (*fn)(struct bucket *b, void *arg), void *arg)
 {

@@ -32,6 +32,8 @@ struct buckets {
 
 /* The bucket, made if need be. NULL: no memory. */
 struct bucket *bucket_get(struct buckets *t, const uintptr_t *pc, uint32_t n, uint64_t tag);
+/* NULL: there is none. */
+struct bucket *bucket_find(struct buckets *t, const uintptr_t *pc, uint32_t n, uint64_t tag);
 
 /* Every bucket that was there when it began; those made meanwhile perhaps. In no order that means anything. Callable anywhere. */
 void buckets_each(struct buckets *t, void (*fn)(struct bucket *b, void *arg), void *arg);

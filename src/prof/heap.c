@@ -19,7 +19,8 @@
  * Stacks begin with who called the runtime: its own frames go, by their addresses (base/text.h). As long as nobody has asked for a profile, or set a
  * rate, walks follow frame pointers, since what it takes to walk exactly (tables, a thread that keeps them) is too much for a program that only
  * might be asked one day. A program without frame pointers then has the function that allocates right, and those that called it perhaps; buckets of
- * such stacks say so.
+ * such stacks say so. What is taken for callers may be another number each time, so from some thousands of stacks on new ones have nothing but the
+ * function that allocates: else memory would grow for ever.
  *
  * Memory: nothing until the first sample; then a few pages, and a bucket of some hundred bytes per stack and size. */
 #include <weft/prof.h>
@@ -40,6 +41,7 @@
 
 enum { BORN, DIED, EVER }; /* of bucket.v; EVER: rlx, a counter */
 #define INEXACT (1ull << 63) /* in a tag, beside the size: the stack was walked by frame pointers */
+#define INEXACT_MOST 8192u   /* stacks there are when no new one of that kind is believed any more */
 
 static struct buckets buckets;
 static struct seqcount marking; /* [PUBLISH] */
@@ -63,6 +65,14 @@ static const uintptr_t *trim(const uintptr_t *pc, uint32_t *n)
     return pc + from;
 }
 
+static struct bucket *inexact(const uintptr_t *pc, uint32_t n, uint64_t tag)
+{
+    if (load_rlx(&buckets.count) < INEXACT_MOST) /* rlx: a few more are no harm */
+        return bucket_get(&buckets, pc, n, tag);
+    struct bucket *b = bucket_find(&buckets, pc, n, tag);
+    return b != NULL ? b : bucket_get(&buckets, pc, 1, tag);
+}
+
 static uintptr_t allocated(void *obj, size_t bytes)
 {
     (void)obj;
@@ -71,7 +81,7 @@ static uintptr_t allocated(void *obj, size_t bytes)
     if (n == 0)
         pc[n++] = PSEUDO_UNKNOWN;
     const uintptr_t *at = trim(pc, &n);
-    struct bucket *b = bucket_get(&buckets, at, n, bytes | (load_rlx(&walks) == 0 ? INEXACT : 0));
+    struct bucket *b = load_rlx(&walks) != 0 ? bucket_get(&buckets, at, n, bytes) : inexact(at, n, bytes | INEXACT);
     if (b != NULL)
         add_rlx(&b->v[EVER], 1);
     return (uintptr_t)b;

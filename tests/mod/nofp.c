@@ -23,6 +23,7 @@ void nofp_alloca(callback *fn, void *arg, unsigned n);
 void nofp_aligned(callback *fn, void *arg, unsigned n);
 void nofp_big(callback *fn, void *arg, unsigned n);
 void nofp_registers(callback *fn, void *arg, unsigned n);
+void nofp_no_frame(callback *fn, void *arg, unsigned n);
 int nofp_compare(const void *a, const void *b);
 long nofp_leaf(long n);
 
@@ -49,6 +50,18 @@ FRAME void nofp_registers(callback *fn, void *arg, unsigned n)
         fn(arg);
     long sum = a + b + c + d + e + f + g;
     USE(sum);
+}
+
+/* Called by itself: the frame pointer leads to what is no frame, and what would be a return address is another each time. */
+FRAME void nofp_no_frame(callback *fn, void *arg, unsigned n)
+{
+    unsigned long data[2] = { 0, 1000000 + 64ul * n };
+    USE(data);
+#if defined(__x86_64__)
+    __asm__ volatile("movq %0, %%rbp" : : "r"(data) : "rbp");
+#endif
+    fn(arg);
+    USE(data);
 }
 
 FRAME void nofp_big(callback *fn, void *arg, unsigned n)
