@@ -45,6 +45,7 @@ Test(prof_text, what_was_found_once_is_found_without_memory)
     text_stack(&t, &places, pc + FULL - 4, 10);
     fail_disarm();
     cr_expect_eq(places.table.used, FULL);
+    cr_expect(t.nomem, "what was not found is not passed over in silence");
 }
 
 Test(prof_text, a_stack_begins_where_it_should_without_memory)

@@ -59,7 +59,7 @@ static int collect(struct profile_out *o, bool leaked_only)
     c->all = true;
     c->leaked_only = leaked_only;
     int err = roster_fill(c, profile_maps(o));
-    if (err == 0 && c->lost != 0)
+    if (err == 0 && (c->lost != 0 || c->err != 0)) /* a fiber, or a stack */
         err = -ENOMEM;
     for (size_t i = 0; i < c->n && err == 0; i++)
         if (c->rec[i].kind != KIND_THREAD && (!leaked_only || c->rec[i].leaked))

@@ -204,6 +204,7 @@ void text_stack(struct text *t, struct text_places *p, const uintptr_t *pc, uint
         for (; i < end; i++)
             put_place(t, p, place(p, pc[i]), widest_pc, widest_func);
         if (i < n) {
+            t->nomem |= place(p, pc[i]) == NULL;
             text_putf(t, "#\t0x%lx\n", (unsigned long)pc[i] - 1);
             i++;
         }
