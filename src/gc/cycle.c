@@ -5,8 +5,8 @@
  *     sweep termination   what the last cycle left is swept to the end; the table of modules is brought up to date; the world is
  *                         stopped [LOADER]; the processors' caches are flushed, so that allocation bits are exact
  *     mark                all roots and what they reach, by all processors (mark.c)
- *     mark termination    weak pointers to dead objects are cleared, finalizers and cleanups queued (special.c); what was sampled is told (sample.c); the next goal is set; all spans
- *                         become unswept
+ *     mark termination    weak pointers to dead objects are cleared, finalizers and cleanups queued (special.c); what was sampled is told
+ *                         (sample.c); the next goal is set; all spans become unswept
  *     sweep               the world runs; refills, a fiber in the background and whoever forced the cycle sweep
  *
  * Concurrent marking [CONC] has its place between: mark then runs before the stop, and its rest in mark termination.
@@ -139,8 +139,8 @@ static void trace(const struct cycle *c)
           "gc %llu @%lld.%03llds %d%%%s: %s+%s+%s ms clock, %s+0/%s/0+%s ms cpu, %llu->%llu->%llu MB, %llu MB goal, "
           "%llu MB stacks, %llu MB globals, %u P%s",
           (unsigned long long)c->number, (long long)(since_ms / 1000), (long long)(since_ms % 1000),
-          (int)(stats_cpu_fraction() * 100), c->late != NULL ? " (checking for goroutine leaks)" : "", a, b, t, d, f, h, (unsigned long long)mib(c->before_bytes),
-          (unsigned long long)mib(c->before_bytes), (unsigned long long)mib(c->marked.live_bytes),
+          (int)(stats_cpu_fraction() * 100), c->late != NULL ? " (checking for goroutine leaks)" : "", a, b, t, d, f, h,
+          (unsigned long long)mib(c->before_bytes), (unsigned long long)mib(c->before_bytes), (unsigned long long)mib(c->marked.live_bytes),
           (unsigned long long)mib(c->goal_bytes), (unsigned long long)mib(c->marked.stack_bytes),
           (unsigned long long)mib(c->marked.global_bytes), c->procs, c->why == GC_WHY_FORCED ? " (forced)" : "");
     heap.host.log(line);

@@ -29,8 +29,9 @@
  * What a fiber waits for. Whoever parks with one of the reasons below says so before, in waits_on: an address; or, for reasons of channels, anything
  * but 0, and the channels are those of f->waits (none: for ever). 0: a timer may end it. The two lowest bits and the highest are ours, in a stop: ASKED,
  * its stack is left out of this look; REACHED, by this look, so far; FOUND, by the last one that has come to its end. Who makes profiles and dumps is not
- * stopped, and reads FOUND in the middle of another's look: so it changes by the verdict only. Parked anew, a fiber has none of them, so one that was
- * found wrongly (by the condition above) is not shown as leaked for longer than it waits.
+ * stopped, and reads FOUND in the middle of another's look: so it changes by the verdict only. (REACHED hides the address from who scans the
+ * descriptor: what it names has been marked by then.) Parked anew, a fiber has none of them, so one that was found wrongly (by the condition above) is
+ * not shown as leaked for longer than it waits.
  *
  * Time. Objects that are waited for are in a hash table, which is asked for each object that is marked: so a chain of a hundred thousand fibers, each of
  * which the one before leads to, takes as long as a hundred thousand that a global does, in whatever order they lie. */
