@@ -111,7 +111,7 @@ static NOINLINE __attribute__((unused)) uint64_t start_waiting(struct job job)
 }
 
 /* Those on their way there may wait for a processor, or collect. */
-static inline void count_waiting(struct fiber *f, void *n)
+static inline w_no_sanitize void count_waiting(struct fiber *f, void *n)
 {
     if (load_acq(&f->state) == FIBER_WAITING && f->why != WAIT_PROC && f->why != WAIT_NONE && f->name != NULL && strcmp(f->name, "waits") == 0)
         ++*(long *)n;

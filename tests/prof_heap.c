@@ -401,7 +401,7 @@ static void made_up(void *arg)
     cr_expect(sum(heap(), ALLOC_OBJECTS, "from_nofp", NULL) > 100000);
 }
 
-Test(prof_heap, stacks_that_are_made_up_are_few, .init = nofp_load)  { test_run(made_up, NULL); }
+Test(prof_heap, stacks_that_are_made_up_are_few, .init = nofp_load) { test_run(made_up, NULL); }
 
 SITE void *thread_of_the_host(void *arg)
 {
