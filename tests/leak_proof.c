@@ -4,6 +4,8 @@
 #include "base/probe.h"
 #include <errno.h>
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static struct node *volatile global;
 
@@ -68,6 +70,42 @@ static void nil_channels(void *arg)
 }
 
 Test(leak_proof, who_waits_for_nothing_is_found) { test_run(nil_channels, NULL); }
+
+#ifndef W_TSAN /* which ends a child that starts threads */
+/* A main function that has started all else, and is not to return. What it holds is held for nobody: see the other one. */
+static void main_waits(struct fiber *f, void *yes)
+{
+    *(bool *)yes |= (f->flags & FIBER_MAIN) && load_acq(&f->state) == FIBER_WAITING && f->why == WAIT_SELECT_EMPTY;
+}
+
+static void looks_at_main(void *arg)
+{
+    (void)arg;
+    for (bool yes = false; !yes; weft_sleep(WEFT_MILLISECOND))
+        stack_each(0, 1, main_waits, &yes);
+    _exit(all_found(look(), 1) ? 0 : 1);
+}
+
+static void main_of_all(void *arg)
+{
+    (void)arg;
+    weft_chan *held = weft_chan_make(0, 0);
+    weft_go(recv_nil, held);
+    weft_go(looks_at_main, NULL);
+    weft_select(NULL, 0);
+    weft_keep_alive(held);
+}
+
+Test(leak_proof, the_main_fiber_may_wait_for_nothing)
+{
+    int status = -1;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(weft_run(main_of_all, NULL, NULL) != 0 ? 2 : 3);
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert_eq(status, 0);
+}
+#endif
 
 /* Each holds what the next one waits for; the last, what the first does. */
 static NOINLINE void leak_ring(int n)

@@ -85,6 +85,7 @@ WEFT_API int weft_profile_delta_end(weft_profile_delta *d, weft_writer *w, void 
 
 /* The profile "goroutineleak" shows fibers that wait for what nobody can do any more: a channel, a case of a select, or an object in which a mutex,
  * read-write lock, condition, wait group or semaphore lies, which can be reached only from the stacks of fibers that wait like that, or a nil channel.
+ * (Not the main fiber in a select without cases: so does a main function that has started all else.)
  * To write it, or a dump of it (debug 2: of all fibers, in which these say "(leaked)", as they do in later dumps), runs a collection that finds them:
  * it stops the world like any other. weft_profile_count tells how many the last one found.
  *

@@ -24,7 +24,8 @@
  * an integer that was scrambled) does what it does with objects: whoever keeps the only one there has to say so, by a handle or a root. That is the one
  * condition, and <weft/prof.h> says it.
  *
- * Fibers outside of the collector's sight are none: FIBER_SYSTEM ones are never looked for, and neither is one that is bound to a thread.
+ * Fibers outside of the collector's sight are none: FIBER_SYSTEM ones are never looked for, and neither is one that is bound to a thread. The main
+ * fiber in a select without cases does what it means to, and is not said to have leaked; but what it holds it will never use, so others have. (As Go.)
  *
  * What a fiber waits for. Whoever parks with one of the reasons below says so before, in waits_on: an address; or, for reasons of channels, anything
  * but 0, and the channels are those of f->waits (none: for ever). 0: a timer may end it. The two lowest bits and the highest are ours, in a stop: ASKED,
@@ -220,7 +221,8 @@ static void verdict(struct fiber *f, void *n)
     uintptr_t w = load_rlx(&f->waits_on);
     if ((w & ASKED) == 0)
         return;
-    bool found = (w & REACHED) == 0;
+    bool idles = (f->flags & FIBER_MAIN) != 0 && f->why == WAIT_SELECT_EMPTY;
+    bool found = (w & REACHED) == 0 && !idles;
     store_rlx(&f->waits_on, (w & ~BITS) | (found ? FOUND : 0));
     *(uint64_t *)n += found;
 }
