@@ -577,6 +577,48 @@ static void forks(void *arg)
 
 Test(prof_cpu, the_child_of_a_fork_has_none_and_may_have_its_own, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, forks, NULL); }
 
+static w_u32 forks_over;
+
+static int drops(void *ctx, const void *data, size_t n) { (void)ctx, (void)data, (void)n; return 0; }
+
+static void starts_and_ends(void *arg)
+{
+    weft_cpu_profile_opts o = fast;
+    (void)arg;
+    o.closed = closed;
+    o.closed_arg = &closed_why;
+    o.max_ns = MS;
+    while (load_acq(&forks_over) == 0) {
+        int err = weft_cpu_profile_start(drops, NULL, &o);
+        cr_assert(err == 0 || err == -EALREADY, "%d", err);
+        weft_sleep(MS);
+    }
+}
+
+/* What the profile's helpers have in hand at that moment, and free, is not freed again there. */
+static void forks_at_any_moment(void *arg)
+{
+    (void)arg;
+    cr_assert_eq(weft_go(starts_and_ends, NULL), 0);
+    for (int i = 0; i < 300; i++) {
+        int status;
+        pid_t pid = fork();
+        if (pid == 0) {
+            weft_set_labels(&(weft_label){ "who", "child" }, 1);
+            bool ok = weft_cpu_profile_start(drops, NULL, NULL) == 0 && weft_cpu_profile_stop() == 0;
+            _exit(ok && strcmp(weft_label_get("who"), "child") == 0 ? 0 : 1);
+        }
+        weft_blocking_begin();
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+        weft_blocking_end();
+        cr_assert_eq(status, 0, "child %d: %x", i, status);
+    }
+    store_rel(&forks_over, 1);
+    test_until(weft_num_fibers() == 1);
+}
+
+Test(prof_cpu, a_fork_while_it_starts_and_ends, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, forks_at_any_moment, NULL); }
+
 static void deadlocks(void *arg)
 {
     (void)arg;

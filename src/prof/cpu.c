@@ -607,7 +607,6 @@ static int cpu_begin(struct sampler *s)
     int err = cpu_ask_begin();
     if (err != 0)
         return err;
-    slots_free(); /* of a fork's parent, that was about to start one */
     cpu.ring_words = ring_words(s->period_ns);
     cpu.refused_max = 0;
     cpu.look_ns = 0;
@@ -662,6 +661,10 @@ static void cpu_forked(struct sampler *s)
     cpu.listener = NULL;
     cpu.open = false;
     probe_unlisten(thread_here, NULL);
+    for (uint32_t i = 0; i < cpu.used; i++)
+        cpu.slots[i] = (struct slot){ 0 };
+    cpu.used = 0;
+    cpu.free = -1;
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: as in threads_look */
         store_rlx(&m->sampled, 0); /* rlx: under the lock, or alone */
 }

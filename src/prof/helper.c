@@ -56,11 +56,6 @@ void helper_join(struct helper *h)
     munmap(h->stack, HELPER_STACK_BYTES);
 }
 
-void helper_forget(struct helper *h)
-{
-    munmap(h->stack, HELPER_STACK_BYTES);
-}
-
 int helper_run(void (*fn)(void *arg), void *arg)
 {
     struct helper h = { .fn = fn, .arg = arg };

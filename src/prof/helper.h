@@ -29,9 +29,6 @@ enum { HELPER_HOSTS_FILES = 1 };
 int helper_start(struct helper *h);
 void helper_join(struct helper *h);
 
-/* In the child of a fork, where it is no more. */
-void helper_forget(struct helper *h);
-
 /* Starts and joins. Outside the runtime: for a fiber, between weft_blocking_begin and _end. */
 int helper_run(void (*fn)(void *arg), void *arg);
 

@@ -49,6 +49,8 @@ struct live {
     int err;
 };
 
+static __thread const struct live *writes __attribute__((tls_model("initial-exec"))); /* the one that this thread is the writer of */
+
 /* ---- the host's writer ------------------------------------------------------------------------------------- */
 
 static const char *why_text(int why)
@@ -71,6 +73,7 @@ static void writer_main(void *arg)
 {
     struct live *l = arg;
     uint32_t turn;
+    writes = l;
     for (;;) {
         while ((turn = load_acq(&l->turn)) == EMPTY) /* acq: sees the bytes; rel in give_turn */
             os_futex_wait(&l->turn, EMPTY, -1);
@@ -81,7 +84,9 @@ static void writer_main(void *arg)
         store_rel(&l->turn, EMPTY); /* rel: publishes err; acq in its_our_turn */
         os_futex_wake(&l->turn, 1);
     }
-    if (l->o.fd >= 0 && close(l->o.fd) != 0 && l->err == 0)
+    int fd = l->o.fd;
+    l->o.fd = -1; /* before: its number may be the host's at once, which the child of a fork must not close */
+    if (fd >= 0 && close(fd) != 0 && l->err == 0)
         l->err = -errno;
     if (l->why != 0)
         tell(l);
@@ -102,7 +107,7 @@ static void give_turn(struct live *l, enum turn turn)
     os_futex_wake(&l->turn, 1);
 }
 
-bool live_is_writer(const struct live *l) { return pthread_equal(pthread_self(), l->writer.thread); }
+bool live_is_writer(const struct live *l) { return writes == l; }
 
 /* ---- pieces -------------------------------------------------------------------------------------------------- */
 
@@ -202,12 +207,14 @@ bool live_look(struct live *l, int64_t now_ns)
 
 /* ---- open, close ---------------------------------------------------------------------------------------------- */
 
-static void live_free(struct live *l)
+static void contents_free(struct live *l)
 {
     gzip_free(&l->bytes);
     pprof_close(l->pprof);
-    off_free(OFF_PROF, l);
+    l->pprof = NULL;
 }
+
+void live_free(struct live *l) { off_free(OFF_PROF, l); }
 
 int live_open(const struct pprof_kind *kind, const struct live_opts *o, struct live **out)
 {
@@ -225,6 +232,7 @@ int live_open(const struct pprof_kind *kind, const struct live_opts *o, struct l
     l->pprof = pprof_open(&bounded, os_wall_ns());
     int err = l->pprof == NULL ? -ENOMEM : helper_start(&l->writer);
     if (err != 0) {
+        contents_free(l);
         live_free(l);
         return err;
     }
@@ -246,9 +254,8 @@ int live_close(struct live *l, const char *remark)
     }
     give_turn(l, END);
     helper_join(&l->writer);
-    int err = l->err;
-    live_free(l);
-    return err;
+    contents_free(l);
+    return l->err;
 }
 
 void live_abandon(struct live *l)
@@ -256,6 +263,7 @@ void live_abandon(struct live *l)
     l->o.fd = -1;
     give_turn(l, END);
     helper_join(&l->writer);
+    contents_free(l);
     live_free(l);
 }
 
@@ -263,12 +271,6 @@ void live_after_fork(struct live *l)
 {
     if (l->o.fd >= 0)
         sys_call1(SYS_close, l->o.fd);
-}
-
-void live_forget(struct live *l)
-{
-    helper_forget(&l->writer);
-    live_free(l);
 }
 
 /* ---- a writer for a descriptor ------------------------------------------------------------------------------------ */

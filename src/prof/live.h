@@ -1,6 +1,6 @@
 /* A profile that is written while it is taken: collects samples, and hands a piece of the file to the host's writer every now and then. See live.c.
  *
- * All calls by one thread, a helper with files of its own (helper.h), but live_open and live_forget. */
+ * All calls by one thread, a helper with files of its own (helper.h), but live_open and what is said to be for others. */
 #ifndef WEFT_PROF_LIVE_H
 #define WEFT_PROF_LIVE_H
 
@@ -33,14 +33,15 @@ int64_t live_due_ns(const struct live *l);  /* when live_look has something to d
 /* Writes what there is, if it is time. False: it is to be closed, since a limit was reached or the writer failed. */
 bool live_look(struct live *l, int64_t now_ns);
 /* Writes the rest, with the duration, and a remark unless NULL; waits for the writer; closes the descriptor. 0, or the first error there was: the
- * writer's or the descriptor's. The host's function is called, or a line logged, if it was not asked for. Frees l. */
+ * writer's or the descriptor's. The host's function is called, or a line logged, if it was not asked for. After it only live_free and
+ * live_is_writer. */
 int live_close(struct live *l, const char *remark);
-bool live_is_writer(const struct live *l);  /* the calling thread is the one that calls the writer */
+void live_free(struct live *l);             /* anybody, outside the runtime */
+bool live_is_writer(const struct live *l);  /* the calling thread is the one that calls the writer. l is not looked into */
 
 /* Instead of closing it, when nothing has been added: nothing is written, the descriptor stays open. Outside the runtime, by anybody. */
 void live_abandon(struct live *l);
-/* In the child of a fork: lets the descriptor go at once; and later frees the rest. Nothing is written. */
+/* In the child of a fork: lets the descriptor go. Nothing is written, and the rest stays where it lies (sampler.c). */
 void live_after_fork(struct live *l);
-void live_forget(struct live *l);
 
 #endif

@@ -7,7 +7,8 @@
  * writer is older than that start, so what it needs is still there. This thread may be stopped at any time, and must hold nothing that a collector
  * needs: the helper does it all.
  *
- * In the child of a fork nobody writes. Memory is freed when the child starts one of its own, or ends the runtime. */
+ * In the child of a fork nobody writes. What the profile has is left where it lies, memory, references to labels, stacks of helpers: the helper may have
+ * been in the middle of it, and what it has freed already must not be freed again. */
 #include "prof/sampler.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -88,20 +89,10 @@ static int finish(struct sampler *s)
     end_and_wait(s);
     helper_join(&s->helper);
     walk_unuse();
-    s->on = false;
+    s->on = false; /* before: a child of a fork looks into live only if it is on */
     s->ctx = NULL;
+    live_free(s->live);
     return s->err;
-}
-
-static void free_lost(struct sampler *s)
-{
-    if (!s->lost)
-        return;
-    live_forget(s->live);
-    helper_forget(&s->helper);
-    if (s->freed != NULL)
-        s->freed(s);
-    s->lost = false;
 }
 
 static void at_exit(void)
@@ -123,7 +114,6 @@ static int begin(struct sampler *s, const struct sampler_opts *o)
     static pthread_once_t registered = PTHREAD_ONCE_INIT;
     const struct pprof_kind kind = { .value = { s->value[0], s->value[1] }, .values = 2, .period_type = s->period_type,
                                      .period = 1000000000 / (o->hz != 0 ? o->hz : s->hz) };
-    free_lost(s);
     s->period_ns = kind.period;
     s->arg = o->arg;
     store_rlx(&s->wake, 0); /* rlx: the helper is not there yet, and the next two */
@@ -253,7 +243,6 @@ static void samplers_end(void)
         pthread_mutex_lock(&s->control);
         if (s->on)
             finish(s);
-        free_lost(s);
         if (s->gone != NULL)
             s->gone(s);
         pthread_mutex_unlock(&s->control);
@@ -268,15 +257,10 @@ static void samplers_after_fork(void)
 {
     for (struct sampler *s = samplers; s != NULL; s = s->next) {
         s->control = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-        if (s->on) {
-            s->on = false;
-            s->ctx = NULL;
-            s->lost = !is_done(s);
-            if (s->lost)
-                live_after_fork(s->live);
-            else
-                helper_forget(&s->helper);
-        }
+        if (s->on)
+            live_after_fork(s->live);
+        s->on = false;
+        s->ctx = NULL;
         if (s->forked != NULL)
             s->forked(s);
     }

@@ -20,15 +20,14 @@ struct sampler {
     int64_t (*round)(struct sampler *s, int64_t now_ns);
     /* On the helper: nothing more comes after this. A remark for the profile and the log, or NULL. */
     const char *(*end)(struct sampler *s);
-    void (*freed)(struct sampler *s);  /* on the helper, after all is written; and later in the child of a fork. NULL: nothing */
-    void (*forked)(struct sampler *s); /* in the child of a fork, alone: it is off. Takes no lock. NULL: nothing */
-    void (*gone)(struct sampler *s);   /* the runtime ends, and it is off. NULL: nothing */
+    void (*freed)(struct sampler *s);  /* on the helper, after all is written. NULL: nothing */
+    void (*forked)(struct sampler *s); /* in the child of a fork, alone: it is off, and frees nothing. Takes no lock. NULL: nothing */
+    void (*gone)(struct sampler *s);   /* the runtime ends, and all kinds are off. NULL: nothing */
 
     /* sampler.c */
     struct sampler *next;
     pthread_mutex_t control;      /* the next group. Taken in user code */
     bool on;                      /* was started, and nobody has stopped it; it may have ended by itself (done) */
-    bool lost;                    /* the parent's, in the child of a fork: to be freed */
     struct helper helper;
     void *ctx;                    /* the writer's: here it is a root */
     /* fixed while it is on */

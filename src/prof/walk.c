@@ -33,7 +33,7 @@
  * How other profilers of this kind hang or fault (gperftools/gperftools, by number of issue), and what is different here:
  *   775, 1210, 1583   The handler's unwinder calls dl_iterate_phdr; the interrupted thread, or another one that waits, holds the loader's lock in
  *                     dlopen, or in a throw, which asks the loader the same. Here no walk asks the loader. Only the keeper does: it is a thread of its own
- *                     with all signals blocked, which nobody waits for while he holds a lock.
+ *                     with the host's signals blocked, which nobody waits for while he holds a lock.
  *   1188              The handler interrupts the same unwinder, in a call of backtrace(3) by the host, and takes its lock again. Here there is no lock, and a
  *                     walk may be interrupted by another one.
  *   (all of them)     The unwinder follows a pointer from a half-built frame and faults. See bounds.
@@ -134,9 +134,10 @@ static bool tables_first(void)
 static void tables_drop(void)
 {
     publish(NULL);
-    if (walk.rule != NULL)
-        off_unmap(OFF_PROF, walk.rule, RULES_BYTES);
-    walk.rule = NULL;
+    w_u64 *rule = walk.rule;
+    walk.rule = NULL; /* before: a child of a fork takes it over */
+    if (rule != NULL)
+        off_unmap(OFF_PROF, rule, RULES_BYTES);
 }
 
 static void keeper_main(void *arg)

@@ -298,6 +298,8 @@ static void wall_freed(struct sampler *s)
     wall.seats = wall.seats_room = 0;
 }
 
+static void wall_forked(struct sampler *s) { (void)s, memset(&wall, 0, sizeof wall); }
+
 static int wall_begin(struct sampler *s)
 {
     int err = cpu_ask_begin();
@@ -346,7 +348,7 @@ static const char *wall_end(struct sampler *s)
 
 static struct sampler sampler = { .what = "wall-clock profile", .value = { { "samples", "count" }, { "wall", "nanoseconds" } },
                                   .period_type = { "wall", "nanoseconds" }, .hz = 10, .begin = wall_begin, .undo = wall_freed,
-                                  .round = wall_round, .end = wall_end, .freed = wall_freed };
+                                  .round = wall_round, .end = wall_end, .freed = wall_freed, .forked = wall_forked };
 
 static void __attribute__((constructor)) wall_init(void) { sampler_add(&sampler); }
 
