@@ -243,6 +243,10 @@ static void samplers_end(void)
         pthread_mutex_lock(&s->control);
         if (s->on)
             finish(s);
+        pthread_mutex_unlock(&s->control);
+    }
+    for (struct sampler *s = samplers; s != NULL; s = s->next) { /* only now: one kind may use what another has (cpu_ask) */
+        pthread_mutex_lock(&s->control);
         if (s->gone != NULL)
             s->gone(s);
         pthread_mutex_unlock(&s->control);
