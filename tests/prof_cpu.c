@@ -15,6 +15,7 @@
 #include "pprof_test.h"
 #include "prof/cpu.h"
 #include "sched/sched.h"
+#include "sched/service.h"
 
 static struct sink to;
 
@@ -59,6 +60,8 @@ static int64_t ns_of(const struct pp *p, const char *func, const char *label)
     }
     return ns;
 }
+
+static int drops(void *ctx, const void *data, size_t n) { (void)ctx, (void)data, (void)n; return 0; }
 
 static bool near(int64_t a, int64_t b, double tolerance) { return a >= b * (1 - tolerance) && a <= b * (1 + tolerance); }
 
@@ -299,6 +302,50 @@ Test(prof_cpu, a_host_that_uses_the_signal_keeps_it, SIGNALS_AT_ONCE)
     test_run_procs(2, with_a_timer_of_the_hosts, NULL);
     cr_assert_eq(sigaction(SIGPROF, NULL, &now), 0);
     cr_assert(now.sa_sigaction == hosts_handler, "its handler is in place again");
+}
+
+static int pipe_fds[2];
+static w_u32 no_descriptor, on_services;
+
+static void writes_to_a_pipe(int sig)
+{
+    int err = errno;
+    (void)sig;
+    if (write(pipe_fds[1], "", 1) < 0 && errno == EBADF)
+        add_rlx(&no_descriptor, 1);
+    add_rlx(service_self() != NULL ? &on_services : &hosts, 1);
+    errno = err;
+}
+
+/* Much of the time is that of helpers, where the host's descriptors are not open, and of those that mark. */
+static void busy_with_itself(void *arg)
+{
+    struct sigaction sa = { .sa_handler = writes_to_a_pipe, .sa_flags = SA_RESTART };
+    struct itimerval t = { { 0, 1000 }, { 0, 1000 } }, off = { { 0, 0 }, { 0, 0 } };
+    weft_profile *all = weft_profile_lookup("goroutine");
+    (void)arg;
+    cr_assert_eq(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
+    cr_assert_eq(sigaction(SIGPROF, &sa, NULL), 0);
+    cr_assert_eq(setitimer(ITIMER_PROF, &t, NULL), 0);
+    for (int i = 0; load_rlx(&hosts) < 50; i++) {
+        to.len = 0;
+        if (i % 20 != 0) /* the first ones while there was no profile */
+            start();
+        weft_gc();
+        cr_assert_eq(weft_profile_write(all, drops, NULL, 0), 0);
+        spin_a(MS);
+        if (i % 20 != 0)
+            stop();
+    }
+    setitimer(ITIMER_PROF, &off, NULL);
+    cr_expect_eq(load_rlx(&on_services), 0u, "%u of the host's signals were handled on a thread of the runtime", load_rlx(&on_services));
+    cr_expect_eq(load_rlx(&no_descriptor), 0u);
+}
+
+Test(prof_cpu, a_handler_of_the_hosts_runs_on_no_thread_of_the_runtime, SIGNALS_AT_ONCE)
+{
+    test_needs_a_kernel();
+    test_run_procs(2, busy_with_itself, NULL);
 }
 
 static void installed_later(void *arg)
@@ -578,8 +625,6 @@ static void forks(void *arg)
 Test(prof_cpu, the_child_of_a_fork_has_none_and_may_have_its_own, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, forks, NULL); }
 
 static w_u32 forks_over;
-
-static int drops(void *ctx, const void *data, size_t n) { (void)ctx, (void)data, (void)n; return 0; }
 
 static void starts_and_ends(void *arg)
 {

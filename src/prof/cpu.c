@@ -22,6 +22,9 @@
  * The kernel looks at such a timer at its own ticks, some 4 ms apart, and only if the thread runs then. What is missing when a thread ends, or the
  * profile, is owed: the helper adds it to the last sample that the thread had. So the sum is what the threads have used, of short ones as well.
  *
+ * Services, the runtime's threads that are no machines, let SIGPROF in only while a profile runs, and a handler of the host's never runs there (send_on): the
+ * timer of the process (setitimer) signals whoever runs at that moment. Of one that does not let it in, what is owed stands under its outermost frame.
+ *
  * Whose the work is: a sample on a fiber's stack is the fiber's, with its labels. Outermost frames of our own (pseudo.h) say of others what they were
  * for: a collection (marking on the scheduler's stack or in helpers of a stop, fibers of the runtime), the scheduler and the monitor, profilers.
  */
@@ -78,7 +81,7 @@ struct slot {
     w_u32 users;          /* handlers in it; seq */
     bool gone;            /* the thread has ended: to be freed. Under cpu.lock */
     int32_t next_free;    /* the same */
-    enum service_kind kind; /* of a thread without a machine */
+    enum pseudo root;     /* of a service: its outermost frame; else PSEUDO_UNKNOWN */
     pid_t tid;            /* fixed likewise, and the next two */
     int64_t first_ns;     /* when the first signal was due, on the thread's clock */
     struct ring ring;     /* what lies behind it in memory is the last sample */
@@ -172,6 +175,15 @@ static enum pseudo whose(const struct m *m, const ucontext_t *uc, struct fiber *
     return load_rlx(&m->in_runtime) != 0 ? PSEUDO_SCHED : PSEUDO_UNKNOWN; /* rlx: our own thread's */
 }
 
+/* A signal of the host's, to the process, has come to a thread of ours. Another takes it; and here none is let in any more, not even ours, or it might
+ * come back for ever. The time is told when the thread ends. */
+static enum signal_whose send_on(int sig, siginfo_t *info, ucontext_t *uc)
+{
+    sigaddset(&uc->uc_sigmask, sig);
+    sys_call3(SYS_rt_sigqueueinfo, getpid(), sig, info); /* in the handler it is blocked here */
+    return SIGNAL_OURS;
+}
+
 static void take_sample(struct slot *s, uint32_t weight, const ucontext_t *uc)
 {
     struct record *r = (struct record *)ring_reserve(&s->ring, RECORD_WORDS + WALK_MAX + 1);
@@ -182,7 +194,7 @@ static void take_sample(struct slot *s, uint32_t weight, const ucontext_t *uc)
     }
     struct m *m = m_self();
     struct fiber *f = NULL;
-    enum pseudo root = m != NULL ? whose(m, uc, &f) : service_root(s->kind);
+    enum pseudo root = m != NULL ? whose(m, uc, &f) : s->root != PSEUDO_UNKNOWN ? s->root : PSEUDO_SCHED;
     r->n = m != NULL ? walk_signal(m, uc, r->pc, WALK_MAX) : walk_service(uc, r->pc, WALK_MAX);
     if (root != PSEUDO_NONE)
         r->pc[r->n++] = root;
@@ -252,14 +264,13 @@ int cpu_ask(struct m *m, void (*fn)(struct m *m, const ucontext_t *uc, void *arg
 
 static enum signal_whose on_signal(int sig, siginfo_t *info, void *uc)
 {
-    (void)sig;
     if (info->si_code == SI_QUEUE && info->si_value.sival_ptr == &question) {
         answer(uc);
         return SIGNAL_OURS;
     }
     struct slot *s = slot_of(info);
     if (s == NULL)
-        return SIGNAL_HOSTS;
+        return service_self() == NULL ? SIGNAL_HOSTS : send_on(sig, info, uc);
     uint32_t users = add_seq(&s->users, 1); /* seq: before the look at timer; partner in slots_close */
     bool counts = load_seq(&s->timer) == (uint64_t)(unsigned)info->si_timerid + 1;
     if (counts && users == 0) /* else the host has let the signal in, in a handler of its own, while we were at it */
@@ -335,7 +346,7 @@ static void slot_free(struct slot *s)
 #define SAMPLED_NEVER UINT32_MAX /* the thread is about to end */
 
 /* *sampled: the number of the thread's slot, from 1; 0: none. Under cpu.lock. */
-static void slot_begin(w_u32 *sampled, pid_t tid, enum service_kind kind)
+static void slot_begin(w_u32 *sampled, pid_t tid, enum pseudo root)
 {
     uint64_t timer = 0;
     if (!cpu.open || load_rlx(sampled) != 0 || tid == 0) /* rlx, and below: under the lock; see service.h */
@@ -348,7 +359,7 @@ static void slot_begin(w_u32 *sampled, pid_t tid, enum service_kind kind)
         return;
     }
     int64_t first_ns = 1 + (int64_t)(rng_next(&cpu.rng) % (uint64_t)sampler.period_ns);
-    s->kind = kind;
+    s->root = root;
     s->tid = tid;
     s->first_ns = os_thread_cpu_ns(tid) + first_ns;
     store_seq(&s->timer, timer); /* rel: publishes the ring; acq in on_signal */
@@ -377,7 +388,7 @@ static void thread_here(void *arg, enum probe_id id, uintptr_t machine, uintptr_
     (void)arg, (void)id;
     lock_take(&cpu.lock);
     if (comes)
-        slot_begin(sampled, m != NULL ? machine_tid(m) : (pid_t)load_rlx(&s->tid), m != NULL ? SERVICE_MONITOR : s->kind); /* rlx: its own */
+        slot_begin(sampled, m != NULL ? machine_tid(m) : (pid_t)load_rlx(&s->tid), m != NULL ? PSEUDO_UNKNOWN : service_root(s->kind)); /* rlx: its own */
     else
         slot_end(sampled);
     lock_drop(&cpu.lock);
@@ -386,7 +397,7 @@ static void thread_here(void *arg, enum probe_id id, uintptr_t machine, uintptr_
 static void look_at_service(struct service *s, void *arg)
 {
     (void)arg;
-    slot_begin(&s->sampled, (pid_t)service_tid(s), s->kind); /* anew: it may have ended, and its place be another's */
+    slot_begin(&s->sampled, (pid_t)service_tid(s), service_root(s->kind)); /* anew: it may have ended, and its place be another's */
 }
 
 /* All that have no slot. Who comes after the probe was listened to tells us himself, or is seen here: the fence orders our listening before our look,
@@ -399,7 +410,7 @@ static void threads_look(void)
     cpu.refused = 0;
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: sees the machine; rel in m_publish_locked */
         if (load_acq(&m->dead) == M_ALIVE) /* acq: as above */
-            slot_begin(&m->sampled, machine_tid(m), SERVICE_MONITOR);
+            slot_begin(&m->sampled, machine_tid(m), PSEUDO_UNKNOWN);
     services_each(look_at_service, NULL);
     cpu.refused_max = w_max(cpu.refused_max, cpu.refused);
     lock_drop(&cpu.lock);
@@ -411,6 +422,7 @@ static void unsample_service(struct service *s, void *arg) { (void)arg, store_rl
 /* Nobody is sampled any more. Machines that have ended keep the number of a slot: a record is cleared before it is used again. */
 static void slots_close(void)
 {
+    services_let_in(false);
     lock_take(&sched.lock); /* as in threads_look */
     lock_take(&cpu.lock);
     cpu.open = false;
@@ -514,7 +526,7 @@ static void settle(struct slot *s)
         struct record *r = slot_last(s);
         if (!s->has_last) {
             *r = (struct record){ .n = 1, .proc = -1 };
-            r->pc[0] = PSEUDO_UNKNOWN;
+            r->pc[0] = s->root;
         }
         s->has_last = true;
         r->weight = (uint32_t)owed;
@@ -612,9 +624,12 @@ static int cpu_begin(struct sampler *s)
     cpu.look_ns = 0;
     rng_seed(&cpu.rng, (uint64_t)os_now_ns());
     cpu.open = true;
+    services_let_in(true);
     err = probe_listen(1ull << PROBE_thread_here, thread_here, NULL);
     if (err == 0)
         threads_look();
+    else
+        services_let_in(false);
     cpu.open = err == 0;
     return err;
 }

@@ -284,6 +284,7 @@ static void *sysmon_main(void *arg)
             os_futex_wait(&sysmon.word, 0, schedtrace_every_ns() != 0 ? w_min(delay, schedtrace_every_ns()) : delay);
         }
         store_seq(&sysmon.word, 0); /* seq: before the look, or a poke in between would be lost */
+        service_look(s);
         if (look(os_now_ns(), &polled, &stranded_ns)) {
             quiet = 0;
             delay = DELAY_MIN_NS;

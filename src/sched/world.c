@@ -530,6 +530,7 @@ static void *helper_main(void *arg)
             return NULL;
         }
         store_rlx(&h->word, 0); /* rlx: the next one comes after left is 0 */
+        service_look(s);
         world.fn(world.arg, h->index, world.nwork);
         if (sub_acq_rel(&world.left, 1) == 1) /* rel: our work is done; acq in world_parallel */
             os_futex_wake(&world.left, 1);
