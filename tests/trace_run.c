@@ -403,6 +403,36 @@ static void many(void *arg)
 }
 Test(trace_run, begins_among_many_fibers, .timeout = 60) { test_run_procs(2, many, NULL); }
 
+static void ends_with_its_thread(void *arg)
+{
+    (void)arg;
+    cr_assert_eq(weft_lock_os_thread(), 0);
+}
+
+static void all_at_a_time(weft_fn *fn, int n)
+{
+    weft_waitgroup wg = { 0 };
+    for (int i = 0; i < n; i++)
+        weft_waitgroup_go(&wg, fn, NULL);
+    weft_waitgroup_wait(&wg);
+}
+
+/* What a thread knew of fibers that have ended goes to those that come after it, however much it is. */
+static void threads_end(void *arg)
+{
+    struct live l;
+    (void)arg;
+    live_start(&l);
+    for (int i = 0; i < 5; i++) { /* the first time it is the thread of weft_run, which stays */
+        all_at_a_time(ends_with_its_thread, 1);
+        all_at_a_time(nothing, 100);
+    }
+    live_stop(&l);
+    cr_expect_geq(live_count(&l, "GoID=[0-9]+ Running->NotExist"), 505);
+    live_check(&l);
+}
+Test(trace_run, threads_that_end) { test_run_procs(1, threads_end, NULL); }
+
 /* ---- ends ---------------------------------------------------------------------------------------------------------------- */
 
 static struct live left;

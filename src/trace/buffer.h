@@ -60,7 +60,7 @@ struct trace_emitter {
     uint8_t stopper, collects; /* STW_BEGIN, GC_BEGIN have been told */
     bool sweeps;
     uint64_t swept, freed;
-    uint32_t fresh, fresh_end, free, nfree; /* records of fibers at hand */
+    uint32_t fresh, fresh_end, free, nfree; /* records of fibers at hand; nfree: so many in the list at most */
 } w_aligned(W_CACHELINE);
 
 /* ---- the trace ---------------------------------------------------------------------------------------- */

@@ -55,7 +55,7 @@
 #define FIBERS_MAX (4u << 20)  /* address space of 256 MiB; touched as they are made */
 #define FIBERS_LEAST 4096u
 #define FRESH 32u              /* records that an emitter takes at a time */
-#define CHAIN 64u              /* records that emitters hand on */
+#define CHAIN 64u              /* records that emitters hand on, at most */
 #define STACK_MAX 64u
 #define STACK_SKIP 3u             /* listen, probe_emit, and where the probe is: of a walk from the listener */
 
@@ -190,21 +190,26 @@ static void chain_put(uint32_t first)
     } while (!cas_rel(&hooks.chains, head, (head >> 32) << 32 | first)); /* rel: publishes the chain; acq in chain_get */
 }
 
+/* Of those at hand, which are not none, the first CHAIN, or as many as there are. */
+static void hand_on(struct trace_emitter *e)
+{
+    uint32_t first = e->free, last = first, n = 1;
+    for (; n < CHAIN && hooks.fiber[last - 1].next != 0; n++)
+        last = hooks.fiber[last - 1].next;
+    e->free = hooks.fiber[last - 1].next;
+    hooks.fiber[last - 1].next = 0;
+    e->nfree -= n;
+    chain_put(first);
+}
+
 /* Between enter and leave. */
 static void record_put(struct trace_emitter *e, struct trace_fiber *r)
 {
     store_rel(&r->state, 0); /* rel: as in become */
     r->next = e->free;
     e->free = (uint32_t)(r - hooks.fiber) + 1;
-    if (++e->nfree < 2 * CHAIN)
-        return;
-    uint32_t first = e->free, last = first;
-    for (uint32_t i = 1; i < CHAIN; i++)
-        last = hooks.fiber[last - 1].next;
-    e->free = hooks.fiber[last - 1].next;
-    hooks.fiber[last - 1].next = 0;
-    e->nfree -= CHAIN;
-    chain_put(first);
+    if (++e->nfree >= 2 * CHAIN)
+        hand_on(e);
 }
 
 static w_noinline bool fresh_get(struct trace_emitter *e)
@@ -223,7 +228,7 @@ static w_noinline bool fresh_get(struct trace_emitter *e)
 static struct trace_fiber *record_get(struct trace_emitter *e)
 {
     if (e->free == 0 && (e->free = chain_get()) != 0)
-        e->nfree = CHAIN;
+        e->nfree = CHAIN; /* at most: that of a thread that ended may be shorter */
     struct trace_fiber *r = e->free != 0 ? &hooks.fiber[e->free - 1] : NULL;
     if (likely(r != NULL && load_rlx(&r->told.told[(e->gen + 1) % 2]) != e->gen + 1)) { /* rlx: came with the list */
         e->free = r->next;
@@ -1023,8 +1028,8 @@ void hooks_machine_gone(struct m *m)
             e->g = NULL;
             record_put(e, g);
         }
-        if (e->free != 0)
-            chain_put(e->free);
+        while (e->free != 0)
+            hand_on(e);
         trace_leave(e);
     }
     if (m->told != NULL)
