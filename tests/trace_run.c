@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 #include "base/atomic.h"
+#include "base/fail.h"
 #include "stress_programs.h"
 #include "trace_live.h"
 
@@ -432,6 +433,46 @@ static void threads_end(void *arg)
     live_check(&l);
 }
 Test(trace_run, threads_that_end) { test_run_procs(1, threads_end, NULL); }
+
+/* With address space for few fibers: those beyond are counted, and the rest is right. */
+static bool crowded(uint64_t nth)
+{
+    enum { MANY = 5000 };
+    struct live l;
+    live_open(&l);
+    fail_arm(FAIL_MEM, nth, 10); /* the table of fibers is tried with half as much each time, ten times */
+    int err = weft_trace_start(live_write, &l, NULL);
+    fail_disarm();
+    if (err == 0) {
+        weft_chan *c = weft_chan_make(sizeof(int), 0);
+        for (int i = 0; i < MANY; i++)
+            weft_go(waits, c);
+        weft_chan_close(c);
+        while (weft_num_fibers() > 1)
+            weft_yield();
+        live_stop(&l);
+    } else {
+        fclose(l.file);
+    }
+    if (err == 0 && l.stats.fibers_missed != 0) {
+        cr_expect_gt(l.stats.fibers_missed, MANY - 4096u);
+        cr_expect_geq(live_count(&l, "GoID=[0-9]+ Running->NotExist"), 4000);
+        live_check(&l);
+        return true;
+    }
+    unlink(l.path);
+    return false;
+}
+
+static void little_room(void *arg)
+{
+    (void)arg;
+    for (uint64_t nth = 1; nth < 40; nth++)
+        if (crowded(nth))
+            return;
+    cr_assert_fail("the table was never small");
+}
+Test(trace_run, more_fibers_than_there_is_room_for) { test_run_procs(2, little_room, NULL); }
 
 /* ---- ends ---------------------------------------------------------------------------------------------------------------- */
 

@@ -220,7 +220,7 @@ static w_noinline bool fresh_get(struct trace_emitter *e)
             return false;
     while (!cas_rlx(&hooks.fresh, at, at + FRESH) && (at = load_rlx(&hooks.fresh), true));
     e->fresh = at;
-    e->fresh_end = at + FRESH;
+    e->fresh_end = w_min(at + FRESH, hooks.cap);
     return true;
 }
 
@@ -466,7 +466,7 @@ static w_noinline bool make_runnable(struct trace_emitter *e, struct trace_fiber
 /* A thread of the host that is attached, but not known: outside the runtime, in a syscall. */
 static w_noinline struct trace_fiber *host_found(struct trace_emitter *e, struct fiber *f)
 {
-    if (e->g != NULL)
+    if (e->g != NULL || e->p != NULL) /* that: there was no room for a record as it came in */
         return NULL;
     uint64_t id = add_rlx(&sched.next_fiber_id, 1) + 1; /* rlx: only uniqueness matters */
     struct trace_fiber *r = fiber_made(e, &f->told, id, NULL);
