@@ -553,6 +553,27 @@ static void fails(void *arg)
 }
 Test(trace_run, writer_that_fails_ends_its_trace_alone) { test_run(fails, NULL); }
 
+struct own { int started, stopped; };
+static int ends_itself(void *ctx, const void *data, size_t n)
+{
+    struct own *o = ctx;
+    o->started = weft_trace_start(ends_itself, NULL, NULL);
+    o->stopped = weft_trace_stop(ends_itself, o, NULL);
+    return (void)data, (void)n, 0;
+}
+
+/* Who waits for it would wait for himself. */
+static void from_a_writer(void *arg)
+{
+    struct own o = { 0 };
+    (void)arg;
+    cr_assert_eq(weft_trace_start(ends_itself, &o, NULL), 0);
+    cr_expect_eq(weft_trace_stop(ends_itself, &o, NULL), 0);
+    cr_expect_eq(o.started, -EDEADLK);
+    cr_expect_eq(o.stopped, -EDEADLK);
+}
+Test(trace_run, a_writer_cannot_end_its_trace) { test_run(from_a_writer, NULL); }
+
 /* ---- little memory, no threads ---------------------------------------------------------------------------------------------- */
 
 static int refused;

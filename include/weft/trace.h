@@ -18,14 +18,15 @@ typedef struct weft_trace_opts {
 #define WEFT_TRACE_OPTS_INIT { sizeof(weft_trace_opts), 0, 0 }
 
 /* From now on everything that happens goes to w(ctx, ...), in generations of about a second, each complete in itself. The writer is called on a
- * thread that is not the caller's, from now until weft_trace_stop has returned; an error of its own ends this trace and no other. One that is slow
- * holds up nobody: it gets fewer generations, and what is left out is counted and marked in the trace (see weft_trace_stats).
+ * thread of the library's with the host's descriptors, from now until weft_trace_stop has returned, and may do anything but call weft; ctx is a root.
+ * An error of its own ends this trace and no other. One that is slow holds up nobody: it gets fewer generations, and what is left out is counted and
+ * marked in the trace (see weft_trace_stats).
  *
  * Several can be written at a time, up to eight, each started with its own writer or ctx. The first one stops the world for a moment
  * (WEFT_STOP_TRACE: microseconds, and 0.1 us per fiber that exists), and costs memory: 64 bytes per fiber beside the events. While one is on, a
  * deadlock of all fibers is not found: the threads that write it could wake them. 0, -EALREADY (a trace with this w and ctx is on: stop it first),
  * -ENOSPC (eight are), -EINVAL (w is NULL, or size not set), -ENOMEM, -EAGAIN (no thread to be had), -ESRCH (the runtime does not run). May block,
- * may move. The end of the runtime stops it; the child of a fork is not traced. */
+ * may move. -EDEADLK: called by a writer. The end of the runtime stops it; the child of a fork is not traced. */
 WEFT_API int weft_trace_start(weft_writer *w, void *ctx, const weft_trace_opts *opts) WEFT_MUST_CHECK;
 
 typedef struct weft_trace_stats {
@@ -38,7 +39,7 @@ typedef struct weft_trace_stats {
 
 /* The trace with this w and ctx is over: what has happened so far is written when this returns. stats: NULL, or filled in.
  * 0, the writer's error, -ENOENT (no such trace is on: it was not started, or has been stopped), -EINVAL (size not set), -ESRCH (the runtime does not
- * run; its end has stopped all). Waits for the writer. May block, may move. */
+ * run; its end has stopped all), -EDEADLK (called by a writer). Waits for the writer. May block, may move. */
 WEFT_API int weft_trace_stop(weft_writer *w, void *ctx, weft_trace_stats *stats);
 
 /* ---- user annotations ---------------------------------------------------------------------------- */

@@ -18,7 +18,7 @@
     X(EAGAIN,                                                                                                          \
       "cannot be done right now: try again later, use the form that waits, or raise the limit on threads (ulimit -u)") \
     X(EDEADLK,                                                                                                         \
-      "all fibers are asleep and nothing can wake them: look at the list in the log for who waits for what")           \
+      "nothing could ever wake who waits: all fibers are asleep (the log lists them), or a call would wait for itself") \
     X(EALREADY,                                                                                                        \
       "already running: stop it first, and start it only once")                                                        \
     X(ESRCH,                                                                                                           \

@@ -276,9 +276,12 @@ void trace_unuse(void)
 
 /* ---- writers, under the lock ------------------------------------------------------------------------------------------ */
 
+static __thread bool on_pump __attribute__((tls_model("initial-exec"))); /* whoever waits for it has the lock */
+
 static void pump_main(void *arg)
 {
     struct sink *s = arg;
+    on_pump = true;
     s->result = trace_reader_pump(s->reader);
 }
 
@@ -316,6 +319,7 @@ static int sink_close(struct sink *s, struct trace_reader_stats *stats)
     *stats = trace_reader_stats(s->reader);
     trace_reader_free(s->reader);
     s->writer = NULL;
+    s->ctx = NULL; /* a root no more */
     return s->result;
 }
 
@@ -360,6 +364,8 @@ int weft_trace_start(weft_writer *w, void *ctx, const weft_trace_opts *opts)
     int err;
     if (w == NULL || (opts != NULL && opts->size != sizeof *opts))
         return -EINVAL;
+    if (on_pump)
+        return -EDEADLK;
     if (leave_and_lock(&err) == NULL)
         return err;
     err = start(w, ctx, opts != NULL ? opts : &(weft_trace_opts)WEFT_TRACE_OPTS_INIT);
@@ -373,6 +379,8 @@ int weft_trace_stop(weft_writer *w, void *ctx, weft_trace_stats *stats)
     struct trace_reader_stats s = { 0 };
     if (w == NULL || (stats != NULL && stats->size != sizeof *stats))
         return -EINVAL;
+    if (on_pump)
+        return -EDEADLK;
     if (leave_and_lock(&err) == NULL)
         return err;
     err = stop(w, ctx, &s);
