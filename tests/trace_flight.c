@@ -486,7 +486,8 @@ static struct live crashed(const char *how, int signal)
 }
 
 static const struct { const char *how; int signal; } ways[] = {
-    { "segv", SIGSEGV }, { "thread", SIGSEGV }, { "abort", SIGABRT }, { "overflow", SIGABRT }, { "raise", SIGFPE }, { "kill", SIGILL },
+    { "segv", SIGSEGV }, { "thread", SIGSEGV }, { "little", SIGSEGV }, { "abort", SIGABRT }, { "overflow", SIGABRT }, { "raise", SIGFPE },
+    { "kill", SIGILL },
     { "early-segv", SIGSEGV }, { "early-abort", SIGABRT }, { "busy-segv", SIGSEGV }, { "busy-abort", SIGABRT }, { "busy-thread", SIGSEGV },
 };
 

@@ -139,7 +139,8 @@ static bool put_stack_entry(void *arg, const struct table_entry *e)
 {
     struct finish *f = arg;
     struct trace_out *o = &f->out;
-    uint8_t body[TRACE_FRAMES_MAX * 4 * TRACE_NUMBER_MAX], *p = body;
+    static uint8_t body[TRACE_FRAMES_MAX * 4 * TRACE_NUMBER_MAX]; /* by [TURN]; a stack for handlers may have no room for it */
+    uint8_t *p = body;
     unsigned nframes = 0;
     size_t npcs = e->len / sizeof(uintptr_t), i = 0;
     const uintptr_t *pcs = (const uintptr_t *)e->data; /* entries are aligned to words */

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <weft.h>
 
@@ -54,6 +56,17 @@ static void *host_crash(void *arg)
     return NULL;
 }
 
+/* With a stack for handlers of the usual size (8 KiB where the kernel takes less than half of that), and nothing below it. */
+static void *host_crash_on_little(void *arg)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), n = (getauxval(AT_MINSIGSTKSZ) + 4096 + page - 1) / page * page;
+    char *p = mmap(NULL, page + n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    stack_t ss = { .ss_sp = p + page, .ss_size = n };
+    if (p == MAP_FAILED || mprotect(p, page, PROT_NONE) != 0 || sigaltstack(&ss, NULL) != 0)
+        exit(8);
+    return host_crash(arg);
+}
+
 static void busy(void *arg)
 {
     (void)arg;
@@ -78,6 +91,8 @@ static void crash(const char *how)
     if (strcmp(how, "segv") == 0)
         *nowhere = 1;
     else if (strcmp(how, "thread") == 0 && pthread_create(&t, NULL, host_crash, NULL) == 0)
+        weft_sleep(100 * WEFT_SECOND);
+    else if (strcmp(how, "little") == 0 && pthread_create(&t, NULL, host_crash_on_little, NULL) == 0)
         weft_sleep(100 * WEFT_SECOND);
     else if (strcmp(how, "abort") == 0)
         abort();
