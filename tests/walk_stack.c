@@ -182,6 +182,47 @@ Test(walk_stack, self)
     walk_unuse(); /* without effect */
 }
 
+/* What was walked before is only known again if something is kept for it. */
+static NOINLINE void again(void *arg)
+{
+    uintptr_t pc[WALK_MAX], self[WALK_MAX];
+    struct walk_memo *memo = *(struct walk_memo **)arg;
+    struct m *m = rt_enter();
+    void **mine = NULL;
+    for (int i = 0; i < 3; i++) {
+        memset(pc, 0, sizeof pc);
+        uint32_t n = walk_again(m, memo, __builtin_frame_address(0), pc, WALK_MAX, &mine), nself = walk_self(m, self, WALK_MAX);
+        cr_assert_gt(n, 2u, "%d: %u", i, n);
+        cr_assert_eq(n + 1, nself, "%d: %u, %u", i, n, nself); /* which has our own frame */
+        cr_assert_eq(memcmp(pc, self + 1, n * sizeof *pc), 0, "%d", i);
+        cr_assert(mine == NULL || *mine == NULL);
+    }
+    for (int i = 0; i < 3 && mine != NULL; i++) {
+        walk_again(m, memo, __builtin_frame_address(0), pc, WALK_MAX, &mine);
+        cr_assert_not_null(mine);
+        cr_assert_eq(*mine, i == 0 ? NULL : arg);
+        *mine = arg;
+    }
+    rt_leave(m);
+}
+
+static void again_main(void *arg)
+{
+    use();
+    for (unsigned n = 0; n < 20; n++) { /* stacks come again, too */
+        memset(*(void **)arg, 0, walk_memo_bytes());
+        nofp_top(again, arg, n);
+    }
+}
+
+Test(walk_stack, again)
+{
+    nofp_load();
+    struct walk_memo *memo = malloc(walk_memo_bytes());
+    test_run_each(again_main, &memo);
+    free(memo);
+}
+
 static void on_host(void *arg)
 {
     cr_assert_eq(walk_use(), 0);

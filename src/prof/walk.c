@@ -617,7 +617,8 @@ static w_no_sanitize struct seen *seen_find(struct walk_memo *memo, const struct
     struct seen *set = memo->seen[((to_end >> 4) + a->pc) * 0x9e3779b97f4a7c15u >> 58 & (SEEN_SETS - 1)];
     *again = true;
     for (uint32_t i = 0; t != NULL && i < SEEN_WAYS; i++)
-        if (set[i].to_end == to_end && set[i].pc == a->pc && set[i].fp == a->fp - a->sp && set[i].tables == t->number && seen_again(&set[i], a->sp))
+        if (set[i].to_end == to_end && set[i].pc == a->pc && set[i].fp == a->fp - a->sp && set[i].tables == t->number && set[i].mine != NULL &&
+            seen_again(&set[i], a->sp))
             return &set[i];
     *again = false;
     struct seen *e = &set[memo->next++ % SEEN_WAYS];
@@ -654,8 +655,13 @@ w_noinline w_no_sanitize uint32_t walk_again(struct m *m, struct walk_memo *memo
 #else
 w_noinline uint32_t walk_again(struct m *m, struct walk_memo *memo, const uintptr_t *frame, uintptr_t *pc, uint32_t max, void ***mine)
 {
-    (void)memo, (void)frame;
+    uint32_t n = walk_self(m, pc, max), own = 0;
+    (void)memo;
     *mine = NULL;
-    return walk_self(m, pc, max);
+    while (own < n && pc[own] != (frame[1] & ADDRESS_MASK))
+        own++;
+    for (uint32_t i = own; i < n; i++)
+        pc[i - own] = pc[i];
+    return n - own;
 }
 #endif
