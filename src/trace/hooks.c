@@ -130,7 +130,8 @@ static always_inline uint64_t stack(struct trace_emitter *e, struct m *m)
     const uintptr_t *own = __builtin_frame_address(0), *emit = (const uintptr_t *)own[0], *site = (const uintptr_t *)emit[0];
     uintptr_t pcs[STACK_MAX + STACK_SKIP], *pc = pcs;
     void **kept = NULL;
-    uint32_t n = e->walks != NULL ? 1 + walk_again(m, e->walks, site, pcs + 1, STACK_MAX, &kept) : 0;
+    uint32_t n = e->walks != NULL ? walk_again(m, e->walks, site, pcs + 1, STACK_MAX, &kept) : 0;
+    n += n != 0; /* else it runs on a stack that we do not know */
     pcs[0] = (uintptr_t)__builtin_return_address(0); /* see trace_from_probe */
     uintptr_t known = kept != NULL ? (uintptr_t)*kept : 0;
     if (likely(known >> 32 == e->gen))
