@@ -5,7 +5,9 @@
 #include <sys/wait.h>
 #include "base/atomic.h"
 #include "base/fail.h"
+#include "sched/world.h"
 #include "stress_programs.h"
+#include "trace/buffer.h"
 #include "trace_live.h"
 
 /* ---- starting and stopping --------------------------------------------------------------------------------- */
@@ -473,6 +475,41 @@ static void little_room(void *arg)
     cr_assert_fail("the table was never small");
 }
 Test(trace_run, more_fibers_than_there_is_room_for) { test_run_procs(2, little_room, NULL); }
+
+/* The handler of a crash ends a generation whatever happens then, and the process may live on. */
+struct taking { bool collects; uint32_t taken; };
+static void take_in_a_stop(void *arg)
+{
+    struct taking *t = arg;
+    world_stop(WEFT_STOP_MEM_STATS, false);
+    if (t->collects)
+        PROBE(gc_begin, 0, 0, 0);
+    t->taken = trace_take_sigsafe(WEFT_SECOND);
+    if (t->taken != 0)
+        trace_give_sigsafe();
+    world_start();
+}
+
+static void taken_in_a_stop(void *arg)
+{
+    struct live a, b;
+    struct taking t = { .collects = *(bool *)arg };
+    live_start(&a);
+    live_start(&b); /* of which it is the first generation */
+    rt_enter();
+    sched_on_big_stack(take_in_a_stop, &t);
+    rt_leave(m_self());
+    weft_gc();
+    cr_assert_neq(t.taken, 0u);
+    live_stop(&b);
+    live_stop(&a);
+    cr_expect_eq(a.stats.dropped, 1u);
+    cr_expect_eq(live_count(&a, "RangeBegin .*Name=\"stop-the-world \\(GC"), 1);
+    live_check(&a);
+    live_check(&b);
+}
+Test(trace_run, generation_taken_in_a_stop) { test_run_each(taken_in_a_stop, &(bool){ false }); }
+Test(trace_run, generation_taken_in_a_collection) { test_run_each(taken_in_a_stop, &(bool){ true }); }
 
 /* ---- ends ---------------------------------------------------------------------------------------------------------------- */
 

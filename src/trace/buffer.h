@@ -57,7 +57,8 @@ struct trace_emitter {
     struct trace_proc *p;
     struct trace_fiber *g;
     struct walk_memo *walks;
-    uint8_t stopper, collects; /* STW_BEGIN, GC_BEGIN have been told */
+    uint32_t stopper;    /* STW_BEGIN has been told, in this generation; 0: not */
+    bool collects;       /* GC_BEGIN has been told */
     bool sweeps;
     uint64_t swept, freed;
     uint32_t fresh, fresh_end, free, nfree; /* records of fibers at hand; nfree: so many in the list at most */

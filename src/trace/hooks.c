@@ -259,8 +259,8 @@ static w_noinline void adopt(struct trace_emitter *e, struct m *m)
     e->run = hooks.run;
     e->p = NULL;
     e->g = NULL;
-    e->stopper = e->collects = 0;
-    e->sweeps = false;
+    e->stopper = 0;
+    e->collects = e->sweeps = false;
     e->fresh = e->fresh_end = e->free = e->nfree = 0;
     if (m != NULL && m->foreign)
         find_here(e, &m->self);
@@ -703,7 +703,7 @@ static void on_world_stop(unsigned reason)
         return;
     if (e->stopper == 0 && tells_of_world(e, m)) {
         trace_event(e, STW_BEGIN, text(TEXT_STOP + reason), 0);
-        e->stopper = 1;
+        e->stopper = e->gen;
     }
     trace_leave(e);
 }
@@ -715,11 +715,16 @@ static void on_world_start(void)
     if (e == NULL)
         return;
     if (e->stopper != 0 && tells_of_world(e, m)) {
+        bool known = e->stopper == e->gen; /* else a handler has taken the generation, [TURN], and nobody knows of the beginning */
+        if (e->collects && !known)
+            trace_event(e, GC_ACTIVE, ++hooks.gc_events);
         if (e->collects)
             trace_event(e, GC_END, ++hooks.gc_events);
-        trace_event(e, STW_END);
+        if (known)
+            trace_event(e, STW_END);
     }
-    e->stopper = e->collects = 0;
+    e->stopper = 0;
+    e->collects = false;
     trace_leave(e);
 }
 
@@ -731,7 +736,7 @@ static void on_gc_begin(void)
         return;
     if (e->stopper != 0 && tells_of_world(e, m)) {
         trace_event(e, GC_BEGIN, ++hooks.gc_events, 0);
-        e->collects = 1;
+        e->collects = true;
     }
     trace_leave(e);
 }
