@@ -550,6 +550,7 @@ static void nested_main(void *arg)
 Test(walk_stack, interrupted_by_itself_and_in_a_throw, SIGNALS_AT_ONCE)
 {
     test_needs_a_kernel();
+    test_may_take(300);
     nofp_load();
     void *so = dlopen(TEST_MOD("throws"), RTLD_NOW);
     cr_assert_not_null(so, "%s", dlerror());
