@@ -426,12 +426,15 @@ struct common {
     bool signal;
 };
 
-/* The head of a record: b's bytes are the rest of it. False: none, or longer than 4 GiB. */
+/* No record is longer; but what is read where a module has just gone may say so, and a signal handler should not be busy with that. */
+#define RECORD_MAX (128u << 10)
+
+/* The head of a record: b's bytes are the rest of it. False: none. */
 static w_no_sanitize bool record_open(struct bytes *b, const struct rules_module *m, uintptr_t at)
 {
     bytes_init(b, m, at, 4);
     uint32_t len = (uint32_t)take(b, 4);
-    if (b->bad || len == 0 || len >= 0xfffffff0u || len > m->hi - m->lo || at < m->lo || at >= m->hi)
+    if (b->bad || len == 0 || len > RECORD_MAX || len > m->hi - m->lo || at < m->lo || at >= m->hi)
         return false;
     b->end = b->at + len;
     b->limit = w_max(b->limit, b->end);
