@@ -396,8 +396,8 @@ void dump_all_lines(void (*line)(const char *text))
 
 struct describe { const void *pc; int fd; };
 
-/* In the child. Whatever it needs may be locked for ever; then it is killed. */
-static int describe_child(void *arg)
+/* In the child. Whatever it needs may be locked for ever; then it is killed. (A sanitizer would say, on stderr, that it does not know this stack.) */
+static w_no_sanitize int describe_child(void *arg)
 {
     struct describe *a = arg;
     struct symbol sym[SYMBOLS_INLINED_MAX];

@@ -73,7 +73,8 @@ static struct {
 
 uint64_t leaked_count(void) { return load_rlx(&leaked.found_run) == sched.run ? load_rlx(&leaked.found) : 0; } /* rlx: as it says */
 
-static bool waits_for_others(const struct fiber *f)
+/* Of a fiber that may run, a hint, which no sanitizer understands. */
+static w_no_sanitize bool waits_for_others(const struct fiber *f)
 {
     return load_rlx(&f->state) == FIBER_WAITING && ((OF_CHANNELS | OF_ADDRESSES) >> f->why & 1) != 0 && (load_rlx(&f->waits_on) & ~BITS) != 0;
 }
