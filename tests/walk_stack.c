@@ -496,6 +496,7 @@ static void step_main(void *arg)
 
 Test(walk_stack, every_instruction, SIGNALS_AT_ONCE)
 {
+    test_may_take(300); /* AddressSanitizer marks the stacks of an arena one by one, if one is made just then */
     test_needs_a_kernel();
     nofp_load();
     test_run_procs(1, step_main, NULL);
