@@ -5,7 +5,7 @@
 
 #define SECOND INT64_C(1000000000)
 
-struct machine { struct trace_look at; uint64_t khz; struct trace_line line; };
+struct machine { struct os_look at; uint64_t khz; struct trace_line line; };
 
 static void runs(struct machine *m, int64_t ns)
 {
@@ -65,7 +65,7 @@ Test(trace_clock, corrections_of_the_clock_do_no_harm)
     rng_seed(&r, test_seed());
     for (int i = 0; i < 10000; i++) {
         int64_t ns = 1000 + rng_below(&r, 2000000000);
-        struct trace_look exact = m.at;
+        struct os_look exact = m.at;
         m.at.ns += rng_below(&r, 100); /* of what a look takes */
         struct trace_clock c = next(&m, true);
         m.at = exact;
@@ -99,7 +99,7 @@ Test(trace_clock, a_machine_that_slept)
 /* The counter begins anew, or another one has another rate. */
 Test(trace_clock, another_counter)
 {
-    static const struct trace_look looks[] = { { 0, 3000000 }, { 123, 24000 }, { UINT64_MAX / 4, 3000000 }, { 500000000000, 3010000 } };
+    static const struct os_look looks[] = { { 0, 3000000 }, { 123, 24000 }, { UINT64_MAX / 4, 3000000 }, { 500000000000, 3010000 } };
     for (size_t i = 0; i < w_countof(looks); i++) {
         struct machine m = machine_new(3000000);
         next(&m, true);

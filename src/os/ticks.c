@@ -1,7 +1,7 @@
 /* The processor's counter as a clock for short distances.
  *
- * It can be relied on if the kernel uses it for its own clock: it has found it constant, and the same on all processors. Its slope is measured once,
- * over two milliseconds, from looks at both clocks: 25 ppm wrong at worst, which no profile shows. */
+ * Its slope is measured once, over two milliseconds, from looks at both clocks: 25 ppm wrong at worst, which no profile shows. (The trace, whose times
+ * go on for hours, keeps a line of its own: trace/clock.h.) */
 #include "os/ticks.h"
 #include <fcntl.h>
 #include <string.h>
@@ -12,37 +12,23 @@
 
 w_u64 os_ticks_slope;
 
-struct look { uint64_t ticks; int64_t ns; };
-
-static uint64_t counter(void)
+struct os_look os_look(void)
 {
-#if defined(__x86_64__)
-    return __builtin_ia32_rdtsc();
-#elif defined(__aarch64__)
-    uint64_t t;
-    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
-    return t;
-#endif
-}
-
-/* Both clocks at one moment: of several looks, the one that took least. */
-static struct look look(void)
-{
-    struct look best = { 0, 0 };
+    struct os_look best = { 0, 0 };
     uint64_t least = UINT64_MAX;
     for (int i = 0; i < 8; i++) {
-        uint64_t before = counter();
+        uint64_t before = os_counter();
         int64_t ns = os_now_ns();
-        uint64_t took = counter() - before;
+        uint64_t took = os_counter() - before;
         if (took < least) {
             least = took;
-            best = (struct look){ before + took / 2, ns };
+            best = (struct os_look){ before + took / 2, ns };
         }
     }
     return best;
 }
 
-static bool kernel_trusts_it(void)
+bool os_counter_trusted(void)
 {
     char name[32] = "";
     long fd = fail_now(FAIL_FD) ? -1 : sys_call4(SYS_openat, AT_FDCWD,
@@ -59,11 +45,11 @@ static bool kernel_trusts_it(void)
 
 void os_ticks_open(void)
 {
-    if (load_rlx(&os_ticks_slope) != 0 || !kernel_trusts_it()) /* rlx: whoever races for it finds the same */
+    if (load_rlx(&os_ticks_slope) != 0 || !os_counter_trusted()) /* rlx: whoever races for it finds the same */
         return;
-    struct look from = look(), to;
+    struct os_look from = os_look(), to;
     do
-        to = look();
+        to = os_look();
     while (to.ns - from.ns < BASELINE_NS);
     if (to.ticks > from.ticks)
         store_rlx(&os_ticks_slope, (uint64_t)(((unsigned __int128)(to.ns - from.ns) << 32) / (to.ticks - from.ticks))); /* rlx: a number */

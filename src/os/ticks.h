@@ -6,23 +6,36 @@
 #include "base/base.h"
 #include "os/clock.h"
 
-extern w_u64 os_ticks_slope; /* ns a tick, times 2^32; 0: the counter is not to be relied on, and a tick is a ns of the system's clock */
-
-/* Finds out, in two milliseconds at most, unless it is known. Before that, and where the counter cannot be relied on, all is the same, but slow. */
-void os_ticks_open(void);
-
-/* Not ordered with what is before and after. Of two processors, one may be a little behind. */
-static inline uint64_t os_ticks(void)
+/* The counter itself, and whether it can be relied on: whether the kernel uses it for its own clock, having found it constant, and the same on all
+ * processors. Not ordered with what is before and after. Of two processors, one may be a little behind. */
+static inline uint64_t os_counter(void)
 {
-    if (unlikely(load_rlx(&os_ticks_slope) == 0)) /* rlx: it changes once, and then one distance is wrong: see os_ticks_ns */
-        return (uint64_t)os_now_ns();
 #if defined(__x86_64__)
     return __builtin_ia32_rdtsc();
 #elif defined(__aarch64__)
     uint64_t t;
     __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
     return t;
+#else
+    return 0;
 #endif
+}
+bool os_counter_trusted(void);
+
+/* Both clocks at one moment: of several looks, the one that took least. */
+struct os_look { uint64_t ticks; int64_t ns; };
+struct os_look os_look(void);
+
+extern w_u64 os_ticks_slope; /* ns a tick, times 2^32; 0: the counter is not to be relied on, and a tick is a ns of the system's clock */
+
+/* Finds out, in two milliseconds at most, unless it is known. Before that, and where the counter cannot be relied on, all is the same, but slow. */
+void os_ticks_open(void);
+
+static inline uint64_t os_ticks(void)
+{
+    if (unlikely(load_rlx(&os_ticks_slope) == 0)) /* rlx: it changes once, and then one distance is wrong: see os_ticks_ns */
+        return (uint64_t)os_now_ns();
+    return os_counter();
 }
 
 /* From then to now, at least 1. What began with one clock and ends with the other is as good as nothing. */

@@ -1,51 +1,15 @@
 #include "trace/clock.h"
-#include <fcntl.h>
-#include <string.h>
 #include "base/atomic.h"
-#include "base/fail.h"
-#include "base/syscall.h"
 
 #define BASELINE_NS 2000000
 #define LOOK_ERROR_NS 10000 /* of two looks; much more than that only where the processor was taken away in the middle of each */
 
 static struct trace_line line;
 
-/* Both clocks at one moment: of several looks, the one that took least. */
-static struct trace_look look(void)
-{
-    struct trace_look best = { 0, 0 };
-    uint64_t least = UINT64_MAX;
-    for (int i = 0; i < 8; i++) {
-        uint64_t before = trace_ticks();
-        int64_t ns = os_now_ns();
-        uint64_t took = trace_ticks() - before;
-        if (took < least) {
-            least = took;
-            best = (struct trace_look){ before + took / 2, ns };
-        }
-    }
-    return best;
-}
-
-static bool kernel_trusts_counter(void)
-{
-    char name[32] = "";
-    long fd = fail_now(FAIL_FD) ? -1 : sys_call4(SYS_openat, AT_FDCWD,
-        "/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC, 0);
-    if (fd < 0)
-        return false;
-    long n = sys_call3(SYS_read, fd, name, sizeof name - 1);
-    sys_call1(SYS_close, fd);
-    if (n <= 0)
-        return false;
-    name[strcspn(name, "\n")] = 0;
-    return strcmp(name, "tsc") == 0 || strcmp(name, "arch_sys_counter") == 0;
-}
-
 /* The slope so far is that from here on. */
 static void measure(void)
 {
-    line.first = look();
+    line.first = os_look();
     while (os_now_ns() - line.first.ns < BASELINE_NS)
         cpu_relax();
 }
@@ -53,11 +17,11 @@ static void measure(void)
 void trace_clock_open(void)
 {
     line = (struct trace_line){ 0 };
-    if (kernel_trusts_counter())
+    if (os_counter_trusted())
         measure();
 }
 
-bool trace_line_holds(const struct trace_line *l, struct trace_look now)
+bool trace_line_holds(const struct trace_line *l, struct os_look now)
 {
     if (now.ticks <= l->first.ticks)
         return false;
@@ -68,7 +32,7 @@ bool trace_line_holds(const struct trace_line *l, struct trace_look now)
     return off_ns <= LOOK_ERROR_NS + passed_ns / 1024; /* twice as much as the kernel lets a clock be corrected by */
 }
 
-void trace_line_make(struct trace_line *l, struct trace_look now, bool held, struct trace_clock *c)
+void trace_line_make(struct trace_line *l, struct os_look now, bool held, struct trace_clock *c)
 {
     uint64_t ticks = now.ticks - l->first.ticks, ns = (uint64_t)(now.ns - l->first.ns), clock = (uint64_t)now.ns / TRACE_UNIT_NS;
     if (!held && trace_clock_at(&l->last, now.ticks) > clock + l->ahead)
@@ -83,11 +47,11 @@ void trace_line_make(struct trace_line *l, struct trace_look now, bool held, str
 void trace_clock_make(struct trace_clock *c)
 {
     if (line.first.ticks != 0) {
-        struct trace_look now = look();
+        struct os_look now = os_look();
         bool held = trace_line_holds(&line, now);
         if (!held) {
             measure();
-            now = look();
+            now = os_look();
         }
         trace_line_make(&line, now, held, c);
     } else {

@@ -3,8 +3,7 @@
  * Two thirds of what an event costs is the look at the clock (25 ns by the vDSO, 8 by the counter). The unit is small enough that neighbouring events
  * mostly differ, and large enough that a distance below a microsecond takes one byte.
  *
- * The counter can be relied on if the kernel uses it for its own clock: it has found it constant and the same on all processors. A generation has a
- * line from counter to clock, through a look at both at its beginning, with the slope from the first look of all to that one; so an error of
+ * Which counter that is, and when it can be relied on, is said in os/ticks.h. A generation has a line from counter to clock, through a look at both at its beginning, with the slope from the first look of all to that one; so an error of
  * the slope (25 ppm at first, below 1 after a second) never adds up, and time may jump by some microseconds between generations.
  *
  * While a machine sleeps the clock stands still, and the counter goes on, or begins at 0; and a virtual one may wake up elsewhere, with another
@@ -16,6 +15,7 @@
 
 #include "base/base.h"
 #include "os/clock.h"
+#include "os/ticks.h"
 
 #define TRACE_UNIT_NS 8
 #define TRACE_UNITS_PER_SECOND (1000000000 / TRACE_UNIT_NS)
@@ -25,19 +25,6 @@ struct trace_clock {
     uint64_t slope;        /* units a tick, times 2^32; 0: the system's clock is read */
     int64_t mono_ns, wall_ns;
 };
-
-static inline uint64_t trace_ticks(void)
-{
-#if defined(__x86_64__)
-    return __builtin_ia32_rdtsc(); /* not ordered with what is before and after: so are the stores that an event tells of */
-#elif defined(__aarch64__)
-    uint64_t t;
-    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
-    return t;
-#else
-    return 0;
-#endif
-}
 
 /* What the line says of the counter at `ticks`; its beginning, if that is before it (another processor's, a little behind). */
 static inline uint64_t trace_clock_at(const struct trace_clock *c, uint64_t ticks)
@@ -50,7 +37,7 @@ static inline uint64_t trace_now(const struct trace_clock *c)
 {
     if (unlikely(c->slope == 0))
         return (uint64_t)os_now_ns() / TRACE_UNIT_NS;
-    return trace_clock_at(c, trace_ticks());
+    return trace_clock_at(c, os_counter());
 }
 
 /* Once, before the first generation: finds out what can be relied on, in two milliseconds. */
@@ -60,15 +47,14 @@ void trace_clock_make(struct trace_clock *c);
 
 /* ---- its parts, for tests ---- */
 
-struct trace_look { uint64_t ticks; int64_t ns; }; /* at one moment */
 struct trace_line {
-    struct trace_look first; /* ticks 0: there is no counter */
+    struct os_look first; /* ticks 0: there is no counter */
     struct trace_clock last; /* made last; slope 0: none */
     uint64_t ahead;          /* units by which the trace's time is ahead of the clock's */
 };
 /* Has the last line led to where the clock is now? */
-bool trace_line_holds(const struct trace_line *l, struct trace_look now);
+bool trace_line_holds(const struct trace_line *l, struct os_look now);
 /* The next one, which begins now; not the wall clock's time. held: the last one has; else `first` is new. */
-void trace_line_make(struct trace_line *l, struct trace_look now, bool held, struct trace_clock *c);
+void trace_line_make(struct trace_line *l, struct os_look now, bool held, struct trace_clock *c);
 
 #endif
