@@ -17,6 +17,7 @@
 #include "os/vm.h"
 #include "prof/roster.h"
 #include "prof/symbols.h"
+#include "prof/trim.h"
 #include "sched/labels.h"
 #include "sched/report.h"
 
@@ -89,14 +90,9 @@ static size_t put_name(char *buf, size_t room, const struct place *p, const stru
     return s->func != NULL ? w_fmt(buf, room, "%s", s->func) : w_fmt(buf, room, "0x%lx", (unsigned long)p->pc - 1);
 }
 
-static bool is_public(const struct symbol *s)
-{
-    return s->func != NULL && strncmp(s->func, "weft_", 5) == 0 && strncmp(s->func, "weft_arch_", 10) != 0;
-}
-
 /* Frames of the runtime in front: what comes before the outermost of the first run of public functions. *inner is the number of functions inlined
  * there that go too. */
-static uint32_t trim_inner(struct dump *d, const struct trace *t, uint32_t *inner)
+static uint32_t inner_frames(struct dump *d, const struct trace *t, uint32_t *inner)
 {
     uint32_t frame = 0, fn = 0;
     bool in_run = false;
@@ -106,7 +102,7 @@ static uint32_t trim_inner(struct dump *d, const struct trace *t, uint32_t *inne
     for (uint32_t i = 0; i < t->n && i < 24; i++) {
         const struct place *p = place_get(d, t->pc[i]);
         for (uint32_t k = 0; p != NULL && k < p->n; k++) {
-            bool public = is_public(&p->sym[k]);
+            bool public = trim_is_public(p->sym[k].func);
             if (in_run && !public) { /* what follows the run */
                 *inner = t->view == VIEW_SELF ? k : fn;
                 return t->view == VIEW_SELF ? i : frame;
@@ -121,18 +117,10 @@ static uint32_t trim_inner(struct dump *d, const struct trace *t, uint32_t *inne
     return 0;
 }
 
-/* Where every fiber begins: weft_arch_entry, and the function that it calls. */
-static uint32_t trim_outer(const struct trace *t)
-{
-    uintptr_t entry = (uintptr_t)weft_arch_entry;
-    bool at_end = t->n >= 2 && t->pc[t->n - 1] > entry && t->pc[t->n - 1] <= entry + 64;
-    return at_end ? t->n - 2 : t->n;
-}
-
 /* The length of the text, of which buf gets what there is room for. */
 static size_t trace_text(struct dump *d, struct trace *t, char *buf, size_t room)
 {
-    uint32_t inner, from = trim_inner(d, t, &inner), to = trim_outer(t);
+    uint32_t inner, from = inner_frames(d, t, &inner), to = trim_outer(t->pc, t->n);
     size_t len = 0;
 #define REST buf + w_min(len, room), room - w_min(len, room)
     for (uint32_t i = from; i < to; i++) {
