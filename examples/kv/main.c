@@ -16,6 +16,7 @@
 #include "cmd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -24,6 +25,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 static const char usage[] =
     "usage: kv [options]\n"
@@ -44,7 +46,7 @@ struct program {
     struct server_options server;
     int procs;
     const char *trace, *cpu_profile, *wall_profile;
-    FILE *trace_file;
+    int trace_fd;
     int status;
 };
 
@@ -133,22 +135,20 @@ static void block_signals(void)
     sigprocmask(SIG_BLOCK, &s, NULL);
 }
 
-static int to_file(void *ctx, const void *data, size_t n) { return fwrite(data, 1, n, ctx) == n ? 0 : -EIO; }
-
 static int trace_start(struct program *p)
 {
     if (p->trace == NULL)
         return 0;
-    p->trace_file = fopen(p->trace, "w");
-    return p->trace_file == NULL ? -errno : weft_trace_start(to_file, p->trace_file, NULL);
+    p->trace_fd = open(p->trace, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    return p->trace_fd < 0 ? -errno : weft_trace_start(weft_fd_writer, (void *)(intptr_t)p->trace_fd, NULL);
 }
 
 static int trace_stop(struct program *p)
 {
     if (p->trace == NULL)
         return 0;
-    int err = weft_trace_stop(to_file, p->trace_file, NULL);
-    return fclose(p->trace_file) != 0 && err == 0 ? -errno : err;
+    int err = weft_trace_stop(weft_fd_writer, (void *)(intptr_t)p->trace_fd, NULL);
+    return close(p->trace_fd) != 0 && err == 0 ? -errno : err;
 }
 
 /* Profiles end with the runtime. */
