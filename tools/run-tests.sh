@@ -52,7 +52,9 @@ for t in "$@"; do
     failed=$((failed + f))
     if [ "$f" -gt 0 ]; then
         printf 'FAIL  %-28s %3d passed, %d failed, exit %d, %d s\n' "$name" "$p" "$f" "$rc" "$secs"
-        grep -vE '^ok |\[PASS\]|\[SKIP\]' "$out" | tail -n 60 | sed 's/^/      /'
+        hide='^ok |\[PASS\]|\[SKIP\]|\[RUN \]'
+        [ "$rc" != 124 ] || hide='^ok |\[PASS\]|\[SKIP\]' # ended from outside: what ran is among those that began
+        grep -vE "$hide" "$out" | tail -n 60 | sed 's/^/      /'
     else
         printf 'ok    %-28s %3d passed, %d s\n' "$name" "$p" "$secs"
     fi
