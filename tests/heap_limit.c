@@ -229,13 +229,11 @@ static void background_in_child(void *arg)
     cr_assert(waitpid(pid, &status, 0) == pid && status == 0, "%d", status);
 }
 
-#ifndef W_TSAN /* which ends a child that starts threads */
-Test(heap_limit, in_the_background_of_a_child)
+Test(heap_limit, in_the_background_of_a_child, CHILD_GOES_ON)
 {
     test_needs_a_kernel(); /* the child of an emulator's fork comes to an end of its own */
     run(2, BACKGROUND, background_in_child, NULL);
 }
-#endif
 
 /* ---- stacks -------------------------------------------------------------------------------------------------------------------- */
 

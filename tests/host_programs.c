@@ -16,16 +16,6 @@ static void run(const char *program, const char *what)
               "%s %s: exit %d, signal %d: %s", program, what, out.exit_code, out.term_signal, out.text);
 }
 
-/* ThreadSanitizer's own locks and threads do not come through a fork whose child goes on. Told to let it (die_after_fork=0), it ignores there what the
- * thread or fiber that forked synchronises, and reports as races what others read of it afterwards (world_stop, fiber_take). Where the child first
- * calls AnnotateIgnoreSyncEnd() of its runtime, there are none. AddressSanitizer's malloc, which starting a thread needs, is lost to a child that was forked
- * while another thread was inside it. */
-#if defined(W_ASAN) || defined(W_TSAN)
-#define FORKS .disabled = true
-#else
-#define FORKS .disabled = false
-#endif
-
 /* A sanitizer has no less need of address space, mappings and system calls than the library. */
 #if defined(W_ASAN) || defined(W_TSAN)
 #define UNSANITIZED .disabled = true
@@ -35,20 +25,20 @@ static void run(const char *program, const char *what)
 
 #define HOST(program, what, ...) Test(host_programs, program##_##what, ##__VA_ARGS__) { run(#program, #what); }
 
-HOST(fork_child, storm, FORKS)
-HOST(fork_child, threads, FORKS)
-HOST(fork_child, stops, FORKS)
-HOST(fork_child, returns, FORKS)
-HOST(fork_child, ends, FORKS)
-HOST(fork_child, inherits, FORKS)
-HOST(fork_child, finalizers, FORKS)
-HOST(fork_child, call_is_last, FORKS)
-HOST(fork_child, another_first, FORKS)
+HOST(fork_child, storm, CHILD_GOES_ON)
+HOST(fork_child, threads, CHILD_GOES_ON)
+HOST(fork_child, stops, CHILD_GOES_ON)
+HOST(fork_child, returns, CHILD_GOES_ON)
+HOST(fork_child, ends, CHILD_GOES_ON)
+HOST(fork_child, inherits, CHILD_GOES_ON)
+HOST(fork_child, finalizers, CHILD_GOES_ON)
+HOST(fork_child, call_is_last, CHILD_GOES_ON)
+HOST(fork_child, another_first, CHILD_GOES_ON)
 HOST(fork_child, first_list, UNSANITIZED)
 HOST(fork_child, in_log)
 HOST(fork_child, while_starting, UNSANITIZED)
 HOST(fork_child, at_the_end, UNSANITIZED)
-HOST(fork_child, vfork, FORKS)
+HOST(fork_child, vfork, CHILD_GOES_ON)
 HOST(foreign, thousand)
 HOST(foreign, bare)
 HOST(foreign, parked)

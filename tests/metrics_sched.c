@@ -262,12 +262,7 @@ static void cpu_of_child(void *arg)
               c.slept);
 }
 
-#ifdef W_TSAN
-#define FORKS .disabled = true /* its own locks and threads do not come through a fork whose child goes on */
-#else
-#define FORKS .disabled = false
-#endif
-Test(metrics_sched, cpu_time_in_the_child_of_a_fork, FORKS)
+Test(metrics_sched, cpu_time_in_the_child_of_a_fork, CHILD_GOES_ON)
 {
     test_needs_a_kernel(); /* the child of an emulator's fork comes to an end of its own */
     run_exactly(4, cpu_of_child);

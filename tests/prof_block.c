@@ -252,7 +252,7 @@ static void forks(void *arg)
     cr_expect_eq(prof_sum(profile(), "weft_sema_acquire;do_sema").value[0], 2);
 }
 
-Test(prof_block, in_the_child_of_a_fork) { test_run(forks, NULL); }
+Test(prof_block, in_the_child_of_a_fork, CHILD_GOES_ON) { test_run(forks, NULL); }
 
 /* ---- sums ---------------------------------------------------------------------------------------------------------- */
 

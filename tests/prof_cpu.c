@@ -622,7 +622,7 @@ static void forks(void *arg)
     cr_expect_eq(ns_of(p, "spin_c", NULL), 0, "the child's are its own");
 }
 
-Test(prof_cpu, the_child_of_a_fork_has_none_and_may_have_its_own, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, forks, NULL); }
+Test(prof_cpu, the_child_of_a_fork_has_none_and_may_have_its_own, CHILD_GOES_ON) { test_needs_a_kernel(); test_run_procs(2, forks, NULL); }
 
 static w_u32 forks_over;
 
@@ -662,7 +662,7 @@ static void forks_at_any_moment(void *arg)
     test_until(weft_num_fibers() == 1);
 }
 
-Test(prof_cpu, a_fork_while_it_starts_and_ends, SIGNALS_AT_ONCE) { test_needs_a_kernel(); test_run_procs(2, forks_at_any_moment, NULL); }
+Test(prof_cpu, a_fork_while_it_starts_and_ends, CHILD_GOES_ON) { test_needs_a_kernel(); test_run_procs(2, forks_at_any_moment, NULL); }
 
 static void deadlocks(void *arg)
 {

@@ -516,7 +516,6 @@ Test(prof_heap, lives)
     }
 }
 
-#ifndef W_TSAN /* which ends a child that starts threads */
 static void in_child(void *arg)
 {
     (void)arg;
@@ -536,7 +535,7 @@ static void in_child(void *arg)
     cr_assert_eq(sum(heap(), INUSE_OBJECTS, "site_a", NULL), 10);
 }
 
-Test(prof_heap, of_a_child) { run_at(1, in_child); }
+Test(prof_heap, of_a_child, CHILD_GOES_ON) { run_at(1, in_child); }
 
 /* What walks exactly is a thread, and the child has none: whoever asks there makes another. */
 SITE int child_asks(void)
@@ -561,8 +560,7 @@ static void exactly_in_child(void *arg)
     cr_assert_eq(status, 0);
 }
 
-Test(prof_heap, stacks_are_exact_in_a_child, .init = nofp_load) { run_at(1, exactly_in_child); }
-#endif
+Test(prof_heap, stacks_are_exact_in_a_child, CHILD_GOES_ON, .init = nofp_load) { run_at(1, exactly_in_child); }
 
 /* ---- text and statistics -------------------------------------------------------------------------------------------- */
 

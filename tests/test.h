@@ -25,6 +25,16 @@
 #define SIGNALS_AT_ONCE .disabled = false
 #endif
 
+/* An option of tests in which the child of a fork goes on, with memory of malloc or threads of its own. ThreadSanitizer's locks and threads do not come
+ * through such a fork: told to let it (die_after_fork=0), it ignores there what the thread or fiber that forked synchronises, and reports as races what
+ * others read of it afterwards (world_stop, fiber_take); where the child first calls AnnotateIgnoreSyncEnd() of its runtime, there are none.
+ * AddressSanitizer's malloc, which starting a thread needs, has a lock for ever if another thread was inside it at the fork. */
+#if defined(W_ASAN) || defined(W_TSAN)
+#define CHILD_GOES_ON .disabled = true
+#else
+#define CHILD_GOES_ON .disabled = false
+#endif
+
 /* Runs fn(arg) under weft_run and fails the test unless that returns 0. The config is one with n processors (0: the
  * default), one with debug keys as well, which hold whatever the environment says, or cfg. */
 void test_run(weft_fn *fn, void *arg);

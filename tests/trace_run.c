@@ -552,10 +552,7 @@ static void forks(void *arg)
     live_stop(&l);
     live_check(&l);
 }
-Test(trace_run, child_of_a_fork_is_not_traced, SIGNALS_AT_ONCE) /* TSan ends children that start threads */
-{
-    test_run_procs(2, forks, NULL);
-}
+Test(trace_run, child_of_a_fork_is_not_traced, CHILD_GOES_ON) { test_run_procs(2, forks, NULL); }
 
 /* ---- writers ------------------------------------------------------------------------------------------------------------- */
 

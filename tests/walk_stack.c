@@ -700,7 +700,7 @@ static void forked_main(void *arg)
     nofp_top(look, arg, 3);
 }
 
-Test(walk_stack, in_the_child_of_a_fork, NO_TSAN)
+Test(walk_stack, in_the_child_of_a_fork, CHILD_GOES_ON)
 {
     nofp_load();
     int n = 0;
