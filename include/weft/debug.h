@@ -1,4 +1,4 @@
-/* weft/debug.h - looking at a process from inside. */
+/* weft/debug.h - looking at a process from inside, and the doctor. */
 #ifndef WEFT_DEBUG_H
 #define WEFT_DEBUG_H
 
@@ -12,6 +12,70 @@ WEFT_BEGIN_DECLS
  * weft_stack_write. May block, does not collect.
  * 0, -EINVAL (w NULL), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), or w's error: then only a part was written. */
 WEFT_API int weft_debug_dump(weft_writer *w, void *ctx);
+
+/* ---- the doctor ---------------------------------------------------------------------------------- */
+
+/* Looks for misuse of the runtime while the program runs. What it sees is coalesced by code and place into findings, each of which is told once: to
+ * weft_config.finding or else the log, and to traces that are under way (a user log, category "weft.doctor"). On by default. WEFT_DEBUG=doctor=MODE sets
+ * the mode of all codes, w04=MODE that of one, and so does weft_config.doctor ("count,w04=abort"):
+ *   off      not looked for, at no cost
+ *   count    counted, and in weft_doctor_report, but not told
+ *   report   told, each finding once: the default
+ *   abort    told, and then the program ends
+ * While nothing suspicious happens the doctor has no thread and no memory. */
+enum {
+    WEFT_W01 = 1, /* a finalizer's context keeps its own object alive */
+    WEFT_W02,     /* a finalizer is the way to close what is scarce */
+    WEFT_W03,     /* fibers end locked to their threads, which end with them */
+    WEFT_W04,     /* weft_gc is called again and again */
+    WEFT_W05,     /* an object was collected while its memory was in use */
+    WEFT_W06,     /* statistics that stop the world are polled */
+    WEFT_W07,     /* a CPU profile is not stopped */
+    WEFT_W08,     /* leaks are told from the number of fibers, or by a baseline from before the runtime runs */
+    WEFT_W09,     /* a second trace was refused, and that was ignored */
+    WEFT_W10,     /* recording waits or contentions takes much of the time */
+    WEFT_W11,     /* a dump was cut by a small buffer */
+    WEFT_W12,     /* more processors than the quota pays for */
+    WEFT_W13,     /* memory is expected to go back to the system by a collection */
+    WEFT_W14,     /* profiles were to be served to everybody */
+    WEFT_W15,     /* a fiber held a processor for too long */
+    WEFT_W16,     /* a stop of the world took too long */
+    WEFT_W17,     /* a fiber waited while it held a lock that must not be held then */
+    WEFT_W18,     /* the address of a thread-local variable was kept while the fiber changed its thread */
+    WEFT_DOCTOR_CODES
+};
+
+/* The strings are there during the call, and never NULL. */
+typedef struct weft_finding {
+    size_t size;          /* sizeof(weft_finding) of the library */
+    int code;             /* WEFT_W.. */
+    const char *what;     /* a sentence with its numbers */
+    const char *cure;     /* one that says what to do */
+    const char *stack;    /* of the offending call: a line "function at file.c:12" per frame, innermost first; "" if there is none */
+    const char *made;     /* the same of what made the fiber, object, ... it is about; "" */
+    uint64_t count;       /* so often seen till now */
+    int64_t first, last;  /* weft_now() of the first and the last time */
+} weft_finding;
+
+/* Writes all findings, as text for people or as JSON:
+ *   {"modes":{"w01":"report",...},"counts":{"w01":0,...},"lost":0,"findings":[{"code":"W04","mode":"report","what":"...","cure":"...",
+ *    "stack":[{"function":"f","file":"/x/a.c","line":12},...],"made":[...],"count":3,"first_ns":1,"last_ns":2},...]}
+ * lost: sightings that no finding stands for, as there was no more room. Times are of weft_now(). file is "" and line 0 where they are not known. May block, may move.
+ * 0, -EINVAL (w NULL, form unknown), -ESRCH (the runtime does not run), -ENOMEM, -EAGAIN (no thread), or w's error. */
+enum { WEFT_FORM_TEXT, WEFT_FORM_JSON };
+WEFT_API int weft_doctor_report(weft_writer *w, void *ctx, int form);
+
+/* How often that has been seen since the start of the runtime, all findings with this code together; 0 for what is no code. After the end it is what it was
+ * then. Anybody, at any time. */
+WEFT_API uint64_t weft_doctor_count(int code);
+
+/* Waits until all that was seen before the call has been told. The end of the runtime does so, too. May block, may move.
+ * 0, -ESRCH (the runtime does not run), -EAGAIN (no thread to tell it), -ENOMEM, -EDEADLK (called by weft_config.finding). */
+WEFT_API int weft_doctor_flush(void);
+
+/* For libraries on top of weft: what was seen at the caller's place. what: a sentence, copied up to 255 bytes. Does not block.
+ * 0 (also where that code is off), -EINVAL (no code, what NULL), -ESRCH (the runtime does not run). */
+WEFT_API int weft_doctor_note(int code, const char *what);
 
 WEFT_END_DECLS
 #endif

@@ -10,6 +10,8 @@ WEFT_BEGIN_DECLS
 
 /* ---- the runtime's life ------------------------------------------------------------------------ */
 
+struct weft_finding; /* weft/debug.h */
+
 typedef struct weft_config {
     size_t size;               /* sizeof(weft_config); WEFT_CONFIG_INIT sets it */
     int maxprocs;              /* processors; 0: WEFT_MAXPROCS, else affinity and cgroup quota, followed as they change (weft_maxprocs) */
@@ -35,6 +37,11 @@ typedef struct weft_config {
     void *log_arg;
     int stop_timeout_ms;       /* how long weft_stop waits for fibers in user code; 0: 1000; negative: for ever */
     int64_t mem_profile_rate;  /* see weft_set_mem_profile_rate; 0: WEFT_DEBUG=memprofilerate=N, else 524288; negative: no samples */
+    const char *doctor;        /* modes of the doctor, see weft/debug.h: "off", "count", "report" or "abort" for all codes, and "w04=MODE" for one,
+                                  separated by commas; NULL: as WEFT_DEBUG says, else "report" */
+    void (*finding)(void *arg, const struct weft_finding *f); /* gets what the doctor finds; NULL: the log. On a thread of the doctor's, outside of the
+                                                                 runtime; may do anything but call weft */
+    void *finding_arg;
 } weft_config;
 
 #define WEFT_CONFIG_INIT { sizeof(weft_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
