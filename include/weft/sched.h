@@ -44,7 +44,7 @@ typedef struct weft_config {
     void *finding_arg;
 } weft_config;
 
-#define WEFT_CONFIG_INIT { sizeof(weft_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_CONFIG_INIT { sizeof(weft_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define WEFT_GC_OFF (-1)
 
 /* Starts the runtime, runs main_fn(arg) as the main fiber, first on the calling thread, and stops the runtime when it returns.

@@ -69,6 +69,8 @@ struct debug_key {
 };
 
 #define D(key, kind, dflt, max, words) { #key, kind, offsetof(struct config, key), dflt, max, words }
+#define MODES "off|count|report|abort"
+#define CODE(key, code) { #key, WORD, offsetof(struct config, doctor_code) + (code) * sizeof(int64_t), DOCTOR_AS_ALL, 0, MODES }
 
 static const struct debug_key debug_keys[] = {
     /* key          kind    default        max        words */
@@ -93,6 +95,9 @@ static const struct debug_key debug_keys[] = {
     D(updatemaxprocs, SWITCH, 1,           1,         NULL),  /* 0: the default number of processors is that of the start */
     D(cpus,         NUMBER, 0,             4096,      NULL),  /* as on a machine with so many CPUs */
     D(cpuquota,     NUMBER, 0,             1000000,   NULL),  /* as in a control group that may use so many percent of a CPU */
+    D(doctor,       WORD,   DOCTOR_REPORT, 0,         MODES), /* what the doctor does with what it finds; and for one code: */
+    CODE(w01, 1), CODE(w02, 2), CODE(w03, 3), CODE(w04, 4), CODE(w05, 5), CODE(w06, 6), CODE(w07, 7), CODE(w08, 8), CODE(w09, 9), CODE(w10, 10),
+    CODE(w11, 11), CODE(w12, 12), CODE(w13, 13), CODE(w14, 14), CODE(w15, 15), CODE(w16, 16), CODE(w17, 17), CODE(w18, 18),
 };
 
 struct load {
@@ -279,7 +284,7 @@ static void load_setting(struct load *l, const struct setting *s, const weft_con
 static void complain_unknown(struct load *l, const char *where, const char *key, size_t n)
 {
     const char *near = nearest_key(key, n);
-    char known[256];
+    char known[384];
     size_t len = 0;
     for (size_t i = 0; i < w_countof(debug_keys) && len < sizeof known; i++)
         len += w_fmt(known + len, sizeof known - len, " %s", debug_keys[i].key);
@@ -309,6 +314,23 @@ static void load_pair(struct load *l, const char *where, const char *s, const ch
     else
         complain(l, "%s: %s=%.*s cannot be used: it must be %s", where, k->key, (int)(end - value), value,
                  k->kind == WORD ? k->words : k->kind == SWITCH ? "0 or 1" : "a number");
+}
+
+/* weft_config.doctor: modes as in WEFT_DEBUG, "doctor=" left out. */
+static void load_doctor(struct load *l, const char *text)
+{
+    static const char where[] = "weft_config.doctor";
+    while (text != NULL && *text != 0) {
+        const char *end = text + strcspn(text, ",");
+        int64_t mode;
+        if (read_word(text, end, MODES, &mode))
+            l->out->doctor = mode;
+        else if (end - text >= 4 && text[0] == 'w' && text[3] == '=')
+            load_pair(l, where, text, end);
+        else if (end != text)
+            complain(l, "%s: \"%.*s\" cannot be used: it must be " MODES ", or wNN= one of them", where, (int)(end - text), text);
+        text = end + (*end == ',');
+    }
 }
 
 static void load_debug(struct load *l, const char *where, const char *text)
@@ -364,11 +386,14 @@ int config_load(const weft_config *cfg, struct config *out, void (*say)(void *ar
                  (long long)sig);
     out->log = c.log;
     out->log_arg = c.log_arg;
+    out->finding = c.finding;
+    out->finding_arg = c.finding_arg;
 
     for (size_t i = 0; i < w_countof(debug_keys); i++)
         *slot(out, debug_keys[i].to) = debug_keys[i].dflt;
     load_debug(&l, "WEFT_DEBUG", trusted ? getenv("WEFT_DEBUG") : NULL);
     load_debug(&l, "weft_config.debug", c.debug);
+    load_doctor(&l, c.doctor);
     for (char **e = environ; trusted && e != NULL && *e != NULL; e++)
         if (strncmp(*e, "WEFT_", 5) == 0)
             check_variable(&l, *e);

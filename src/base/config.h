@@ -6,6 +6,9 @@
 #include <weft/sched.h>
 #include "base/base.h"
 
+enum { DOCTOR_AS_ALL = -1, DOCTOR_OFF, DOCTOR_COUNT, DOCTOR_REPORT, DOCTOR_ABORT }; /* modes */
+enum { CONFIG_DOCTOR_CODES = 19 };
+
 struct config {
     int64_t maxprocs;       /* 0: from affinity and cgroup, and follows them */
     int64_t gc_percent;     /* -1: no collection by growth */
@@ -19,6 +22,8 @@ struct config {
     int64_t mem_profile_rate; /* bytes; 0: not given, -1: never */
     void (*log)(void *arg, const char *line); /* NULL: stderr */
     void *log_arg;
+    void (*finding)(void *arg, const struct weft_finding *f); /* NULL: the log */
+    void *finding_arg;
 
     /* WEFT_DEBUG */
     int64_t gctrace;        /* 0, 1 */
@@ -40,6 +45,8 @@ struct config {
     int64_t updatemaxprocs; /* 0, 1 */
     int64_t cpus;           /* 0: those of the affinity mask */
     int64_t cpuquota;       /* percent of a CPU; 0: the control group's */
+    int64_t doctor;         /* DOCTOR_* */
+    int64_t doctor_code[CONFIG_DOCTOR_CODES]; /* by code; DOCTOR_AS_ALL: as above */
 };
 
 enum { CONFIG_GC_STW = 0, CONFIG_MEM_PROFILE_RATE = 512 << 10 };

@@ -18,7 +18,7 @@ struct sighting {
     int code;
     uint64_t n[4];           /* the detector's, for its sentence; a finding has those of its last sighting */
     uint64_t fiber;          /* id of the one it is about; 0: none, doctor_stack sets it */
-    const char *text;        /* static, or copied by who says so (doctor_note): part of what makes findings different; NULL */
+    const char *text;        /* part of what makes findings different; 255 bytes are kept; NULL */
     uint32_t nstack, nmade;
     uintptr_t stack[DOCTOR_FRAMES]; /* return addresses, innermost first: of the offending call */
     uintptr_t made[DOCTOR_FRAMES];  /* the same of what made the thing it is about: a creation site, an allocation's stack */
@@ -30,8 +30,9 @@ struct sighting {
  * text) are one finding. */
 void doctor_sight(const struct sighting *s);
 
-/* Fills in stack and fiber: where the calling thread, inside the runtime, is, from the public call outwards. What is kept at once is the place of that
- * call; the frames beyond are found by the doctor_sight that follows, which must be called by the same function or one that it calls. */
+/* Fills in stack and fiber: where the calling thread, inside the runtime, is, from the caller of the public call outwards. What is found at once is only
+ * the place of that call; the frames beyond are, by the doctor_sight that follows, before the public call returns. On the caller's own stack (not on
+ * the scheduler's or the collector's): else there is none. */
 void doctor_stack(struct sighting *s);
 
 /* Whether a code is looked for: for API calls that are no probe's listeners, and before anything that costs. Anybody. */
@@ -44,10 +45,9 @@ struct detector {
     uint64_t probes;         /* DOCTOR_PROBE(a) | ...; 0: none */
     /* Called for those, where they happen; inside the runtime, as said in base/probe.h. */
     void (*probe)(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c);
-    /* The runtime begins and ends, in user code; only if the code is not off. May be NULL. begin is also called in the first use of a fork's child
-       if after_fork is NULL: whatever it keeps is as it was, but that nobody is in the middle of it. */
+    /* The runtime begins and ends, in user code, and only if the code is not off. May be NULL. */
     void (*begin)(void), (*end)(void);
-    void (*after_fork)(void); /* alone, in the child; NULL: nothing to do */
+    void (*after_fork)(void); /* alone, in the child, in a handler of fork; NULL: nothing to do */
     /* The sentence with its numbers, without a full stop. On a thread of the doctor's. NULL: the title, and text behind a colon. */
     void (*say)(struct text *t, const struct sighting *s);
 };

@@ -125,6 +125,7 @@ struct fiber {
     void *group;            /* as in struct task; kept alive by the first frame */
     uint32_t lock_depth;    /* weft_lock_os_thread */
     uint32_t nwaits;        /* of waits */
+    const void *lock_site;  /* return address of the call that locked it last, from 0 */
     w_uptr waits_on;        /* [LEAKED] what it waits for, before a park for which that is asked; three bits of it are written in stops */
     struct chan_waiter *waits; /* those of ours that are in queues of channels, while parked there: a fork takes them out (fork.c) */
     bool main_exits;        /* the main fiber called weft_exit: the others go on */

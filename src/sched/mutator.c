@@ -514,10 +514,24 @@ void *weft_weak_get(const weft_weak *w)
     return p;
 }
 
+/* On the caller's stack: who listens may look at it. */
+static void collect_forced(bool release)
+{
+    int64_t began = PROBE_WANTED(gc_forced) ? os_now_ns() : 0;
+    collect_here(GC_WHY_FORCED);
+    if (release) {
+        gc_release_free();
+        stack_release_free();
+        off_release();
+    }
+    if (began != 0)
+        PROBE(gc_forced, 0, os_now_ns() - began, release);
+}
+
 void weft_gc(void)
 {
     rt_enter();
-    collect_here(GC_WHY_FORCED);
+    collect_forced(false);
     rt_leave(m_self());
 }
 
@@ -546,10 +560,7 @@ void weft_free_os_memory(void)
 {
     rt_enter();
     stack_caches_empty();
-    collect_here(GC_WHY_FORCED);
-    gc_release_free();
-    stack_release_free();
-    off_release();
+    collect_forced(true);
     rt_leave(m_self());
 }
 
@@ -597,6 +608,7 @@ int weft_read_mem_stats(weft_mem_stats *out)
         return -ESRCH;
     memset(out, 0, sizeof *out);
     out->size = sizeof *out;
+    PROBE(mem_stats_read, 0, 0, 0);
     sched_on_big_stack(read_stats, out);
     rt_leave(m_self());
     return 0;

@@ -863,6 +863,7 @@ int weft_lock_os_thread(void)
     if (f->lock_depth == UINT32_MAX)
         err = -EOVERFLOW;
     else if (f->lock_depth++ == 0) {
+        f->lock_site = __builtin_return_address(0);
         f->bound = m;
         m->tainted = true;
         __atomic_store_n(&m->locked, f, __ATOMIC_RELAXED); /* rlx: for show */

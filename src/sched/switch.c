@@ -659,6 +659,8 @@ static void fiber_end(void)
     if (f->group != NULL)
         waitgroup_add_inside(f->group, -1); /* fails only if others have counted it down too far */
     if (f->lock_depth != 0) {
+        if (!m->main)
+            PROBE(fiber_end_locked, f, f->lock_site, 0);
         m->exiting = true;
         f->bound = NULL;
         f->lock_depth = 0;

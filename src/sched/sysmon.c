@@ -51,6 +51,7 @@ static struct {
     struct m *asked;   /* threads to start, linked by idle_next */
     bool closed;       /* it has ended; under lock */
     w_u32 nasked;      /* under lock; read relaxed as a hint */
+    w_uptr call;       /* sysmon_call's; 0: none */
     w_u32 helpers;     /* of parallel marking: so many are wanted; 0: as many as there are */
 } sysmon;
 
@@ -87,8 +88,18 @@ void sysmon_start_helpers(unsigned want)
     sysmon_poke();
 }
 
+void sysmon_call(void (*fn)(void))
+{
+    store_seq(&sysmon.call, (uintptr_t)fn);
+    sysmon_poke();
+}
+
 static bool start_asked(void)
 {
+    if (load_seq(&sysmon.call) != 0 && load_acq(&sched.ending) == 0) { /* seq, as below */
+        void (*fn)(void) = (void (*)(void))xchg_acq(&sysmon.call, 0);
+        fn();
+    }
     uint32_t helpers = load_seq(&sysmon.helpers); /* seq, as below: after word = 0; who asks stores this before it pokes */
     if (helpers != 0) {
         store_rlx(&sysmon.helpers, 0); /* rlx: a larger wish that is lost comes again with the next collection */

@@ -12,6 +12,8 @@ void sysmon_start_thread(struct m *m); /* makes m's thread for a caller whose ow
  * back. */
 void sysmon_hold(void);
 void sysmon_let_go(void);
+void sysmon_call(void (*fn)(void));  /* the monitor calls fn, with no lock held, for a caller that must not make threads; of several that ask at a time
+                                        the last one. Not after the runtime has begun to end */
 void sysmon_start_helpers(unsigned want); /* world_helpers_prepare for such a caller; does not wait */
 
 #endif

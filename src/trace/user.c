@@ -13,8 +13,11 @@
 #include <string.h>
 #include <weft/trace.h>
 #include "prof/walk.h"
+#include "sched/machine.h"
 #include "sched/sched.h"
+#include "base/text.h"
 #include "trace/hooks.h"
+#include "trace/user.h"
 
 #define STACK_MAX 64u
 #define OWN_FRAMES 1u /* the public call */
@@ -172,4 +175,19 @@ void weft_trace_logf(const char *category, const char *fmt, ...)
         trace_event(s.e, USER_LOG, s.m->cur->user_task, text(&s, category), text(&s, message), s.stack);
         say_end(&s);
     }
+}
+
+bool trace_log_inside(struct m *m, const char *category, const char *message)
+{
+    uintptr_t pcs[STACK_MAX];
+    struct say s = { .m = m };
+    if (likely(!trace_on()) || m->cur == NULL || !m_has_p(m) || (s.e = hooks_enter(m)) == NULL)
+        return false;
+    uint32_t n = walk_self(m, pcs, w_countof(pcs)), own = 0;
+    while (own < n && text_is_own(pcs[own]))
+        own++;
+    s.stack = own < n ? trace_stack(s.e, pcs + own, n - own) : 0;
+    trace_event(s.e, USER_LOG, m->cur->user_task, text(&s, category), text(&s, message), s.stack);
+    trace_leave(s.e);
+    return true;
 }
