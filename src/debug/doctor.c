@@ -288,4 +288,8 @@ static void doctor_after_fork(void)
 }
 
 static struct sched_guest doctor_guest = { .begin = doctor_begin, .end = doctor_end, .after_fork = doctor_after_fork };
-static void __attribute__((constructor)) doctor_init(void) { sched_guest_add(&doctor_guest); }
+static void __attribute__((constructor)) doctor_init(void)
+{
+    sched_guest_add(&doctor_guest);
+    sched_reports.found = doctor.count;
+}

@@ -14,6 +14,7 @@
 #include "sched/machine.h"
 #include "sched/maxprocs.h"
 #include "sched/mutator.h"
+#include "sched/report.h"
 #include "sched/sched.h"
 #include "sched/world.h"
 #include <errno.h>
@@ -34,6 +35,7 @@ enum {
     REST = 128,   /* what is at hand */
     OBJECTS = 256, /* their numbers, by size; brings BYTES */
     GROUP = 512,  /* of the process: reads a file */
+    DOCTOR = 1024, /* what a higher layer has found */
 };
 
 struct snapshot {
@@ -51,6 +53,7 @@ struct snapshot {
     struct { uint64_t made, alive; } fibers;
     struct { uint64_t not_in, runnable, running, waiting; } states;
     struct { uint64_t throttled; double seconds; } group;
+    struct { uint64_t n[SCHED_FINDINGS]; } found;
     struct {
         uint64_t capped, procs, stack_bytes, threads, threads_made, threads_ended, handoffs, descriptors, waiting, off[OFF_PURPOSES];
         double blocked, lock_waited;
@@ -67,6 +70,9 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
  * A name is a path of lower-case words and, after a colon, the unit. It never changes its meaning, kind or unit: what means something else gets
  * another name. Ours begin with /weft/. What Go has is called and counted as in Go. A figure that is not counted yet is counted where it happens, by
  * one writer, and summed in its group's function below. */
+#define FOUND(X, nn, code) \
+    X("/weft/doctor/findings/w" nn ":findings", U64, true, DOCTOR, AT(found.n[code]), \
+      "How often the doctor has seen a misuse of this kind since the start of the runtime (weft_doctor_count).")
 #define METRICS(X) \
     X("/cpu/classes/gc/mark/assist:cpu-seconds", F64, true, CYCLES, AT(cpu.zero), \
       "CPU time that allocating fibers spent marking. 0: marking takes place in a stop, and is part of gc/pause.") \
@@ -205,6 +211,9 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
       "Periods in which the process's control group had used up its CPU quota (cpu.stat), since the group was made. 0: none, or no group.") \
     X("/weft/cpu/throttled/time:cpu-seconds", F64, true, GROUP, AT(group.seconds), \
       "For how long the threads of the process's control group stood still because its CPU quota was used up, since the group was made.") \
+    FOUND(X, "01", 1) FOUND(X, "02", 2) FOUND(X, "03", 3) FOUND(X, "04", 4) FOUND(X, "05", 5) FOUND(X, "06", 6) FOUND(X, "07", 7) FOUND(X, "08", 8) \
+    FOUND(X, "09", 9) FOUND(X, "10", 10) FOUND(X, "11", 11) FOUND(X, "12", 12) FOUND(X, "13", 13) FOUND(X, "14", 14) FOUND(X, "15", 15) \
+    FOUND(X, "16", 16) FOUND(X, "17", 17) FOUND(X, "18", 18) \
     X("/weft/gc/scanned/stacks:bytes", U64, true, CYCLES, AT(cycles.stack_bytes), \
       "Bytes of stacks scanned by all cycles.") \
     X("/weft/io/descriptors:descriptors", U64, false, REST, AT(rest.descriptors), \
@@ -472,6 +481,9 @@ static void collect(struct snapshot *s, unsigned needs)
         collect_states(s);
     if (needs & REST)
         collect_rest(s);
+    if ((needs & DOCTOR) && sched_reports.found != NULL)
+        for (unsigned i = 0; i < SCHED_FINDINGS; i++)
+            s->found.n[i] = load_rlx(&sched_reports.found[i]); /* rlx: a counter */
     if (needs & GROUP)
         collect_group(s);
 }

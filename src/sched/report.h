@@ -3,8 +3,11 @@
 #ifndef WEFT_SCHED_REPORT_H
 #define WEFT_SCHED_REPORT_H
 
+#include "base/config.h"
 #include "sched/fiber.h"
 #include <ucontext.h>
+
+#define SCHED_FINDINGS CONFIG_DOCTOR_CODES
 
 struct sched_reports {
     /* All fibers, a line at a time. No fiber runs any more; called on a machine's own stack, outside of any stop, inside the runtime. */
@@ -18,6 +21,8 @@ struct sched_reports {
     void (*fault)(void);
     /* The calling thread is about to make another: the return addresses on its stack, innermost first; how many, at most max. */
     uint32_t (*maker_stack)(uintptr_t *pc, uint32_t max);
+    /* How often what was found, by code, of SCHED_FINDINGS; rlx: counters. */
+    const w_u64 *found;
     /* The runtime ends: no file stays open, no memory stays taken. */
     void (*end)(void);
 };
