@@ -71,7 +71,7 @@ LDFLAGS_ALL := $(SANITIZE) $(SYSROOT_LIBS) -Wl,--as-needed $(LDFLAGS)
 SRC := $(wildcard src/*/*.c src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
 # What a program that idles does not run comes last in the library, behind jemalloc: the kernel maps sixteen pages around each that is touched.
 LATE := $(filter src/prof/% src/trace/% src/debug/% $(addsuffix .c,$(addprefix src/gc/,alloc finalize mark poison sample special verify weak) $(addprefix src/sched/,chan cond ctx \
-    dial fork io labels leaked lot metrics mutex once pin pool rwmutex schedtrace select sema usertimer waitgroup)),$(SRC))
+    dial fork guard io labels leaked lot metrics mutex once pin pool rwmutex schedtrace select sema usertimer waitgroup)),$(SRC))
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(filter-out $(LATE),$(SRC))))
 LATE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(LATE)))
 JEMALLOC ?= $(shell $(CC) -print-file-name=libjemalloc_pic.a)

@@ -42,10 +42,27 @@ typedef struct weft_config {
     void (*finding)(void *arg, const struct weft_finding *f); /* gets what the doctor finds; NULL: the log. On a thread of the doctor's, outside of the
                                                                  runtime; may do anything but call weft */
     void *finding_arg;
+    int guards;                /* sum of WEFT_GUARD_*; 0: all with WEFT_DEBUG=guard=1, else none; WEFT_GUARD_NONE: none whatever WEFT_DEBUG says */
 } weft_config;
 
-#define WEFT_CONFIG_INIT { sizeof(weft_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define WEFT_CONFIG_INIT { sizeof(weft_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define WEFT_GC_OFF (-1)
+
+/* Guards make known misuses harmless, where code that has them cannot be mended at once. Each takes a part of a contract back, so none is on unless
+ * asked for. What calls them in vain is named by the doctor (weft/debug.h), guarded or not. */
+enum {
+    WEFT_GUARD_NONE = -1,
+    WEFT_GUARD_GC = 1,        /* weft_gc takes at most a twentieth of the time: after a collection that took t, calls within 19 t return at once. Those that
+                                 collect give free memory back to the operating system, too */
+    WEFT_GUARD_STATS = 2,     /* weft_read_mem_stats stops the world ten times a second at most: figures are of one moment, up to 100 ms ago */
+    WEFT_GUARD_THREADS = 4,   /* weft_lock_os_thread waits while 16 fibers are locked, but lets one more in every 10 ms, so that nobody waits for ever.
+                                 Threads that end with their fiber are replaced ahead, by one that no fiber has run on */
+    WEFT_GUARD_PROFILES = 8,  /* block and mutex profiles take half a percent of the processors' time each, whatever their rate; CPU and wall-clock
+                                 profiles have limits of bytes and time also with `unlimited` */
+    WEFT_GUARD_PROCS = 16,    /* more processors than the affinity mask and the quota allow are as many as they allow, and follow them */
+    WEFT_GUARD_STACKS = 32,   /* a text that weft_stack had to cut says so in its last line */
+    WEFT_GUARD_ALL = 63
+};
 
 /* Starts the runtime, runs main_fn(arg) as the main fiber, first on the calling thread, and stops the runtime when it returns.
  * Other fibers are not waited for: each ends at its next call into weft, without running its deferred calls (as in Go).

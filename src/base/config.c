@@ -58,6 +58,7 @@ static const struct setting settings[] = {
     S(NULL,             stop_signal,     NUMBER,  INT,   SIGURG,    1,         64,        NO_OFF),
     S(NULL,             stop_timeout_ms, NUMBER,  INT,   1000,      INT_MIN,   INT_MAX,   NO_OFF),
     S(NULL,             mem_profile_rate, BYTES,  LONG,  0,         1,         INT64_MAX, -1), /* else that of memprofilerate */
+    S(NULL,             guards,          NUMBER,  INT,   0,         WEFT_GUARD_NONE, WEFT_GUARD_ALL, NO_OFF), /* else that of guard */
 };
 
 struct debug_key {
@@ -95,6 +96,7 @@ static const struct debug_key debug_keys[] = {
     D(updatemaxprocs, SWITCH, 1,           1,         NULL),  /* 0: the default number of processors is that of the start */
     D(cpus,         NUMBER, 0,             4096,      NULL),  /* as on a machine with so many CPUs */
     D(cpuquota,     NUMBER, 0,             1000000,   NULL),  /* as in a control group that may use so many percent of a CPU */
+    D(guard,        SWITCH, 0,             1,         NULL),  /* all guards: what makes known misuses harmless, see weft/sched.h */
     D(doctor,       WORD,   DOCTOR_REPORT, 0,         MODES), /* what the doctor does with what it finds; and for one code: */
     CODE(w01, 1), CODE(w02, 2), CODE(w03, 3), CODE(w04, 4), CODE(w05, 5), CODE(w06, 6), CODE(w07, 7), CODE(w08, 8), CODE(w09, 9), CODE(w10, 10),
     CODE(w11, 11), CODE(w12, 12), CODE(w13, 13), CODE(w14, 14), CODE(w15, 15), CODE(w16, 16), CODE(w17, 17), CODE(w18, 18),
@@ -393,6 +395,7 @@ int config_load(const weft_config *cfg, struct config *out, void (*say)(void *ar
         *slot(out, debug_keys[i].to) = debug_keys[i].dflt;
     load_debug(&l, "WEFT_DEBUG", trusted ? getenv("WEFT_DEBUG") : NULL);
     load_debug(&l, "weft_config.debug", c.debug);
+    out->guards = out->guards == WEFT_GUARD_NONE ? 0 : out->guards != 0 ? out->guards : out->guard != 0 ? WEFT_GUARD_ALL : 0;
     load_doctor(&l, c.doctor);
     for (char **e = environ; trusted && e != NULL && *e != NULL; e++)
         if (strncmp(*e, "WEFT_", 5) == 0)

@@ -20,12 +20,14 @@ struct config {
     int64_t stop_signal;
     int64_t stop_timeout_ms; /* negative: for ever */
     int64_t mem_profile_rate; /* bytes; 0: not given, -1: never */
+    int64_t guards;         /* WEFT_GUARD_* */
     void (*log)(void *arg, const char *line); /* NULL: stderr */
     void *log_arg;
     void (*finding)(void *arg, const struct weft_finding *f); /* NULL: the log */
     void *finding_arg;
 
     /* WEFT_DEBUG */
+    int64_t guard;          /* 0, 1: all guards, where none are given */
     int64_t gctrace;        /* 0, 1 */
     int64_t scavtrace;      /* 0, 1 */
     int64_t schedtrace;     /* ms between two lines; 0: none */

@@ -18,6 +18,7 @@
 #define T_W04_CYCLES 10u
 #define T_W04_SLOTS 6u
 #define T_W04_SHARE_PERCENT 10u
+#define T_W04_KEPT 100u /* with WEFT_GUARD_GC, which keeps the share below that: calls of which most came in vain */
 
 /* W06. Whoever draws curves reads the statistics once in ten seconds, a live page some ten times a second. A stop of all processors takes some 20 us
  * up to a millisecond. A hundred in a second from one place, all over it, is what a loop does or a handler of requests, no clock. */

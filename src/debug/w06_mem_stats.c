@@ -6,16 +6,18 @@ static void told(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c)
 {
     static const struct rate_limit limit = { T_W06_WINDOW_NS, T_W06_READS, T_W06_SLOTS, 0 };
     struct sighting s = { .code = WEFT_W06 };
-    (void)id, (void)a, (void)b, (void)c;
+    (void)id, (void)b, (void)c;
     doctor_stack(&s);
-    if (doctor_rate(&s, &limit, 0))
-        doctor_sight(&s);
+    if (!doctor_rate(&s, &limit, 0))
+        return;
+    s.n[3] = a;
+    doctor_sight(&s);
 }
 
 static void say(struct text *t, const struct sighting *s)
 {
-    text_putf(t, "weft_read_mem_stats was called here %lu times within %lu ms, and stopped all processors each time", (unsigned long)s->n[0],
-              (unsigned long)(s->n[1] / 1000000));
+    text_putf(t, "weft_read_mem_stats was called here %lu times within %lu ms%s", (unsigned long)s->n[0], (unsigned long)(s->n[1] / 1000000),
+              s->n[3] != 0 ? "; a guard answered most of them without a stop" : ", and stopped all processors each time");
 }
 
 const struct detector w06_mem_stats = {

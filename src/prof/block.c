@@ -28,6 +28,7 @@
 #include "prof/buckets.h"
 #include "prof/profile.h"
 #include "prof/walk.h"
+#include "sched/guard.h"
 #include "sched/report.h"
 #include "sched/sched.h"
 
@@ -48,7 +49,8 @@ struct waits {
     /* [BUDGET] */
     w_u64 budget_ppb;      /* of processor time; 0: none */
     w_u64 cost_ns;         /* in this window; rlx: a counter */
-    w_u32 adapting;        /* somebody is: the next three. acq and rel by him */
+    w_u32 adapting;        /* somebody is: the next four. acq and rel by him */
+    uint32_t least_one_in; /* a rate's, with WEFT_GUARD_PROFILES; else 1 */
     int64_t began_cpu_ns;
     w_u64 began;           /* ticks; read by others, as a hint */
     int64_t look_ns;       /* what two looks at the clock cost */
@@ -120,7 +122,7 @@ static void adapt(struct waits *s, uint64_t now)
     double cost = (double)load_rlx(&s->cost_ns), one_in = load_rlx(s->one_in); /* rlx: counters */
     double may = (double)load_rlx(&s->budget_ppb) / 1e9 * (double)used_ns * AIM;
     double factor = w_min(w_max(cost / w_max(may, 1.0), 1.0 / ADAPT_MOST), (double)ADAPT_MOST);
-    uint32_t to = (uint32_t)w_min(w_max(one_in * factor, 1.0), (double)ONE_IN_MOST);
+    uint32_t to = (uint32_t)w_min(w_max(one_in * factor, (double)s->least_one_in), (double)ONE_IN_MOST);
     store_rlx(s->one_in, to); /* rlx: each record has the number it was drawn by */
     store_rlx(&s->cost_ns, 0); /* rlx: what comes in between is lost: one record */
     s->began_cpu_ns = cpu_ns;
@@ -234,7 +236,7 @@ static int64_t two_looks_ns(void)
 /* rate 0: off; budget 0: none. */
 static int set(struct waits *s, int64_t rate, double budget)
 {
-    uint32_t one_in = budget > 0 ? FIRST_ONE_IN : s == &mutex && rate > 1 ? (uint32_t)rate : 1;
+    uint32_t least = s == &mutex && rate > 1 ? (uint32_t)rate : 1, one_in = budget > 0 ? w_max(least, FIRST_ONE_IN) : least;
     int err = rate > 0 ? listen(s) : 0;
     if (err != 0) {
         if (!s->listens)
@@ -247,6 +249,7 @@ static int set(struct waits *s, int64_t rate, double budget)
     s->began_cpu_ns = os_process_cpu_ns();
     store_rlx(&s->began, os_ticks()); /* rlx: as in adapt */
     store_rlx(&s->cost_ns, 0);        /* rlx, and the next: numbers; whoever is told of something meanwhile takes it by the old ones, or the new */
+    s->least_one_in = least;
     store_rlx(s->one_in, one_in);
     store_rlx(&s->budget_ppb, budget > 0 ? (uint64_t)(budget * 1e7) + 1 : 0);
     store_rlx(&s->rate, rate);
@@ -276,7 +279,10 @@ static int set_outside(struct waits *s, int64_t rate, double budget)
     return err;
 }
 
-int weft_set_block_profile_rate(int64_t ns) { return set_outside(&block, w_max(ns, (int64_t)0), 0); }
+/* Percent of processor time that a rate may take. */
+static double guard_budget(void) { return guarded(WEFT_GUARD_PROFILES) ? 0.5 : 0; }
+
+int weft_set_block_profile_rate(int64_t ns) { return set_outside(&block, w_max(ns, (int64_t)0), ns > 0 ? guard_budget() : 0); }
 
 int weft_set_mutex_profile_fraction(int n)
 {
@@ -285,7 +291,7 @@ int weft_set_mutex_profile_fraction(int n)
         return -ESRCH;
     int old = (int)(load_rlx(&mutex.budget_ppb) != 0 ? load_rlx(mutex.one_in) : load_rlx(&mutex.rate)); /* rlx: numbers */
     rt_leave(m);
-    int err = n >= 0 ? set_outside(&mutex, n, 0) : 0;
+    int err = n >= 0 ? set_outside(&mutex, n, n > 0 ? guard_budget() : 0) : 0;
     return err != 0 ? err : old;
 }
 

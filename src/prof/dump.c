@@ -18,6 +18,7 @@
 #include "prof/roster.h"
 #include "prof/symbols.h"
 #include "prof/trim.h"
+#include "sched/guard.h"
 #include "sched/labels.h"
 #include "sched/report.h"
 
@@ -323,12 +324,25 @@ static int into_buffer(void *ctx, const void *data, size_t n)
     return 0;
 }
 
+/* Instead of the last lines, as many as it takes. */
+static void say_cut(struct into *to)
+{
+    char line[128];
+    size_t n = w_fmt(line, sizeof line, "... cut here: the whole text has %zu bytes\n", to->len), at = to->room > n ? to->room - n : 0;
+    while (at > 0 && to->buf[at - 1] != '\n')
+        at--;
+    if (n <= to->room)
+        memcpy(to->buf + at, line, n + 1);
+}
+
 ssize_t weft_stack(char *buf, size_t len, bool all)
 {
     struct into to = { buf, len > 0 ? len - 1 : 0, 0 };
     int err = dump_stacks(into_buffer, &to, all);
     if (len > 0)
         buf[w_min(to.len, to.room)] = 0;
+    if (to.len > to.room && guarded(WEFT_GUARD_STACKS))
+        say_cut(&to);
     return err != 0 ? err : (ssize_t)to.len;
 }
 

@@ -20,6 +20,7 @@
 #include "os/maps.h"
 #include "prof/symbols.h"
 #include "prof/walk.h"
+#include "sched/guard.h"
 #include "sched/report.h"
 #include "sched/sched.h"
 
@@ -186,7 +187,7 @@ int sampler_opts(struct sampler_opts *to, int hz, int flush_ms, int64_t max_byte
         return -EINVAL;
     *to = (struct sampler_opts){ .hz = hz, .live = { .fd = -1, .closed = closed, .closed_arg = closed_arg } };
     to->live.flush_ns = (flush_ms != 0 ? flush_ms : 1000) * INT64_C(1000000);
-    if (!unlimited) {
+    if (!unlimited || guarded(WEFT_GUARD_PROFILES)) {
         to->live.max_ns = max_ns != 0 ? max_ns : LIVE_NS;
         to->live.max_bytes = max_bytes != 0 ? (uint64_t)max_bytes : LIVE_BYTES;
     }

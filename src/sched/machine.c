@@ -12,6 +12,7 @@
  * attached again nobody else may have it (M_ABSENT). */
 #include "sched/machine.h"
 #include "sched/fork.h"
+#include "sched/guard.h"
 #include "sched/labels.h"
 #include "sched/report.h"
 #include "sched/runq.h"
@@ -307,6 +308,23 @@ void m_start_or_give_up(struct m *m)
     if (err == 0)
         return;
     m_give_up(m); /* the monitor tries again if nobody else is left to do the work: stranded() */
+}
+
+int m_spare_start(uint32_t n)
+{
+    lock_take(&sched.lock);
+    bool wanted = sched.nidle_m < n && load_rlx(&sched.ending) == 0; /* rlx: set under the lock */
+    struct p *p = wanted ? p_idle_get() : NULL;
+    struct m *m = p != NULL ? m_new() : NULL;
+    if (m != NULL) {
+        m_own(m, p);
+        m_start_locked(m);
+        return 1;
+    }
+    if (p != NULL)
+        p_idle_put(p);
+    lock_drop(&sched.lock);
+    return wanted ? -EAGAIN : 0;
 }
 
 void proc_wake_slow(void)
@@ -612,6 +630,8 @@ bool m_exit_locked(struct m *m)
 {
     m->exiting = false;
     struct p *p = m_disown(m);
+    if (guarded(WEFT_GUARD_THREADS))
+        sysmon_want_spares();
     if (!m->main) {
         /* Not counted active from here on: the thread is as good as gone. */
         proc_handoff(p);

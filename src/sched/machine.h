@@ -60,6 +60,7 @@ void m_publish_locked(struct m *m);    /* into all_m, under sched.lock */
 int m_thread_start(struct m *m);       /* 0 or negative errno */
 void m_check_limit(uint32_t n);        /* so many threads of ours: ends the program if that is more than weft_set_max_threads allows */
 void m_start_or_give_up(struct m *m);  /* the same; on failure its P idles again */
+int m_spare_start(uint32_t n);         /* one thread more, which looks for work and goes to sleep. 1; 0: n sleep already; -EAGAIN: no processor idles now */
 void m_give_up(struct m *m);           /* m, whose thread was not started, gives its P back */
 void m_leave(struct m *m);             /* on its own thread, which runs no fiber any more: the thread is as it was before, others may have m */
 void m_thread_setup(struct m *m);      /* on the thread itself: thread-locals, alternate stack */

@@ -9,8 +9,11 @@
  * everyone inside has been waited: so either the fiber that follows sees it, and changes nothing, or the caller comes after it, and what it asks
  * for is what remains.
  *
+ * With WEFT_GUARD_PROCS a number above that default is the default, and follows.
+ *
  * More processors need memory. If there is none, the number stays and the log says so; a default is tried again with the next look. */
 #include "sched/maxprocs.h"
+#include "sched/guard.h"
 #include "os/affinity.h"
 #include "sched/report.h"
 #include "sched/world.h"
@@ -40,6 +43,8 @@ uint32_t maxprocs_start(void)
 {
     int64_t asked = load_rlx(&seed_on) != 0 ? 1 : sched.cfg.maxprocs; /* rlx: see seed_on; with a seed there is one, and that stays */
     cgroup_open(&follow.group, maxprocs_root); /* if it fails there is no limit */
+    if (guarded(WEFT_GUARD_PROCS) && asked > wanted())
+        asked = 0;
     store_rlx(&follow.custom, asked > 0); /* rlx, all four: nobody else runs yet */
     store_rlx(&follow.under_way, 0);
     store_rlx(&follow.refused, 0);
@@ -117,6 +122,8 @@ int weft_maxprocs(int n)
 {
     rt_enter();
     struct change c = { (uint32_t)w_min(n, MAX_PROCS), false, false };
+    if (guarded(WEFT_GUARD_PROCS) && n >= 1 && c.n > wanted())
+        c = (struct change){ wanted(), true, false };
     int old = resize(n >= 1 ? &c : NULL);
     rt_leave(m_self());
     tell(&c, "");

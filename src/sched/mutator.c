@@ -8,6 +8,7 @@
  * when two minutes passed without), one gives memory back [SCAVENGE]. All sleep when there is nothing to do. They are made at the first need, so a
  * program that has no finalizers has no fiber for them. */
 #include "sched/mutator.h"
+#include "sched/guard.h"
 #include "sched/labels.h"
 #include "sched/leaked.h"
 #include "sched/machine.h"
@@ -528,10 +529,25 @@ static void collect_forced(bool release)
         PROBE(gc_forced, 0, os_now_ns() - began, release);
 }
 
+static void collect_guarded(void)
+{
+    int64_t began = sched_now_ns();
+    if (guard_gc_rests()) {
+        PROBE(gc_forced, 1, 0, 0);
+        return;
+    }
+    stack_caches_empty();
+    collect_forced(true);
+    guard_gc_took(began);
+}
+
 void weft_gc(void)
 {
     rt_enter();
-    collect_forced(false);
+    if (guarded(WEFT_GUARD_GC))
+        collect_guarded();
+    else
+        collect_forced(false);
     rt_leave(m_self());
 }
 
@@ -600,16 +616,32 @@ static void read_stats(void *arg)
     world_start();
 }
 
+static void read_stats_inside(weft_mem_stats *out)
+{
+    memset(out, 0, sizeof *out);
+    out->size = sizeof *out;
+    sched_on_big_stack(read_stats, out);
+}
+
+static int read_stats_again(weft_mem_stats *out)
+{
+    if (rt_enter_try() == NULL)
+        return -ESRCH;
+    read_stats_inside(out);
+    rt_leave(m_self());
+    return 0;
+}
+
 int weft_read_mem_stats(weft_mem_stats *out)
 {
     if (out == NULL || out->size != sizeof *out)
         return -EINVAL;
     if (rt_enter_try() == NULL)
         return -ESRCH;
-    memset(out, 0, sizeof *out);
-    out->size = sizeof *out;
-    PROBE(mem_stats_read, 0, 0, 0);
-    sched_on_big_stack(read_stats, out);
+    bool guard = guarded(WEFT_GUARD_STATS);
+    PROBE(mem_stats_read, guard, 0, 0);
+    if (!guard)
+        read_stats_inside(out);
     rt_leave(m_self());
-    return 0;
+    return guard ? guard_mem_stats(out, read_stats_again) : 0;
 }

@@ -14,6 +14,7 @@
 #include "os/procself.h"
 #include "os/signal.h"
 #include "sched/fork.h"
+#include "sched/guard.h"
 #include "sched/labels.h"
 #include "sched/latency.h"
 #include "sched/machine.h"
@@ -860,6 +861,11 @@ int weft_lock_os_thread(void)
     struct m *m = rt_enter();
     struct fiber *f = m->cur;
     int err = 0;
+    if (guarded(WEFT_GUARD_THREADS) && f->lock_depth == 0 && !(f->flags & FIBER_THREAD)) {
+        rt_leave(m);
+        guard_lock();
+        m = rt_enter();
+    }
     if (f->lock_depth == UINT32_MAX)
         err = -EOVERFLOW;
     else if (f->lock_depth++ == 0) {
@@ -880,6 +886,10 @@ void weft_unlock_os_thread(void)
         f->bound = NULL;
         __atomic_store_n(&m->locked, NULL, __ATOMIC_RELAXED); /* rlx: for show */
         m->tainted = false; /* what it did to the thread is undone now, by contract */
+        rt_leave(m);
+        if (guarded(WEFT_GUARD_THREADS))
+            guard_unlocked();
+        return;
     }
     rt_leave(m);
 }

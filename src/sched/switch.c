@@ -17,6 +17,7 @@
  *
  * errno belongs to the fiber: saved and restored here. So do the exceptions of C++ that it handles. */
 #include "sched/switch.h"
+#include "sched/guard.h"
 #include "sched/labels.h"
 #include "sched/latency.h"
 #include "sched/machine.h"
@@ -706,6 +707,8 @@ void weft_exit_from(void *frame)
 {
     (void)frame;
     fiber_run_defers(NULL);
+    if (guarded(WEFT_GUARD_THREADS) && m_self()->cur->lock_depth != 0)
+        guard_unlocked();
     struct m *m = rt_enter();
     struct fiber *f = m->cur;
     if (f->flags & FIBER_THREAD)

@@ -19,6 +19,7 @@
  * processors idle for moments thousands of times a second, and each would be ended by a wake-up of the monitor on the way of the request that ends
  * it. */
 #include "sched/sysmon.h"
+#include "sched/guard.h"
 #include "sched/machine.h"
 #include "sched/maxprocs.h"
 #include "sched/mutator.h"
@@ -53,6 +54,7 @@ static struct {
     w_u32 nasked;      /* under lock; read relaxed as a hint */
     w_uptr call;       /* sysmon_call's; 0: none */
     w_u32 helpers;     /* of parallel marking: so many are wanted; 0: as many as there are */
+    w_u32 spares;      /* 1: threads are to be made until GUARD_SPARES sleep */
 } sysmon;
 
 static void sysmon_poke(void)
@@ -94,6 +96,24 @@ void sysmon_call(void (*fn)(void))
     sysmon_poke();
 }
 
+void sysmon_want_spares(void)
+{
+    store_seq(&sysmon.spares, 1); /* seq: as helpers */
+    sysmon_poke();
+}
+
+/* One at each look: until it has looked for work itself it is not among those that sleep. Where no processor idles it waits for a later look. */
+static bool start_spare(void)
+{
+    if (load_seq(&sysmon.spares) == 0)
+        return false;
+    store_seq(&sysmon.spares, 0); /* seq: before the count, or a wish that comes now would be lost */
+    int made = m_spare_start(GUARD_SPARES);
+    if (made != 0)
+        store_seq(&sysmon.spares, 1);
+    return made > 0;
+}
+
 static bool start_asked(void)
 {
     if (load_seq(&sysmon.call) != 0 && load_acq(&sched.ending) == 0) { /* seq, as below */
@@ -105,8 +125,9 @@ static bool start_asked(void)
         store_rlx(&sysmon.helpers, 0); /* rlx: a larger wish that is lost comes again with the next collection */
         world_helpers_prepare(helpers);
     }
+    bool did = start_spare();
     if (load_seq(&sysmon.nasked) == 0)
-        return false;
+        return did;
     lock_take(&sysmon.lock);
     struct m *m = sysmon.asked;
     sysmon.asked = NULL;
@@ -253,6 +274,7 @@ void sysmon_let_go(void) { lock_drop(&sysmon.work); }
 static bool all_idle(void)
 {
     return schedtrace_every_ns() == 0 && load_seq(&sched.nidle_p) == nprocs() && load_rlx(&sysmon.nasked) == 0 && load_rlx(&sysmon.helpers) == 0 &&
+           load_rlx(&sysmon.spares) == 0 &&
            load_seq(&sched.ending) == 0 && !stranded(); /* rlx: who asks pokes us */
 }
 

@@ -14,6 +14,7 @@ void sysmon_hold(void);
 void sysmon_let_go(void);
 void sysmon_call(void (*fn)(void));  /* the monitor calls fn, with no lock held, for a caller that must not make threads; of several that ask at a time
                                         the last one. Not after the runtime has begun to end */
+void sysmon_want_spares(void); /* a thread is taken along by a locked fiber: makes some ahead, as processors come to idle */
 void sysmon_start_helpers(unsigned want); /* world_helpers_prepare for such a caller; does not wait */
 
 #endif
