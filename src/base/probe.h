@@ -46,7 +46,7 @@
     X(finalizer_run)  /* object           -                -             */         \
     X(lock_contended) /* address          reason, weight   waited ns     */         \
     X(proc_resize)    /* old              new              -: in its stop */        \
-    X(gc_forced)      /* 1: a guard kept it from collecting; took ns; 1: weft_free_os_memory, else weft_gc. On the caller's stack */ \
+    X(gc_forced)      /* 1: kept from it  took ns          1: weft_free_os_memory, else weft_gc. On the caller's stack */ \
     X(mem_stats_read) /* 1: guarded       -                -: weft_read_mem_stats is about to stop the world. On the caller's stack */ \
     X(fiber_end_locked) /* struct fiber   pc of the lock   -: its thread ends with it */ \
     X(seed_choice)    /* among so many    the number       fiber id; 0, 0, id: preempted */

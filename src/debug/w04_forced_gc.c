@@ -18,8 +18,9 @@ static void told(enum probe_id id, uintptr_t kept, uintptr_t took_ns, uintptr_t 
 static void say(struct text *t, const struct sighting *s)
 {
     if (s->n[3] != 0)
-        text_putf(t, "weft_gc was called here %lu times within %lu ms; a guard kept most of them from collecting, and %lu %% of that time went to those that did",
-                  (unsigned long)s->n[0], (unsigned long)(s->n[1] / 1000000), (unsigned long)(s->n[2] * 100 / w_max(s->n[1], (uint64_t)1)));
+        text_putf(t, "weft_gc was called here %lu times within %lu ms; a guard kept most of them from collecting, and %lu %% of that time went to "
+                  "those that did", (unsigned long)s->n[0], (unsigned long)(s->n[1] / 1000000),
+                  (unsigned long)(s->n[2] * 100 / w_max(s->n[1], (uint64_t)1)));
     else
         text_putf(t, "%lu collections were forced here within %lu ms, and took %lu %% of that time", (unsigned long)s->n[0],
                   (unsigned long)(s->n[1] / 1000000), (unsigned long)(s->n[2] * 100 / w_max(s->n[1], (uint64_t)1)));

@@ -1,5 +1,5 @@
 /* Guards: what makes known misuses harmless (weft/sched.h, WEFT_GUARD_*). They are asked for, and fixed while the runtime runs. What is here is the
- * part that sched plays; the others ask guarded() where they decide. */
+ * part that sched plays; the other layers ask guarded() where they decide. */
 #ifndef WEFT_SCHED_GUARD_H
 #define WEFT_SCHED_GUARD_H
 
