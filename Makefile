@@ -7,7 +7,7 @@
 #   PREFIX=/usr/local  DESTDIR=  LIBDIR=  EXTRA_CFLAGS=
 #
 # Nothing is listed here: a new file is found by its place.
-#   src/*/*.c, src/os/arch/<arch>*.S   the library
+#   src/*/*.c, src/os/arch/<arch>*.S   the library;  src/debug/serve/*.c   libweft-debug, which uses the library as a program does
 #   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each
 #   tests/prog/*.c   programs, tests/mod/*.c, *.cc  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c
 #   examples/*.c, examples/bugs/*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
@@ -51,6 +51,10 @@ SYSROOT_CFLAGS := $(if $(SYSROOT),-isystem $(SYSROOT)/usr/include -isystem $(SYS
 SYSROOT_LIBS := $(if $(SYSROOT),-L$(SYSROOT)/usr/lib/$(ARCH)-linux-gnu -Wl$(comma)-rpath-link$(comma)$(SYSROOT)/usr/lib/$(ARCH)-linux-gnu \
     -Wl$(comma)-rpath-link$(comma)$(SYSROOT)/lib/$(ARCH)-linux-gnu)
 
+# libweft-debug: SERVE= leaves it out. Cross builds have no libmicrohttpd to link with.
+SERVE ?= $(if $(CROSS),,1)
+SERVE_LIBS := $(if $(SERVE),-lmicrohttpd -lgnutls)
+
 # ---- flags ----------------------------------------------------------------------------------------------
 # Frame pointers and unwind tables stay: profilers walk them. No strict aliasing: the collector reads every object as words.
 # No sibling calls: the public function that a fiber waits in is to be found on its stack.
@@ -74,6 +78,8 @@ LATE := $(filter src/prof/% src/trace/% src/debug/% $(addsuffix .c,$(addprefix s
     dial fork guard io labels leaked lot metrics mutex once pin pool rwmutex schedtrace select sema usertimer waitgroup)),$(SRC))
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(filter-out $(LATE),$(SRC))))
 LATE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(LATE)))
+SERVE_SRC := $(if $(SERVE),$(wildcard src/debug/serve/*.c))
+SERVE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(SERVE_SRC)))
 JEMALLOC ?= $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
 JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
@@ -83,7 +89,7 @@ JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP 
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: lib
-lib: $(B)/libweft.a $(B)/libweft.so $(B)/weft.pc
+lib: $(B)/libweft.a $(B)/libweft.so $(B)/weft.pc $(if $(SERVE),$(B)/libweft-debug.a $(B)/libweft-debug.so $(B)/weft-debug.pc)
 
 # A file that is written anew when its text has changed: other flags, another compiler, one source less.
 define STAMP
@@ -92,6 +98,7 @@ $(B)/$(1): FORCE
 endef
 $(eval $(call STAMP,flags,$(CC) $(LIB_CFLAGS) $(PROG_CFLAGS) $(CFLAGS) $(CXX) $(CXXFLAGS) $(LDFLAGS_ALL)))
 $(eval $(call STAMP,sources,$(SRC)))
+$(eval $(call STAMP,serve-sources,$(SERVE_SRC)))
 $(eval $(call STAMP,jemalloc,$(shell stat -L -c '%n %s %Y' $(JEMALLOC) 2>&1)))
 
 $(B)/%.o: %.c $(B)/flags
@@ -138,6 +145,28 @@ $(B)/weft.pc: Makefile include/weft/base.h
 	    'Name: weft' 'Description: managed runtime for C: fibers and garbage collection' 'Version: $(VERSION)' \
 	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lweft' 'Libs.private: $(SYSLIBS)' > $@
 
+# ---- libweft-debug: the same way, but its own ------------------------------------------------------------------
+DEBUG_SONAME := libweft-debug.so.$(firstword $(subst ., ,$(VERSION)))
+$(B)/serve.o: $(SERVE_OBJ) $(B)/serve-sources
+	$(Q)$(LD) -r -o $@ $(filter %.o,$^)
+$(B)/weft-debug.o: $(B)/serve.o
+	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='weft_*' $< $@
+$(B)/libweft-debug.a: $(B)/weft-debug.o
+	$(call say,AR,$@)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $<
+$(B)/$(DEBUG_SONAME): $(B)/weft-debug.o $(B)/libweft.so src/weft.map
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared -o $@ $< -Wl,-soname,$(DEBUG_SONAME) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic \
+	    -Wl,-z,nodelete $(if $(SAN),,-Wl$(comma)-z$(comma)defs) $(LDFLAGS_ALL) -L$(B) -lweft $(SERVE_LIBS) -pthread
+$(B)/libweft-debug.so: $(B)/$(DEBUG_SONAME)
+	$(Q)ln -sf $(DEBUG_SONAME) $@
+$(B)/weft-debug.pc: Makefile include/weft/base.h
+	@mkdir -p $(@D)
+	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' '' \
+	    'Name: weft-debug' 'Description: the debug endpoint of weft, over HTTP' 'Version: $(VERSION)' 'Requires: weft' \
+	    'Libs: -L$${libdir} -lweft-debug' 'Libs.private: $(SERVE_LIBS) -pthread' > $@
+
 install: lib
 	install -d $(DESTDIR)$(PREFIX)/include/weft $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 644 include/weft.h $(DESTDIR)$(PREFIX)/include/
@@ -148,9 +177,18 @@ install: lib
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libweft.so
 	sed 's|^prefix=.*|prefix=$(PREFIX)|; s|^libdir=.*|libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' $(B)/weft.pc \
 	    > $(DESTDIR)$(LIBDIR)/pkgconfig/weft.pc
+ifneq ($(SERVE),)
+	install -m 644 $(B)/libweft-debug.a $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(B)/$(DEBUG_SONAME) $(DESTDIR)$(LIBDIR)/libweft-debug.so.$(VERSION)
+	ln -sf libweft-debug.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(DEBUG_SONAME)
+	ln -sf $(DEBUG_SONAME) $(DESTDIR)$(LIBDIR)/libweft-debug.so
+	sed 's|^prefix=.*|prefix=$(PREFIX)|; s|^libdir=.*|libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' $(B)/weft-debug.pc \
+	    > $(DESTDIR)$(LIBDIR)/pkgconfig/weft-debug.pc
+endif
 	$(if $(DESTDIR)$(filter-out /usr/%,$(LIBDIR)),,@PATH="$$PATH:/sbin" ldconfig 2>/dev/null || true)
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/include/weft.h $(DESTDIR)$(LIBDIR)/libweft.* $(DESTDIR)$(LIBDIR)/pkgconfig/weft.pc
+	rm -f $(DESTDIR)$(LIBDIR)/libweft-debug.* $(DESTDIR)$(LIBDIR)/pkgconfig/weft-debug.pc
 	rm -rf $(DESTDIR)$(PREFIX)/include/weft
 
 # ---- tests --------------------------------------------------------------------------------------------------
@@ -178,13 +216,19 @@ $(B)/tests/%.o: tests/%.cc $(B)/flags
 $(B)/tests/support.a: $(SUPPORT)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
+# Tests and programs serve_* have the endpoint, too.
+SERVE_TESTS := $(filter serve_%,$(TEST_NAMES))
+SERVE_PROGS := $(addprefix $(B)/tests/prog/,$(notdir $(basename $(wildcard tests/prog/serve_*.c))))
+$(addprefix $(B)/tests/,$(SERVE_TESTS)): $(B)/serve.o
+$(SERVE_PROGS): $(B)/libweft-debug.a
+ENDPOINT = $(if $(filter serve_%,$*),$(SERVE_LIBS))
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/support.a $(B)/all.o $(if $(MINI),$(B)/tests/mini/mini.o)
 	$(call say,LINK,$@)
-	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ -Wl,-u,test_limit $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) -lz $(SYSLIBS)
+	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ -Wl,-u,test_limit $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) $(ENDPOINT) -lz $(SYSLIBS)
 $(B)/tests/prog/%: tests/prog/%.c $(B)/libweft.a $(B)/flags
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) $< -o $@ -rdynamic $(B)/libweft.a $(LDFLAGS_ALL) $(SYSLIBS)
+	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) $< -o $@ -rdynamic $(filter %-debug.a,$^) $(B)/libweft.a $(LDFLAGS_ALL) $(ENDPOINT) $(SYSLIBS)
 $(B)/tests/host/%: tests/host/%.c $(B)/libweft.a $(B)/flags
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
@@ -262,4 +306,4 @@ clean:
 	rm -rf build
 	[ ! -e $(B)/flags ] || rm -rf $(B)
 
--include $(OBJ:.o=.d) $(LATE_OBJ:.o=.d) $(TEST_NAMES:%=$(B)/tests/%.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)
+-include $(OBJ:.o=.d) $(LATE_OBJ:.o=.d) $(SERVE_OBJ:.o=.d) $(TEST_NAMES:%=$(B)/tests/%.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)

@@ -48,9 +48,24 @@ export PKG_CONFIG_PATH="$tmp/usr/lib/pkgconfig"
 export LD_LIBRARY_PATH="$tmp/usr/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 check "version in weft.pc" "pkg-config --modversion weft | grep -qx \"\$(sed -n 's/.*WEFT_VERSION \"\(.*\)\"/\1/p' include/weft/base.h)\""
 check "C, shared" "$c $flags -o $tmp/c && $(runs $tmp/c)"
+cat >"$tmp/serve.c" <<'END'
+#include <stdio.h>
+#include <weft/serve.h>
+int main(void)
+{
+    weft_debug_server *server;
+    if (weft_debug_serve(NULL, &server) != 0)
+        return 1;
+    puts(weft_debug_port(server) > 0 ? "serves" : "?");
+    return -weft_debug_serve_stop(server);
+}
+END
+serve="$CC -std=c11 -pedantic $sanitize -Wall -Wextra -Werror $tmp/serve.c -o $tmp/serve"
+check "the endpoint, shared" "$serve \$(pkg-config --cflags --libs weft-debug) && test \"\$(timeout 60 $tmp/serve 2>/dev/null)\" = serves"
 check "C++, shared" "$cxx $flags -o $tmp/cc && $(runs $tmp/cc)"
 check "shared means shared" "readelf -d $tmp/c | grep -q 'NEEDED.*libweft.so'"
-rm -f "$tmp"/usr/lib/libweft.so*
+rm -f "$tmp"/usr/lib/libweft.so* "$tmp"/usr/lib/libweft-debug.so*
+check "the endpoint, static" "$serve \$(pkg-config --cflags --libs --static weft-debug) && test \"\$(timeout 60 $tmp/serve 2>/dev/null)\" = serves"
 check "C, static" "$c $static -o $tmp/c && $(runs $tmp/c)"
 check "C++, static" "$cxx $static -o $tmp/cc && $(runs $tmp/cc)"
 check "static means static" "! readelf -d $tmp/c | grep -q 'NEEDED.*libweft'"

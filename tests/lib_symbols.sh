@@ -31,8 +31,22 @@ expect_empty "libweft.so has a SONAME" "$(readelf -d "$B/libweft.so" | grep -q '
 expect_empty "libweft.so needs libc, and no more" "$(readelf -d "$B/libweft.so" | grep NEEDED |
     grep -vE '\[(libc\.so|ld-linux|lib[a-z]*san\.so|libgcc_s|lib(dl|pthread|m|rt)\.so)')"
 expect_empty "no executable stack" "$(readelf -lW "$B/libweft.so" | grep GNU_STACK | grep E)"
+
+# libweft-debug, which libmicrohttpd does not let do without malloc.
+if [ -e "$B/libweft-debug.so" ]; then
+    nm -D --defined-only "$B/libweft-debug.so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort -u >"$tmp/debug-so"
+    nm -g --defined-only "$B/libweft-debug.a" 2>/dev/null | awk 'NF == 3 && $3 !~ /^(__|_?DW\.ref)/ { print $3 }' | sort -u >"$tmp/debug-a"
+    ${CC:-gcc} -E -Iinclude include/weft/serve.h | tr '\n' ' ' | sed 's/;/;\n/g' |
+        grep 'visibility("default")' | grep -o '\bweft_debug_[a-z0-9_]* *(' | tr -d ' (' | sort -u >"$tmp/debug-declared"
+    expect_empty "libweft-debug.so exports what serve.h declares" "$(diff "$tmp/debug-so" "$tmp/debug-declared")"
+    expect_empty "libweft-debug.a defines what serve.h declares" "$(diff "$tmp/debug-a" "$tmp/debug-declared")"
+    expect_empty "libweft-debug uses the library as any program does" "$(nm -u "$B/weft-debug.o" | awk '$2 ~ /^weft_/ { print $2 }' | sort -u |
+        comm -23 - "$tmp/so")"
+    expect_empty "no way to serve without its rules is in libweft-debug" "$(nm "$B/weft-debug.o" | grep -i unsafe)"
+fi
+
 # Memory of our own comes from base/offheap.h.
-for f in $(find "$B/src" -name '*.o'); do
+for f in $(find "$B/src" -name '*.o' ! -path '*/debug/serve/*'); do
     nm -u "$f" | awk -v f="${f#"$B/"}" '$2 ~ /^(malloc|calloc|realloc|strdup|aligned_alloc|posix_memalign)$/ { print f, $2 }'
 done >"$tmp/malloc"
 expect_empty "the library does not call the host's malloc" "$(cat "$tmp/malloc")"

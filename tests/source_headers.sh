@@ -26,7 +26,7 @@ for h in include/weft.h include/weft/*.h; do
     check "$h as C11" $CC -std=c11 -Wall -Wextra -Wpedantic -Werror -Iinclude -fsyntax-only "$tmp/h.c"
     check "$h as C++17" $CXX -std=c++17 -Wall -Wextra -Werror -Iinclude -fsyntax-only "$tmp/h.cc"
 done
-for h in src/*/*.h src/os/arch/*.h; do
+for h in src/*/*.h src/debug/serve/*.h src/os/arch/*.h; do
     echo "#include \"${h#src/}\"" >"$tmp/h.c"
     check "$h" $CC -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Iinclude -Isrc -fsyntax-only "$tmp/h.c"
 done

@@ -7,7 +7,8 @@
 # compiler will name what is missing.
 set -eu
 
-build="gcc g++ make pkg-config binutils libc6-dev libunwind-dev libjemalloc-dev libdw-dev libelf-dev zlib1g-dev libcriterion-dev redis-tools curl"
+build="gcc g++ make pkg-config binutils libc6-dev libunwind-dev libjemalloc-dev libdw-dev libelf-dev zlib1g-dev libcriterion-dev redis-tools curl
+    libmicrohttpd-dev libgnutls28-dev"
 check="clang libclang-rt-dev gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user libgc-dev"
 command -v go >/dev/null 2>&1 || check="$check golang-go"
 

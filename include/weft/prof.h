@@ -81,6 +81,11 @@ typedef struct weft_profile_delta weft_profile_delta;
 WEFT_API int weft_profile_delta_begin(weft_profile *p, weft_profile_delta **out) WEFT_MUST_CHECK;
 WEFT_API int weft_profile_delta_end(weft_profile_delta *d, weft_writer *w, void *ctx);
 
+/* The functions that addresses of code lie in: for each that is known a line "0x4015d0 name" is written to w, which is called on the caller's own stack and
+ * may do anything. For viewers that ask a process for names (Go: /debug/pprof/symbol). Waits for the disk. 0, -EINVAL (w or pc NULL), -ESRCH (runtime
+ * not running), -ENOMEM, -EAGAIN (no thread), or w's error. */
+WEFT_API int weft_symbols_write(const uint64_t *pc, size_t n, weft_writer *w, void *ctx);
+
 /* ---- leaks --------------------------------------------------------------------------------------------------- */
 
 /* The profile "goroutineleak" shows fibers that wait for what nobody can do any more: a channel, a case of a select, or an object in which a mutex,
