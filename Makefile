@@ -266,9 +266,20 @@ check: have-deps
 
 # ---- examples, benches ----------------------------------------------------------------------------------------
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))
-EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c examples/bugs/*.c)) \
+EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(filter-out $(if $(SERVE),,examples/bugs/14_%),$(wildcard examples/*.c examples/bugs/*.c))) \
     $(foreach d,$(sort $(EXAMPLE_DIRS)),$(B)/examples/$d/$d)
 PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(filter %.c,$^) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -lm $(SYSLIBS)
+
+# Bug 14 has objects of the endpoint of its own, in which one option switches the rules off; no library has it.
+UNSAFE_C := $(patsubst src/debug/serve/%.c,$(B)/examples/unsafe/%.o,$(filter %.c,$(SERVE_SRC)))
+UNSAFE_OBJ := $(UNSAFE_C) $(filter-out $(patsubst %.c,$(B)/%.o,$(SERVE_SRC)),$(SERVE_OBJ))
+$(UNSAFE_C): $(B)/examples/unsafe/%.o: src/debug/serve/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LIB_CFLAGS) $(CFLAGS) -DWEFT_SERVE_UNSAFE_DEMO -c $< -o $@
+$(B)/examples/bugs/14_%: examples/bugs/14_%.c $(UNSAFE_OBJ) $(B)/libweft.a $(B)/flags
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -DWEFT_SERVE_UNSAFE_DEMO $< $(UNSAFE_OBJ) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -lm $(SERVE_LIBS) $(SYSLIBS)
 
 examples: $(EXAMPLES)
 define DIR_PROGRAM
@@ -306,4 +317,4 @@ clean:
 	rm -rf build
 	[ ! -e $(B)/flags ] || rm -rf $(B)
 
--include $(OBJ:.o=.d) $(LATE_OBJ:.o=.d) $(SERVE_OBJ:.o=.d) $(TEST_NAMES:%=$(B)/tests/%.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)
+-include $(OBJ:.o=.d) $(LATE_OBJ:.o=.d) $(SERVE_OBJ:.o=.d) $(UNSAFE_OBJ:.o=.d) $(TEST_NAMES:%=$(B)/tests/%.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)

@@ -40,8 +40,13 @@ typedef struct weft_serve_opts {
                                   and how it ended. NULL: stderr. On any thread; must not call weft_debug_serve_stop */
     void *log_arg;
     const char **why;          /* out: why weft_debug_serve returned an error, in a sentence, static; "" if it did not. NULL: not wanted */
-} weft_serve_opts;
+#ifdef WEFT_SERVE_UNSAFE_DEMO  /* examples/bugs/14 alone, which shows what comes of it. The library has no such thing */
+    bool unsafe_demo;          /* any address will do, and everybody may ask */
+#define WEFT_SERVE_OPTS_INIT { sizeof(weft_serve_opts), 0, 0, 0, 0, 0, 0, 0, false, 0, 0, 0, 0, 0, 0, 0, false }
+#else
 #define WEFT_SERVE_OPTS_INIT { sizeof(weft_serve_opts), 0, 0, 0, 0, 0, 0, 0, false, 0, 0, 0, 0, 0, 0, 0 }
+#endif
+} weft_serve_opts;
 
 /* Serves, on threads of its own, which are no threads of the runtime's: so it answers while every processor is held by a fiber that does not give it up,
  * and during a collection (whoever asks for what only the runtime knows is told when the collection is over). opts NULL: the defaults. At any time: while

@@ -920,6 +920,10 @@ static int address_allowed(const weft_debug_server *s, const weft_serve_opts *o,
         return -EINVAL;
     if (local || s->set.token != NULL || s->set.client_certs)
         return 0;
+#ifdef WEFT_SERVE_UNSAFE_DEMO /* an object of examples/bugs/14 alone */
+    if (o->unsafe_demo)
+        return 0;
+#endif
     *why = "refused: others than this machine can reach the address, and would see what the program holds and make it work; set a token of at least 16 bytes, or "
            "tls_cert, tls_key and tls_client_ca, or listen at 127.0.0.1 or a unix socket";
     return -EPERM;
@@ -999,7 +1003,8 @@ static int server_start(weft_debug_server *s, const weft_serve_opts *o, const ch
 
 static void say_where(const weft_debug_server *s, const weft_serve_opts *o)
 {
-    const char *who = s->set.client_certs ? "who has a client certificate" : s->set.token != NULL ? "who has the token" : s->listener.port == 0 ? "this user" : "everybody on this machine";
+    const char *who = s->set.client_certs ? "who has a client certificate" : s->set.token != NULL ? "who has the token" : s->listener.port == 0 ? "this user" :
+                      s->listener.local ? "everybody on this machine" : "everybody";
     if (o->unix_path != NULL) {
         server_log(s, "serves at %s; %s may ask", o->unix_path, who);
         return;
@@ -1032,7 +1037,8 @@ int weft_debug_serve(const weft_serve_opts *opts, weft_debug_server **out)
             *out = s;
             say_where(s, &o);
         } else {
-            server_log(s, "%s (%s)", why, weft_strerror(err));
+            bool ours = err == -EPERM || err == -EINVAL; /* the sentence says all; else the system does */
+            server_log(s, "does not serve: %s%s%s", why, ours ? "" : ": ", ours ? "" : weft_strerror(err));
             server_free(s);
         }
     }
