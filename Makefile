@@ -7,7 +7,8 @@
 #   PREFIX=/usr/local  DESTDIR=  LIBDIR=  EXTRA_CFLAGS=
 #
 # Nothing is listed here: a new file is found by its place.
-#   src/*/*.c, src/os/arch/<arch>*.S   the library;  src/debug/serve/*.c   libweft-debug, which uses the library as a program does
+#   src/*/*.c, src/os/arch/<arch>*.S   the library;  src/debug/serve/*.c   libweft-debug, which uses the library as a program does;
+#   src/debug/cmd/*.c  the command weft-doctor
 #   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each
 #   tests/prog/*.c   programs, tests/mod/*.c, *.cc  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c
 #   examples/*.c, examples/bugs/*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
@@ -89,7 +90,7 @@ JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP 
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: lib
-lib: $(B)/libweft.a $(B)/libweft.so $(B)/weft.pc $(if $(SERVE),$(B)/libweft-debug.a $(B)/libweft-debug.so $(B)/weft-debug.pc)
+lib: $(B)/libweft.a $(B)/libweft.so $(B)/weft.pc $(if $(SERVE),$(B)/libweft-debug.a $(B)/libweft-debug.so $(B)/weft-debug.pc) $(B)/weft-doctor
 
 # A file that is written anew when its text has changed: other flags, another compiler, one source less.
 define STAMP
@@ -166,6 +167,12 @@ $(B)/weft-debug.pc: Makefile include/weft/base.h
 	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' '' \
 	    'Name: weft-debug' 'Description: the debug endpoint of weft, over HTTP' 'Version: $(VERSION)' 'Requires: weft' \
 	    'Libs: -L$${libdir} -lweft-debug' 'Libs.private: $(SERVE_LIBS) -pthread' > $@
+
+# The command is a program of its own: nothing of the library but the table of a trace's events (cmd/format.c).
+DOCTOR := $(patsubst %.c,$(B)/%.o,$(wildcard src/debug/cmd/*.c))
+$(B)/weft-doctor: $(DOCTOR)
+	$(call say,PROG,$@)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) -lz
 
 install: lib
 	install -d $(DESTDIR)$(PREFIX)/include/weft $(DESTDIR)$(LIBDIR)/pkgconfig
@@ -317,4 +324,4 @@ clean:
 	rm -rf build
 	[ ! -e $(B)/flags ] || rm -rf $(B)
 
--include $(OBJ:.o=.d) $(LATE_OBJ:.o=.d) $(SERVE_OBJ:.o=.d) $(UNSAFE_OBJ:.o=.d) $(TEST_NAMES:%=$(B)/tests/%.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)
+-include $(OBJ:.o=.d) $(LATE_OBJ:.o=.d) $(SERVE_OBJ:.o=.d) $(UNSAFE_OBJ:.o=.d) $(DOCTOR:.o=.d) $(TEST_NAMES:%=$(B)/tests/%.d) $(SUPPORT:.o=.d) $(TEST_EXTRA:=.d) $(EXAMPLES:=.d)

@@ -46,7 +46,7 @@ if [ -e "$B/libweft-debug.so" ]; then
 fi
 
 # Memory of our own comes from base/offheap.h.
-for f in $(find "$B/src" -name '*.o' ! -path '*/debug/serve/*'); do
+for f in $(find "$B/src" -name '*.o' ! -path '*/debug/serve/*' ! -path '*/debug/cmd/*'); do
     nm -u "$f" | awk -v f="${f#"$B/"}" '$2 ~ /^(malloc|calloc|realloc|strdup|aligned_alloc|posix_memalign)$/ { print f, $2 }'
 done >"$tmp/malloc"
 expect_empty "the library does not call the host's malloc" "$(cat "$tmp/malloc")"
