@@ -49,6 +49,17 @@
     X(gc_forced)      /* 1: kept from it  took ns          1: weft_free_os_memory, else weft_gc. On the caller's stack */ \
     X(mem_stats_read) /* 1: guarded       -                -: weft_read_mem_stats is about to stop the world. On the caller's stack */ \
     X(fiber_end_locked) /* struct fiber   pc of the lock   -: its thread ends with it */ \
+    X(procs_asked)    /* how many         -                -: weft_maxprocs, on the caller's stack */ \
+    X(procs_above)    /* processors       the default      -: each second that the host's own number is above what the quota and the CPUs give */ \
+    X(fibers_counted) /* how many         made so far      return address: weft_num_fibers */ \
+    X(stack_dumped)   /* bytes of text    of the buffer    all: weft_stack into a buffer. On the caller's stack, and the next three */ \
+    X(trace_started)  /* writer           its ctx          error: weft_trace_start */ \
+    X(trace_stopped)  /* writer           its ctx          error: weft_trace_stop */ \
+    X(profile_begun)  /* what, a text     -                -: one without limits */  \
+    X(profile_over)   /* what             bytes            ns: that one is beyond the limits that others have. On its helper */ \
+    X(profile_ended)  /* what             enum profile_end bytes: that one */       \
+    X(waits_rate)     /* 0 block, 1 mutex rate             -: set by the host, without a budget; 0: off */ \
+    X(waits_cost)     /* 0 block, 1 mutex ns of recording  ns of processor time: every now and then, at such a rate. Whoever records */ \
     X(seed_choice)    /* among so many    the number       fiber id; 0, 0, id: preempted */
 
 /* fiber_waited is told by the fiber itself when it runs again, in the call that waited; lock_contended by who passes the lock on. Looking at the

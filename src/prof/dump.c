@@ -335,6 +335,15 @@ static void say_cut(struct into *to)
         memcpy(to->buf + at, line, n + 1);
 }
 
+static w_noinline void tell(const struct into *to, bool all)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return;
+    PROBE(stack_dumped, to->len, to->room, all);
+    rt_leave(m);
+}
+
 ssize_t weft_stack(char *buf, size_t len, bool all)
 {
     struct into to = { buf, len > 0 ? len - 1 : 0, 0 };
@@ -343,6 +352,8 @@ ssize_t weft_stack(char *buf, size_t len, bool all)
         buf[w_min(to.len, to.room)] = 0;
     if (to.len > to.room && guarded(WEFT_GUARD_STACKS))
         say_cut(&to);
+    if (err == 0 && PROBE_WANTED(stack_dumped))
+        tell(&to, all);
     return err != 0 ? err : (ssize_t)to.len;
 }
 

@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include "base/fmt.h"
 #include "base/offheap.h"
+#include "base/probe.h"
 #include "base/syscall.h"
 #include "os/clock.h"
 #include "os/futex.h"
@@ -39,6 +40,7 @@ struct live {
     int64_t begun_ns, flush_ns, encoded_ns; /* flush_ns: the next one. encoded_ns: duration as of the last piece */
     int64_t lost;
     uint64_t handed;        /* bytes */
+    bool over;              /* said that it is beyond what others may have */
     bool dirty;             /* samples were added since the last piece */
     int why;                /* WEFT_PROFILE_*, once it is to be closed; 0: it goes on, or was asked to stop */
     struct symbol scratch[SYMBOLS_INLINED_MAX];
@@ -183,8 +185,18 @@ static bool writer_failed(struct live *l)
     return l->err != 0;
 }
 
+/* Without limits: what others have is reached. Once. */
+static void look_over(struct live *l, int64_t now_ns)
+{
+    if (l->over || !live_unlimited(&l->o) || (now_ns - l->begun_ns < LIVE_NS && l->handed < LIVE_BYTES))
+        return;
+    l->over = true;
+    PROBE(profile_over, l->o.what, l->handed, now_ns - l->begun_ns);
+}
+
 bool live_look(struct live *l, int64_t now_ns)
 {
+    look_over(l, now_ns);
     if (its_our_turn(l)) {
         gzip_free(&l->bytes);
         if (writer_failed(l))
@@ -213,6 +225,8 @@ static void contents_free(struct live *l)
     pprof_close(l->pprof);
     l->pprof = NULL;
 }
+
+uint64_t live_bytes(const struct live *l) { return l->handed; }
 
 void live_free(struct live *l) { off_free(OFF_PROF, l); }
 

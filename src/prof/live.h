@@ -24,6 +24,8 @@ struct live_opts {
     void *closed_arg;
 };
 
+static inline bool live_unlimited(const struct live_opts *o) { return o->max_ns == 0 && o->max_bytes == 0; }
+
 /* Starts the thread that calls the writer. Outside the runtime. 0, -ENOMEM, -EAGAIN. On an error the descriptor is still open. */
 int live_open(const struct pprof_kind *kind, const struct live_opts *o, struct live **out);
 
@@ -36,6 +38,7 @@ bool live_look(struct live *l, int64_t now_ns);
  * writer's or the descriptor's. The host's function is called, or a line logged, if it was not asked for. After it only live_free and
  * live_is_writer. */
 int live_close(struct live *l, const char *remark);
+uint64_t live_bytes(const struct live *l);  /* handed to the writer so far */
 void live_free(struct live *l);             /* anybody, outside the runtime */
 bool live_is_writer(const struct live *l);  /* the calling thread is the one that calls the writer. l is not looked into */
 

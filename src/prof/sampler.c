@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include "base/fail.h"
+#include "base/probe.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/maps.h"
@@ -64,6 +65,8 @@ static void helper_main(void *arg)
     }
     const char *remark = s->end(s);
     s->err = live_close(s->live, remark);
+    if (s->unlimited) /* acq: rel in end_and_wait; before that, ended_by is not ours to read */
+        PROBE(profile_ended, s->what, load_acq(&s->stop) != 0 ? s->ended_by : PROFILE_END_ITSELF, live_bytes(s->live));
     if (remark != NULL)
         sched_logf("%s", remark);
     if (s->freed != NULL)
@@ -74,9 +77,11 @@ static void helper_main(void *arg)
 
 static bool is_done(struct sampler *s) { return load_acq(&s->done) != 0; } /* acq: rel in helper_main */
 
-static void end_and_wait(struct sampler *s)
+static void end_and_wait(struct sampler *s, enum profile_end by)
 {
-    store_rel(&s->stop, 1); /* rel: before wake */
+    if (load_rlx(&s->stop) == 0) /* rlx: under control. exit(3) may have come before */
+        s->ended_by = by;
+    store_rel(&s->stop, 1); /* rel: before wake; publishes ended_by */
     store_seq(&s->wake, 1);
     os_futex_wake(&s->wake, 1);
     while (!is_done(s))
@@ -85,9 +90,9 @@ static void end_and_wait(struct sampler *s)
 
 /* ---- start and stop: `control` is held ------------------------------------------------------------------------- */
 
-static int finish(struct sampler *s)
+static int finish(struct sampler *s, enum profile_end by)
 {
-    end_and_wait(s);
+    end_and_wait(s, by);
     helper_join(&s->helper);
     walk_unuse();
     s->on = false; /* before: a child of a fork looks into live only if it is on */
@@ -103,7 +108,7 @@ static void at_exit(void)
             continue; /* its writer itself has called exit */
         pthread_mutex_lock(&s->control);
         if (s->on)
-            end_and_wait(s);
+            end_and_wait(s, PROFILE_END_EXIT);
         pthread_mutex_unlock(&s->control);
     }
 }
@@ -121,6 +126,7 @@ static int begin(struct sampler *s, const struct sampler_opts *o)
     store_rlx(&s->stop, 0);
     store_rlx(&s->done, 0);
     s->helper = (struct helper){ .fn = helper_main, .arg = s };
+    s->unlimited = live_unlimited(&o->live);
     int err = walk_use();
     if (err != 0)
         return err;
@@ -171,7 +177,7 @@ static int start_away(struct sampler *s, struct sampler_opts *o, const char *pat
     else if (s->on && !is_done(s))
         err = -EALREADY;
     else if (s->on)
-        finish(s);
+        finish(s, PROFILE_END_ITSELF);
     if (err == 0)
         err = path != NULL ? begin_file(s, o, path) : begin(s, o);
     pthread_mutex_unlock(&s->control);
@@ -203,6 +209,16 @@ static bool attached(void)
     return m != NULL;
 }
 
+/* On the caller's stack. Should another thread have stopped it already, its end was told before. */
+static w_noinline void tell_begun(struct sampler *s)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return;
+    PROBE(profile_begun, s->what, 0, 0);
+    rt_leave(m);
+}
+
 int sampler_start(struct sampler *s, struct sampler_opts *o, weft_writer *w, void *ctx, const char *path)
 {
     if (w == NULL && path == NULL)
@@ -216,6 +232,8 @@ int sampler_start(struct sampler *s, struct sampler_opts *o, weft_writer *w, voi
     weft_blocking_begin();
     int err = start_away(s, o, path);
     weft_blocking_end();
+    if (err == 0 && live_unlimited(&o->live) && PROBE_WANTED(profile_begun))
+        tell_begun(s);
     errno = saved;
     return err;
 }
@@ -227,7 +245,7 @@ int sampler_stop(struct sampler *s)
     int saved = errno;
     weft_blocking_begin();
     pthread_mutex_lock(&s->control);
-    int err = s->on ? finish(s) : -ESRCH;
+    int err = s->on ? finish(s, PROFILE_END_STOPPED) : -ESRCH;
     pthread_mutex_unlock(&s->control);
     weft_blocking_end();
     errno = saved;
@@ -243,7 +261,7 @@ static void samplers_end(void)
     for (struct sampler *s = samplers; s != NULL; s = s->next) {
         pthread_mutex_lock(&s->control);
         if (s->on)
-            finish(s);
+            finish(s, PROFILE_END_RUNTIME);
         pthread_mutex_unlock(&s->control);
     }
     for (struct sampler *s = samplers; s != NULL; s = s->next) { /* only now: one kind may use what another has (cpu_ask) */

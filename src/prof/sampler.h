@@ -7,6 +7,9 @@
 #include "prof/helper.h"
 #include "prof/live.h"
 
+/* Who has ended one: nobody (a limit, its writer), who is to; or nobody did, and the runtime has ended, or the process did by exit(3). */
+enum profile_end { PROFILE_END_ITSELF, PROFILE_END_STOPPED, PROFILE_END_RUNTIME, PROFILE_END_EXIT };
+
 /* To add a kind: one of these, static, and sampler_add for it by a constructor. */
 struct sampler {
     const char *what;             /* for the log: "CPU profile" */
@@ -34,6 +37,8 @@ struct sampler {
     int64_t period_ns;
     uint32_t arg;                 /* the kind's own option */
     struct live *live;
+    bool unlimited;
+    enum profile_end ended_by;    /* once stop is set, which publishes it */
     w_u32 wake;                   /* futex: 1: there is something to do */
     w_u32 stop;                   /* a wish */
     w_u32 done;                   /* futex; rel: all is written, err; acq in those who wait */

@@ -91,10 +91,27 @@ static void follow_fiber(void *arg)
     store_rel(&follow.under_way, 0); /* rel: publishes refused to the next fiber; acq in maxprocs_look */
 }
 
+/* The number is the host's. */
+static void look_above(int64_t now_ns)
+{
+    if (!PROBE_WANTED(procs_above))
+        return;
+    store_rlx(&follow.looked_ns, now_ns); /* rlx: ours */
+    uint32_t dflt = wanted();
+    if (nprocs() > dflt)
+        PROBE(procs_above, nprocs(), dflt, 0);
+}
+
 void maxprocs_look(int64_t now_ns)
 {
     /* rlx: a change that is seen too late is seen with the next look */
-    if (now_ns - load_rlx(&follow.looked_ns) < WEFT_SECOND || load_rlx(&follow.custom) != 0 || sched.cfg.updatemaxprocs == 0)
+    if (now_ns - load_rlx(&follow.looked_ns) < WEFT_SECOND)
+        return;
+    if (load_rlx(&follow.custom) != 0) { /* rlx: as above */
+        look_above(now_ns);
+        return;
+    }
+    if (sched.cfg.updatemaxprocs == 0)
         return;
     store_rlx(&follow.looked_ns, now_ns);
     if (wanted() == nprocs() || xchg_acq_rel(&follow.under_way, 1) != 0)
@@ -122,6 +139,8 @@ int weft_maxprocs(int n)
 {
     rt_enter();
     struct change c = { (uint32_t)w_min(n, MAX_PROCS), false, false };
+    if (n >= 1)
+        PROBE(procs_asked, c.n, 0, 0);
     if (guarded(WEFT_GUARD_PROCS) && n >= 1 && c.n > wanted())
         c = (struct change){ wanted(), true, false };
     int old = resize(n >= 1 ? &c : NULL);

@@ -359,6 +359,16 @@ static void report(const struct trace_reader_stats *s)
                    s->err != 0 ? "the writer failed" : "the writer was too slow, or buffer_bytes too few");
 }
 
+/* Of a call that is over but for its return: enters once more for it. */
+static w_noinline void tell(enum probe_id id, weft_writer *w, void *ctx, int err)
+{
+    struct m *m = rt_enter_try();
+    if (m == NULL)
+        return;
+    probe_emit(id, (uintptr_t)w, (uintptr_t)ctx, (uintptr_t)err);
+    rt_leave(m);
+}
+
 int weft_trace_start(weft_writer *w, void *ctx, const weft_trace_opts *opts)
 {
     int err;
@@ -370,6 +380,8 @@ int weft_trace_start(weft_writer *w, void *ctx, const weft_trace_opts *opts)
         return err;
     err = start(w, ctx, opts != NULL ? opts : &(weft_trace_opts)WEFT_TRACE_OPTS_INIT);
     unlock_and_return();
+    if (PROBE_WANTED(trace_started))
+        tell(PROBE_trace_started, w, ctx, err);
     return err;
 }
 
@@ -389,6 +401,8 @@ int weft_trace_stop(weft_writer *w, void *ctx, weft_trace_stats *stats)
     if (stats != NULL)
         *stats = (weft_trace_stats){ sizeof *stats, s.bytes, s.generations, s.dropped, missed };
     report(&s);
+    if (PROBE_WANTED(trace_stopped))
+        tell(PROBE_trace_stopped, w, ctx, err);
     return err;
 }
 
