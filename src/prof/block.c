@@ -12,6 +12,9 @@
  * whatever their length, since looking at the clock may already be more than the budget allows. Each is weighed by the number that was in force when
  * it was drawn, so the sums are right on average although the number moves.
  *
+ * [COST] At a rate the cost is only told (probe waits_cost), if anybody listens: of one wait (contention) in so
+ * many, drawn at random, which stands for that many; those that were looked at and then not taken are among them.
+ *
  * Locks of the runtime itself are not in the mutex profile: who unlocks them does not learn for how long others have waited. Metrics have the sum.
  *
  * Buckets: v[0] is the count, with FRACTION_BITS behind the point, v[1] the ns. Each processor has its own for a stack, with its number as the tag,
@@ -40,13 +43,15 @@
 #define RECORD_NS_MOST 20000   /* beyond that a record was interrupted: its time went to others */
 #define AIM 0.7
 
+#define COST_ONE_IN_LOG2 6
+
 #define MEMOS 256u             /* beyond that, processors have none */
 
 struct waits {
     struct buckets buckets;
     w_i64 rate;            /* of waits in ns, of contentions one in so many; 0: off */
     w_u32 *one_in;         /* fixed; the scheduler draws by it. Of waits 1 without a budget */
-    /* [BUDGET] */
+    /* [BUDGET], [COST] */
     w_u64 budget_ppb;      /* of processor time; 0: none */
     w_u64 cost_ns;         /* in this window; rlx: a counter */
     w_u32 adapting;        /* somebody is: the next four. acq and rel by him */
@@ -116,14 +121,22 @@ static void record(struct waits *s, struct m *m, const uintptr_t *frame, uint64_
 
 /* ---- [BUDGET] ---------------------------------------------------------------------------------------------------------- */
 
-static void adapt(struct waits *s, uint64_t now)
+static void set_one_in(struct waits *s, int64_t used_ns)
 {
-    int64_t cpu_ns = os_process_cpu_ns(), used_ns = w_max(cpu_ns - s->began_cpu_ns, (int64_t)1);
     double cost = (double)load_rlx(&s->cost_ns), one_in = load_rlx(s->one_in); /* rlx: counters */
     double may = (double)load_rlx(&s->budget_ppb) / 1e9 * (double)used_ns * AIM;
     double factor = w_min(w_max(cost / w_max(may, 1.0), 1.0 / ADAPT_MOST), (double)ADAPT_MOST);
     uint32_t to = (uint32_t)w_min(w_max(one_in * factor, (double)s->least_one_in), (double)ONE_IN_MOST);
     store_rlx(s->one_in, to); /* rlx: each record has the number it was drawn by */
+}
+
+static void adapt(struct waits *s, uint64_t now)
+{
+    int64_t cpu_ns = os_process_cpu_ns(), used_ns = w_max(cpu_ns - s->began_cpu_ns, (int64_t)1);
+    if (load_rlx(&s->budget_ppb) != 0) /* rlx: a number */
+        set_one_in(s, used_ns);
+    else
+        PROBE(waits_cost, s == &mutex, load_rlx(&s->cost_ns), used_ns);
     store_rlx(&s->cost_ns, 0); /* rlx: what comes in between is lost: one record */
     s->began_cpu_ns = cpu_ns;
     store_rlx(&s->began, now); /* rlx: read again by who adapts next */
@@ -131,11 +144,11 @@ static void adapt(struct waits *s, uint64_t now)
 
 static bool window_over(struct waits *s, uint64_t now) { return os_ticks_ns(load_rlx(&s->began), now) >= WINDOW_NS; } /* rlx: see there */
 
-/* A record was begun then. */
-static void spent(struct waits *s, uint64_t began)
+/* What was begun then stands for so many like it. */
+static void spent(struct waits *s, uint64_t began, uint32_t many)
 {
     uint64_t now = os_ticks();
-    add_rlx(&s->cost_ns, (uint64_t)(w_min(os_ticks_ns(began, now), (int64_t)RECORD_NS_MOST) + s->look_ns)); /* rlx: a counter */
+    add_rlx(&s->cost_ns, many * (uint64_t)(w_min(os_ticks_ns(began, now), (int64_t)RECORD_NS_MOST) + s->look_ns)); /* rlx: a counter */
     if (likely(!window_over(s, now)) || load_rlx(&s->adapting) != 0) /* rlx: a hint */
         return;
     if (!cas_acq(&s->adapting, 0, 1)) /* acq: sees what the last one wrote; rel below */
@@ -143,6 +156,14 @@ static void spent(struct waits *s, uint64_t began)
     if (window_over(s, now))
         adapt(s, now);
     store_rel(&s->adapting, 0); /* rel: publishes it; acq above */
+}
+
+/* For how many the cost of this one is to count; 0: it is not measured. */
+static uint32_t costs_for(const struct waits *s, const struct m *m)
+{
+    if (load_rlx(&s->budget_ppb) != 0) /* rlx: a number */
+        return 1;
+    return PROBE_WANTED(waits_cost) && draw(m) >> (64 - COST_ONE_IN_LOG2) == 0 ? 1u << COST_ONE_IN_LOG2 : 0;
 }
 
 /* ---- what is told --------------------------------------------------------------------------------------------------------- */
@@ -153,32 +174,33 @@ static void spent(struct waits *s, uint64_t began)
 
 static void waited(struct waits *s, const uintptr_t *frame, uintptr_t b, uint64_t ns)
 {
-    uint64_t rate = (uint64_t)load_rlx(&s->rate), weight = PROBE_WAITED_WEIGHT(b); /* rlx: a number */
+    uint64_t rate = (uint64_t)load_rlx(&s->rate), weight = PROBE_WAITED_WEIGHT(b), count = weight << FRACTION_BITS; /* rlx: a number */
     if (!(BLOCKS >> PROBE_WAITED_REASON(b) & 1) || rate == 0)
         return;
-    bool budget = load_rlx(&s->budget_ppb) != 0; /* rlx: a number */
-    uint64_t began = budget ? os_ticks() : 0, count = weight << FRACTION_BITS;
     struct m *m = m_self();
-    if (ns < rate) {
-        if (draw(m) % rate >= ns)
-            return;
+    uint32_t many = costs_for(s, m);
+    uint64_t began = many != 0 ? os_ticks() : 0;
+    bool taken = ns >= rate || draw(m) % rate < ns;
+    if (taken && ns < rate) {
         count = (uint64_t)((unsigned __int128)count * rate / ns);
         ns = rate;
     }
-    record(s, m, frame, count, ns * weight);
-    if (budget)
-        spent(s, began);
+    if (taken)
+        record(s, m, frame, count, ns * weight);
+    if (many != 0)
+        spent(s, began, many);
 }
 
 static void contended(struct waits *s, const uintptr_t *frame, uintptr_t b, uint64_t ns)
 {
     if (load_rlx(&s->rate) == 0) /* rlx: a number */
         return;
-    bool budget = load_rlx(&s->budget_ppb) != 0; /* rlx: a number */
-    uint64_t began = budget ? os_ticks() : 0, weight = PROBE_WAITED_WEIGHT(b);
-    record(s, m_self(), frame, weight << FRACTION_BITS, ns * weight);
-    if (budget)
-        spent(s, began);
+    struct m *m = m_self();
+    uint32_t many = costs_for(s, m);
+    uint64_t began = many != 0 ? os_ticks() : 0, weight = PROBE_WAITED_WEIGHT(b);
+    record(s, m, frame, weight << FRACTION_BITS, ns * weight);
+    if (many != 0)
+        spent(s, began, many);
 }
 
 /* Somebody may still come a little after it was turned off: rate is 0 then, and the buckets stay. */
@@ -259,6 +281,15 @@ static int set(struct waits *s, int64_t rate, double budget)
     return 0;
 }
 
+/* [COST]: of the window that a new setting cuts short. Inside the runtime. */
+static void tell_rest(struct waits *s)
+{
+    if (load_rlx(&s->rate) == 0 || load_rlx(&s->budget_ppb) != 0 || !cas_acq(&s->adapting, 0, 1)) /* rlx: numbers; acq: as in spent */
+        return;
+    adapt(s, os_ticks());
+    store_rel(&s->adapting, 0); /* rel: as in spent */
+}
+
 /* Making walks exact, and waiting for listeners, are for outside of the runtime. */
 static int set_outside(struct waits *s, int64_t rate, double budget)
 {
@@ -266,6 +297,9 @@ static int set_outside(struct waits *s, int64_t rate, double budget)
     if (m == NULL)
         return -ESRCH;
     bool away = m->foreign;
+    if (PROBE_WANTED(waits_cost))
+        tell_rest(s);
+    PROBE(waits_rate, s == &mutex, budget > 0 ? 0 : rate, 0);
     if (away)
         call_away(m);
     rt_leave(m);
