@@ -242,6 +242,12 @@ static struct loader_range static_area(uintptr_t tp)
 #endif
 }
 
+bool loader_beside(uintptr_t tp, const void *at)
+{
+    struct loader_range r = static_area(tp);
+    return (uintptr_t)at >= r.lo && (uintptr_t)at < r.hi;
+}
+
 /* Blocks of the modules from first on, as many as dtv has. */
 static void blocks(const union dtv *dtv, size_t first, size_t n, struct loader_range beside, loader_range_fn *fn, void *arg)
 {

@@ -32,5 +32,8 @@ void loader_read(uintptr_t lo, uintptr_t hi, loader_range_fn *fn, void *arg);
 /* In a stop, or for the calling thread: calls fn for the ranges of thread-local storage (also that of pthread_setspecific's first
  * keys) of the thread whose thread pointer is tp, or for copies of them. */
 void loader_tls(uintptr_t tp, loader_range_fn *fn, void *arg);
+/* Whether that lies in the thread-local storage that is beside the control block of the thread whose thread pointer is tp: the variables of the program
+ * and of what was loaded with it. Anybody, at any time after loader_start. */
+bool loader_beside(uintptr_t tp, const void *at);
 
 #endif
