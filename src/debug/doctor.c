@@ -36,12 +36,19 @@ _Static_assert((int)CONFIG_DOCTOR_CODES == (int)WEFT_DOCTOR_CODES, "base/config.
 /* ---- the detectors -------------------------------------------------------------------------------------------------- */
 
 /* To add one: a line here, in both lists. */
-extern const struct detector w03_locked_end, w04_forced_gc, w06_mem_stats;
+extern const struct detector w03_locked_end, w04_forced_gc, w06_mem_stats, w07_profile, w08_fibers, w09_trace, w10_rates, w11_dump,
+    w12_procs;
 
 const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W03] = &w03_locked_end,
     [WEFT_W04] = &w04_forced_gc,
     [WEFT_W06] = &w06_mem_stats,
+    [WEFT_W07] = &w07_profile,
+    [WEFT_W08] = &w08_fibers,
+    [WEFT_W09] = &w09_trace,
+    [WEFT_W10] = &w10_rates,
+    [WEFT_W11] = &w11_dump,
+    [WEFT_W12] = &w12_procs,
 };
 
 static void heard(void *arg, enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c)

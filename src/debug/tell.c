@@ -19,6 +19,7 @@
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "debug/findings.h"
+#include "os/clock.h"
 #include "os/futex.h"
 #include "prof/helper.h"
 #include "prof/symbols.h"
@@ -348,18 +349,19 @@ void tell_poke(void)
         sysmon_call(start_by_monitor);
 }
 
-static int tell_flush(void)
+int tell_flush(int64_t most_ns)
 {
     uint32_t target = findings(), told;
+    int64_t until = most_ns >= 0 ? os_now_ns() + most_ns : INT64_MAX, left;
     if (load_acq(&tell.told) >= target) /* acq: rel in tell_new */
         return 0;
     int err = start();
     if (err != 0)
         return err;
     ring();
-    while ((told = load_acq(&tell.told)) < target) /* acq: likewise */
-        os_futex_wait(&tell.told, told, -1);
-    return 0;
+    while ((told = load_acq(&tell.told)) < target && (left = until - os_now_ns()) > 0) /* acq: likewise */
+        os_futex_wait(&tell.told, told, most_ns >= 0 ? left : -1);
+    return told < target ? -ETIMEDOUT : 0;
 }
 
 /* ---- from user code ----------------------------------------------------------------------------------------------------------------- */
@@ -387,7 +389,7 @@ static int outside(int (*fn)(void *arg), void *arg)
 static int flush_outside(void *arg)
 {
     (void)arg;
-    return tell_flush();
+    return tell_flush(-1);
 }
 
 int weft_doctor_flush(void)

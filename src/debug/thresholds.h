@@ -26,4 +26,31 @@
 #define T_W06_READS 100u
 #define T_W06_SLOTS 6u
 
+/* W07: beyond what profiles with limits have (LIVE_BYTES, LIVE_NS in prof/live.h), or on when the runtime ends. Who asks for none has been told
+ * that he is to stop it himself (weft/prof.h). To tell of it while the process ends takes milliseconds, with symbols; whoever has called exit with
+ * a lock that the host's log wants is not held up for ever. */
+#define T_W07_EXIT_NS (2 * T_SECOND)
+
+/* W08. More calls than this are a metric; it is looked at only while there have been no more than two. */
+#define T_W08_CALLS 2u
+
+/* W10. A budget of half a percent is what is recommended, and a profile that takes a few percent may be worth it for a while; nobody wants a tenth.
+ * Rates of 100 us, or one unlock in 100, are what documentation advises: of those the looks at the clock may cost much where fibers do nothing but
+ * wait, and whoever has chosen such a rate has thought of it. Whoever takes 1 has not. The samples of a quarter of a second of processor time are
+ * at least twenty if they come to a tenth of it, since none counts for more than 64 times 20 us. */
+#define T_W10_CPU_NS (T_SECOND / 4)
+#define T_W10_PERCENT 10u
+#define T_W10_BLOCK_NS 10000
+#define T_W10_MUTEX_ONE_IN 10
+
+/* W11. Between a call that tells the size and the next, with a buffer of that size, lies an allocation: microseconds, or a collection, or a machine
+ * that swaps. */
+#define T_W11_NS (10 * T_SECOND)
+
+/* W12. A period of the kernel's is 100 ms. With the default as well one in ten may be cut short, as a third thread of the process runs for a moment
+ * (malloc's, the monitor, the host's own). With twice as many processors as the quota pays for, a burst of any length takes the rest of its period.
+ * Ten periods with something to run are a second at least. */
+#define T_W12_PERIODS 10u
+#define T_W12_PERCENT 20u
+
 #endif
