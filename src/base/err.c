@@ -41,6 +41,8 @@
       "closed or cancelled while waiting: the object is gone, do not use it again")                                    \
     X(ENOSPC,                                                                                                          \
       "no room: a table or the device is full; remove something first")                                                \
+    X(EXDEV,                                                                                                           \
+      "of another thread: the address was taken before a call that may move the fiber; take it anew afterwards")       \
     X(ENOSYS,                                                                                                          \
       "the kernel does not have this call: see the list of platforms in README.md")                                    \
     X(ENOTSUP,                                                                                                         \

@@ -37,7 +37,7 @@ _Static_assert((int)CONFIG_DOCTOR_CODES == (int)WEFT_DOCTOR_CODES, "base/config.
 
 /* To add one: a line here, in both lists. */
 extern const struct detector w03_locked_end, w04_forced_gc, w06_mem_stats, w07_profile, w08_fibers, w09_trace, w10_rates, w11_dump,
-    w12_procs;
+    w12_procs, w17_held_lock, w18_thread_local;
 
 const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W03] = &w03_locked_end,
@@ -49,6 +49,8 @@ const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W10] = &w10_rates,
     [WEFT_W11] = &w11_dump,
     [WEFT_W12] = &w12_procs,
+    [WEFT_W17] = &w17_held_lock,
+    [WEFT_W18] = &w18_thread_local,
 };
 
 static void heard(void *arg, enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c)
