@@ -97,6 +97,8 @@ static const struct debug_key debug_keys[] = {
     D(cpus,         NUMBER, 0,             4096,      NULL),  /* as on a machine with so many CPUs */
     D(cpuquota,     NUMBER, 0,             1000000,   NULL),  /* as in a control group that may use so many percent of a CPU */
     D(guard,        SWITCH, 0,             1,         NULL),  /* all guards: what makes known misuses harmless, see weft/sched.h */
+    D(slowfiber,    NUMBER, 0,             86400000,  NULL),  /* the doctor tells of a fiber that runs for N ms without a wait or a yield (W15) */
+    D(slowstop,     NUMBER, 100,           86400000,  NULL),  /* and of a stop that waits N ms for a thread, or takes ten times as long (W16); 0: of none */
     D(doctor,       WORD,   DOCTOR_REPORT, 0,         MODES), /* what the doctor does with what it finds; and for one code: */
     CODE(w01, 1), CODE(w02, 2), CODE(w03, 3), CODE(w04, 4), CODE(w05, 5), CODE(w06, 6), CODE(w07, 7), CODE(w08, 8), CODE(w09, 9), CODE(w10, 10),
     CODE(w11, 11), CODE(w12, 12), CODE(w13, 13), CODE(w14, 14), CODE(w15, 15), CODE(w16, 16), CODE(w17, 17), CODE(w18, 18),

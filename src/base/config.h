@@ -47,6 +47,7 @@ struct config {
     int64_t updatemaxprocs; /* 0, 1 */
     int64_t cpus;           /* 0: those of the affinity mask */
     int64_t cpuquota;       /* percent of a CPU; 0: the control group's */
+    int64_t slowfiber, slowstop; /* ms; 0: not looked for */
     int64_t doctor;         /* DOCTOR_* */
     int64_t doctor_code[CONFIG_DOCTOR_CODES]; /* by code; DOCTOR_AS_ALL: as above */
 };

@@ -33,7 +33,7 @@
     X(thread_end)     /* machine id       -                -             */         \
     X(thread_here)    /* struct m or 0    struct service   1: from now on; 0: no more. On the thread, which holds no lock */ \
     X(world_stop)     /* reason           -                -: others cannot stop it any more */ \
-    X(world_stopped)  /* reason           ns to stop       -             */         \
+    X(world_stopped)  /* reason           ns to stop       -: all stand still */      \
     X(world_start)    /* reason           ns stopped       -: others cannot stop it yet */ \
     X(gc_begin)       /* cycle            trigger          heap bytes    */         \
     X(gc_phase)       /* cycle            phase            -             */         \
@@ -60,6 +60,8 @@
     X(profile_ended)  /* what             enum profile_end bytes: that one */       \
     X(waits_rate)     /* 0 block, 1 mutex rate             -: set by the host, without a budget; 0: off */ \
     X(waits_cost)     /* 0 block, 1 mutex ns of recording  ns of processor time: every now and then, at such a rate. Whoever records */ \
+    X(world_late)     /* struct m         ns waited for it 1: inside the runtime. By the stopper, every 10 ms, in the stop */ \
+    X(monitor_look)   /* now ns           -                -: the monitor has looked at the processors; on its thread, with no lock of a rank above RANK_MONITOR */ \
     X(seed_choice)    /* among so many    the number       fiber id; 0, 0, id: preempted */
 
 /* fiber_waited is told by the fiber itself when it runs again, in the call that waited; lock_contended by who passes the lock on. Looking at the

@@ -37,7 +37,7 @@ _Static_assert((int)CONFIG_DOCTOR_CODES == (int)WEFT_DOCTOR_CODES, "base/config.
 
 /* To add one: a line here, in both lists. */
 extern const struct detector w03_locked_end, w04_forced_gc, w06_mem_stats, w07_profile, w08_fibers, w09_trace, w10_rates, w11_dump,
-    w12_procs, w17_held_lock, w18_thread_local;
+    w12_procs, w15_held, w16_stop, w17_held_lock, w18_thread_local;
 
 const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W03] = &w03_locked_end,
@@ -49,6 +49,8 @@ const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W10] = &w10_rates,
     [WEFT_W11] = &w11_dump,
     [WEFT_W12] = &w12_procs,
+    [WEFT_W15] = &w15_held,
+    [WEFT_W16] = &w16_stop,
     [WEFT_W17] = &w17_held_lock,
     [WEFT_W18] = &w18_thread_local,
 };
@@ -98,20 +100,43 @@ w_noinline w_no_sanitize void doctor_stack(struct sighting *s)
     }
 }
 
-/* The bytes above the frame. A sanitizer's red zones are among them. */
-static w_no_sanitize void keep_stack(struct finding *f, const uintptr_t *frame)
+/* A sanitizer's red zones are among them. */
+static w_no_sanitize void copy_words(char *to_bytes, const char *from_bytes, size_t n)
 {
-    const volatile uintptr_t *from = frame;
-    uintptr_t sp = (uintptr_t)(frame + 2), end = stack_end(m_self(), sp);
-    if (end == 0)
+    volatile uintptr_t *to = (volatile uintptr_t *)(void *)to_bytes;
+    const volatile uintptr_t *from = (const volatile uintptr_t *)(const void *)from_bytes;
+    for (size_t i = 0; i < n / sizeof *to; i++)
+        to[i] = from[i];
+}
+
+static void keep_stack(struct finding *f, const struct unwind_from *u)
+{
+    size_t bytes = w_min(u->hi - u->lo, (uintptr_t)RAW_BYTES) & ~(uintptr_t)7;
+    f->raw = *u;
+    f->raw.hi = f->raw.lo + bytes;
+    f->raw.bytes = f->raw_bytes;
+    copy_words(f->raw_bytes, u->bytes, bytes);
+}
+
+/* As if the function returned that has this frame. */
+static w_no_sanitize void keep_frame(struct finding *f, const uintptr_t *frame)
+{
+    const volatile uintptr_t *at = frame;
+    uintptr_t sp = (uintptr_t)(frame + 2);
+    struct unwind_from u = { .lo = sp, .hi = stack_end(m_self(), sp), .bytes = (const char *)sp };
+    if (u.hi == 0)
         return;
-    f->raw.fp = from[0];
-    f->raw.pc = from[1];
-    f->raw.sp = sp;
-    f->raw.bytes = w_min(end - sp, (uintptr_t)RAW_BYTES) & ~(uintptr_t)7;
-    volatile uintptr_t *to = (volatile uintptr_t *)(void *)f->raw_bytes;
-    for (size_t i = 0; i < f->raw.bytes / sizeof *to; i++)
-        to[i] = from[2 + i];
+#if defined(__x86_64__)
+    u.reg[6] = at[0];
+    u.reg[7] = sp;
+    u.reg[16] = at[1];
+#else
+    u.reg[29] = at[0];
+    u.reg[31] = sp;
+    u.reg[32] = at[1];
+#endif
+    f->raw_frame = true;
+    keep_stack(f, &u);
 }
 
 /* ---- findings ------------------------------------------------------------------------------------------------------------------ */
@@ -162,13 +187,16 @@ static struct finding *finding_of(const struct sighting *s, int64_t now, bool *f
     f->first = now;
     f->text[0] = 0;
     f->count = 0;
-    f->raw.bytes = 0;
+    f->raw.lo = f->raw.hi = 0;
+    f->raw_frame = false;
     f->resolved = false;
     if (s->text != NULL)
         w_fmt(f->text, sizeof f->text, "%s", s->text);
     f->s.text = s->text != NULL ? f->text : NULL;
     if (s->frame != NULL)
-        keep_stack(f, s->frame);
+        keep_frame(f, s->frame);
+    else if (s->from != NULL)
+        keep_stack(f, s->from);
     *fresh = true;
     return f;
 }

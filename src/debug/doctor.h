@@ -10,6 +10,7 @@
 #include "base/probe.h"
 #include "os/arch/arch.h"
 #include "prof/text.h"
+#include "prof/unwind.h"
 
 #define DOCTOR_FRAMES 32u
 
@@ -23,6 +24,7 @@ struct sighting {
     uintptr_t stack[DOCTOR_FRAMES]; /* return addresses, innermost first: of the offending call */
     uintptr_t made[DOCTOR_FRAMES];  /* the same of what made the thing it is about: a creation site, an allocation's stack */
     const uintptr_t *frame;  /* doctor_stack's */
+    const struct unwind_from *from; /* another's stack, walked later; its bytes are copied. Findings are not told apart by it: nstack is 0. NULL */
 };
 
 /* Inside the runtime, on a probe or in an API call; also while the world is stopped. Takes a short lock that holds nothing else inside (RANK_LEAF), so

@@ -16,7 +16,8 @@ struct finding {
     int mode;
     int64_t first;
     char text[FINDING_TEXT];   /* s.text points here */
-    struct { uintptr_t pc, fp, sp, bytes; } raw; /* what doctor_stack saw; the bytes from sp on are in raw_bytes. bytes 0: nothing */
+    struct unwind_from raw;    /* the stack to be walked, in raw_bytes; lo = hi: none */
+    bool raw_frame;            /* it begins with a frame of doctor_stack's: of the registers only those that it needs are known */
     /* the lock's */
     uint64_t count;
     int64_t last;

@@ -134,36 +134,30 @@ static void walk(void *arg, bool all_there)
     unwind_walk(k->maps, all_there, &k->from, &k->walked);
 }
 
-#if defined(__x86_64__)
 /* From the bytes that were kept: all the frames. */
 static void walk_kept(struct making *k, const struct finding *f)
 {
-    k->from = (struct unwind_from){ .lo = f->raw.sp, .hi = f->raw.sp + f->raw.bytes, .bytes = f->raw_bytes };
-    k->from.reg[6] = f->raw.fp;
-    k->from.reg[7] = f->raw.sp;
-    k->from.reg[16] = f->raw.pc;
+    k->from = f->raw;
+#if defined(__aarch64__)
+    if (f->raw_frame) { /* the frame's stack pointer is not known, but code of this architecture keeps frame pointers */
+        uintptr_t fp = f->raw.reg[29], sp = f->raw.lo;
+        k->walked = (struct unwind_trace){ .n = 1, .pc = { f->raw.reg[32] } };
+        while (k->walked.n < w_countof(k->walked.pc) && fp >= sp && fp + 16 <= f->raw.hi && fp % 16 == 0) {
+            uintptr_t at[2];
+            memcpy(at, f->raw_bytes + (fp - f->raw.lo), sizeof at);
+            k->walked.pc[k->walked.n++] = at[1];
+            sp = fp + 16;
+            fp = at[0];
+        }
+        return;
+    }
+#endif
     maps_hold(walk, k);
 }
-#else
-/* The frame's stack pointer is not known, but code of this architecture keeps frame pointers. */
-static void walk_kept(struct making *k, const struct finding *f)
-{
-    uintptr_t fp = f->raw.fp, sp = f->raw.sp;
-    k->walked = (struct unwind_trace){ .n = 1, .pc = { f->raw.pc } };
-    while (k->walked.n < w_countof(k->walked.pc) && fp >= sp && fp - sp + 16 <= f->raw.bytes && fp % 16 == 0) {
-        uintptr_t at[2];
-        memcpy(at, f->raw_bytes + (fp - f->raw.sp), sizeof at);
-        k->walked.pc[k->walked.n++] = at[1];
-        sp = fp + 16;
-        fp = at[0];
-    }
-    (void)walk;
-}
-#endif
 
 static void stack_text(struct making *k, struct finding *f, int which)
 {
-    if (which == 0 && f->raw.bytes != 0) {
+    if (which == 0 && f->raw.hi != 0) {
         walk_kept(k, f);
         put_stack(k, k->walked.pc, k->walked.n);
     } else {

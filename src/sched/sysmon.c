@@ -251,6 +251,7 @@ static bool look_after(int64_t now, int64_t *polled, int64_t *stranded_ns)
         if (load_rlx(&p->status) == P_RUNNING && retake(p, now)) /* rlx: hint */
             did = true;
     }
+    PROBE(monitor_look, now, 0, 0);
     if (collection_due(now))
         mutator_force_gc();
     maxprocs_look(now);

@@ -191,6 +191,8 @@ static enum signal_whose stop_signal(int sig, siginfo_t *info, void *ctx)
     bool ours = take_signalled(m, sig);
     if (ours && sched_reports.interrupted != NULL)
         sched_reports.interrupted(m, ctx);
+    if (ours && sched_reports.watched != NULL)
+        sched_reports.watched(m, ctx);
     /* One that came for another reason or too late does not count: that a thread stands still, perhaps in malloc, is for the stopper to say, when
      * nobody inside needs malloc any more. rlx: our own thread's store; and a stopper whose store of stop_sent we miss has not signalled yet. */
     if (load_rlx(&m->in_runtime) == 0 && load_acq(&sched.stopping) != 0 && load_rlx(&m->stop_sent) == load_acq(&world.gate))
@@ -281,6 +283,7 @@ static void late(struct m *m, bool (*done)(struct m *), int64_t n)
         world.late = m;
         world.late_inside = load_acq(&m->in_runtime) != 0;
     }
+    PROBE(world_late, m, n * LATE_NS, load_acq(&m->in_runtime) != 0);
     if (done == thread_stopped && load_acq(&m->in_runtime) == 0) {
         if (n > 1)
             signal_to_front(sched.stop_signal); /* the host's handler may keep it to itself */

@@ -1,0 +1,222 @@
+/* The watchdog: W15 a fiber that holds a processor for too long, W16 a stop of the world that takes too long; and what is neither. */
+#include <signal.h>
+#include "doctor_test.h"
+#include "sched/sched.h"
+
+#define MS WEFT_MILLISECOND
+
+/* So much CPU time, however long it takes on a busy machine. */
+NOINLINE static void spin(int64_t ns)
+{
+    int64_t until = os_self_cpu_ns() + ns;
+    while (os_self_cpu_ns() < until)
+        for (int i = 0; i < 1000; i++)
+            cpu_relax();
+    __asm__ volatile("");
+}
+
+/* ---- W15 ---------------------------------------------------------------------------------------------------------------- */
+
+NOINLINE static void computes(void *arg)
+{
+    spin((int64_t)(intptr_t)arg * MS);
+    __asm__ volatile("");
+}
+
+NOINLINE static void stays_inside(void *arg)
+{
+    struct m *m = rt_enter();
+    spin((int64_t)(intptr_t)arg * MS);
+    rt_leave(m);
+    __asm__ volatile(""); /* no tail call */
+}
+
+struct task_of { weft_fn *fn; int ms; int beside; };
+static bool over;
+
+static void yields(void *arg)
+{
+    (void)arg;
+    while (!__atomic_load_n(&over, __ATOMIC_ACQUIRE))
+        weft_yield();
+}
+
+static void starts(void *arg)
+{
+    const struct task_of *t = arg;
+    weft_waitgroup wg = { 0 }, beside = { 0 };
+    over = false;
+    for (int i = 0; i < t->beside; i++)
+        cr_assert_eq(weft_waitgroup_go(&beside, yields, NULL), 0);
+    cr_assert_eq(weft_waitgroup_go(&wg, t->fn, (void *)(intptr_t)t->ms), 0);
+    weft_waitgroup_wait(&wg);
+    __atomic_store_n(&over, true, __ATOMIC_RELEASE);
+    weft_waitgroup_wait(&beside);
+}
+
+Test(doctor_watch, W15_a_fiber_that_computes_for_longer_than_asked_for, SIGNALS_AT_ONCE)
+{
+    const struct told *t = NULL;
+    doctor_run(starts, &(struct task_of){ computes, 300, 0 }, NULL, "slowfiber=60");
+    cr_assert_eq(told_of(WEFT_W15, &t), 1, "%d", said.n);
+    cr_expect_not_null(strstr(t->stack, "\ncomputes at doctor_watch.c:"), "%s", t->stack);
+    cr_expect_not_null(strstr(t->made, "starts at doctor_watch.c:"), "%s", t->made);
+    cr_expect_not_null(strstr(t->what, "ms without a wait or a yield"), "%s", t->what);
+    cr_expect_eq(weft_doctor_count(WEFT_W15), 1, "once in a stretch");
+}
+
+Test(doctor_watch, W15_also_if_it_has_lost_its_processor, SIGNALS_AT_ONCE)
+{
+    const struct told *t = NULL;
+    doctor_run(starts, &(struct task_of){ computes, 300, 4 }, NULL, "slowfiber=60");
+    cr_assert_eq(told_of(WEFT_W15, &t), 1, "%d", said.n);
+    cr_expect_not_null(strstr(t->stack, "\ncomputes at doctor_watch.c:"), "%s", t->stack);
+}
+
+Test(doctor_watch, W15_a_fiber_that_stays_inside_the_runtime, SIGNALS_AT_ONCE)
+{
+    const struct told *t = NULL;
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.maxprocs = 1;
+    cfg.finding = note_finding;
+    test_run_config(&cfg, starts, &(struct task_of){ stays_inside, 1300, 2 });
+    cr_assert_eq(told_of(WEFT_W15, &t), 1, "%d", said.n);
+    cr_expect_not_null(strstr(t->what, "inside the runtime"), "%s", t->what);
+    cr_expect_not_null(strstr(t->stack, "stays_inside at doctor_watch.c:"), "%s", t->stack);
+}
+
+NOINLINE static void sleeps(void *arg) { weft_sleep((int64_t)(intptr_t)arg * MS); }
+NOINLINE static void blocks(void *arg)
+{
+    weft_blocking_begin();
+    usleep((unsigned)(intptr_t)arg * 1000);
+    weft_blocking_end();
+}
+NOINLINE static void computes_in_pieces(void *arg)
+{
+    for (int i = 0; i < (intptr_t)arg; i++) {
+        spin(MS);
+        weft_yield();
+    }
+}
+
+Test(doctor_watch, W15_is_silent_of_those_that_wait_or_yield)
+{
+    weft_fn *const fine[] = { sleeps, blocks, computes_in_pieces };
+    for (int i = 0; i < 3; i++)
+        doctor_run(starts, &(struct task_of){ fine[i], 300, 1 }, NULL, "slowfiber=150");
+    cr_expect_eq(said.n, 0, "%s", said.n > 0 ? said.at[0].what : "");
+}
+
+Test(doctor_watch, W15_is_silent_of_computations_unless_asked)
+{
+    doctor_run(starts, &(struct task_of){ computes, 1200, 4 }, NULL, NULL);
+    cr_expect_eq(said.n, 0, "%s", said.n > 0 ? said.at[0].what : "");
+}
+
+/* ---- W16 ------------------------------------------------------------------------------------------------------------------ */
+
+static int stop_begins;
+
+NOINLINE static void blocks_the_signal(void *arg)
+{
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, SIGURG);
+    pthread_sigmask(SIG_BLOCK, &set, &old);
+    __atomic_store_n(&stop_begins, 1, __ATOMIC_RELEASE);
+    spin((int64_t)(intptr_t)arg * MS);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+NOINLINE static void only_computes(void *arg)
+{
+    __atomic_store_n(&stop_begins, 1, __ATOMIC_RELEASE);
+    spin((int64_t)(intptr_t)arg * MS);
+}
+
+NOINLINE static void is_inside(void *arg)
+{
+    struct m *m = rt_enter();
+    __atomic_store_n(&stop_begins, 1, __ATOMIC_RELEASE);
+    spin((int64_t)(intptr_t)arg * MS);
+    rt_leave(m);
+    __asm__ volatile(""); /* no tail call */
+}
+
+static void stops_beside(void *arg)
+{
+    const struct task_of *t = arg;
+    weft_waitgroup wg = { 0 };
+    stop_begins = 0;
+    cr_assert_eq(weft_waitgroup_go(&wg, t->fn, (void *)(intptr_t)t->ms), 0);
+    while (!__atomic_load_n(&stop_begins, __ATOMIC_ACQUIRE))
+        usleep(1000); /* this fiber keeps its processor */
+    weft_gc();
+    weft_waitgroup_wait(&wg);
+}
+
+static void stop_run(weft_fn *fn, int ms, const char *debug)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.maxprocs = 2;
+    cfg.debug = debug;
+    cfg.finding = note_finding;
+    cfg.log = note_line;
+    test_run_config(&cfg, stops_beside, &(struct task_of){ fn, ms, 0 });
+}
+
+Test(doctor_watch, W16_a_thread_that_blocks_the_stop_signal, SIGNALS_AT_ONCE)
+{
+    const struct told *t = NULL;
+    stop_run(blocks_the_signal, 250, "slowstop=30");
+    cr_assert_eq(told_of(WEFT_W16, &t), 1, "%d", said.n);
+    cr_expect_not_null(strstr(t->what, "a stop of the world (GC) waited "), "%s", t->what);
+    cr_expect_not_null(strstr(t->what, "in user code"), "%s", t->what);
+    cr_expect_not_null(strstr(t->stack, "blocks_the_signal at doctor_watch.c:"), "%s", t->stack);
+    cr_expect_not_null(strstr(t->made, "stops_beside at doctor_watch.c:"), "%s", t->made);
+}
+
+Test(doctor_watch, W16_a_thread_that_stays_inside, SIGNALS_AT_ONCE)
+{
+    const struct told *t = NULL;
+    stop_run(is_inside, 250, "slowstop=30");
+    cr_assert_eq(told_of(WEFT_W16, &t), 1, "%d", said.n);
+    cr_expect_not_null(strstr(t->what, "inside the runtime"), "%s", t->what);
+    cr_expect_not_null(strstr(t->stack, "is_inside at doctor_watch.c:"), "%s", t->stack);
+}
+
+Test(doctor_watch, W16_is_silent_of_a_thread_that_computes, SIGNALS_AT_ONCE)
+{
+    stop_run(only_computes, 250, "slowstop=30");
+    stop_run(blocks_the_signal, 250, "slowstop=0");
+    cr_expect_eq(said.n, 0, "%s", said.n > 0 ? said.at[0].what : "");
+}
+
+static struct grove { struct grove *a, *b; } *grove;
+static struct grove *grow(int depth)
+{
+    struct grove *g = weft_alloc_typed(WEFT_TYPE(struct grove, a, b));
+    if (depth > 0)
+        g->a = grow(depth - 1), g->b = grow(depth - 1);
+    return g;
+}
+
+static void marks_much(void *arg)
+{
+    (void)arg;
+    grove = grow(20);
+    weft_gc();
+    weft_keep_alive(grove);
+}
+
+Test(doctor_watch, W16_a_collection_that_does_not_end)
+{
+    const struct told *t = NULL;
+    doctor_run(marks_much, NULL, NULL, "slowstop=1");
+    cr_assert_geq(told_of(WEFT_W16, &t), 1, "%d", said.n);
+    bool found = false;
+    for (int i = 0; i < said.n; i++)
+        found = found || strstr(said.at[i].what, "the collector stopped the world for ") != NULL;
+    cr_expect(found, "%s", t->what);
+}
