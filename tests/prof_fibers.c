@@ -109,6 +109,36 @@ static void with_tool(void *arg)
     cr_expect_not_null(strstr(out->text, "waits_deep"), "%s", out->text);
 }
 
+static struct pp *window_end(weft_profile_delta *d)
+{
+    struct sink s = { 0 };
+    cr_assert_eq(weft_profile_delta_end(d, sink_write, &s), 0);
+    return pp_decode(s.bytes, s.len);
+}
+
+static void window(void *arg)
+{
+    static const char *const others[] = { "goroutineleak", "threadcreate" };
+    weft_profile_delta *d;
+    (void)arg;
+    cast();
+    cr_assert_eq(weft_profile_delta_begin(weft_profile_lookup("goroutine"), &d), 0);
+    weft_chan_close(never);
+    start(sender, 2);
+    all_wait(10);
+    struct pp *pp = window_end(d);
+    struct prof_sum r = prof_sum(pp, "weft_chan_recv;waits_deep;waits_deep;waits_deep;receiver"), s = prof_sum(pp, "weft_chan_send;sender");
+    cr_expect_eq(r.value[0], -40);
+    cr_expect_eq(s.samples, 1, "those with labels are as before");
+    cr_expect_eq(s.value[0], 2);
+    for (size_t i = 0; i < w_countof(others); i++) {
+        cr_assert_eq(weft_profile_delta_begin(weft_profile_lookup(others[i]), &d), 0);
+        cr_expect_str_eq(window_end(d)->type[0].type, others[i]);
+    }
+}
+
+Test(prof_fibers, what_has_changed_in_a_window) { test_run_each(window, NULL); }
+
 Test(prof_fibers, go_tool_pprof_reads_it)
 {
     static struct test_output out;

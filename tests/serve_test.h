@@ -125,7 +125,9 @@ static inline struct answer read_answer(int fd)
     size_t n = 0, room = 1 << 16;
     char *all = malloc(room);
     ssize_t k;
-    while ((k = recv(fd, all + n, room - n - 1, 0)) > 0) {
+    while ((k = recv(fd, all + n, room - n - 1, 0)) > 0 || (k < 0 && errno == EINTR)) { /* a stop of the world: weft_config.stop_signal */
+        if (k < 0)
+            continue;
         n += (size_t)k;
         if (room - n < 2)
             all = realloc(all, room *= 2);

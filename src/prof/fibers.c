@@ -74,7 +74,7 @@ static int write_stacks(weft_writer *w, void *ctx) { return weft_stack_write(w, 
 
 const struct profile_kind profile_fibers = {
     .name = "goroutine", .also = "fiber", .style = PROFILE_COUNTS, .value[0] = { "goroutine", "count" }, .values = 1,
-    .period_type = { "goroutine", "count" }, .count = fibers_now, .collect = fibers_collect, .write_text = write_stacks,
+    .flags = PROFILE_DELTA, .period_type = { "goroutine", "count" }, .count = fibers_now, .collect = fibers_collect, .write_text = write_stacks,
 };
 
 /* ---- those that are leaked ------------------------------------------------------------------------------------- */
@@ -96,7 +96,8 @@ static int64_t leak_count(void) { return (int64_t)leaked_count(); }
 
 const struct profile_kind profile_leaked = {
     .name = "goroutineleak", .also = "leak", .style = PROFILE_COUNTS, .value[0] = { "goroutineleak", "count" }, .values = 1,
-    .period_type = { "goroutineleak", "count" }, .count = leak_count, .prepare = leak_prepare, .collect = leak_collect, .write_text = write_stacks,
+    .flags = PROFILE_DELTA, .period_type = { "goroutineleak", "count" }, .count = leak_count, .prepare = leak_prepare, .collect = leak_collect,
+    .write_text = write_stacks,
 };
 
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
@@ -152,7 +153,7 @@ static int64_t threads_count(void)
 
 const struct profile_kind profile_threads = {
     .name = "threadcreate", .also = "thread", .style = PROFILE_COUNTS, .value[0] = { "threadcreate", "count" }, .values = 1,
-    .flags = PROFILE_FROM_CALL, .period_type = { "threadcreate", "count" }, .count = threads_count, .collect = threads_collect,
+    .flags = PROFILE_FROM_CALL | PROFILE_DELTA, .period_type = { "threadcreate", "count" }, .count = threads_count, .collect = threads_collect,
 };
 
 static void __attribute__((constructor)) fibers_init(void)
