@@ -271,11 +271,11 @@ int pprof_symbol(struct request *r)
 
 static void closed(void *arg, int why, int err) { (void)arg, (void)why, (void)err; } /* no line in the log: the answer tells */
 
-/* As Go: what is no positive number is the default. */
+/* As Go: what is no positive number is the default (or what this server allows, if that is less). */
 static int64_t whole_seconds(struct request *r)
 {
-    int64_t n;
-    return uri_int(request_query(r, "seconds"), &n) && n > 0 ? n : 30;
+    int64_t n, most = request_max_seconds(r);
+    return uri_int(request_query(r, "seconds"), &n) && n > 0 ? n : most < 30 ? most : 30;
 }
 
 int pprof_profile(struct request *r)

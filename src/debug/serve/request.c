@@ -185,7 +185,7 @@ static size_t in_ring(const struct request *r)
 static int wait_for_room(struct request *r)
 {
     while (in_ring(r) == RING_BYTES) {
-        if (request_gone(r))
+        if (load_acq(&r->gone) >= GONE_NOW) /* acq: as in request_gone */
             return -ECANCELED;
         int64_t patience = PATIENCE_NS + (int64_t)(r->written / SLOWEST_BYTES) * INT64_C(1000000000);
         if (r->waited_ns > patience)

@@ -16,8 +16,9 @@
 #define COMMIT_BYTES 2048u     /* an answer that has ended before is sent with its length (as Go does) */
 #define WHO_BYTES 320
 
-/* GONE_HURRY: the runtime ends: what waits comes back, what is made is still sent. GONE: nobody reads any more, or the server ends. */
-enum { GONE_NOT, GONE_HURRY, GONE };
+/* GONE_HURRY: the client has closed its side: what waits (request_wait) comes back, and what there is is sent. GONE_NOW: the runtime ends: likewise, but
+ * nobody waits for a client that reads slowly. GONE: nobody reads any more, or the server ends. */
+enum { GONE_NOT, GONE_HURRY, GONE_NOW, GONE };
 
 struct header { char *name, *value; };
 

@@ -59,7 +59,7 @@ void request_flush(struct request *r);
 /* An answer that is only a status and a sentence (a newline is added). Returns 0, for `return request_fail(...)`. If something was sent: -EIO. */
 int request_fail(struct request *r, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Waits ns nanoseconds. False: the client has gone, or the server or the runtime ends; end what was begun, and return 0. */
+/* Waits ns nanoseconds. False: the client has gone, or the server or the runtime ends; end what was begun, write what there is, and return 0. */
 bool request_wait(struct request *r, int64_t ns);
 bool request_gone(const struct request *r);
 

@@ -19,7 +19,10 @@
  * conns_lock, which the handler of the fork takes. Nobody holds it for longer than a system call, and never within weft.
  *
  * The runtime may end while requests are under way. None may hold it up: the thread looks ten times a second, while there are workers, whether it still
- * runs, and makes those come back that began while it did (GONE_HURRY). */
+ * runs, and makes those come back that began while it did (GONE_NOW).
+ *
+ * A client that closes its side (FIN) may still read, or may be gone; as in Go, what it asked for is cut short, and sent. If nobody is there, the kernel
+ * says so then. */
 #include "debug/serve/server.h"
 #include "debug/serve/access.h"
 #include <errno.h>
@@ -37,6 +40,7 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 #include <weft/sched.h>
@@ -61,7 +65,8 @@ struct conn {
     int64_t since_ns;          /* in this state; in ANSWER: since something was taken */
     struct MHD_Connection *mhd;
     struct request *r;         /* from its first line to the end of its answer */
-    bool suspended, watched, cut, local, known; /* cut: shut down by us; known: its certificate is good */
+    bool suspended, watched, local;
+    bool cut, half, known;     /* shut down by us; the client has closed its side; its certificate is good */
     struct sockaddr_storage addr;
 };
 
@@ -354,12 +359,6 @@ static void suspend(struct conn *c)
     c->suspended = true;
 }
 
-static void watch(weft_debug_server *s, struct conn *c)
-{
-    struct epoll_event e = { .events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = c };
-    c->watched = epoll_ctl(s->poll_fd, EPOLL_CTL_ADD, c->fd, &e) == 0; /* if not, it is found out when something is sent */
-}
-
 static enum MHD_Result start_worker(weft_debug_server *s, struct conn *c)
 {
     struct request *r = c->r;
@@ -380,7 +379,8 @@ static enum MHD_Result start_worker(weft_debug_server *s, struct conn *c)
     s->working = r;
     s->nworkers++;
     conn_state(c, WORK);
-    watch(s, c);
+    if (c->half)
+        request_leave(r, GONE_HURRY);
     suspend(c);
     return MHD_YES;
 }
@@ -480,17 +480,14 @@ static void *on_target(void *arg, const char *target, struct MHD_Connection *mhd
 
 static void on_completed(void *arg, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode how)
 {
-    weft_debug_server *s = arg;
     struct request *r = *context;
     struct conn *c = r != NULL ? r->conn : NULL;
-    (void)mhd, (void)how;
+    (void)arg, (void)mhd, (void)how;
     if (r == NULL)
         return;
     *context = NULL;
     if (c != NULL) {
-        if (c->watched)
-            epoll_ctl(s->poll_fd, EPOLL_CTL_DEL, c->fd, NULL);
-        c->watched = c->suspended = false;
+        c->suspended = false;
         c->r = NULL;
         conn_state(c, HEADER);
     }
@@ -515,6 +512,8 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
     (void)mhd;
     if (s->adding == c)
         s->adding = NULL;
+    if (c->watched)
+        epoll_ctl(s->poll_fd, EPOLL_CTL_DEL, c->fd, NULL);
     shutdown(c->fd, SHUT_WR); /* the other side sees the end even if a child of a fork has the descriptor, too */
     pthread_mutex_lock(&s->conns_lock);
     if (c->next != NULL)
@@ -608,6 +607,34 @@ static void unlink_conn(weft_debug_server *s, struct conn *c)
     free(c);
 }
 
+static void watch(weft_debug_server *s, struct conn *c, int how, uint32_t events)
+{
+    struct epoll_event e = { .events = events | EPOLLONESHOT, .data.ptr = c };
+    c->watched = epoll_ctl(s->poll_fd, how, c->fd, &e) == 0; /* if not, it is found out when something is sent, or takes too long */
+}
+
+static void other_side_closed(weft_debug_server *s, struct conn *c, uint32_t events)
+{
+    if (events & (EPOLLERR | EPOLLHUP)) {
+        conn_cut(c);
+        return;
+    }
+    c->half = true;
+    watch(s, c, EPOLL_CTL_MOD, 0); /* errors are told without being asked for */
+    if (c->r != NULL && c->r->started)
+        request_leave(c->r, GONE_HURRY);
+}
+
+/* Those whose client has closed its side, and all that it has sent has been read: there will be no request. */
+static void cut_closed(weft_debug_server *s)
+{
+    for (struct conn *c = s->conns; c != NULL; c = c->next) {
+        int left = 0;
+        if (c->half && c->state == HEADER && !c->cut && ioctl(c->fd, FIONREAD, &left) == 0 && left == 0)
+            conn_cut(c);
+    }
+}
+
 /* False: there are no more now. */
 static bool accept_one(weft_debug_server *s)
 {
@@ -646,6 +673,8 @@ static bool accept_one(weft_debug_server *s)
     if (MHD_add_connection(s->mhd, c->fd, (struct sockaddr *)&c->addr, len) != MHD_YES && s->adding != NULL) { /* it has closed it, without a word */
         s->nconns--;
         unlink_conn(s, c);
+    } else if (s->adding != NULL) {
+        watch(s, c, EPOLL_CTL_ADD, EPOLLRDHUP);
     }
     s->adding = NULL;
     return true;
@@ -688,7 +717,7 @@ static void look_after_workers(weft_debug_server *s)
     bool runs = s->nworkers > 0 && weft_running();
     for (struct request **at = &s->working, *r; (r = *at) != NULL;) {
         if (r->needs_runtime && !runs)
-            request_leave(r, GONE_HURRY);
+            request_leave(r, GONE_NOW);
         if (load_acq(&r->done) == 0) { /* acq: as in read_answer */
             at = &r->next;
             continue;
@@ -728,7 +757,7 @@ static void round_of(weft_debug_server *s)
         else if (e[i].data.ptr == &s->wake_fd)
             drain(s->wake_fd);
         else if (e[i].data.ptr != &s->mhd_fd)
-            conn_cut(e[i].data.ptr); /* watched: the client has gone. Events of one that is freed do not come: it was deleted, in an earlier round */
+            other_side_closed(s, e[i].data.ptr, e[i].events); /* events of one that is freed do not come: it was deleted, in an earlier round */
     }
     for (int i = 0; accepts && i < ACCEPTS && accept_one(s); i++)
         ;
@@ -738,6 +767,7 @@ static void round_of(weft_debug_server *s)
     sweep(s);
     resume_ready(s);
     MHD_run(s->mhd);
+    cut_closed(s);
 }
 
 /* Everybody comes back, and nothing more is sent. */
