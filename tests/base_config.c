@@ -63,13 +63,14 @@ Test(config, environment_then_struct)
     setenv("WEFT_GC", "off", 1);
     setenv("WEFT_MEMLIMIT", "512MiB", 1);
     setenv("WEFT_STACK", "100KiB", 1);
-    setenv("WEFT_DEBUG", "gctrace=1,gcstress=50,madvdontneed=0,gc=stw", 1);
+    setenv("WEFT_DEBUG", "gctrace=1,gcstress=50,madvdontneed=0,gc=stw,cgrouproot=/some/where", 1);
     cr_assert_eq(load(NULL, &c), 0, "%s", said);
     cr_expect_eq(c.maxprocs, 3);
     cr_expect_eq(c.gc_percent, -1);
     cr_expect_eq(c.memory_limit, 512ll << 20);
     cr_expect_eq(c.stack_size, 128 << 10, "rounded up to a power of two");
     cr_expect(c.gctrace == 1 && c.gcstress == 50 && c.madvdontneed == 0);
+    cr_expect_str_eq(c.cgrouproot, "/some/where");
 
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.maxprocs = 2;
@@ -117,7 +118,7 @@ Test(config, misspelt_keys_are_reported_with_the_nearest)
         { "gctrce=1", "did you mean \"gctrace\"?" },   { "gcstres=1", "did you mean \"gcstress\"?" },
         { "GCTRACE=1", "All keys: gctrace" },          { "gctrace", "gctrace= cannot be used: it must be 0 or 1" },
         { "gctrace=2", "gctrace=2 cannot be used" },   { "gcstress=lots", "it must be a number" },
-        { "gcstress=-1", "it must be a number" },      { "gc=fast", "gc=fast cannot be used: it must be stw" },
+        { "cgrouproot=", "it must be a path of at most 127 bytes" }, { "gcstress=-1", "it must be a number" },      { "gc=fast", "gc=fast cannot be used: it must be stw" },
         { "=1", "unknown key \"\"" },                  { "nothing=1", "unknown key \"nothing\"." },
     };
     struct config c;

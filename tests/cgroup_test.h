@@ -20,6 +20,15 @@ static inline void make_root(void)
     cr_assert_not_null(mkdtemp(root));
 }
 
+/* The runtime looks there, from its next start on. */
+static inline void root_for_weft(void)
+{
+    char debug[1024];
+    const char *others = getenv("WEFT_DEBUG");
+    snprintf(debug, sizeof debug, "%s%scgrouproot=%s", others != NULL ? others : "", others != NULL ? "," : "", root);
+    setenv("WEFT_DEBUG", debug, 1);
+}
+
 static inline int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
     (void)st, (void)flag, (void)ftw;

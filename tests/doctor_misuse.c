@@ -524,10 +524,9 @@ static void live_throttled(weft_config c, int processors, int periods, int throt
     make_root();
     v2("200000 100000\n");
     stat_says(100, 50, 1000000);
-    maxprocs_root = root;
+    root_for_weft();
     c.debug = "cpus=8";
     live_with(c, runs_throttled);
-    maxprocs_root = "";
     remove_root();
 }
 
@@ -573,7 +572,7 @@ Test(doctor_misuse, monitor_looks_whether_it_is_throttled)
     make_root();
     v2("200000 100000\n");
     stat_says(100, 50, 1000000);
-    maxprocs_root = root;
+    root_for_weft();
     live_with((weft_config){ .debug = "cpus=8" }, runs_busy);
     remove_root();
     one_found(WEFT_W12, "all_cpus", "90 of 100 periods");

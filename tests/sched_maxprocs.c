@@ -11,7 +11,7 @@
 static void make(void)
 {
     make_root();
-    maxprocs_root = root;
+    root_for_weft();
 }
 TestSuite(sched_maxprocs, .init = make, .fini = remove_root);
 
@@ -361,7 +361,7 @@ static void run_in_group(void *arg)
 static void in_group(void *arg)
 {
     (void)arg;
-    maxprocs_root = "";
+    unsetenv("WEFT_DEBUG");
     real_enter("250000");
     run_debug("cpus=8", run_in_group);
 }

@@ -6,7 +6,7 @@
  *    B, KiB, MiB, GiB, TiB or nothing, or `off`); a PERCENT (digits or `off`). Range and `off` value are columns.
  *    Numbers of weft_config pass the same range.
  *  - A debug key is `key=value` in WEFT_DEBUG or weft_config.debug, separated by commas; the latter is read last and
- *    so wins. A SWITCH is 0 or 1, a WORD one of a list; a key without value is reported.
+ *    so wins. A SWITCH is 0 or 1, a WORD one of a list, a PATH a text; a key without value is reported.
  *  - What cannot be understood is reported, all of it in one go, and the start fails: a runtime that ignores
  *    `gcstres=1` wastes an afternoon. A variable whose name is only close to one of ours (WEFT_MAXPROC) may be the
  *    host's own: it is reported and nothing more.
@@ -23,7 +23,7 @@
 #include "base/bits.h"
 #include "base/fmt.h"
 
-enum kind { NUMBER, BYTES, PERCENT, SWITCH, WORD };
+enum kind { NUMBER, BYTES, PERCENT, SWITCH, WORD, PATH };
 
 /* Type of the field in weft_config. */
 enum repr { NONE, INT, LONG, SIZE };
@@ -63,9 +63,9 @@ static const struct setting settings[] = {
 
 struct debug_key {
     const char *key;
-    enum kind kind; /* NUMBER, SWITCH or WORD */
+    enum kind kind; /* NUMBER, SWITCH, WORD or PATH */
     size_t to;
-    int64_t dflt, max;
+    int64_t dflt, max; /* max: of a PATH, bytes with the end */
     const char *words; /* of a WORD, separated by '|'; its value is the index */
 };
 
@@ -96,6 +96,7 @@ static const struct debug_key debug_keys[] = {
     D(updatemaxprocs, SWITCH, 1,           1,         NULL),  /* 0: the default number of processors is that of the start */
     D(cpus,         NUMBER, 0,             4096,      NULL),  /* as on a machine with so many CPUs */
     D(cpuquota,     NUMBER, 0,             1000000,   NULL),  /* as in a control group that may use so many percent of a CPU */
+    D(cgrouproot,   PATH,   0,             CONFIG_PATH, NULL), /* as in the control group of a tree below there, with files as in /proc and /sys */
     D(guard,        SWITCH, 0,             1,         NULL),  /* all guards: what makes known misuses harmless, see weft/sched.h */
     D(slowfiber,    NUMBER, 0,             86400000,  NULL),  /* the doctor tells of a fiber that runs for N ms without a wait or a yield (W15) */
     D(slowstop,     NUMBER, 100,           86400000,  NULL),  /* and of a stop that waits N ms for a thread, or takes ten times as long (W16); 0: of none */
@@ -298,6 +299,15 @@ static void complain_unknown(struct load *l, const char *where, const char *key,
         complain(l, "%s: unknown key \"%.*s\". All keys:%s", where, (int)n, key, known);
 }
 
+static void load_path(struct load *l, const char *where, const struct debug_key *k, const char *value, const char *end)
+{
+    char *to = (char *)l->out + k->to;
+    if (end == value || end - value >= k->max)
+        complain(l, "%s: %s=%.*s cannot be used: it must be a path of at most %d bytes", where, k->key, (int)(end - value), value, (int)k->max - 1);
+    else
+        w_fmt(to, (size_t)k->max, "%.*s", (int)(end - value), value);
+}
+
 static void load_pair(struct load *l, const char *where, const char *s, const char *end)
 {
     const char *eq = memchr(s, '=', (size_t)(end - s));
@@ -312,6 +322,10 @@ static void load_pair(struct load *l, const char *where, const char *s, const ch
     }
     int64_t v;
     const char *value = eq != NULL ? eq + 1 : end;
+    if (k->kind == PATH) {
+        load_path(l, where, k, value, end);
+        return;
+    }
     bool ok = k->kind == WORD ? read_word(value, end, k->words, &v) : read_number(value, end, &v) && v <= k->max;
     if (ok)
         *slot(l->out, k->to) = v;

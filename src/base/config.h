@@ -7,7 +7,7 @@
 #include "base/base.h"
 
 enum { DOCTOR_AS_ALL = -1, DOCTOR_OFF, DOCTOR_COUNT, DOCTOR_REPORT, DOCTOR_ABORT }; /* modes */
-enum { CONFIG_DOCTOR_CODES = 19 };
+enum { CONFIG_DOCTOR_CODES = 19, CONFIG_PATH = 128 };
 
 struct config {
     int64_t maxprocs;       /* 0: from affinity and cgroup, and follows them */
@@ -48,6 +48,7 @@ struct config {
     int64_t cpus;           /* 0: those of the affinity mask */
     int64_t cpuquota;       /* percent of a CPU; 0: the control group's */
     int64_t slowfiber, slowstop; /* ms; 0: not looked for */
+    char cgrouproot[CONFIG_PATH]; /* "": the real one */
     int64_t doctor;         /* DOCTOR_* */
     int64_t doctor_code[CONFIG_DOCTOR_CODES]; /* by code; DOCTOR_AS_ALL: as above */
 };

@@ -27,8 +27,6 @@ static struct {
     w_u32 refused;        /* to follow, so many processors were wanted last, and there was no memory for them; 0: there was */
 } follow;
 
-const char *maxprocs_root = "";
-
 /* The default as of now. */
 static uint32_t wanted(void)
 {
@@ -42,7 +40,7 @@ static uint32_t wanted(void)
 uint32_t maxprocs_start(void)
 {
     int64_t asked = load_rlx(&seed_on) != 0 ? 1 : sched.cfg.maxprocs; /* rlx: see seed_on; with a seed there is one, and that stays */
-    cgroup_open(&follow.group, maxprocs_root); /* if it fails there is no limit */
+    cgroup_open(&follow.group, sched.cfg.cgrouproot); /* if it fails there is no limit */
     if (guarded(WEFT_GUARD_PROCS) && asked > wanted())
         asked = 0;
     store_rlx(&follow.custom, asked > 0); /* rlx, all four: nobody else runs yet */

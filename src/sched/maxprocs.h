@@ -17,9 +17,6 @@ void maxprocs_look(int64_t now_ns);
 /* What cpu.stat of the process's own control group says now. False: not known. Any thread, while the runtime runs. */
 bool maxprocs_throttled(struct cgroup_throttled *out);
 
-/* Put before the paths of the control group's files: for tests, before the start. */
-extern const char *maxprocs_root;
-
 int procs_resize(uint32_t n); /* runtime.c. In a stop: 0 or -ENOMEM; n processors afterwards, or as many as before */
 
 #endif
