@@ -59,6 +59,7 @@ metrics-pauses  | metrics pauses     | 2 | 5 | go             | ns_per_op go=3
 locked          | chan_unbuf 50000 locked | 2 | 5 | go             | ns_per_op go=1
 echo            | echo 1000 300      | 2 | 5 | go             | ns_per_op go=1; p99_ns go=1; cpu_s
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
+heap-dump       | heap_dump          | 2 | 3 |                | stop_ns; gc_stop_ns; wall_ns max=3000000000; why_ns; peak_kib
 dump-10000      | dump 10000 2       | 2 | 3 | go             | stall_ns go=1; wall_ns
 dump-100000     | dump 100000 2      | 2 | 3 | go             | stall_ns go=1; wall_ns
 fibers-10000    | dump 10000 0       | 2 | 3 | go             | stall_ns go=1; wall_ns

@@ -98,5 +98,20 @@ WEFT_API void weft_lock_released(const void *lock);
  * 0: the caller's own, or none that is known; -EXDEV; -ESRCH (the runtime does not run). Does not block. */
 WEFT_API int weft_tls_check(const void *address);
 
+/* ---- the heap's objects ------------------------------------------------------------------------ */
+
+/* Writes why the object that obj points to, or into, is alive: a way from a root to it, object by object, with types where they are known
+ * (WEFT_TYPE, weft_type_name), the offset of each word, and the place that allocated it where it was sampled for the heap profile. What was
+ * declared as a root comes before what is read conservatively; the shortest way of that kind; the caller's own stack, where obj lies after all, last.
+ * Runs a collection, whose stop takes about half as long again; what is found is of then. Blocks, may move. JSON: see src/debug/why.c.
+ * 0, -EINVAL (w NULL, form unknown), -ENOENT (obj is not in a live object), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), -E2BIG (more
+ * than two thousand million objects or references), or w's error. */
+WEFT_API int weft_why_alive(const void *obj, weft_writer *w, void *ctx, int form);
+
+/* Writes what the heap is made of, as JSON (see src/debug/heap_dump.c): objects and bytes by type, by size, by place that allocated them (from
+ * samples), by kind of root; and which objects keep most of it. Terms and errors of weft_why_alive. Takes some 60 bytes of memory for each object
+ * and 8 for each reference while it works. */
+WEFT_API int weft_heap_dump(weft_writer *w, void *ctx);
+
 WEFT_END_DECLS
 #endif

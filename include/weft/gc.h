@@ -25,10 +25,13 @@ typedef struct weft_type weft_type;
 /* n offsets in bytes of the pointers in an object of size bytes, each a multiple of 8 and within. Lives as long as the runtime. Equal layouts
  * share one type. NULL: misaligned or out-of-range offset, size 0 or above 1 MiB, or no memory. */
 WEFT_API const weft_type *weft_type_make(size_t size, const size_t *offsets, size_t n);
-/* WEFT_TYPE(struct node, left, right): the type of a struct from its pointer fields, made once; a field that is not
+/* Names a type for people who look at the heap (weft_heap_dump, weft_why_alive): copied, up to 200 bytes. Types of equal layout are one, which then has
+ * several names. 0, -EINVAL (NULL, empty), -ENOMEM. */
+WEFT_API int weft_type_name(const weft_type *type, const char *name);
+/* WEFT_TYPE(struct node, left, right): the type of a struct from its pointer fields, made once and named as written; a field that is not
  * pointer-sized does not compile. May be used from any thread. */
 #define WEFT_TYPE(T, ...)                                                                             \
-    WEFT_TYPE_IMPL_(T, WEFT_FOREACH_(WEFT_OFFSET_, T, __VA_ARGS__))
+    WEFT_TYPE_IMPL_(T, #T, WEFT_FOREACH_(WEFT_OFFSET_, T, __VA_ARGS__))
 WEFT_API void *weft_alloc_typed(const weft_type *type);
 /* n elements in a row; NULL also when n * size overflows. Both: NULL for type NULL. */
 WEFT_API void *weft_alloc_array(const weft_type *type, size_t n);
@@ -122,17 +125,17 @@ WEFT_API void weft_free_os_memory(void);
 /* ---- machinery of WEFT_TYPE ----------------------------------------------------------------------- */
 
 struct weft_type_once { const weft_type *type; uint64_t run; };
-WEFT_API const weft_type *weft_type_once(struct weft_type_once *once, size_t size, const size_t *offsets, size_t n);
+WEFT_API const weft_type *weft_type_once(struct weft_type_once *once, const char *name, size_t size, const size_t *offsets, size_t n);
 #ifdef __cplusplus
 #define WEFT_ASSERT_ static_assert
 #else
 #define WEFT_ASSERT_ _Static_assert
 #endif
-#define WEFT_TYPE_IMPL_(T, ...)                                                                        \
+#define WEFT_TYPE_IMPL_(T, name, ...)                                                                  \
     (__extension__({                                                                                   \
         static struct weft_type_once weft_once_;                                                       \
         static const size_t weft_offs_[] = { __VA_ARGS__ };                                            \
-        weft_type_once(&weft_once_, sizeof(T), weft_offs_, sizeof weft_offs_ / sizeof weft_offs_[0]);  \
+        weft_type_once(&weft_once_, name, sizeof(T), weft_offs_, sizeof weft_offs_ / sizeof weft_offs_[0]); \
     }))
 /* The division makes a field that is not pointer-sized a compile-time error. */
 #define WEFT_OFFSET_(T, f) (__builtin_offsetof(T, f) / (sizeof(((T *)0)->f) == sizeof(void *) ? 1 : 0))

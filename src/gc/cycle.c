@@ -29,6 +29,7 @@
 #include "gc/special.h"
 #include "gc/stats.h"
 #include "gc/sweep.h"
+#include "gc/trail.h"
 #include "gc/type.h"
 #include "gc/verify.h"
 #include "gc/weak.h"
@@ -52,6 +53,7 @@ struct cycle {
     uint64_t number;
     enum gc_why why;
     const struct gc_late *late; /* NULL: it asks for nothing */
+    const struct gc_look *look; /* the same */
     int64_t begin_ns, mark_ns, marked_ns, end_ns, pause_ns;
     uint64_t before_bytes, goal_bytes;
     unsigned procs;
@@ -209,6 +211,8 @@ static void mark(struct cycle *c)
     c->marked.in_use_bytes = in_use;
     if (heap.verify)
         verify_stw();
+    if (c->look != NULL)
+        c->look->marked_stw(c->look->arg);
     store_rlx(&heap.live, c->marked.live_bytes);
     sweep_begin_stw();
     pacer_marked(&c->marked);
@@ -216,9 +220,9 @@ static void mark(struct cycle *c)
     PROBE(gc_phase, c->number, PHASE_SWEEP, 0);
 }
 
-static bool cycle(enum gc_why why, const struct gc_late *late)
+static bool cycle(enum gc_why why, const struct gc_late *late, const struct gc_look *look)
 {
-    struct cycle c = { .why = why, .late = late };
+    struct cycle c = { .why = why, .late = late, .look = look };
     PROBE(gc_phase, load_rlx(&gc.begun) + 1, PHASE_SWEEP_TERM, 0); /* rlx: the lock is held */
     sweep_finish();
     scavenge_to_limit();
@@ -259,7 +263,7 @@ void gc_collect(enum gc_why why)
     }
     /* One that began after we came has found all that was garbage then: calls that overlap share it. */
     bool need = why == GC_WHY_HEAP ? gc_due() : load_rlx(&gc.begun) == seen; /* rlx: the lock is held */
-    bool done = need && cycle(why, NULL);
+    bool done = need && cycle(why, NULL, NULL);
     if (wait)
         sweep_finish();
     lock_drop(&gc.lock);
@@ -267,17 +271,21 @@ void gc_collect(enum gc_why why)
         tell_host();
 }
 
-bool gc_collect_late(const struct gc_late *late)
+/* One of its own, whoever else collects. */
+static bool collect_for(const struct gc_late *late, const struct gc_look *look)
 {
     while (!lock_try(&gc.lock))
         relax();
-    bool done = cycle(GC_WHY_FORCED, late);
+    bool done = cycle(GC_WHY_FORCED, late, look);
     sweep_finish();
     lock_drop(&gc.lock);
     if (done)
         tell_host();
     return done;
 }
+
+bool gc_collect_late(const struct gc_late *late) { return collect_for(late, NULL); }
+bool gc_collect_look(const struct gc_look *look) { return collect_for(NULL, look); }
 
 uint64_t gc_cycles_begun(void) { return load_rlx(&gc.begun); } /* rlx: a figure, and exact in a stop */
 

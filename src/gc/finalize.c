@@ -43,6 +43,16 @@ void finalize_roots_stw(struct marker *m)
             }
 }
 
+void finalize_each_stw(root_fn *fn, void *arg)
+{
+    for (unsigned k = 0; k < GC_CALLS; k++)
+        for (struct block *b = queues[k].head; b != NULL; b = b->next)
+            for (uint32_t i = b->from; i < b->to; i++) {
+                fn(arg, GC_ROOT_QUEUED, 0, 0, (uintptr_t)b->call[i].obj);
+                fn(arg, GC_ROOT_QUEUED, 0, 0, (uintptr_t)b->call[i].arg);
+            }
+}
+
 static bool put_stw(struct queue *q, struct gc_call call)
 {
     struct block *b = q->tail;

@@ -22,6 +22,35 @@ typedef void gc_scan_range_fn(void *marker, const void *lo, const void *hi);
 
 enum gc_call_kind { GC_FINALIZER, GC_CLEANUP, GC_CALLS };
 
+/* Where a word lies that keeps an object: what was declared first, then what is read conservatively. To add a kind: a line here and its text in
+ * debug/retain.c. */
+enum gc_root_kind {
+    GC_ROOT_HANDLE,      /* a handle, or a pin */
+    GC_ROOT_RANGE,       /* of weft_root_add */
+    GC_ROOT_QUEUED,      /* what a finalizer or a cleanup that is due is called with */
+    GC_ROOT_CTX,         /* of the finalizer of `owner` */
+    GC_ROOT_CLEANUP,     /* the arg of a cleanup of `owner` */
+    GC_ROOT_FINALIZABLE, /* an object with a finalizer: what it refers to lives, though not by this the object itself */
+    GC_ROOT_WEAK,        /* a weak handle, which lives as long as what it names */
+    GC_ROOT_POOL,        /* what a pool keeps for a cycle longer */
+    GC_ROOT_TIMER,
+    GC_ROOT_ARGUMENT,    /* of a fiber that has not started; its descriptor; a deferred call's */
+    GC_ROOT_DATA,        /* of a loaded module */
+    GC_ROOT_TLS,
+    GC_ROOT_STACK,
+    GC_ROOT_REGISTERS,
+    GC_ROOT_KINDS
+};
+
+/* Whose a range is that the host scans. */
+struct gc_owner {
+    enum gc_root_kind kind;
+    uint64_t fiber; /* id; 0: none */
+    int thread;     /* its number in the kernel; 0: none */
+    bool caller;    /* of the fiber that collects */
+};
+typedef void gc_scan_owned_fn(void *arg, const struct gc_owner *o, const void *lo, const void *hi);
+
 struct gc_host {
     /* Stops every processor and every thread that may touch the heap, and starts them again. reason: WEFT_STOP_*.
      * start returns the ns from deciding to stop until now. Called outside a stop by a thread inside the runtime. */
@@ -30,6 +59,8 @@ struct gc_host {
     /* In a stop: calls scan for each word range of stacks, saved registers and thread-local storage, and arguments of fibers that have not started.
      * Called by each of nworkers workers with its index, at the same time; the host splits the work between them. */
     void (*scan_stacks)(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker);
+    /* The same by one alone, who is told whose each range is. asks: whom trail_take was given. NULL: it is not known. */
+    void (*scan_owned)(gc_scan_owned_fn *scan, void *arg, const void *asks);
     /* In the stop of each cycle, once: the host's own caches give up what they need not keep. NULL: there are none. */
     void (*flush_caches)(void);
     /* In a stop: runs fn(arg, i, n) on up to want threads at once, the caller being one (i = 0), and returns when all are back. */
@@ -248,6 +279,7 @@ void gc_set_sample_rate(uint64_t bytes);
 /* ---- the rest of the public calls, once inside --------------------------------------------------------- */
 
 const weft_type *gc_type_make(size_t size, const size_t *offsets, size_t n);
+int gc_type_name(const weft_type *t, const char *name); /* 0, -EINVAL, -ENOMEM */
 size_t gc_type_size(const weft_type *t);
 void *gc_object_base(const void *p);
 size_t gc_object_size(const void *p);

@@ -2,8 +2,10 @@
 #include "gc/roots.h"
 #include <errno.h>
 #include <string.h>
+#include "gc/finalize.h"
 #include "gc/special.h"
 #include "os/loader.h"
+#include "os/vm.h"
 
 #define PIECE_BYTES ((uintptr_t)128 << 10)
 #define BLOCK_SLOTS 512u
@@ -110,6 +112,45 @@ void roots_job_stw(size_t i, struct marker *m)
         return;
     }
     specials_job_stw(i - roots.nblocks, m);
+}
+
+/* ---- one by one --------------------------------------------------------------------------------------------- */
+
+static w_no_sanitize void words(root_fn *fn, void *arg, enum gc_root_kind kind, uint64_t owner, uintptr_t lo, uintptr_t hi)
+{
+    for (lo = w_align_up(lo, 8); lo + 8 <= hi; lo += 8)
+        fn(arg, kind, owner, lo, *(const uintptr_t *)lo);
+}
+
+/* As loader_read, but that it is known where the words lie. */
+static void words_that_may_go(root_fn *fn, void *arg, uintptr_t lo, uintptr_t hi)
+{
+    uintptr_t buf[512];
+    for (lo = w_align_up(lo, 8); lo + 8 <= hi;) {
+        size_t want = w_min(hi - lo, sizeof buf), got = os_vm_peek(buf, (void *)lo, want) / 8;
+        for (size_t i = 0; i < got; i++)
+            fn(arg, GC_ROOT_DATA, 0, lo + 8 * i, buf[i]);
+        lo = got == want / 8 ? lo + 8 * got : w_align_down(lo + 8 * got, 4096) + 4096;
+    }
+}
+
+void roots_each_stw(root_fn *fn, void *arg)
+{
+    for (size_t i = 0; i < roots.ndata; i++) {
+        if (roots.data[i].stays)
+            words(fn, arg, GC_ROOT_DATA, 0, roots.data[i].lo, roots.data[i].hi);
+        else
+            words_that_may_go(fn, arg, roots.data[i].lo, roots.data[i].hi);
+    }
+    for (size_t i = 0; i < roots.nuser; i++)
+        words(fn, arg, GC_ROOT_RANGE, roots.user[i].lo, roots.user[i].lo, roots.user[i].hi);
+    for (size_t i = 0; i < roots.nblocks; i++)
+        for (unsigned k = 0; k < BLOCK_SLOTS; k++) {
+            const struct handle_slot *s = &roots.block[i]->slot[k];
+            fn(arg, GC_ROOT_HANDLE, (uint64_t)s->gen << 32 | (i * BLOCK_SLOTS + k + 1), 0, (uintptr_t)s->p);
+        }
+    specials_each_stw(fn, arg);
+    finalize_each_stw(fn, arg);
 }
 
 /* ---- ranges of the program ------------------------------------------------------------------------------------ */

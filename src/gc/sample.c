@@ -229,6 +229,21 @@ void samples_marked_stw(void)
     gc_sampler->marked_stw(false);
 }
 
+uint64_t samples_most_stw(void)
+{
+    uint64_t n = 0;
+    for (const struct gc_samples *b = samples.all; b != NULL; b = b->next)
+        n += b->n;
+    return n;
+}
+
+void samples_each_stw(void (*fn)(void *arg, void *obj, uintptr_t word), void *arg)
+{
+    for (const struct gc_samples *b = samples.all; b != NULL; b = b->next)
+        for (uint32_t i = 0; i < b->n; i++)
+            fn(arg, b->at[i].obj, b->at[i].word);
+}
+
 static void unmap(struct gc_samples *b)
 {
     for (struct gc_samples *next; b != NULL; b = next) {

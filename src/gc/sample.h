@@ -26,6 +26,9 @@ void sample_tell(struct gc_sample_cache *sc, void *obj, size_t bytes);
 
 /* In the stop of a cycle, after the last mark bit was set. */
 void samples_marked_stw(void);
+/* In a stop, after that: every sampled object that lives, and the word that the sampler gave it. */
+uint64_t samples_most_stw(void); /* how many there are at the most */
+void samples_each_stw(void (*fn)(void *arg, void *obj, uintptr_t word), void *arg);
 void samples_stop(void);
 
 #endif

@@ -279,6 +279,36 @@ void specials_job_stw(size_t i, struct marker *m)
     }
 }
 
+/* What hold() marks, one by one. */
+static void each(struct span *s, const struct special *e, root_fn *fn, void *arg)
+{
+    uintptr_t obj = (uintptr_t)span_object(s, e->index);
+    switch ((enum special_kind)e->kind) {
+    case SPECIAL_WEAK:
+        fn(arg, GC_ROOT_WEAK, obj, 0, (uintptr_t)e->weak.handle);
+        break;
+    case SPECIAL_FINALIZER:
+        fn(arg, GC_ROOT_FINALIZABLE, obj, 0, obj);
+        fn(arg, GC_ROOT_CTX, obj, 0, (uintptr_t)e->finalizer.ctx);
+        break;
+    case SPECIAL_CLEANUP:
+        fn(arg, GC_ROOT_CLEANUP, obj, 0, (uintptr_t)e->cleanup.arg);
+        break;
+    case SPECIAL_WATCH:
+        break;
+    case SPECIAL_POOL:
+        fn(arg, GC_ROOT_POOL, obj, 0, (uintptr_t)e->pool->victim);
+        break;
+    }
+}
+
+void specials_each_stw(root_fn *fn, void *arg)
+{
+    for (size_t i = 0; i < specials.n; i++)
+        for (uint32_t k = 0; k < specials.table[i]->n; k++)
+            each(specials.table[i]->span, &specials.table[i]->e[k], fn, arg);
+}
+
 /* What becomes of a special whose object was not marked. *lives: the object is to live on; what its finalizer may reach is marked already. Returns
  * true if the special stays: a call that cannot be queued for want of memory keeps the object as it is, for the next cycle. */
 static bool outlives(struct span *s, const struct special *e, bool *lives)

@@ -4,6 +4,7 @@
 
 #include "gc/heap.h"
 #include "gc/mark.h"
+#include "gc/roots.h"
 
 /* In the order in which the end of a mark treats the kinds of one object: weak handles forget it before its finalizer is queued, and cleanups
  * wait until it is found dead without a finalizer. To add a kind: a line here, what it holds in hold() of special.c, and what becomes
@@ -43,6 +44,7 @@ bool special_cleanup_remove(const void *p, uint64_t id);
 /* In a stop: jobs that mark what specials hold. */
 size_t specials_jobs_stw(void);
 void specials_job_stw(size_t i, struct marker *m);
+void specials_each_stw(root_fn *fn, void *arg);
 /* In a stop, after the mark: deals with the specials of dead objects. Returns the bytes of objects brought back to life. */
 uint64_t specials_dead_stw(void);
 

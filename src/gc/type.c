@@ -147,6 +147,56 @@ const weft_type *gc_type_make(size_t size, const size_t *offsets, size_t n)
     return t;
 }
 
+#define NAME_MAX_BYTES 200u
+
+/* Looked up before each, since a program may ask again and again; new ones are rare. */
+static bool is_named(const struct weft_type *t, const char *name, size_t n)
+{
+    for (const struct type_name *k = t->name; k != NULL; k = k->next)
+        if (strncmp(k->s, name, n) == 0 && k->s[n] == 0)
+            return true;
+    return false;
+}
+
+int gc_type_name(const weft_type *type, const char *name)
+{
+    struct weft_type *t = (struct weft_type *)type;
+    if (t == NULL || name == NULL || name[0] == 0)
+        return -EINVAL;
+    size_t n = strnlen(name, NAME_MAX_BYTES);
+    struct type_name *k = off_zalloc(OFF_GC, sizeof *k + n + 1);
+    if (k == NULL)
+        return -ENOMEM;
+    memcpy(k->s, name, n);
+    lock_take(&types.lock);
+    bool has = is_named(t, name, n);
+    if (!has) {
+        k->next = t->name;
+        t->name = k;
+    }
+    lock_drop(&types.lock);
+    if (has)
+        off_free(OFF_GC, k);
+    return 0;
+}
+
+void types_each_name(uint32_t shape, void (*fn)(void *arg, const char *name), void *arg)
+{
+    for (unsigned b = 0; b < BUCKETS; b++) {
+        lock_take(&types.lock);
+        struct weft_type *t = types.bucket[b];
+        lock_drop(&types.lock);
+        for (; t != NULL; t = t->next) /* types and their names stay, and come in front */
+            if (__atomic_load_n(&t->shape, __ATOMIC_ACQUIRE) == shape) { /* acq: rel in type_shape_slow */
+                lock_take(&types.lock);
+                struct type_name *k = t->name;
+                lock_drop(&types.lock);
+                for (; k != NULL; k = k->next)
+                    fn(arg, k->s);
+            }
+    }
+}
+
 static int64_t type_shape_slow(struct weft_type *t)
 {
     lock_take(&types.lock);

@@ -22,12 +22,18 @@ struct weft_type {
     struct weft_type *next; /* same bucket */
     uint32_t *ptrs;         /* as in the shape; kept for comparing */
     uint32_t nptrs;
+    struct type_name *name; /* under the lock of type.c; grows in front */
 };
+/* As declared; equal layouts may have several. */
+struct type_name { struct type_name *next; char s[]; };
 
 extern struct shapes {
     W_PTR(struct shape) *at; /* SHAPES_MAX slots; rel when one is filled, acq in shape_get */
     w_u32 count;
 } shapes;
+
+/* Calls fn for each type of that shape that has a name, once for each name. Outside of a stop. */
+void types_each_name(uint32_t shape, void (*fn)(void *arg, const char *name), void *arg);
 
 int types_start(void);
 void types_stop(void);

@@ -33,6 +33,7 @@
 #include "base/text.h"
 #include "gc/gc.h"
 #include "prof/buckets.h"
+#include "prof/heap.h"
 #include "prof/profile.h"
 #include "prof/pseudo.h"
 #include "prof/walk.h"
@@ -213,6 +214,16 @@ static uint32_t believable(const struct maps *maps, const uintptr_t *pc, uint32_
         i++;
     return i;
 }
+
+uint32_t heap_site(const struct maps *maps, uintptr_t word, const uintptr_t **pc)
+{
+    const struct bucket *b = (const struct bucket *)word;
+    *pc = b->pc;
+    return b->tag & INEXACT ? believable(maps, b->pc, b->n) : b->n;
+}
+
+uint64_t heap_site_bytes(uintptr_t word) { return ((const struct bucket *)word)->tag & ~INEXACT; }
+double heap_site_scale(uint64_t bytes) { return scale(bytes, gc_sample_rate()); }
 
 static int collect(struct profile_out *o)
 {

@@ -361,3 +361,20 @@ unsigned symbols_at(const struct maps *t, uintptr_t return_pc, struct symbol *ou
     *out = (struct symbol){ .file = m->path, .offset = return_pc - m->bias };
     return 1;
 }
+
+bool symbols_data(const struct maps *t, uintptr_t addr, const char **name, uint64_t *offset, const char **module)
+{
+    struct maps_module *m = maps_find(t, addr);
+    if (module != NULL)
+        *module = m != NULL ? m->path : NULL;
+    if (m == NULL)
+        return false;
+    int err = errno;
+    struct sym_module *s = module_get(m);
+    GElf_Off off = 0;
+    GElf_Sym sym = { 0 };
+    *name = s != NULL && s->mod != NULL ? dw.dwfl_module_addrinfo(s->mod, addr, &off, &sym, NULL, NULL, NULL) : NULL;
+    *offset = off;
+    errno = err;
+    return *name != NULL && GELF_ST_TYPE(sym.st_info) == STT_OBJECT && off < sym.st_size; /* else it is the nearest one before */
+}

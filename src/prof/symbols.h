@@ -18,6 +18,10 @@ struct symbol {
  * until maps_end. Between maps_begin(symbols_gone) and maps_end; mallocs, and needs SYMBOLS_STACK_BYTES of stack. */
 unsigned symbols_at(const struct maps *t, uintptr_t return_pc, struct symbol *out);
 
+/* The variable that lies at an address, and how far into it the address is. False: not known; *module, if not NULL, is then the path of the module that it
+ * is in, or NULL. The same terms. */
+bool symbols_data(const struct maps *t, uintptr_t addr, const char **name, uint64_t *offset, const char **module);
+
 #define SYMBOLS_STACK_BYTES (256u << 10)
 
 /* For maps_begin: drops what was read about a module. Both only on a helper, [FILES] in helper.h. */

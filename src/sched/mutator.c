@@ -16,6 +16,7 @@
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/world.h"
+#include "gc/trail.h"
 #include "gc/type.h"
 #include "os/vm.h"
 #include <weft/sync.h>
@@ -189,6 +190,27 @@ static void scavenge_fiber(void *arg)
     }
 }
 
+struct take { bool fields; const struct fiber *asks; struct trail_taken *taken; int err; };
+
+static void take(void *arg)
+{
+    struct take *t = arg;
+    struct m *m = m_self(); /* the same at the end: on the big stack */
+    m->collects = true;
+    t->err = trail_take(t->fields, t->asks, &t->taken);
+    m->collects = false;
+}
+
+int mutator_trail(bool fields, struct trail_taken **out)
+{
+    struct take t = { .fields = fields, .asks = m_self()->cur };
+    world_helpers_prepare(nprocs());
+    sched_on_big_stack(take, &t);
+    rt_own(m_self()); /* as in collect_here */
+    *out = t.taken;
+    return t.err;
+}
+
 void mutator_force_gc(void)
 {
     if (xchg_acq_rel(&forced, 1) == 0)
@@ -260,10 +282,12 @@ static void host_scan(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan
     world_scan_stacks(worker, nworkers, scan, marker);
 }
 
+static void host_scan_owned(gc_scan_owned_fn *scan, void *arg, const void *asks) { world_scan_owned(scan, arg, asks); }
+
 int mutator_start(void)
 {
     static const struct gc_host host = {
-        .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .flush_caches = stack_caches_turn_stw,
+        .stop_world = host_stop, .start_world = world_start, .scan_stacks = host_scan, .scan_owned = host_scan_owned, .flush_caches = stack_caches_turn_stw,
         .parallel = host_parallel, .procs = host_procs,
         .stack_bytes = host_stack_bytes, .calls_ready = host_calls, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
         .scavenge_ready = host_scavenge, .release_wanted = host_release_wanted, .release_some = host_release_some,
@@ -474,7 +498,9 @@ int weft_add_cleanup(void *p, weft_fn *fn, void *arg, weft_cleanup *out) { INSID
 bool weft_cleanup_stop(weft_cleanup c) { INSIDE(bool, gc_cleanup_stop(c)); }
 const weft_type *weft_type_make(size_t size, const size_t *offsets, size_t n) { INSIDE(const weft_type *, gc_type_make(size, offsets, n)); }
 
-const weft_type *weft_type_once(struct weft_type_once *once, size_t size, const size_t *offsets, size_t n)
+int weft_type_name(const weft_type *type, const char *name) { INSIDE(int, gc_type_name(type, name)); }
+
+const weft_type *weft_type_once(struct weft_type_once *once, const char *name, size_t size, const size_t *offsets, size_t n)
 {
     /* A later life of the runtime makes its types anew. */
     uint64_t run = __atomic_load_n(&once->run, __ATOMIC_ACQUIRE); /* acq: sees type; rel below */
@@ -482,6 +508,7 @@ const weft_type *weft_type_once(struct weft_type_once *once, size_t size, const 
         return __atomic_load_n(&once->type, __ATOMIC_RELAXED);
     const weft_type *t = weft_type_make(size, offsets, n);
     if (t != NULL) {
+        weft_type_name(t, name); /* without memory for it, it has none */
         __atomic_store_n(&once->type, t, __ATOMIC_RELAXED); /* equal layouts share one type: a second maker writes the same */
         __atomic_store_n(&once->run, sched.run, __ATOMIC_RELEASE);
     }

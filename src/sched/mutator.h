@@ -13,6 +13,9 @@ void mutator_after_fork(const struct fiber *self); /* in the child: the fibers o
 void mutator_force_gc(void);  /* a collection on the runtime's own fiber, soon; by sysmon */
 void *mutator_alloc(struct m *m, size_t bytes, unsigned shape); /* inside the runtime; NULL: out of memory after a collection. For channels and timers
                                                                    */
+/* trail_take (gc/trail.h), for the caller, who is inside the runtime; may come back on another processor. */
+struct trail_taken;
+int mutator_trail(bool fields, struct trail_taken **out);
 uint64_t mutator_calls_executed(enum gc_call_kind kind); /* finalizers or cleanups that have run; a figure */
 
 #endif

@@ -441,10 +441,18 @@ int64_t world_start(void)
 
 /* ---- what a collection scans --------------------------------------------------------------------------------- */
 
-struct scan { void (*range)(void *, const void *, const void *); void *marker; };
+/* owner: whose a range is stands there before it is scanned; NULL: nobody wants to know. caller: of him. */
+struct scan { void (*range)(void *, const void *, const void *); void *marker; struct gc_owner *owner; const struct fiber *caller; };
+
+static inline void owned(const struct scan *s, enum gc_root_kind kind, const struct fiber *f, int thread)
+{
+    if (unlikely(s->owner != NULL))
+        *s->owner = (struct gc_owner){ .kind = kind, .fiber = f != NULL ? f->id : 0, .thread = thread, .caller = f != NULL && f == s->caller };
+}
 
 static void scan_defers(const struct scan *s, struct fiber *f)
 {
+    owned(s, GC_ROOT_ARGUMENT, f, 0);
     for (struct deferred *d = f->defers; d != NULL; d = d->next)
         s->range(s->marker, d, d + 1);
 }
@@ -454,14 +462,16 @@ static void scan_stack_from(const struct scan *s, struct fiber *f, const void *s
 {
     bool outside = (const char *)sp < f->stack_lo || (const char *)sp > f->stack_hi;
     const void *lo = outside ? f->stack_lo : sp; /* outside: a signal handler of the host, on the alternate stack */
+    owned(s, GC_ROOT_STACK, f, f->flags & FIBER_THREAD ? f->bound->tid : 0);
     s->range(s->marker, lo, f->stack_hi);
+    owned(s, GC_ROOT_ARGUMENT, f, 0);
     s->range(s->marker, f, f + 1);
     scan_defers(s, f);
 }
 
 void world_scan_parked(struct fiber *f, void (*range)(void *, const void *, const void *), void *marker)
 {
-    struct scan s = { range, marker };
+    struct scan s = { .range = range, .marker = marker };
     scan_stack_from(&s, f, f->sp);
 }
 
@@ -475,6 +485,9 @@ static void scan_fiber(struct fiber *f, void *arg)
 static void scan_task(struct task *t, void *arg)
 {
     const struct scan *s = arg;
+    owned(s, GC_ROOT_ARGUMENT, NULL, 0);
+    if (unlikely(s->owner != NULL))
+        s->owner->fiber = t->id;
     s->range(s->marker, &t->arg, &t->arg + 1);
     s->range(s->marker, &t->group, &t->group + 1);
 }
@@ -491,30 +504,52 @@ static void scan_machine(const struct scan *s, struct m *m)
     struct fiber *f = __atomic_load_n(&m->cur, __ATOMIC_ACQUIRE);
     if (f != NULL && load_rlx(&f->state) == FIBER_RUNNING && acked(m)) { /* rlx: the world stands still */
         scan_stack_from(s, f, m->stop_sp);
+        owned(s, GC_ROOT_REGISTERS, f, m->foreign ? m->tid : 0);
         if (m->stop_regs_lo != NULL)
             s->range(s->marker, m->stop_regs_lo, m->stop_regs_hi);
     }
     if (m->foreign)
         scan_fiber(&m->self, (void *)s);
+    owned(s, GC_ROOT_REGISTERS, NULL, m->tid);
     if (m->blocking)
         s->range(s->marker, &m->block_frame, &m->block_frame + 1);
+    owned(s, GC_ROOT_TLS, NULL, m->tid);
     if (m->thread_pointer != 0)
         loader_tls(m->thread_pointer, s->range, s->marker);
 }
 
-void world_scan_stacks(unsigned worker, unsigned nworkers, void (*range)(void *, const void *, const void *), void *marker)
+static void scan_all(const struct scan *s, unsigned worker, unsigned nworkers)
 {
-    struct scan s = { range, marker };
     unsigned i = 0;
     /* From world.all: all workers must count the same machines, or one is left to another that counts it differently. */
     for (struct m *m = world.all; m != NULL; m = m->all_next)
         if (i++ % nworkers == worker)
-            scan_machine(&s, m);
-    stack_each(worker, nworkers, scan_fiber, &s);
+            scan_machine(s, m);
+    stack_each(worker, nworkers, scan_fiber, (void *)s);
     if (worker == 0) {
-        tasks_each_stw(scan_task, &s);
-        timers_scan(range, marker, leaked_looking);
+        tasks_each_stw(scan_task, (void *)s);
+        owned(s, GC_ROOT_TIMER, NULL, 0);
+        timers_scan(s->range, s->marker, leaked_looking);
     }
+}
+
+void world_scan_stacks(unsigned worker, unsigned nworkers, void (*range)(void *, const void *, const void *), void *marker)
+{
+    scan_all(&(struct scan){ .range = range, .marker = marker }, worker, nworkers);
+}
+
+struct told { gc_scan_owned_fn *fn; void *arg; struct gc_owner owner; };
+
+static void tell_range(void *arg, const void *lo, const void *hi)
+{
+    struct told *t = arg;
+    t->fn(t->arg, &t->owner, lo, hi);
+}
+
+void world_scan_owned(gc_scan_owned_fn *fn, void *arg, const struct fiber *caller)
+{
+    struct told t = { .fn = fn, .arg = arg };
+    scan_all(&(struct scan){ tell_range, &t, &t.owner, caller }, 0, 1);
 }
 
 /* ---- helpers of a stop ----------------------------------------------------------------------------------------- */

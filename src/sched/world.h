@@ -29,6 +29,8 @@ void world_after_fork(void);
 
 #define WORLD_WORKERS_MAX 65u /* of world_parallel, the caller included */
 void world_scan_stacks(unsigned worker, unsigned nworkers, void (*scan)(void *marker, const void *lo, const void *hi), void *marker);
+/* The same by one alone, who is told whose each range is; caller: the fiber that asks. */
+void world_scan_owned(gc_scan_owned_fn *fn, void *arg, const struct fiber *caller);
 void world_scan_parked(struct fiber *f, void (*scan)(void *marker, const void *lo, const void *hi), void *marker); /* one that waits */
 void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg);
 /* Makes sure that world_parallel has threads; outside of a stop. */
