@@ -1,10 +1,12 @@
 #!/bin/sh
-# demo.sh - the tour that `make demo` gives: thirteen classic misuses of a managed runtime, each measured beside its fix; then a key-value
-# server under redis-benchmark, with what the collector did meanwhile. Exit 0: every bug was reproduced and every fix holds.
-#   B=dir  where the programs are (make sets it)     DEMO_REQUESTS=200000
+# demo.sh - the tour that `make demo` gives: the classic misuses of a managed runtime, each as it is, fixed, and with weft's guards on, with what the
+# doctor finds; then a key-value server under redis-benchmark, with what the collector did meanwhile. All of it goes into a page as well. Exit 0: every
+# bug was reproduced and found, and every fix and guard holds.
+#   B=dir  where the programs are (make sets it)     DEMO_REQUESTS=200000     DEMO_PAGE=demo-report.html
 cd "$(dirname "$0")/.." || exit 1
 B=${B:-build/gcc-release}
 REQUESTS=${DEMO_REQUESTS:-200000}
+PAGE=${DEMO_PAGE:-demo-report.html}
 TMP=$(mktemp -d) || exit 1
 SERVER=
 trap '[ -n "$SERVER" ] && kill "$SERVER" 2>/dev/null; rm -rf "$TMP"' EXIT
@@ -21,8 +23,10 @@ what_goes_wrong() {
 }
 
 echo "weft: what goes wrong with a managed runtime, and what to write instead"
-export BUG_TABLE="$TMP/table"
+export BUG_TABLE="$TMP/table" BUG_REPORT="$TMP/report"
 : > "$BUG_TABLE"
+printf 'machine\t%s processors, %s, Linux %s\n' "$(nproc)" "$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | sed -n 1p)" "$(uname -r)" > "$BUG_REPORT"
+printf 'date\t%s\n' "$(LC_ALL=C date '+%e %B %Y' | sed 's/^ //')" >> "$BUG_REPORT"
 for source in examples/bugs/[0-9]*.c; do
     program=$B/examples/bugs/$(basename "$source" .c)
     line
@@ -33,8 +37,8 @@ for source in examples/bugs/[0-9]*.c; do
     [ -s "$TMP/out" ] || echo "$program did not run"
 done
 line
-printf '%-4s %-40s %-30s %-31s %s\n' bug what before after fix
-awk -F '\t' '{ printf "%-4s %-40s %-30s %-31s %s\n", $1, $2, $3, $4, $5 }' "$BUG_TABLE"
+printf '%-3s %-38s %-29s %-30s %-30s %s\n' bug what buggy fixed guarded verdict
+awk -F '\t' '{ printf "%-3s %-38s %-29s %-30s %-30s %s\n", $1, $2, $3, $4, $5, $6 }' "$BUG_TABLE"
 line
 
 # ---- the server ------------------------------------------------------------------------------------------
@@ -57,6 +61,7 @@ run_server() {
         done
     done | tee "$TMP/rates"
     [ "$(wc -l < "$TMP/rates")" -eq 12 ] || { echo "redis-benchmark did not finish"; return 1; }
+    awk '{ printf "command\t%s %s %s %s %s\n", $1, $3, $4, $7, $10 }' "$TMP/rates" >> "$BUG_REPORT"
     sleep 1.1 # the server keeps its figures for a second
     echo "Meanwhile the collector:"
     redis-cli -p "$port" info > "$TMP/info" || return 1
@@ -66,7 +71,8 @@ run_server() {
             v["used_memory_rss"] / 1048576
         printf "  %d collections stopped the world for %.1f ms in all: half of them at most %.2f ms, the longest %.2f ms; %.2f %% of CPU time\n",
             v["gc_cycles"], v["gc_stop_total_us"] / 1000, v["gc_stop_p50_us"] / 1000, v["gc_stop_max_us"] / 1000, v["gc_cpu_percent"]
-    }'
+    }' | tee "$TMP/meanwhile"
+    sed 's/^ */note\t/' "$TMP/meanwhile" >> "$BUG_REPORT"
     kill -TERM "$SERVER"
     wait "$SERVER"
     code=$?
@@ -82,8 +88,13 @@ else
     failed=$((failed + 1))
 fi
 line
+if "$B/examples/bugs/report" "$BUG_REPORT" examples/bugs/[0-9]*.c > "$TMP/page" && mv "$TMP/page" "$PAGE"; then
+    echo "The same as a page, with plots: $PAGE"
+else
+    failed=$((failed + 1))
+fi
 if [ $failed = 0 ]; then
-    echo "demo: every bug reproduced, every fix holds, the server served"
+    echo "demo: every bug reproduced and found, every fix and guard holds, the server served"
 else
     echo "demo: $failed part(s) did not hold, see above"
     exit 1

@@ -1,5 +1,6 @@
 #!/bin/sh
-# examples_bugs - the programs in examples/bugs whose verdict is a matter of counts reproduce their bug and its fix. 04, 06, 10 and 12 compare times
+# examples_bugs - the programs in examples/bugs whose verdict is a matter of counts reproduce their bug, have it found by the doctor, and show that its fix
+# and its guard hold. 04, 06, 10 and 12 compare times
 # and 13 resident memory, which a sanitizer or an emulator changes, and 05 needs a compiler that forgets a variable after its last use, which a
 # sanitizer's may not: they run where neither is in the way.
 B=${B:?output directory}
@@ -23,7 +24,7 @@ for program in examples/bugs/[0-9]*.c; do
     04 | 05 | 06 | 10 | 12 | 13) [ -z "$SAN" ] && [ -z "$TEST_WRAP" ] || continue ;;
     11) [ "$SAN" != thread ] || continue ;; # ten thousand fibers are threads to it, of which it allows 8128
     esac
-    check "$name" "bug $number: reproduced, fix holds" "$B/examples/bugs/$name"
+    check "$name" "bug $number: reproduced, found, fix and guard hold" "$B/examples/bugs/$name"
 done
 [ "$("$B/examples/bugs/01_finalizer_capture" nonsense 2>&1 | cut -c1-6)" = usage: ] || { echo "not ok usage"; bad=1; }
 exit $bad

@@ -149,8 +149,9 @@ static void measure(weft_fn *send)
 static void buggy(void *arg) { (void)arg, measure(send_buggy); }
 static void fixed(void *arg) { (void)arg, measure(send_fixed); }
 
-static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+static const char *verdict(const struct bug_result *r)
 {
+    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED];
     /* Stacks are read conservatively: a stale word may keep a packet or two alive. */
     if (bug_get(b, "damaged") < SENDERS * 0.9)
         return "packets that nobody keeps alive arrive as they were sent";
@@ -170,6 +171,7 @@ int main(int argc, char **argv)
         .fixed = fixed,
         .instead = "weft_write(fd, packet->bytes, n); weft_keep_alive(packet);",
         .verdict = verdict,
+        .plots = { { "damaged", "packets damaged, of 64", "", false } },
     };
     return bug_main(argc, argv, &bug);
 }

@@ -7,7 +7,8 @@
  *                         is killed, for want of memory or by an impatient operator: a profile that keeps its samples
  *                         to itself and is written by the stop is lost as a whole.
  * Instead:                start it with limits, which it has unless told otherwise (64 MiB, an hour): it closes itself
- *                         and says so. What it has written is a complete profile after every flush, whoever kills it. */
+ *                         and says so. What it has written is a complete profile after every flush, whoever kills it.
+ * Guarded:                limits hold, though they were switched off. */
 #include "bug.h"
 #include <fcntl.h>
 #include <signal.h>
@@ -22,7 +23,7 @@ static int closed_pipe[2];
 
 __attribute__((noinline)) static void request(long number)
 {
-    char id[400]; /* of the request, its caller, its caller's caller ... */
+    char id[800]; /* of the request, its caller, its caller's caller ... */
     for (size_t n = 0; n + 17 < sizeof id; n += 16)
         snprintf(id + n, 17, "%016lx", (unsigned long)(number += 7) * 0x9e3779b97f4a7c15ul);
     weft_set_labels(&(weft_label){ "request", id }, 1); /* so each sample has its own */
@@ -30,20 +31,13 @@ __attribute__((noinline)) static void request(long number)
         ;
 }
 
-static void serve(void)
+/* until 0: for ever. */
+static void serve(int64_t until)
 {
-    for (long n = 1;; n += 1000) {
+    for (long n = 1; until == 0 || weft_now() < until; n += 1000) {
         request(n);
         weft_yield();
     }
-}
-
-static void raw(void *arg)
-{
-    (void)arg;
-    weft_cpu_profile_opts o = { .size = sizeof o, .hz = 1000, .flush_ms = 100, .unlimited = true };
-    if (weft_cpu_profile_start_file(path, &o) == 0) /* here it happens: nothing will ever end it */
-        serve();
 }
 
 static void closed(void *arg, int why, int err)
@@ -53,12 +47,29 @@ static void closed(void *arg, int why, int err)
     (void)!write(closed_pipe[1], &c, 1);
 }
 
+static void raw(void *arg)
+{
+    (void)arg;
+    weft_cpu_profile_opts o = { .size = sizeof o, .hz = 10000, .flush_ms = 100, .max_bytes = LIMIT, .unlimited = true, .closed = closed };
+    if (weft_cpu_profile_start_file(path, &o) == 0) /* here it happens: the limit is switched off, and nothing will ever end it */
+        serve(0);
+}
+
+/* Its server ends in order, and has forgotten it. */
+static void raw_at_the_end(void *arg)
+{
+    (void)arg;
+    weft_cpu_profile_opts o = { .size = sizeof o, .hz = 1000, .unlimited = true };
+    if (weft_cpu_profile_start_file(path, &o) == 0)
+        serve(weft_now() + WEFT_SECOND / 4);
+}
+
 static void bounded(void *arg)
 {
     (void)arg;
-    weft_cpu_profile_opts o = { .size = sizeof o, .hz = 1000, .flush_ms = 100, .max_bytes = LIMIT, .closed = closed };
+    weft_cpu_profile_opts o = { .size = sizeof o, .hz = 10000, .flush_ms = 100, .max_bytes = LIMIT, .closed = closed };
     if (weft_cpu_profile_start_file(path, &o) == 0)
-        serve();
+        serve(0);
 }
 
 /* Samples in memory, and the file in one go when it is stopped: as profilers do that need to write a trailer. */
@@ -79,7 +90,7 @@ static void naive(void *arg)
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (weft_cpu_profile_start(keep, NULL, NULL) != 0)
         return;
-    serve();
+    serve(0);
     weft_cpu_profile_stop();
     weft_fd_writer((void *)(intptr_t)fd, kept.bytes, kept.n);
 }
@@ -92,8 +103,7 @@ static void stopped(void *arg)
         return;
     for (int64_t until = weft_now() + WEFT_SECOND; weft_now() < until;)
         request(1);
-    if (weft_cpu_profile_stop() == 0)
-        _exit(0);
+    (void)weft_cpu_profile_stop();
 }
 
 /* ---- what is left of it --------------------------------------------------------------------------------------- */
@@ -116,10 +126,18 @@ static pid_t start(weft_fn *server)
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
-        (void)!weft_run(server, NULL, NULL);
-        _exit(1);
+        weft_config config = bug_config();
+        _exit(weft_run(server, NULL, &config) != 0);
     }
     return pid;
+}
+
+/* True: the file of a server that ends in order opens. */
+static bool opens_after(weft_fn *server)
+{
+    int status = -1;
+    waitpid(start(server), &status, 0);
+    return status == 0 && file_opens();
 }
 
 /* Growth in KiB per second over the second half. */
@@ -134,14 +152,37 @@ static double watch(pid_t pid)
     return (all - half) / (RUN_MS / 2000.0);
 }
 
+/* Waits for it to be closed. */
+static void buggy_but_guarded(void)
+{
+    char why = 0;
+    pid_t pid = start(raw);
+    (void)!read(closed_pipe[0], &why, 1);
+    double rate = watch(pid), kib = file_kib();
+    bool opens = file_opens(), end = opens_after(raw_at_the_end);
+    unlink(path);
+    bug_value("growth", rate);
+    bug_value("opens", opens && end);
+    bug_value("kib", kib);
+    bug_value("told", why == WEFT_PROFILE_BYTES);
+    bug_say("the limit that was switched off holds: closed with %.0f of %d KiB, and told so; its file %s; what is forgotten is closed in order", kib,
+            LIMIT / 1024, opens ? "opens" : "DOES NOT OPEN");
+    bug_cell("%.0f KiB, closed and told", kib);
+}
+
 static void buggy(void *arg)
 {
     (void)arg;
     snprintf(path, sizeof path, "/tmp/weft-bug-07-%d", (int)getpid());
+    if (bug_guarded() && pipe(closed_pipe) == 0) {
+        buggy_but_guarded();
+        return;
+    }
     double rate = watch(start(raw)), kib = file_kib();
     bool opens = file_opens();
     watch(start(naive));
     double lost = file_kib();
+    opens_after(raw_at_the_end);
     unlink(path);
     bug_value("growth", rate);
     bug_value("opens", opens);
@@ -162,10 +203,7 @@ static void fixed(void *arg)
     (void)!read(closed_pipe[0], &why, 1);
     double rate = watch(pid), kib = file_kib();
     bool opens = file_opens();
-    int status = -1;
-    pid = start(stopped);
-    waitpid(pid, &status, 0);
-    bool in_order = status == 0 && file_opens();
+    bool in_order = opens_after(stopped);
     unlink(path);
     bug_value("growth", rate);
     bug_value("opens", opens);
@@ -177,8 +215,9 @@ static void fixed(void *arg)
     bug_cell("%.0f KiB, closed and told", kib);
 }
 
-static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+static const char *verdict(const struct bug_result *r)
 {
+    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED], *g = &r[GUARDED];
     if (bug_get(b, "growth") <= 0)
         return "the raw stream does not grow";
     if (bug_get(b, "opens") != 1)
@@ -189,6 +228,8 @@ static const char *verdict(const struct bug_result *b, const struct bug_result *
         return "the bounded profile did not keep to its limit, or did not tell";
     if (bug_get(f, "opens") != 1 || bug_get(f, "in_order") != 1)
         return "the bounded or the stopped profile does not open";
+    if (bug_get(g, "growth") != 0 || bug_get(g, "kib") > LIMIT / 1024 || bug_get(g, "told") != 1 || bug_get(g, "opens") != 1)
+        return "guarded, the profile did not keep to its limit, or did not tell, or does not open";
     return NULL;
 }
 
@@ -201,7 +242,10 @@ int main(int argc, char **argv)
         .fixed = fixed,
         .own_run = true,
         .instead = "weft_cpu_profile_start_file(path, NULL), which has limits, and weft_cpu_profile_stop()",
+        .code = WEFT_W07,
+        .guard = "WEFT_GUARD_PROFILES: limits of bytes and time hold although they were switched off",
         .verdict = verdict,
+        .plots = { { "growth", "growth of the file", "KiB/s", false } },
     };
     return bug_main(argc, argv, &b);
 }

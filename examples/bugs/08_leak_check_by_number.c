@@ -8,7 +8,8 @@
  *                         which fibers they are, a number does not say.
  * Instead:                do it once, so that all is warm; then weft_leak_check_begin, and weft_leak_check_end after
  *                         the work. They compare fibers by the place where they were made, wait for those that are
- *                         about to end, and prove each time that a leak would be found. */
+ *                         about to end, and prove each time that a leak would be found.
+ * Guarded:                a number cannot be made right. The doctor sees where both were taken, and with w08=abort a test that goes by them fails. */
 #include "bug.h"
 
 enum { REQUESTS = 100, CONNECTIONS = 4, FORGOTTEN = 3 };
@@ -134,8 +135,9 @@ static void fixed(void *arg)
     bug_cell("%ld false, %ld of %d real", none, some, FORGOTTEN);
 }
 
-static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+static const char *verdict(const struct bug_result *r)
 {
+    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED];
     if (bug_get(b, "reported") < 1 + CONNECTIONS)
         return "what first use made was not reported";
     if (bug_get(f, "none") != 0)
@@ -155,7 +157,11 @@ int main(int argc, char **argv)
         .buggy = buggy,
         .fixed = fixed,
         .instead = "weft_leak_check_begin(&check); work(); leaked = weft_leak_check_end(check, WEFT_SECOND, to_stderr, NULL);",
+        .code = WEFT_W08,
+        .doctor = "w08=abort",
+        .guard = "the doctor ends the program (w08=abort): a test that goes by such a number fails, and says why",
         .verdict = verdict,
+        .plots = { { "reported", "leaks reported, none of them real", "", false } },
     };
     return bug_main(argc, argv, &bug);
 }

@@ -7,7 +7,9 @@
  *                         the request that is slow just now, and starts the trace again. Its file stays empty. When it stops "its" trace
  *                         it stops the other one's, which ends too early, and whose own stop stops nothing.
  * Instead:                look at the error, and end the old trace before the new one is started; or, since there may be several at a
- *                         time, give each its own writer, so that none needs to know of the others. */
+ *                         time, give each its own writer, so that none needs to know of the others.
+ * Guarded:                what was never written cannot be put right. The doctor sees the stop too many that shows it, and with w09=abort ends the
+ *                         program there. */
 #include "bug.h"
 #include <unistd.h>
 
@@ -113,7 +115,8 @@ static void buggy(void *arg)
     tell("slow", &s);
     bug_say("the second trace has %ld bytes; the slow request is %sin the first one, which lacks what came after it: the late request is %sthere",
             s.bytes, m.slow ? "" : "not ", m.late ? "" : "not ");
-    bug_cell("%ld bytes in the second trace", s.bytes);
+    bug_cell("%ld bytes in the second", s.bytes);
+    bug_value("plot", (double)s.bytes);
 }
 
 /* ---- the two ways out -------------------------------------------------------------------------------------------------- */
@@ -175,7 +178,8 @@ static void fixed(void *arg)
     tell("both_slow", &s2);
     bug_say("checked, and started anew: the second trace has %ld bytes, and the slow request. Two at a time: %ld bytes, and the first one goes on",
             s.bytes, s2.bytes);
-    bug_cell("%ld bytes in the second trace", s2.bytes);
+    bug_cell("%ld bytes in the second", s2.bytes);
+    bug_value("plot", (double)s2.bytes);
 }
 
 static bool good(const struct bug_result *r, const char *file, int early, int slow_one, int late)
@@ -191,8 +195,9 @@ static bool good(const struct bug_result *r, const char *file, int early, int sl
     return true;
 }
 
-static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+static const char *verdict(const struct bug_result *r)
 {
+    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED];
     if (bug_get(b, "slow_bytes") != 0)
         return "the second trace is not empty";
     if (!good(b, "minute", 1, 1, 0))
@@ -212,7 +217,11 @@ int main(int argc, char **argv)
         .buggy = buggy,
         .fixed = fixed,
         .instead = "if (weft_trace_start(to_file, &my_own, NULL) != 0) ...   /* a writer of its own */",
+        .code = WEFT_W09,
+        .doctor = "w09=abort",
+        .guard = "the doctor ends the program (w09=abort) when a stop comes that has no start",
         .verdict = verdict,
+        .plots = { { "plot", "bytes in the second trace", "", true } },
     };
     return bug_main(argc, argv, &bug);
 }

@@ -4,7 +4,8 @@
  * What the bug assumes:   that a rate is a matter of detail, and that more is better.
  * What goes wrong:        where fibers wait for one another hundreds of thousands of times a second, looking at the
  *                         clock and at the stack takes as long as the waits themselves, and nothing says that it is the profile.
- * Instead:                say what it may cost. The rate follows from that, from moment to moment, and the sums stay right. */
+ * Instead:                say what it may cost. The rate follows from that, from moment to moment, and the sums stay right.
+ * Guarded:                a rate is kept to half a percent of the processor time for each of the two. */
 #include "bug.h"
 #include <time.h>
 
@@ -111,7 +112,7 @@ static void buggy(void *arg)
     bug_value("stacks", (double)weft_profile_count(weft_profile_lookup("block")));
     bug_say("%.2f million requests per second of processor time without profiles; with block rate 1 and mutex fraction 1 %.0f %% of that",
             1e3 / off_ns, left);
-    bug_cell("%.0f %% of the throughput left", left);
+    bug_cell("%.0f %% of throughput left", left);
 }
 
 static void fixed(void *arg)
@@ -128,14 +129,17 @@ static void fixed(void *arg)
     bug_cell("%.0f %%, budget of 1 %% CPU", within);
 }
 
-static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+static const char *verdict(const struct bug_result *r)
 {
+    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED], *g = &r[GUARDED];
     if (bug_get(b, "left") > 85)
         return "rate 1 hardly costs anything";
     if (bug_get(f, "left") < 90)
         return "with a budget of 1 % more than 10 % is lost";
     if (bug_get(f, "stacks") < 1 || bug_get(b, "stacks") < 1)
         return "nothing was recorded";
+    if (bug_get(g, "left") < 90 || bug_get(g, "stacks") < 1)
+        return "guarded, more than 10 % is lost, or nothing was recorded";
     return NULL;
 }
 
@@ -149,7 +153,10 @@ int main(int argc, char **argv)
         .config = { .maxprocs = 1 },
         .instead = "weft_set_block_profile_budget(0.5); weft_set_mutex_profile_budget(0.5);   /* percent of processor time */",
         .attempts = 3,
+        .code = WEFT_W10,
+        .guard = "WEFT_GUARD_PROFILES: whatever the rate, each of the two takes half a percent of the processor time",
         .verdict = verdict,
+        .plots = { { "left", "throughput left", "%", true } },
     };
     return bug_main(argc, argv, &bug);
 }

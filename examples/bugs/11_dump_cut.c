@@ -8,7 +8,8 @@
  * Instead:                a buffer of the size that was returned; or weft_stack_write, which needs none, since it
  *                         writes to a file or a socket as it goes. Its last line says "N of N fibers". Or the profile of fibers: with debug 2
  *                         it is the same stream; with debug 0 equal stacks are one sample, so ten thousand fibers take a few hundred bytes,
- *                         and `go tool pprof` shows them. */
+ *                         and `go tool pprof` shows them.
+ * Guarded:                the last line of a text that was cut says so, and how much is missing. */
 #include "bug.h"
 
 enum { FIBERS = 10000, SMALL = 65536 };
@@ -83,9 +84,17 @@ static void buggy(void *arg)
     ssize_t n = weft_stack(text, sizeof text, true); /* here it happens */
     struct shown s = look(text);
     const char *last = strrchr(text, '\n');
+    bool says = strstr(text, "\n... cut here: the whole text has ") != NULL;
     tell("small", &s);
+    bug_value("says", says);
+    bug_value("shown", (double)s.fibers);
     bug_value("needed", (double)n);
     bug_value("length", (double)strlen(text));
+    if (says) {
+        bug_say("%ld of %d fibers are shown, and the last line says that the text was cut, and that the whole has %zd bytes", s.fibers, FIBERS + 2, n);
+        bug_cell("%ld shown, \"cut here\"", s.fibers);
+        return;
+    }
     bug_say("%ld of %d fibers are shown, the one they wait for is %s them; the text ends in the middle of a line, \"%.40s\", of %zd bytes", s.fibers,
             FIBERS + 2, s.culprit ? "among" : "not among", last && last[1] ? last + 2 : "", n);
     bug_cell("%ld of %d fibers shown", s.fibers, FIBERS + 2);
@@ -145,14 +154,16 @@ static void fixed(void *arg)
     tell("profiled", &profiled);
     bug_value("err", err ? err : perr);
     bug_value("proto", (double)proto);
+    bug_value("shown", (double)streamed.fibers);
     bug_say("%ld of %d fibers in a buffer that grows, %ld as a stream of %zu bytes, %ld in the profile of fibers (debug 2), each with the one they wait "
             "for, and with a last line that says that it is all; for go tool pprof (debug 0) %zu bytes are enough",
             grown.fibers, FIBERS + 2, streamed.fibers, bytes, profiled.fibers, proto);
     bug_cell("%ld of %d fibers shown", streamed.fibers, FIBERS + 2);
 }
 
-static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+static const char *verdict(const struct bug_result *r)
 {
+    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED], *g = &r[GUARDED];
     if (bug_get(b, "needed") <= bug_get(b, "length") || bug_get(b, "length") != SMALL - 1)
         return "the size that was needed was not returned";
     if (bug_get(b, "small_whole") != 0 || bug_get(b, "small_culprit") != 0 || bug_get(b, "small_fibers") > FIBERS / 2)
@@ -166,6 +177,8 @@ static const char *verdict(const struct bug_result *b, const struct bug_result *
         return "the profile of fibers does not hold everything";
     if (bug_get(f, "proto") <= 0 || bug_get(f, "proto") > SMALL)
         return "the profile for pprof is not small";
+    if (bug_get(g, "says") != 1)
+        return "guarded, the text does not say that it was cut";
     return NULL;
 }
 
@@ -177,7 +190,10 @@ int main(int argc, char **argv)
         .buggy = buggy,
         .fixed = fixed,
         .instead = "weft_stack_write(to_fd, &fd, true);   /* or weft_profile_write(weft_profile_lookup(\"goroutine\"), to_fd, &fd, 2) */",
+        .code = WEFT_W11,
+        .guard = "WEFT_GUARD_STACKS: the last line of a text that was cut says so",
         .verdict = verdict,
+        .plots = { { "shown", "fibers shown, of 10002", "", true } },
     };
     return bug_main(argc, argv, &bug);
 }

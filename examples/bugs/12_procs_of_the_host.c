@@ -8,6 +8,7 @@
  *                         nothing to do with it, health checks among them.
  * Instead:                nothing. The default counts the CPUs of the affinity mask and the quota of the control group,
  *                         v1 or v2, and follows both as they change.
+ * Guarded:                a number above that default is taken for the default.
  *
  * Measured in a control group of its own, where one can be made and the machine has at least twice the CPUs of the
  * quota. Elsewhere both are simulated, and the program says so: the runtime is told of 8 CPUs and the quota
@@ -248,8 +249,9 @@ static void measure(weft_fn *main_fn)
     cpu_set_t set;
     pid_t kernel = 0;
     bool real = sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) >= 2 * QUOTA_CPUS && enter_group();
-    weft_config config = WEFT_CONFIG_INIT;
+    weft_config config = bug_config();
     if (!real) {
+        bug_unseen("the control group is simulated, and what the kernel would count there is what the doctor goes by");
         kernel = start_simulation();
         config.debug = "cpus=8,cpuquota=200";
     }
@@ -277,8 +279,9 @@ static void measure(weft_fn *main_fn)
 static void buggy(void *arg) { (void)arg, measure(main_buggy); }
 static void fixed(void *arg) { (void)arg, measure(bursts); }
 
-static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+static const char *verdict(const struct bug_result *r)
 {
+    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED], *g = &r[GUARDED];
     if (bug_get(b, "result") != 0 || bug_get(f, "result") != 0)
         return "a run did not end as it should";
     if (bug_get(f, "procs") != QUOTA_CPUS || bug_get(b, "procs") != bug_get(b, "cpus"))
@@ -290,6 +293,8 @@ static const char *verdict(const struct bug_result *b, const struct bug_result *
     /* What holds it up otherwise is the machine's, and may be long, too. */
     if (bug_get(b, "p99") < PERIOD_MS / 4)
         return "the unrelated fiber is not held up by that";
+    if (bug_get(g, "result") != 0 || bug_get(g, "throttled_ms") > 0.2 * bug_get(b, "throttled_ms"))
+        return "guarded, it is throttled as much";
     return NULL;
 }
 
@@ -303,7 +308,10 @@ int main(int argc, char **argv)
         .own_run = true,
         .instead = "(nothing: leave maxprocs at its default, which is the quota's)",
         .attempts = 3,
+        .code = WEFT_W12,
+        .guard = "WEFT_GUARD_PROCS: more processors than the quota allows are as many as it allows",
         .verdict = verdict,
+        .plots = { { "throttled_ms", "time for which all threads were stopped", "ms", false }, { "p99", "p99 of an unrelated fiber", "ms", false } },
     };
     return bug_main(argc, argv, &bug);
 }

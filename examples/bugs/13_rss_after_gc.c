@@ -9,7 +9,8 @@
  * Instead:                weft_free_os_memory after a peak that will not come back; and read the right figure. With
  *                         madvdontneed=0 (MADV_FREE) the kernel takes the pages only when it needs them: until then
  *                         they count in VmRSS, and as LazyFree in /proc/self/smaps_rollup. VmRSS minus LazyFree is
- *                         what the process really holds. */
+ *                         what the process really holds.
+ * Guarded:                weft_gc gives free memory back, too. */
 #include "bug.h"
 
 enum { CHUNKS = 3072, CHUNK_BYTES = 64 * 1024 }; /* 192 MiB */
@@ -60,7 +61,7 @@ static void program(void *arg)
 static struct run run_with(bool fixed, const char *debug, const char *name)
 {
     struct run r = { .fixed = fixed };
-    weft_config config = WEFT_CONFIG_INIT;
+    weft_config config = bug_config();
     config.debug = debug;
     int error = weft_run(program, &r, &config);
     if (error < 0) {
@@ -84,6 +85,7 @@ static void buggy(void *arg)
     bug_say("madvdontneed=1: %.0f MiB resident, after weft_gc %.0f MiB, though the heap's objects are %.1f MiB\n"
             "madvdontneed=0: %.0f MiB resident, after weft_gc %.0f MiB",
             d.before.rss, d.after_gc.rss, d.heap_after_gc, f.before.rss, f.after_gc.rss);
+    bug_value("left", d.after_gc.rss);
     bug_cell("%.0f -> %.0f MiB resident", d.before.rss, d.after_gc.rss);
 }
 
@@ -96,11 +98,13 @@ static void fixed(void *arg)
             " (%.0f of it LazyFree)",
             d.before.rss, d.after_gc.rss, d.after_free.rss, f.before.rss, f.after_gc.rss, f.after_free.rss,
             f.after_free.lazy);
+    bug_value("left", d.after_free.rss);
     bug_cell("%.0f -> %.0f MiB resident", d.before.rss, d.after_free.rss);
 }
 
-static const char *verdict(const struct bug_result *b, const struct bug_result *f)
+static const char *verdict(const struct bug_result *r)
 {
+    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED], *g = &r[GUARDED];
     if (bug_get(b, "dontneed_heap") > 0.1 || bug_get(b, "free_heap") > 0.1)
         return "the collection did not find the dropped objects";
     if (bug_get(b, "dontneed_rss") < 0.8 || bug_get(b, "free_rss") < 0.8)
@@ -109,6 +113,8 @@ static const char *verdict(const struct bug_result *b, const struct bug_result *
         return "resident memory did not fall after weft_free_os_memory";
     if (bug_get(f, "free_held") > 0.3)
         return "with madvdontneed=0 the pages are not LazyFree";
+    if (bug_get(g, "dontneed_rss") > 0.3)
+        return "guarded, resident memory did not fall";
     return NULL;
 }
 
@@ -121,7 +127,9 @@ int main(int argc, char **argv)
         .fixed = fixed,
         .own_run = true,
         .instead = "weft_free_os_memory();   /* after a peak; and read VmRSS - LazyFree when madvdontneed=0 */",
+        .guard = "WEFT_GUARD_GC: a forced collection gives free memory back, as its caller expects",
         .verdict = verdict,
+        .plots = { { "left", "resident memory afterwards", "MiB", false } },
     };
     return bug_main(argc, argv, &bug);
 }

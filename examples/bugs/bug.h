@@ -1,9 +1,14 @@
-/* bug.h - what the programs 01 to 14 share: running the two modes, measuring, and one form of report.
+/* bug.h - what the programs 01 to 14 share: running the three modes, measuring, and one form of report.
+ *
+ *     buggy      the misuse, with the runtime as it is by default: the doctor says what it finds
+ *     fixed      what to write instead: the doctor finds nothing
+ *     guarded    the buggy code once more, with weft's guards on (weft/sched.h, WEFT_GUARD_*): it does no harm; or, where nothing can make it
+ *                harmless, the doctor ends it as soon as it finds it (weft/debug.h, mode "abort")
  *
  * A program describes itself in a struct bug and calls bug_main. Each mode runs in a child process of its own, so
  * that limits, leaked descriptors and settings of one do not reach the other; it leaves what it measured in memory
- * that the parent shares. The verdict looks at counts, and at wide ratios within one pair of runs: the machine may be
- * busy. Where it is a matter of time, a pair that does not convince is run again, up to `attempts`. */
+ * that the parent shares, and what the doctor found. The verdict looks at counts, and at wide ratios within one run of the three: the machine may be
+ * busy. Where it is a matter of time, a run that does not convince is repeated, up to `attempts`. */
 #ifndef BUG_H
 #define BUG_H
 
@@ -20,12 +25,16 @@
 
 /* ---- what a mode measures ------------------------------------------------------------------------ */
 
-enum { BUG_VALUES = 24, BUG_TEXT = 512, BUG_TIMEOUT_S = 120 };
+enum { BUG_VALUES = 24, BUG_TEXT = 512, BUG_STACK = 2048, BUG_TIMEOUT_S = 120 };
 
 struct bug_result {
     char text[BUG_TEXT]; /* the symptom in a sentence */
     char cell[64];       /* the same in a few words, for the table */
     struct { char name[32]; double value; } values[BUG_VALUES];
+    struct bug_finding { int code; char what[BUG_TEXT], cure[BUG_TEXT], stack[BUG_STACK], made[BUG_STACK]; } found; /* code 0: none */
+    struct bug_finding other; /* with another code than the program is about */
+    bool stopped;        /* the doctor ended it */
+    char unseen[256];    /* why the doctor cannot see it here; "": it can */
 };
 static struct bug_result *bug_result_; /* of the mode that runs */
 
@@ -63,6 +72,9 @@ __attribute__((format(printf, 1, 2))) static inline void bug_cell(const char *fo
     vsnprintf(bug_result_->cell, sizeof bug_result_->cell, format, ap);
     va_end(ap);
 }
+
+/* The doctor cannot see it on this machine, and why. */
+static inline void bug_unseen(const char *why) { snprintf(bug_result_->unseen, sizeof bug_result_->unseen, "%s", why); }
 
 /* ---- reading /proc ------------------------------------------------------------------------------- */
 
@@ -143,61 +155,185 @@ static inline double bug_bystander_us(struct bug_bystander *b, int percent)
 
 /* ---- the program --------------------------------------------------------------------------------- */
 
+enum bug_mode { BUGGY, FIXED, GUARDED, BUG_MODES };
+static const char *const bug_mode_names_[] = { "buggy", "fixed", "guarded" };
+static enum bug_mode bug_mode_; /* of the calling process */
+static inline bool bug_guarded(void) { return bug_mode_ == GUARDED; }
+
 struct bug {
     const char *number, *title;
-    weft_fn *buggy, *fixed;    /* main fibers; or, with own_run, plain functions that call weft_run themselves */
+    weft_fn *buggy, *fixed;    /* main fibers; or, with own_run, plain functions that call weft_run with bug_config() themselves */
     bool own_run;
     weft_config config;        /* zero: the default */
     const char *instead;       /* the line to write */
     int attempts;              /* 0: one */
-    /* NULL, or what did not hold. */
-    const char *(*verdict)(const struct bug_result *buggy, const struct bug_result *fixed);
+    int code;                  /* WEFT_W..: what the doctor calls it; 0: it does not see it */
+    const char *guard;         /* what keeps it from doing harm, in a sentence; NULL: nothing does */
+    const char *doctor;        /* modes of the doctor in the guarded run; NULL: the default. With "wNN=abort" it is to be stopped */
+    const char *guard_debug;   /* debug keys in the guarded run; NULL: none */
+    /* NULL, or what did not hold. r[BUGGY], r[FIXED], r[GUARDED]. */
+    const char *(*verdict)(const struct bug_result *r);
+    /* For the report: which of the values tells the harm, in a few words, and of what. */
+    struct bug_plot { const char *value, *name, *unit; bool more_is_better; } plots[3];
 };
+static const struct bug *bug_;
 
-static inline int bug_child_(const struct bug *b, weft_fn *mode)
+/* In weft_config.finding: on a thread of the doctor's. */
+static inline void bug_found_(void *arg, const weft_finding *f)
+{
+    struct bug_result *r = arg;
+    struct bug_finding *to = f->code == bug_->code ? &r->found : &r->other;
+    if (to->code != 0)
+        return;
+    snprintf(to->what, sizeof to->what, "%s", f->what);
+    snprintf(to->cure, sizeof to->cure, "%s", f->cure);
+    snprintf(to->stack, sizeof to->stack, "%s", f->stack);
+    snprintf(to->made, sizeof to->made, "%s", f->made);
+    to->code = f->code;
+}
+
+/* The settings of the mode that runs. */
+static inline weft_config bug_config(void)
+{
+    weft_config config = bug_->config;
+    config.size = sizeof config;
+    config.finding = bug_found_;
+    config.finding_arg = bug_result_;
+    if (bug_guarded()) {
+        config.guards = WEFT_GUARD_ALL;
+        config.doctor = bug_->doctor;
+        config.debug = bug_->guard_debug != NULL ? bug_->guard_debug : config.debug;
+    }
+    return config;
+}
+
+static inline int bug_child_(weft_fn *mode)
 {
     int r = 0;
-    if (b->own_run) {
+    if (bug_->own_run) {
         mode(NULL);
     } else {
-        weft_config config = b->config;
-        config.size = sizeof config;
+        weft_config config = bug_config();
         r = weft_run(mode, NULL, &config);
     }
     if (r < 0)
-        fprintf(stderr, "bug %s: %s\n", b->number, weft_strerror(r));
+        fprintf(stderr, "bug %s: %s\n", bug_->number, weft_strerror(r));
     return r < 0;
 }
 
-/* Runs a mode in a child. True: it ended as it should. */
-static inline bool bug_run_mode_(const struct bug *b, bool fixed, struct bug_result *result)
+/* What is said on stderr by a run that is ended is shown by nobody: the finding says it. */
+static inline void bug_quiet_(void)
+{
+    if (bug_guarded() && bug_->doctor != NULL && freopen("/dev/null", "w", stderr) == NULL)
+        _exit(1);
+}
+
+/* True: it ended as it should. */
+static inline bool bug_ended_well_(enum bug_mode mode, int status, struct bug_result *r)
+{
+    bool stops = mode == GUARDED && bug_->doctor != NULL;
+    r->stopped = WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT && r->found.code != 0;
+    if (r->stopped && stops) {
+        snprintf(r->text, sizeof r->text, "stopped by the doctor");
+        snprintf(r->cell, sizeof r->cell, "stopped: W%02d", r->found.code);
+        return true;
+    }
+    if (status == 0 && !stops)
+        return true;
+    snprintf(r->text, sizeof r->text, status == 0 ? "not stopped" : WIFSIGNALED(status) ? "ended by signal %d" : "ended with status %d",
+             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    return false;
+}
+
+/* Runs a mode in a child. */
+static inline bool bug_run_mode_(enum bug_mode mode, struct bug_result *result)
 {
     memset(result, 0, sizeof *result);
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
         bug_result_ = result;
+        bug_mode_ = mode;
         alarm(BUG_TIMEOUT_S);
-        _exit(bug_child_(b, fixed ? b->fixed : b->buggy));
+        bug_quiet_();
+        _exit(bug_child_(mode == FIXED ? bug_->fixed : bug_->buggy));
     }
     int status = -1;
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
-    if (status == 0)
-        return true;
-    snprintf(result->text, sizeof result->text, WIFSIGNALED(status) ? "ended by signal %d" : "ended with status %d",
-             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-    return false;
+    return bug_ended_well_(mode, status, result);
 }
 
-/* A row for the table of demo.sh, if it asks for one. */
-static inline void bug_row_(const struct bug *b, const struct bug_result *r, const char *wrong)
+static inline const char *bug_verdict_(const struct bug_result *r)
 {
-    const char *path = getenv("BUG_TABLE");
-    FILE *f = path ? fopen(path, "ae") : NULL;
+    if (bug_->code != 0 && r[BUGGY].found.code == 0 && r[BUGGY].unseen[0] == 0)
+        return "the doctor found nothing in the buggy mode";
+    if (r[FIXED].found.code != 0)
+        return "the doctor found something in the fixed mode";
+    return bug_->verdict(r);
+}
+
+/* ---- what is told ---------------------------------------------------------------------------------- */
+
+/* For demo.sh: a file that it names gets a row of its table, another one all that the report is made of, a line "name<tab>text" each. */
+static inline FILE *bug_append_(const char *variable)
+{
+    const char *path = getenv(variable);
+    return path ? fopen(path, "ae") : NULL;
+}
+
+static inline void bug_row_(const struct bug_result *r, const char *wrong)
+{
+    FILE *f = bug_append_("BUG_TABLE");
     if (!f)
         return;
-    fprintf(f, "%s\t%s\t%s\t%s\t%s\n", b->number, b->title, r[0].cell, r[1].cell, wrong ? "FAILED" : "holds");
+    fprintf(f, "%s\t%s\t%s\t%s\t%s\t%s\n", bug_->number, bug_->title, r[BUGGY].cell, r[FIXED].cell, r[GUARDED].cell, wrong ? "FAILED" : "holds");
+    fclose(f);
+}
+
+static inline void bug_line_(FILE *f, const char *name, const char *text)
+{
+    fprintf(f, "%s\t", name);
+    for (; *text; text++) /* several lines are one here */
+        fputs(*text == '\n' ? "\\n" : *text == '\\' ? "\\\\" : (char[]){ *text, 0 }, f);
+    fputc('\n', f);
+}
+
+static inline void bug_finding_lines_(FILE *f, const struct bug_finding *found)
+{
+    if (found->code == 0)
+        return;
+    fprintf(f, "code\tW%02d\n", found->code);
+    bug_line_(f, "what", found->what);
+    bug_line_(f, "cure", found->cure);
+    bug_line_(f, "stack", found->stack);
+    bug_line_(f, "made", found->made);
+}
+
+static inline void bug_report_(const struct bug_result *r, const char *wrong)
+{
+    FILE *f = bug_append_("BUG_REPORT");
+    if (!f)
+        return;
+    bug_line_(f, "bug", bug_->number);
+    bug_line_(f, "title", bug_->title);
+    bug_line_(f, "instead", bug_->instead);
+    bug_line_(f, "guard", bug_->guard ? bug_->guard : "");
+    bug_line_(f, "verdict", wrong ? wrong : "");
+    for (const struct bug_plot *p = bug_->plots; p->value; p++) {
+        fprintf(f, "plot\t%s\t%s\t%d", p->name, p->unit, p->more_is_better);
+        for (int i = 0; i < BUG_MODES; i++)
+            fprintf(f, r[i].stopped ? "\t-" : "\t%.6g", bug_get(&r[i], p->value));
+        fputc('\n', f);
+    }
+    for (int i = 0; i < BUG_MODES; i++) {
+        bug_line_(f, "mode", bug_mode_names_[i]);
+        bug_line_(f, "cell", r[i].cell);
+        bug_line_(f, "text", r[i].text);
+        bug_finding_lines_(f, &r[i].found);
+        if (r[i].unseen[0] != 0)
+            bug_line_(f, "unseen", r[i].unseen);
+    }
     fclose(f);
 }
 
@@ -212,39 +348,73 @@ static inline void bug_print_(const char *label, const char *text)
     putchar('\n');
 }
 
-/* No argument: both modes and the verdict; exit 0 if the bug was seen and the fix holds. "buggy" or "fixed": that
- * mode. */
-static inline int bug_main(int argc, char **argv, const struct bug *b)
+/* The sentence, and the place of the call. */
+static inline void bug_print_finding_(const struct bug_finding *f, const char *unseen)
 {
-    struct bug_result *r = mmap(NULL, 2 * sizeof *r, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (r == MAP_FAILED)
-        return 1;
-    if (argc == 2 && (strcmp(argv[1], "buggy") == 0 || strcmp(argv[1], "fixed") == 0)) {
-        bool ok = bug_run_mode_(b, argv[1][0] == 'f', &r[0]);
-        bug_print_(argv[1], r[0].text);
+    char text[2 * BUG_TEXT];
+    if (f->code == 0) {
+        if (unseen[0] != 0)
+            bug_print_("doctor", unseen);
+        return;
+    }
+    int line = (int)strcspn(f->stack, "\n");
+    snprintf(text, sizeof text, "W%02d: %s%s%.*s", f->code, f->what, line > 0 ? ": " : "", line, f->stack);
+    bug_print_("doctor", text);
+}
+
+static inline int bug_one_mode_(const char *name, struct bug_result *r)
+{
+    for (int i = 0; i < BUG_MODES; i++) {
+        if (strcmp(name, bug_mode_names_[i]) != 0)
+            continue;
+        bool ok = bug_run_mode_((enum bug_mode)i, r);
+        bug_print_(name, r->text);
+        bug_print_finding_(&r->found, r->unseen);
+        bug_print_finding_(&r->other, "");
         return !ok;
     }
+    return -1;
+}
+
+/* No argument: the three modes and the verdict; exit 0 if the bug was seen and found, the fix holds, and so does the guard. "buggy", "fixed" or
+ * "guarded": that mode. */
+static inline int bug_main(int argc, char **argv, const struct bug *b)
+{
+    struct bug_result *r = mmap(NULL, BUG_MODES * sizeof *r, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (r == MAP_FAILED)
+        return 1;
+    bug_ = b;
+    int one = argc == 2 ? bug_one_mode_(argv[1], r) : -1;
+    if (one >= 0)
+        return one;
     if (argc != 1) {
-        fprintf(stderr, "usage: %s [buggy | fixed]\n", argv[0]);
+        fprintf(stderr, "usage: %s [buggy | fixed | guarded]\n", argv[0]);
         return 2;
     }
     const char *wrong = NULL;
     for (int i = 0; i < (b->attempts > 1 ? b->attempts : 1); i++) {
-        wrong = !bug_run_mode_(b, false, &r[0]) ? "the buggy mode did not end as it should"
-                : !bug_run_mode_(b, true, &r[1]) ? "the fixed mode did not end as it should"
-                                                 : b->verdict(&r[0], &r[1]);
+        wrong = !bug_run_mode_(BUGGY, &r[BUGGY]) ? "the buggy mode did not end as it should"
+                : !bug_run_mode_(FIXED, &r[FIXED]) ? "the fixed mode did not end as it should"
+                : b->guard && !bug_run_mode_(GUARDED, &r[GUARDED]) ? "the guarded mode did not end as it should"
+                                                       : bug_verdict_(r);
         if (!wrong)
             break;
     }
     printf("bug %s - %s\n", b->number, b->title);
-    bug_print_("buggy", r[0].text);
-    bug_print_("fixed", r[1].text);
+    bug_print_("buggy", r[BUGGY].text);
+    bug_print_finding_(&r[BUGGY].found, r[BUGGY].unseen);
+    bug_print_("fixed", r[FIXED].text);
+    if (b->guard) {
+        bug_print_("guarded", r[GUARDED].text);
+        bug_print_("", b->guard);
+    }
     bug_print_("instead", b->instead);
-    bug_row_(b, r, wrong);
+    bug_row_(r, wrong);
+    bug_report_(r, wrong);
     if (wrong)
         printf("bug %s: DID NOT HOLD: %s\n", b->number, wrong);
     else
-        printf("bug %s: reproduced, fix holds\n", b->number);
+        printf("bug %s: reproduced, found, fix and guard hold\n", b->number);
     return wrong != NULL;
 }
 
