@@ -183,15 +183,6 @@ static void put(const char *text)
         }
 }
 
-/* A sentence from the middle of a line. */
-static void put_sentence(const char *text)
-{
-    if (text && *text) {
-        putchar(toupper((unsigned char)*text));
-        put(text + 1);
-    }
-}
-
 /* %s is escaped; nothing else is understood. */
 __attribute__((format(printf, 1, 2))) static void html(const char *format, ...)
 {
@@ -206,6 +197,35 @@ __attribute__((format(printf, 1, 2))) static void html(const char *format, ...)
         }
     }
     va_end(ap);
+}
+
+static size_t word_length(const char *text)
+{
+    size_t n = 0;
+    while (isalnum((unsigned char)text[n]) || text[n] == '_')
+        n++;
+    return n;
+}
+
+/* A sentence, perhaps from the middle of a line; what is a name in the program looks like one. */
+static void put_sentence(const char *text)
+{
+    for (bool first = true; text && *text; first = false) {
+        char word[128];
+        size_t n = word_length(text);
+        if (n == 0 || n >= sizeof word) {
+            word[0] = *text;
+            n = 1;
+        } else {
+            memcpy(word, text, n);
+        }
+        word[n] = 0;
+        bool name = strchr(word, '_') != NULL && n > 1;
+        if (first && !name)
+            word[0] = (char)toupper((unsigned char)word[0]);
+        html(name ? "<code>%s</code>" : "%s", word);
+        text += n;
+    }
 }
 
 /* Three digits or so, thousands apart. */
@@ -291,7 +311,9 @@ static void put_finding(const struct mode *m)
         html("<pre>%s</pre>", m->stack);
     if (m->made && *m->made)
         html("<span class=\"from\">made by</span><pre>%s</pre>", m->made);
-    html("<p>%s</p></aside>\n", m->cure);
+    fputs("<p>", stdout);
+    put_sentence(m->cure);
+    fputs("</p></aside>\n", stdout);
 }
 
 static bool holds(const struct bug *b) { return b->verdict == NULL || *b->verdict == 0; }
@@ -318,7 +340,7 @@ static void put_bug(const struct bug *b)
     fputs("</div>\n", stdout);
     if (b->guard && *b->guard) {
         fputs("<p class=\"guard\"><b>Guarded:</b> ", stdout);
-        put(b->guard);
+        put_sentence(b->guard);
         fputs(".</p>\n", stdout);
     }
     fputs("<details><summary>As it was measured</summary><dl class=\"said\">", stdout);
@@ -338,7 +360,7 @@ static void put_overview(void)
         html("<tr><td><a href=\"#bug%s\">%s</a><td class=\"what\"><a href=\"#bug%s\">%s</a>", b->number, b->number, b->number, b->title);
         for (int i = 0; i < MODES; i++)
             html("<td class=\"%s\" data-l=\"%s\">%s", mode_names[i], mode_names[i], b->mode[i].cell);
-        html("<td data-l=\"doctor\">%s</tr>\n", b->mode[0].code ? b->mode[0].code : b->mode[0].unseen ? "not here" : "");
+        html("<td class=\"w\" data-l=\"doctor\">%s</tr>\n", b->mode[0].code ? b->mode[0].code : b->mode[0].unseen ? "not here" : "");
     }
     fputs("</tbody></table>\n", stdout);
 }
@@ -400,7 +422,7 @@ static const char style[] =
     "svg .s{fill:var(--soft);font-size:11.5px}rect.buggy{fill:var(--buggy)}rect.fixed{fill:var(--fixed)}rect.guarded{fill:var(--guarded)}"
     "rect.stopped{fill:none;stroke:var(--guarded);stroke-dasharray:4 3}\n"
     "pre{background:var(--code);border-radius:8px;padding:.6rem .8rem;margin:.4rem 0;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,"
-    "monospace}.finding{background:var(--warm);border:1px solid var(--warmline);border-radius:10px;padding:.7rem 1rem;margin:.4rem 0 .9rem;font-size:.95rem}"
+    "monospace}code{font:.92em ui-monospace,SFMono-Regular,Menlo,monospace}.finding{background:var(--warm);border:1px solid var(--warmline);border-radius:10px;padding:.7rem 1rem;margin:.4rem 0 .9rem;font-size:.95rem}"
     ".finding pre{background:none;padding:.2rem 0 .2rem 1rem}.finding p{margin:.3rem 0 0}.from{color:var(--soft);font-size:.85rem}"
     ".cure p{margin:.4rem 0 .6rem}.guard{margin:.6rem 0}.guard b{color:var(--guarded);font-weight:600}\n"
     "details{margin-top:.6rem;font-size:.92rem}summary{cursor:pointer;color:var(--soft)}.said{margin-top:.5rem}dt.buggy,td.buggy{color:var(--buggy)}"
@@ -408,7 +430,7 @@ static const char style[] =
     "table{border-collapse:collapse;width:100%;font-size:.88rem}.all{background:var(--card);border:1px solid var(--line);border-radius:12px;"
     "border-collapse:separate;border-spacing:0;overflow:hidden}th{text-align:left;color:var(--soft);font-weight:600}th,td{padding:.38rem .6rem;"
     "vertical-align:top}.all tbody td{border-top:1px solid var(--line)}.all a{color:inherit;text-decoration:none}.all a:hover,.all a:focus-visible"
-    "{text-decoration:underline}.late td,.late th{text-align:right;padding:.15rem .3rem;font-size:.78rem;font-variant-numeric:tabular-nums}"
+    "{text-decoration:underline}.w{white-space:nowrap}.late td,.late th{text-align:right;padding:.15rem .3rem;font-size:.78rem;font-variant-numeric:tabular-nums}"
     ".late td:first-child{text-align:left;color:var(--soft)}a:focus-visible,summary:focus-visible{outline:2px solid var(--guarded);outline-offset:2px}"
     "footer{color:var(--soft);font-size:.85rem;margin-top:2rem}\n"
     "@media(max-width:760px){main{padding:1.2rem .8rem 3rem}section{padding:.9rem .9rem 1rem}.two{grid-template-columns:minmax(0,1fr);gap:.6rem}"
