@@ -4,7 +4,7 @@
 B=${B:?output directory}
 TMP=$(mktemp -d) || exit 1
 trap 'rm -rf "$TMP"' EXIT
-doctor=$B/weft-doctor
+doctor=$(cd "$B" && pwd)/weft-doctor
 bad=0
 unset WEFT_DEBUG WEFT_MAXPROCS
 
