@@ -1,4 +1,4 @@
-# weft - build.  make | deps | demo | test | check | bench | shots | examples | install | uninstall | clean
+# weft - build.  make | deps | demo | test | check | bench | shots | examples | docs | install | uninstall | clean
 #
 #   BUILD=release|debug     debug: -O1 and the checks of locks and structures (-DWEFT_CHECKS)
 #   SAN=address|thread|undefined   address brings undefined with it
@@ -86,7 +86,7 @@ JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib
 JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
     $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
 
-.PHONY: all lib deps have-deps demo test run-tests tests check bench shots examples scheme-boehm install uninstall clean FORCE
+.PHONY: all lib docs deps have-deps demo test run-tests tests check bench shots examples scheme-boehm install uninstall clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: lib
@@ -174,29 +174,22 @@ $(B)/weft-doctor: $(DOCTOR)
 	$(call say,PROG,$@)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) -lz
 
-install: lib
-	install -d $(DESTDIR)$(PREFIX)/include/weft $(DESTDIR)$(LIBDIR)/pkgconfig
-	install -m 644 include/weft.h $(DESTDIR)$(PREFIX)/include/
-	install -m 644 include/weft/*.h $(DESTDIR)$(PREFIX)/include/weft/
-	install -m 644 $(B)/libweft.a $(DESTDIR)$(LIBDIR)/
-	install -m 755 $(B)/$(SONAME) $(DESTDIR)$(LIBDIR)/libweft.so.$(VERSION)
-	ln -sf libweft.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
-	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libweft.so
-	sed 's|^prefix=.*|prefix=$(PREFIX)|; s|^libdir=.*|libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' $(B)/weft.pc \
-	    > $(DESTDIR)$(LIBDIR)/pkgconfig/weft.pc
-ifneq ($(SERVE),)
-	install -m 644 $(B)/libweft-debug.a $(DESTDIR)$(LIBDIR)/
-	install -m 755 $(B)/$(DEBUG_SONAME) $(DESTDIR)$(LIBDIR)/libweft-debug.so.$(VERSION)
-	ln -sf libweft-debug.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(DEBUG_SONAME)
-	ln -sf $(DEBUG_SONAME) $(DESTDIR)$(LIBDIR)/libweft-debug.so
-	sed 's|^prefix=.*|prefix=$(PREFIX)|; s|^libdir=.*|libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' $(B)/weft-debug.pc \
-	    > $(DESTDIR)$(LIBDIR)/pkgconfig/weft-debug.pc
-endif
-	$(if $(DESTDIR)$(filter-out /usr/%,$(LIBDIR)),,@PATH="$$PATH:/sbin" ldconfig 2>/dev/null || true)
+# ---- reference, install -----------------------------------------------------------------------------------------
+# One page of HTML, and manual pages, from the public headers: docs.awk says how they are to be written.
+HEADERS := $(patsubst %,include/weft/%.h,base sched gc sync io mem metrics prof trace debug)
+HEADERS += $(filter-out $(HEADERS),$(wildcard include/weft/*.h))
+docs: $(B)/weft.html
+$(B)/weft.html: tools/docs.awk $(HEADERS)
+	$(call say,DOCS,$@)
+	@rm -rf $(B)/man; mkdir -p $(B)/man
+	$(Q)awk -v form=man -v version=$(VERSION) -v dir=$(B)/man -f tools/docs.awk $(HEADERS)
+	$(Q)awk -v form=html -v version=$(VERSION) -f tools/docs.awk $(HEADERS) > $@
+
+INSTALL_ENV = B='$(B)' PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' VERSION='$(VERSION)' LIBRARIES='weft$(if $(SERVE), weft-debug)'
+install: lib docs
+	@$(INSTALL_ENV) tools/install.sh install
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/include/weft.h $(DESTDIR)$(LIBDIR)/libweft.* $(DESTDIR)$(LIBDIR)/pkgconfig/weft.pc
-	rm -f $(DESTDIR)$(LIBDIR)/libweft-debug.* $(DESTDIR)$(LIBDIR)/pkgconfig/weft-debug.pc
-	rm -rf $(DESTDIR)$(PREFIX)/include/weft
+	@$(INSTALL_ENV) tools/install.sh uninstall
 
 # ---- tests --------------------------------------------------------------------------------------------------
 # Criterion cannot run under TSan or emulation: there, tests/mini stands in.

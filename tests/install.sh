@@ -39,8 +39,13 @@ check "what is installed" "cd $tmp/dest/usr && test -f include/weft.h -a -f incl
 check "DESTDIR is not in weft.pc" "! grep -q $tmp $tmp/dest/usr/lib/x/pkgconfig/weft.pc"
 staged="export PKG_CONFIG_PATH=$tmp/dest/usr/lib/x/pkgconfig PKG_CONFIG_SYSROOT_DIR=$tmp/dest LD_LIBRARY_PATH=$tmp/dest/usr/lib/x"
 check "C, against the staged copy" "$staged; $c $flags -o $tmp/c && $(runs $tmp/c)"
+check "the reference" "cd $tmp/dest/usr && grep -q 'id=\"weft_chan_send\"' share/doc/weft/weft.html && test -f share/man/man1/weft-doctor.1"
+: >"$tmp/dest/usr/include/weft/mine.h"
+check "install again" "$make_b install PREFIX=/usr LIBDIR=/usr/lib/x DESTDIR=$tmp/dest"
 check "uninstall" "$make_b uninstall PREFIX=/usr LIBDIR=/usr/lib/x DESTDIR=$tmp/dest"
-check "uninstall leaves nothing" "test -z \"\$(find $tmp/dest ! -type d)\""
+check "uninstall leaves what is not ours, and nothing else" "test \"\$(find $tmp/dest ! -type d)\" = $tmp/dest/usr/include/weft/mine.h"
+check "uninstall leaves no folder of ours" "test -z \"\$(find $tmp/dest -name '*weft*' ! -path '*/include/*')\""
+check "uninstall of what is not there" "! $make_b uninstall PREFIX=/usr LIBDIR=/usr/lib/x DESTDIR=$tmp/dest"
 
 # ---- as users do it
 check "install with PREFIX" "$make_b install PREFIX=$tmp/usr"
@@ -62,6 +67,41 @@ int main(void)
 END
 serve="$CC -std=c11 -pedantic $sanitize -Wall -Wextra -Werror $tmp/serve.c -o $tmp/serve"
 check "the endpoint, shared" "$serve \$(pkg-config --cflags --libs weft-debug) && test \"\$(timeout 60 $tmp/serve 2>/dev/null)\" = serves"
+check "weft-doctor" "test \"\$($tmp/usr/bin/weft-doctor --version)\" = \"weft-doctor \$(pkg-config --modversion weft)\""
+nm -D --defined-only "$tmp/usr/lib/libweft.so" | awk '$2 == "T" { sub(/@.*/, "", $3); print $3 }' | sort -u >"$tmp/names"
+check "each function is in the reference" "sed 's/.*/<span id=\"&\">/' $tmp/names | while read -r n; do grep -qF \"\$n\" $tmp/usr/share/doc/weft/weft.html ||
+    { echo \"\$n\"; exit 1; }; done"
+check "each function has a manual page" "while read -r n; do test -f $tmp/usr/share/man/man3/\$n.3 || { echo \$n; exit 1; }; done <$tmp/names"
+if command -v python3 >/dev/null; then
+    cat >"$tmp/whole.py" <<'END'
+import sys
+from html.parser import HTMLParser
+class Check(HTMLParser):
+    stack, ids, links = [], set(), set()
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "input"): self.stack.append(tag)
+        for key, value in attrs:
+            if key == "id": assert value not in self.ids, value; self.ids.add(value)
+            if key == "href": assert value[0] == "#", value; self.links.add(value[1:])
+            assert key != "src", value
+    def handle_endtag(self, tag):
+        assert self.stack and self.stack.pop() == tag, (tag, self.getpos())
+c = Check()
+c.feed(open(sys.argv[1]).read())
+assert c.stack == [] and not c.links - c.ids, (c.stack, c.links - c.ids)
+assert len(c.ids) > 200
+END
+    check "the reference is one page, whole, and its links lead somewhere" "python3 $tmp/whole.py $tmp/usr/share/doc/weft/weft.html"
+fi
+if command -v groff >/dev/null; then
+    check "manual pages" "for f in $tmp/usr/share/man/man1/weft-doctor.1 $tmp/usr/share/man/man3/weft-*.3; do groff -man -ww -Wbreak -Tascii \$f 2>&1 >/dev/null; done |
+        grep . && exit 1 || true"
+fi
+if [ -z "$sanitize" ] && command -v gdb >/dev/null; then
+    check "gdb loads the script with the library" "timeout 120 gdb -nx -batch -iex 'add-auto-load-scripts-directory $tmp/usr/share/gdb/auto-load' \
+        -iex 'add-auto-load-safe-path $tmp' -ex 'break weft_chan_recv' -ex run -ex 'weft fibers' $tmp/c 2>&1 </dev/null | tee $tmp/gdb | grep -q '^ *1 .*program' ||
+        { cat $tmp/gdb; false; }"
+fi
 check "C++, shared" "$cxx $flags -o $tmp/cc && $(runs $tmp/cc)"
 check "shared means shared" "readelf -d $tmp/c | grep -q 'NEEDED.*libweft.so'"
 rm -f "$tmp"/usr/lib/libweft.so* "$tmp"/usr/lib/libweft-debug.so*
