@@ -80,7 +80,7 @@ LATE := $(filter src/prof/% src/trace/% src/debug/% $(addsuffix .c,$(addprefix s
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(filter-out $(LATE),$(SRC))))
 LATE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(LATE)))
 SERVE_SRC := $(if $(SERVE),$(wildcard src/debug/serve/*.c))
-SERVE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(SERVE_SRC)))
+SERVE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(SERVE_SRC)) $(if $(SERVE),src/debug/serve/page/files))
 JEMALLOC ?= $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
 JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
@@ -148,6 +148,14 @@ $(B)/weft.pc: Makefile include/weft/base.h
 
 # ---- libweft-debug: the same way, but its own ------------------------------------------------------------------
 DEBUG_SONAME := libweft-debug.so.$(firstword $(subst ., ,$(VERSION)))
+# The live page's files as C (src/debug/serve/page.c).
+PAGE_FILES := $(wildcard src/debug/serve/page/dist/*)
+$(B)/src/debug/serve/page/files.c: src/debug/serve/page/embed.sh $(PAGE_FILES)
+	$(call say,PAGE,$@)
+	@mkdir -p $(@D)
+	$(Q)$< $(PAGE_FILES) > $@
+$(B)/src/debug/serve/page/files.o: $(B)/src/debug/serve/page/files.c $(B)/flags
+	$(Q)$(CC) $(LIB_CFLAGS) $(CFLAGS) -c $< -o $@
 $(B)/serve.o: $(SERVE_OBJ) $(B)/serve-sources
 	$(Q)$(LD) -r -o $@ $(filter %.o,$^)
 $(B)/weft-debug.o: $(B)/serve.o

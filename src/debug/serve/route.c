@@ -1,9 +1,12 @@
 /* The paths. route.h says how to add one. */
 #include "debug/serve/route.h"
+#include "debug/serve/page.h"
 #include "debug/serve/pprof.h"
 #include <string.h>
 
 static const struct route routes[] = {
+    { "/debug/", 0, page_root },
+    { "/debug/page/", ROUTE_PREFIX, page_file },
     { "/debug/pprof/", ROUTE_PREFIX, pprof_index },
     { "/debug/pprof/cmdline", 0, pprof_cmdline },
     { "/debug/pprof/profile", 0, pprof_profile },
