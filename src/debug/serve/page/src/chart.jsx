@@ -27,7 +27,7 @@ export function Chart({ label, series, data, format, height = 220 }) {
       {
         width,
         height,
-        padding: [10, 8, 0, 0],
+        padding: [10, 26, 0, 0],
         legend: { live: true, markers: { width: 0 } },
         cursor: { drag: { x: false, y: false }, points: { size: 6 } },
         scales: {

@@ -113,6 +113,7 @@ export function Overview({ state }) {
         />
         <Tile
           id="pause"
+          spark={state.cycles.slice(-60).map((c) => num(c.pause_ns))}
           label="Stops by collections"
           tip="How long all fibers stood still for a collection: of 100 stops, 99 were shorter. Since the start of the runtime."
           value={duration(gc?.stopped.p99_ns)}

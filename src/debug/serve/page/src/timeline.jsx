@@ -183,7 +183,7 @@ function Shown({ got, program }) {
           {colour.order.slice(0, SERIES.length).map(([name, ran]) => (
             <span key={name}>
               <i style={{ background: `var(--${colour.of.get(name)})` }} />
-              <span class="fn">{name === '?' ? 'not named' : name}</span> <span class="faint">{duration(ran)}</span>
+              <span class="fn">{name === '?' ? 'not named' : name}</span> <span class="faint">{ran > 0 ? duration(ran) : 'in calls'}</span>
             </span>
           ))}
           {colour.more > 0 && (
@@ -336,6 +336,23 @@ function Canvas({ trace, lanes, colour, view, move, zoom, pick, picked, keys }) 
     draw(g)
   }, [width, height, t0, t1, picked, dark, trace])
 
+  // Spans, each to be seen, however short: a pixel is as dark as they fill it, and never pale.
+  function strip(g, spans, y, height, colour) {
+    const full = new Float32Array(width + 1)
+    for (const s of spans) {
+      if (s.t1 < t0 || s.t0 > t1) continue
+      const left = Math.max(LEFT, x(s.t0)), right = Math.min(width, Math.max(x(s.t1), left + 0.01))
+      for (let px = Math.floor(left); px < right && px < width; px++) full[px] += Math.min(px + 1, right) - Math.max(px, left)
+    }
+    g.fillStyle = colour
+    for (let px = LEFT; px < width; px++) {
+      if (full[px] === 0) continue
+      g.globalAlpha = Math.min(1, 0.35 + full[px])
+      g.fillRect(px, y, 1, height)
+    }
+    g.globalAlpha = 1
+  }
+
   function draw(g) {
     const ink = {
       text: token('text'),
@@ -381,10 +398,8 @@ function Canvas({ trace, lanes, colour, view, move, zoom, pick, picked, keys }) 
     g.rect(LEFT, 0, plot, height)
     g.clip()
     // stops and collections, never thinner than can be seen
-    g.fillStyle = ink.bad
-    for (const s of trace.stops) if (s.t1 >= t0 && s.t0 <= t1) g.fillRect(x(s.t0), rows.stops, Math.max(1.5, x(s.t1) - x(s.t0)), 14)
-    g.fillStyle = ink.gc
-    for (const c of trace.cycles) if (c.t1 >= t0 && c.t0 <= t1) g.fillRect(x(c.t0), rows.cycles + 2, Math.max(1.5, x(c.t1) - x(c.t0)), 12)
+    strip(g, trace.stops, rows.stops, 14, ink.bad)
+    strip(g, trace.cycles, rows.cycles + 2, 12, ink.gc)
     // how many could run: the most in each pixel
     g.fillStyle = ink.ready
     const r = trace.runnable
@@ -444,7 +459,7 @@ function Canvas({ trace, lanes, colour, view, move, zoom, pick, picked, keys }) 
         }
         if (w > 46 && !p.call) {
           g.textAlign = 'left'
-          g.fillStyle = ink.surface
+          g.fillStyle = inkOn(c)
           const text = `${p.g}${f?.name ? ` ${f.name}` : ''}`
           g.fillText(g.measureText(text).width > w - 10 ? String(p.g) : text, left + 5, y + LANE / 2)
         }
@@ -537,6 +552,15 @@ function Canvas({ trace, lanes, colour, view, move, zoom, pick, picked, keys }) 
       />
     </div>
   )
+}
+
+// Black or white, whichever can be read on it.
+function inkOn(colour) {
+  const part = (i) => {
+    const c = parseInt(colour.slice(i, i + 2), 16) / 255
+    return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4
+  }
+  return 0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5) > 0.18 ? '#000' : '#fff'
 }
 
 function nice(step) {
