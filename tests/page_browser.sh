@@ -1,0 +1,51 @@
+#!/bin/sh
+# page_browser - the live page in headless Chromium, over examples/kv under load: each view shows what the endpoint tells, nothing is asked of another
+# host or refused by the page's policy, it can be used by keyboard and on a phone, in the light and in the dark. See page_browser.cjs.
+#   SHOTS=dir   also leaves pictures there (`make shots`)
+# Needs Chromium (Debian: chromium-headless-shell, or chromium) and npm, which fetches playwright-core into build/browser.
+B=${B:?output directory}
+NODE=$(pwd)/build/browser
+TMP=$(mktemp -d) || exit 1
+pids=
+trap 'exec 3>&- 2> /dev/null; kill $pids 2> /dev/null; rm -rf "$TMP"' EXIT
+skip() { # what is missing
+    [ "${CI:-}" != true ] || { echo "not ok page_browser: $1"; exit 1; }
+    echo "[SKIP] page_browser: $1"
+    exit 0
+}
+chromium=
+for name in chromium-headless-shell chromium chromium-browser google-chrome; do
+    [ -n "$chromium" ] || chromium=$(command -v $name || true)
+done
+[ -n "$chromium" ] || skip "no Chromium (Debian: chromium-headless-shell)"
+command -v npm > /dev/null && command -v node > /dev/null || skip "no npm (Debian: npm)"
+command -v redis-benchmark > /dev/null || { echo "not ok page_browser: redis-benchmark is missing (Debian: redis-tools)"; exit 1; }
+if [ ! -d "$NODE/node_modules/playwright-core" ]; then
+    mkdir -p "$NODE"
+    timeout 120 npm install --prefix "$NODE" --no-audit --no-fund --silent playwright-core@1 > "$TMP/npm" 2>&1 ||
+        skip "npm could not fetch playwright-core: $(tail -n 1 "$TMP/npm")"
+fi
+
+wait_for() { # file, words
+    n=0
+    while ! grep -q "$2" "$1" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+    grep -q "$2" "$1" || { echo "not ok page_browser: no '$2': $(cat "$1" "$TMP/err")"; exit 1; }
+}
+CLIENTS=30
+"$B/examples/kv/kv" --port 0 --procs 2 --debug 0 > "$TMP/out" 2> "$TMP/err" &
+pids="$pids $!"
+wait_for "$TMP/out" ready
+port=$(sed -n 's/.*ready.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
+at=$(grep -o 'http://[^ ]*' "$TMP/out" | head -n 1)
+timeout 300 redis-benchmark -p "$port" -t set,get,lpush,hset -l -n 200000 -c $CLIENTS -P 4 -r 20000 -d 64 > /dev/null 2>&1 &
+pids="$pids $!"
+
+TOKEN=a-token-of-a-test-0123456789
+mkfifo "$TMP/in"
+"$B/tests/prog/serve_host" token=$TOKEN < "$TMP/in" > "$TMP/host" 2> "$TMP/err2" &
+pids="$pids $!"
+exec 3> "$TMP/in" # it ends when this does
+wait_for "$TMP/host" '^port'
+
+AT=$at TOKEN_AT=http://127.0.0.1:$(sed -n 's/^port //p' "$TMP/host")/debug/ TOKEN=$TOKEN CHROMIUM=$chromium CLIENTS=$CLIENTS SHOTS=${SHOTS:-} \
+    NODE_PATH="$NODE/node_modules" timeout 300 node tests/page_browser.cjs
