@@ -10,7 +10,8 @@
 #   src/*/*.c, src/os/arch/<arch>*.S   the library;  src/debug/serve/*.c   libweft-debug, which uses the library as a program does;
 #   src/debug/cmd/*.c  the command weft-doctor
 #   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each
-#   tests/prog/*.c   programs, tests/mod/*.c, *.cc  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c
+#   tests/prog/*.c   programs, tests/mod/*.c, *.cc  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c;
+#   tests/fuzz/*.c  a fuzz target (tools/fuzz.sh)
 #   examples/*.c, examples/bugs/*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
 #
 # How the library is made: all objects and the parts of jemalloc's static archive that we use become one object
@@ -209,7 +210,7 @@ ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(if $(EMULATOR),,$(wildcard
 pick = $(if $(T),$(foreach t,$(1),$(if $(strip $(foreach w,$(T),$(findstring $(w),$(notdir $(t))))),$(t))),$(1))
 TESTS = $(call pick,$(ALL_TESTS))
 GO_TOOLS := $(addprefix $(CURDIR)/build/go/,pprof trace)
-TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) \
+TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) $(B)/tests/fuzz/replay \
     $(addprefix $(B)/,$(basename $(wildcard tests/host/*.c tests/host/*.cc))) \
     $(addprefix $(B)/,$(addsuffix .so,$(basename $(wildcard tests/mod/*.c tests/mod/*.cc)))) $(if $(shell command -v go),$(GO_TOOLS))
 
@@ -253,6 +254,12 @@ $(B)/tests/mod/%.so: tests/mod/%.cc $(B)/flags
 	$(Q)$(CXX) -std=gnu++17 $(COMMON) $(CXXFLAGS) -fPIC -shared $< -o $@ $(LDFLAGS_ALL)
 
 $(B)/tests/mod/nofp.so $(B)/tests/mod/nofp_other.so: override PROG_CFLAGS += -O2 -fomit-frame-pointer
+
+# The fuzz target of tools/fuzz.sh, with a few thousand inputs of its own instead of libFuzzer.
+$(B)/tests/fuzz/replay: $(wildcard tests/fuzz/*.c) $(filter-out %/main.o,$(DOCTOR)) $(B)/flags
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PROG_CFLAGS) -Isrc $(CFLAGS) $(filter %.c %.o,$^) -o $@ $(LDFLAGS_ALL) -lz
 
 # Go's viewers: `go tool` builds them when they are first called, which takes longer than a test may.
 $(GO_TOOLS): $(CURDIR)/build/go/%:

@@ -74,7 +74,7 @@ function comment_line(s)
     text = text s "\n"
 }
 
-function end_item(    title, rest)
+function end_item(    title, rest, at)
 {
     if (first && text != "") {
         title = rest = text
@@ -84,6 +84,10 @@ function end_item(    title, rest)
         while (title !~ /[.]$/ && rest !~ /^\n/ && rest != "") { # a first sentence of several lines
             title = title " " substr(rest, 1, index(rest, "\n") - 1)
             rest = substr(rest, index(rest, "\n") + 1)
+        }
+        if ((at = index(title, ". ")) > 0) { # only that sentence
+            rest = substr(title, at + 2) "\n" rest
+            title = substr(title, 1, at - 1)
         }
         sub(/[.]$/, "", title)
         about[file] = title
@@ -246,7 +250,7 @@ function html_piece(kind, s)
     if (kind == "pre")
         print "<pre class=\"text\">" linked(s) "</pre>"
     else
-        print "<" kind ">" linked(s) "</" kind ">"
+        print "<" kind ">" ticked(linked(s)) "</" kind ">"
 }
 
 function html_text(t)
@@ -256,6 +260,18 @@ function html_text(t)
     if (in_list)
         print "</ul>"
     in_list = 0
+}
+
+# `this` is code.
+function ticked(s,    n, part, i, out)
+{
+    n = split(s, part, "`")
+    if (n % 2 == 0)
+        return s
+    out = part[1]
+    for (i = 2; i <= n; i++)
+        out = out (i % 2 == 0 ? "<code>" : "</code>") part[i]
+    return out
 }
 
 # Code, with its comments in a colour of their own.
@@ -292,16 +308,16 @@ function write_html(    i, k, h, n, open)
     print "<p>The public headers, which are the manual. Each function's comment says what it does, every value it can return, who may call it, and whether " \
         "it may block or collect.</p><table>"
     for (h = 1; h <= nheaders; h++)
-        print "<tr><td><a href=\"#" header[h] "\">weft/" header[h] "</a></td><td>" linked(about[header[h]]) "</td></tr>"
+        print "<tr><td><a href=\"#" header[h] "\">weft/" header[h] "</a></td><td>" ticked(linked(about[header[h]])) "</td></tr>"
     print "</table>"
     n = open = 0
     for (i = 1; i <= nparts; i++) {
         if (part_file[i] != last) {
             last = part_file[i]
-            print "<h2 id=\"" last "\"><a href=\"#" last "\">weft/" last "</a></h2><p class=\"about\">" linked(about[last]) "</p>"
+            print "<h2 id=\"" last "\"><a href=\"#" last "\">weft/" last "</a></h2><p class=\"about\">" ticked(linked(about[last])) "</p>"
         }
         if (part_kind[i] == "section") {
-            print "<h3 id=\"s" i "\">" escape(part_text[i]) "</h3>"
+            print "<h3 id=\"s" i "\">" escape(toupper(substr(part_text[i], 1, 1)) substr(part_text[i], 2)) "</h3>"
             continue
         }
         print "<section>"
@@ -334,7 +350,7 @@ function html_head()
     print "nav a.type, nav a.macro { color: var(--dim) } summary { cursor: pointer; padding: .15rem 0 }"
     print "main { padding: 1.5rem clamp(1rem, 4vw, 3rem) 50vh; max-width: 62rem } h1 { margin-top: 0 } h2 { margin: 3.5rem 0 0; padding-top: .5rem; border-top: 2px solid var(--line) } h2 a { color: inherit }"
     print "h3 { margin: 2.25rem 0 .5rem; color: var(--dim); font-weight: 600 } .about { margin-top: .25rem; color: var(--dim) }"
-    print "section { margin: 1.25rem 0 } section > p, section > ul { margin: .5rem 0; max-width: 46rem } td { padding: .15rem 1rem .15rem 0; vertical-align: top }"
+    print "section { margin: 1.25rem 0 } main p, main li, main td { overflow-wrap: anywhere } main td:first-child { overflow-wrap: normal; white-space: nowrap } section > p, section > ul { margin: .5rem 0; max-width: 46rem } td { padding: .15rem 1rem .15rem 0; vertical-align: top }"
     print "pre { overflow-x: auto; margin: .5rem 0; font: .8125rem/1.5 ui-monospace, SFMono-Regular, Menlo, monospace; tab-size: 4 } pre.code { background: var(--code); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .8rem }"
     print "pre i { color: var(--dim); font-style: normal } pre.text { padding-left: .8rem; border-left: 3px solid var(--line) } span:target + pre, span:target ~ pre { background: var(--mark) }"
     print "@media (max-width: 50rem) { body { display: block } nav { position: static; height: auto; max-height: 45vh; border-right: 0; border-bottom: 1px solid var(--line) } }"

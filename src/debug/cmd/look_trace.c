@@ -46,7 +46,7 @@ struct look {
     struct times forced, cycle_took; /* in parallel: when, how long */
     struct places forced_by, read_by, waits, threads_gone;
     int64_t stopped, longest;
-    uint64_t stops;
+    uint64_t stops, long_stops;
     struct trace_text longest_kind;
     uint32_t longest_stack;
     struct log *log;
@@ -243,6 +243,7 @@ static void stop_ends(struct look *l)
     int64_t ns = l->now - l->stop;
     l->stop = UNKNOWN;
     l->stops++;
+    l->long_stops += ns >= R_W16_NS;
     l->stopped += ns;
     if (trace_text_is(l->stop_kind, "read mem stats"))
         place_add(&l->read_by, l->stop_stack, l->now, ns);
@@ -419,9 +420,9 @@ static void judge_stops(struct look *l)
 {
     char what[240];
     int kind = (int)(l->longest_kind.n < 60 ? l->longest_kind.n : 60);
-    if (l->longest >= R_W16_NS) {
-        snprintf(what, sizeof what, "the world was stopped for %.0f ms (%.*s), the longest of %" PRIu64 " stops", ms(l->longest), kind, l->longest_kind.at,
-                 l->stops);
+    if (l->long_stops >= R_W16_TIMES || l->longest >= R_W16_ALONE_NS) {
+        snprintf(what, sizeof what, "the world was stopped for more than %.0f ms %" PRIu64 " times, %.0f ms at most (%.*s); there were %" PRIu64 " stops",
+                 ms(R_W16_NS), l->long_stops, ms(l->longest), kind, l->longest_kind.at, l->stops);
         add(l, RULE_W16, l->longest_stack, what);
     } else if (!report_has(l->r, RULE_W04) && !report_has(l->r, RULE_W06) && l->end >= R_W16_OF_NS && (double)l->stopped >= R_W16_SHARE * (double)l->end) {
         snprintf(what, sizeof what, "the world stood still for %.0f %% of the time: %" PRIu64 " stops in %.2f s, the longest %.1f ms (%.*s)",
@@ -430,6 +431,7 @@ static void judge_stops(struct look *l)
     }
 }
 
+/* What the trace shows by itself, with numbers, is not said twice. */
 static void judge_logs(struct look *l)
 {
     for (size_t i = 0; i < l->nlogs; i++) {
@@ -439,8 +441,11 @@ static void judge_logs(struct look *l)
             memcpy(code, s, 3);
             s += 4;
         }
+        enum rule rule = report_rule(code);
+        if (rule != RULE_WXX && report_has(l->r, rule))
+            continue;
         add(l, RULE_WXX, l->log[i].stack, s);
-        report_as(l->r, code, NULL);
+        report_as(l->r, code);
     }
 }
 
@@ -473,12 +478,12 @@ void look_trace(struct report *r, const uint8_t *data, size_t n)
     } else {
         report_kind(r, "trace (Go 1.%d), %.2f s, %" PRIu64 " generations, %" PRIu64 " events, %zu threads, %zu fibers", trace_version(l.t), (double)l.end / 1e9,
                     trace_generations(l.t), l.events, l.nthreads, l.nfibers);
-        judge_logs(&l);
         judge_threads(&l);
         judge_cycles(&l);
         judge_reads(&l);
         judge_waits(&l);
         judge_stops(&l);
+        judge_logs(&l);
         judge_whole(&l);
     }
     struct places *all[] = { &l.forced_by, &l.read_by, &l.waits, &l.threads_gone };

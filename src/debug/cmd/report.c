@@ -60,7 +60,7 @@ static const struct { const char *code, *title, *cure; } rules[] = {
 #undef X
 };
 
-struct finding { enum rule rule; char *code, *what, *stack, *cure; /* code, cure: NULL, the rule's */ };
+struct finding { enum rule rule; char *code /* NULL: the rule's */, *what, *stack; };
 struct file {
     char *name, *kind, *error;
     struct finding *finding;
@@ -81,7 +81,6 @@ void report_free(struct report *r)
             free(f->finding[k].code);
             free(f->finding[k].what);
             free(f->finding[k].stack);
-            free(f->finding[k].cure);
         }
         free(f->finding);
         free(f->name);
@@ -136,15 +135,11 @@ void report_add(struct report *r, enum rule rule, const char *stack, const char 
     f->finding[f->n++] = x;
 }
 
-void report_as(struct report *r, const char *code, const char *cure)
+void report_as(struct report *r, const char *code)
 {
     struct finding *x = &now(r)->finding[now(r)->n - 1];
     free(x->code);
     x->code = must_dup(code, strlen(code));
-    if (cure == NULL)
-        return;
-    free(x->cure);
-    x->cure = must_dup(cure, strlen(cure));
 }
 
 size_t report_count(const struct report *r, bool all)
@@ -161,6 +156,14 @@ bool report_has(const struct report *r, enum rule rule)
         if (now(r)->finding[i].rule == rule)
             return true;
     return false;
+}
+
+enum rule report_rule(const char *code)
+{
+    for (unsigned i = 0; i < RULE_COUNT; i++)
+        if (strcmp(rules[i].code, code) == 0)
+            return (enum rule)i;
+    return RULE_WXX;
 }
 
 bool report_failed(const struct report *r)
@@ -202,7 +205,7 @@ static void print_text(const struct report *r, FILE *out)
                 free(line);
             }
             fputs("       cure: ", out);
-            put_plain(out, x->cure != NULL ? x->cure : rules[x->rule].cure);
+            put_plain(out, rules[x->rule].cure);
             putc('\n', out);
         }
     }
@@ -282,7 +285,7 @@ static void print_json(const struct report *r, FILE *out)
             fputs(", ", out);
             put_lines(out, "stack", x->stack);
             fputs(", ", out);
-            put_pair(out, "cure", x->cure != NULL ? x->cure : rules[x->rule].cure);
+            put_pair(out, "cure", rules[x->rule].cure);
             putc('}', out);
         }
         fputs(f->n == 0 ? "]}" : "\n  ]}", out);

@@ -44,12 +44,13 @@ void report_kind(struct report *r, const char *fmt, ...) __attribute__((format(p
 void report_error(struct report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A finding; stack: a frame a line, "" for none. */
 void report_add(struct report *r, enum rule rule, const char *stack, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-/* The last one has another code and cure: one that the program's own doctor told. */
-void report_as(struct report *r, const char *code, const char *cure);
+/* The last one has another code: it was told by the program's own doctor. */
+void report_as(struct report *r, const char *code);
 
 /* So many findings of this file, or of all. */
 size_t report_count(const struct report *r, bool all);
 bool report_has(const struct report *r, enum rule rule); /* in this file */
+enum rule report_rule(const char *code); /* the rule with that code, or RULE_WXX */
 bool report_failed(const struct report *r); /* a file could not be read */
 void report_print(const struct report *r, FILE *out, bool json);
 void report_print_rules(FILE *out);
