@@ -92,8 +92,7 @@ there is no fiber 77'
 gdb_run -ex 'break stands_here' -ex run -x "$TMP/commands" "$program"
 says "a live process" "$fibers"
 
-# A core file as the kernel makes them, where it puts them into the folder. (gcore reads through a mapping in pieces, and leaves out those in which a stack
-# has its guard.)
+# A core file as the kernel makes them, where it puts them into the folder. (Those of gcore have no stacks: it leaves out a mapping that has a guard in it.)
 if [ "$(cat /proc/sys/kernel/core_pattern)" = core ] && (cd "$TMP" && ulimit -c unlimited && { "$program" abort; [ -n "$(ls | grep core)" ]; }) > "$TMP/out" 2>&1
 then
     gdb_run -x "$TMP/commands" "$program" "$(ls "$TMP"/core*)"
@@ -101,6 +100,12 @@ then
 else
     echo "[SKIP] gdb_script: core files do not go where they can be found (core_pattern is $(cat /proc/sys/kernel/core_pattern))"
 fi
+
+# gcore writes whatever is mapped, be it by zeroes: what the heap may grow into is not to be in it.
+(ulimit -f 1000000; gdb_run -ex 'break stands_here' -ex run -ex "generate-core-file $TMP/gcore" "$program")
+gdb_run -ex "source $script" -ex 'weft heap' "$program" "$TMP/gcore"
+says "gcore leaves out what is only reserved" '^ +1024 +125 +1000 +1000 +1024000 +scan'
+rm -f "$TMP"/*core*
 
 echo "weft fibers" > "$TMP/commands"
 gdb_run -ex "source $script" -ex 'break main' -ex run -x "$TMP/commands" "$program"

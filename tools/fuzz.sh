@@ -1,10 +1,13 @@
 #!/bin/sh
-# Fuzzes the readers of weft-doctor with libFuzzer (clang), under AddressSanitizer and UBSan.  tools/fuzz.sh [SECONDS], by default 600 for each kind of file.
+# Fuzzes the readers of weft-doctor with libFuzzer (clang), under AddressSanitizer and UBSan.  tools/fuzz.sh [SECONDS [KIND...]], by default 600
+# each for the kinds trace, profile, gzip.
 # The corpus is kept in build/fuzz/corpus and begins with files that weft (and Go, if it is there) has written: small ones, and compressed ones unpacked,
 # since nothing comes through a checksum by chance. A crash leaves its bytes in build/fuzz.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
+[ $# -eq 0 ] || shift
+kinds=${*:-trace profile gzip}
 out=$PWD/build/fuzz
 CLANG=${CLANG:-clang}
 mkdir -p "$out/corpus/trace" "$out/corpus/profile" "$out/corpus/gzip" "$out/seeds"
@@ -41,7 +44,7 @@ if command -v go >/dev/null 2>&1; then
 fi
 
 cd "$out"
-for kind in trace profile gzip; do
+for kind in $kinds; do
     echo "== $kind: $(ls corpus/$kind | wc -l) files, $seconds s"
     ASAN_OPTIONS=detect_leaks=1 ./files -max_total_time="$seconds" -max_len=100000 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 corpus/$kind 2>&1 |
         grep -E 'ERROR|SUMMARY|runtime error|stat::|DONE|Test unit' || true

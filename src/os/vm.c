@@ -52,6 +52,7 @@ void *os_vm_reserve(size_t bytes, size_t align)
         os_vm_free(p, (size_t)(at - p));
     if (at + bytes < end)
         os_vm_free(at + bytes, (size_t)(end - (at + bytes)));
+    sys_call3(SYS_madvise, at, bytes, MADV_DONTDUMP); /* a terabyte: gcore(1) would write all of it, as zeroes */
     return at;
 }
 
@@ -68,7 +69,10 @@ void *os_vm_map_stack(size_t bytes)
 
 int os_vm_commit(void *p, size_t bytes)
 {
-    return fail_now(FAIL_MEM) ? -ENOMEM : (int)sys_call3(SYS_mprotect, p, bytes, PROT_READ | PROT_WRITE);
+    int r = fail_now(FAIL_MEM) ? -ENOMEM : (int)sys_call3(SYS_mprotect, p, bytes, PROT_READ | PROT_WRITE);
+    if (r == 0)
+        sys_call3(SYS_madvise, p, bytes, MADV_DODUMP);
+    return r;
 }
 
 int os_vm_release(void *p, size_t bytes, bool now)

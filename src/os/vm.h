@@ -9,7 +9,7 @@
 #define OS_HUGE_PAGE (2u << 20)
 
 size_t os_page_bytes(void);
-/* Address space without memory: nothing may be touched in it. align is a power of two. */
+/* Address space without memory: nothing may be touched in it, and it is not in core files. align is a power of two. */
 void *os_vm_reserve(size_t bytes, size_t align);
 /* Makes part of a reservation usable; it reads as zero and gets memory when it is touched. -ENOMEM. */
 int os_vm_commit(void *p, size_t bytes);
