@@ -72,6 +72,8 @@ trace-pingpong  | trace_pingpong     | 1 | 5 | go             | event_ns go=1; b
 heap-sample     | heap_sample 64     | 1 | 3 | go             | slower_percent max=2; on_ns go=1.5; off_ns
 block-profile   | block_profile      | 1 | 5 | go             | slowdown go=1; added_ns go=1; ns_per_op
 block-budget    | block_profile 200000 10 | 1 | 5 |             | slowdown; added_ns
+doctor-chan     | doctor_cost chan   | 1 | 1 |                | slower_percent max=1; off_ns
+doctor-alloc    | doctor_cost alloc  | 1 | 1 |                | slower_percent max=1; off_ns
 profile-write   | profile_write 100000 | 1 | 3 |               | p50_ns max=3000000000; memory_ratio max=3; bytes
 profile-text    | profile_write 100000 1 | 1 | 3 |             | p50_ns max=3000000000; memory_ratio max=3; bytes
 walk            | walk               | 1 | 5 |                | ns_per_op max=10; ten_ns; miss_ns; miss_other_ns; parked_ns; libunwind_ns; backtrace_ns
@@ -280,6 +282,7 @@ done 3< "$OUT/questions"
 if asked kv && [ -e bench/kv.sh ]; then
     B=$B BENCH_OUT=$OUT ROUNDS=$ROUNDS sh bench/kv.sh | tee -a "$OUT/table.txt"
     B=$B BENCH_OUT=$OUT sh bench/kv_profile.sh | tee -a "$OUT/table.txt"
+    B=$B BENCH_OUT=$OUT sh bench/kv_doctor.sh | tee -a "$OUT/table.txt"
 fi
 echo
 awk '/MISSED|no figure/ { missed++; print "missed: " $0; next }

@@ -1,4 +1,4 @@
-/* W03, W04, W06: calls that are made too often from one place; and the same calls where they are fine. */
+/* W03, W04, W06, W13: calls that are made too often from one place; and the same calls where they are fine. */
 #include "doctor_test.h"
 
 #define MS WEFT_MILLISECOND
@@ -17,7 +17,8 @@ static void expect_one(int code, const char *function, const char *what)
     const struct told *t = NULL;
     cr_assert_geq(told_of(code, &t), 1, "%d findings", said.n);
     cr_expect_eq(said.n, told_of(code, NULL), "and nothing else: %s", said.at[0].what);
-    cr_expect(strncmp(t->stack, function, strlen(function)) == 0 && strncmp(t->stack + strlen(function), " at doctor_calls.c:", 19) == 0, "%s", t->stack);
+    size_t n = strlen(function);
+    cr_expect(strncmp(t->stack, function, n) == 0 && strncmp(t->stack + n, " at doctor_calls.c:", 19) == 0, "%s", t->stack);
     cr_expect_not_null(strstr(t->what, what), "%s", t->what);
     cr_expect_neq(t->cure[0], 0);
     cr_expect_geq(weft_doctor_count(code), 1);
@@ -190,4 +191,62 @@ Test(doctor_calls, W06_by_a_thread_of_the_host)
     doctor_run(thread_that_reads, &(struct loop){ reads, 2500 }, NULL, NULL);
     expect_one(WEFT_W06, "reads", "weft_read_mem_stats was called here ");
     cr_expect_not_null(strstr(said.at[0].stack, "\nhost_reads at doctor_calls.c:"), "%s", said.at[0].stack);
+}
+
+/* ---- W13 -------------------------------------------------------------------------------------------------------------------- */
+
+enum { CHUNK = 1 << 20 };
+
+static void fills(void *arg)
+{
+    int n = *(int *)arg;
+    char **chunks = weft_alloc((size_t)n * sizeof *chunks);
+    for (int i = 0; i < n; i++) {
+        chunks[i] = weft_alloc_noscan(CHUNK);
+        memset(chunks[i], 1, CHUNK);
+    }
+    weft_keep_alive(chunks);
+}
+
+enum { THEN_READ = 1, THEN_FREE = 2, THEN_FILL = 4 };
+struct peak { int mib, then; };
+
+NOINLINE static void collects_and_reads(const struct peak *p)
+{
+    weft_gc();
+    if (p->then & THEN_READ)
+        reads();
+    __asm__ volatile("");
+}
+
+static void has_a_peak(void *arg)
+{
+    const struct peak *p = arg;
+    int n = p->mib;
+    weft_waitgroup wg = { 0 };
+    weft_set_memory_limit(INT64_MAX);
+    cr_assert_eq(weft_waitgroup_go(&wg, fills, &n), 0); /* its stack is gone afterwards, with the last pointer to the chunks */
+    weft_waitgroup_wait(&wg);
+    collects_and_reads(p);
+    if (p->then & THEN_FREE)
+        weft_free_os_memory();
+    if (p->then & THEN_FILL)
+        fills(&n);
+}
+
+static void peak_run(int mib, int then) { doctor_run(has_a_peak, &(struct peak){ mib, then }, NULL, NULL); }
+
+Test(doctor_calls, W13_memory_is_read_right_after_a_collection)
+{
+    peak_run(256, THEN_READ);
+    expect_one(WEFT_W13, "collects_and_reads", "statistics of memory were read: ");
+}
+
+Test(doctor_calls, W13_is_silent_if_it_is_given_back_or_used_or_not_read)
+{
+    peak_run(256, THEN_READ | THEN_FREE);
+    peak_run(256, THEN_READ | THEN_FILL);
+    peak_run(256, 0);
+    peak_run(32, THEN_READ);
+    expect_none();
 }

@@ -6,18 +6,18 @@
 
 WEFT_BEGIN_DECLS
 
-/* Writes one page about where everything is now, as text for people, whose form may change: processors and what runs there, fibers by what they wait for
- * and by who made them, threads, the heap and its goal, the longest stops, memory by part, profiles and traces under way. The world is not
+/* Writes one page about where everything is now, as text for people, whose form may change: processors and what runs there, fibers by what they wait
+ * for and by who made them, threads, the heap and its goal, the longest stops, memory by part, profiles and traces under way. The world is not
  * stopped; lines that follow each other are of different moments. w is called on the caller's own stack and may do anything. For all stacks see
- * weft_stack_write. May block, does not collect.
- * 0, -EINVAL (w NULL), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), or w's error: then only a part was written. */
+ * weft_stack_write. May block, does not collect. 0, -EINVAL (w NULL), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), or w's error: then
+ * only a part was written. */
 WEFT_API int weft_debug_dump(weft_writer *w, void *ctx);
 
 /* ---- the doctor ---------------------------------------------------------------------------------- */
 
 /* Looks for misuse of the runtime while the program runs. What it sees is coalesced by code and place into findings, each of which is told once: to
- * weft_config.finding or else the log, and to traces that are under way (a user log, category "weft.doctor"). On by default. WEFT_DEBUG=doctor=MODE sets
- * the mode of all codes, w04=MODE that of one, and so does weft_config.doctor ("count,w04=abort"):
+ * weft_config.finding or else the log, and to traces that are under way (a user log, category "weft.doctor"). On by default. WEFT_DEBUG=doctor=MODE
+ * sets the mode of all codes, w04=MODE that of one, and so does weft_config.doctor ("count,w04=abort"):
  *   off      not looked for, at no cost
  *   count    counted, and in weft_doctor_report, but not told
  *   report   told, each finding once: the default
@@ -60,13 +60,13 @@ typedef struct weft_finding {
 /* Writes all findings, as text for people or as JSON:
  *   {"modes":{"w01":"report",...},"counts":{"w01":0,...},"lost":0,"findings":[{"code":"W04","mode":"report","what":"...","cure":"...",
  *    "stack":[{"function":"f","file":"/x/a.c","line":12},...],"made":[...],"count":3,"first_ns":1,"last_ns":2},...]}
- * lost: sightings that no finding stands for, as there was no more room. Times are of weft_now(). file is "" and line 0 where they are not known. May block, may move.
- * 0, -EINVAL (w NULL, form unknown), -ESRCH (the runtime does not run), -ENOMEM, -EAGAIN (no thread), or w's error. */
+ * lost: sightings that no finding stands for, as there was no more room. Times are of weft_now(). file is "" and line 0 where they are not known.
+ * May block, may move. 0, -EINVAL (w NULL, form unknown), -ESRCH (the runtime does not run), -ENOMEM, -EAGAIN (no thread), or w's error. */
 enum { WEFT_FORM_TEXT, WEFT_FORM_JSON };
 WEFT_API int weft_doctor_report(weft_writer *w, void *ctx, int form);
 
-/* How often that has been seen since the start of the runtime, all findings with this code together; 0 for what is no code. After the end it is what it was
- * then. Anybody, at any time. */
+/* How often that has been seen since the start of the runtime, all findings with this code together; 0 for what is no code. After the end it is what
+ * it was then. Anybody, at any time. */
 WEFT_API uint64_t weft_doctor_count(int code);
 
 /* Waits until all that was seen before the call has been told. The end of the runtime does so, too. May block, may move.
@@ -80,15 +80,16 @@ WEFT_API int weft_doctor_note(int code, const char *what);
 /* ---- what the doctor is told by the program ----------------------------------------------------------- */
 
 /* A lock of the program's own, such as a pthread_mutex_t, belongs to a thread: a fiber that waits while it holds one may go on elsewhere, and others
- * that want it stand still with their threads. Who has taken one says so, and that he is about to give it back; if the fiber waits, yields or ends in
- * between, that is W17, with the stack of the wait and of the call that said so. name: for people; stays as it is. A recursive lock may be held several
- * times. For functions that wrap the lock:
+ * that want it stand still with their threads. Who has taken one says so, and that he is about to give it back; if the fiber waits, yields or ends
+ * in between, that is W17, with the stack of the wait and of the call that said so. name: for people; stays as it is. A recursive lock may be held
+ * several times. For functions that wrap the lock:
  *
  *     static void cache_lock(void) { pthread_mutex_lock(&cache.m); weft_lock_held(&cache.m, "cache"); }
  *     static void cache_unlock(void) { weft_lock_released(&cache.m); pthread_mutex_unlock(&cache.m); }
  *
- * Up to 128 at a time are looked at. Some 200 ns; from the first call on each wait of any fiber costs some nanoseconds more. With W17 off, or while the
- * runtime does not run, or on a thread of the host, nothing happens. Neither blocks. (weft_mutex and the like are the fiber's: they may be held.) */
+ * Up to 128 at a time are looked at. Some 200 ns; from the first call on each wait of any fiber costs some nanoseconds more. With W17 off, or while
+ * the runtime does not run, or on a thread of the host, nothing happens. Neither blocks. (weft_mutex and the like are the fiber's: they may be
+ * held.) */
 WEFT_API void weft_lock_held(const void *lock, const char *name);
 WEFT_API void weft_lock_released(const void *lock);
 

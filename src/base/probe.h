@@ -61,7 +61,7 @@
     X(waits_rate)     /* 0 block, 1 mutex rate             -: set by the host, without a budget; 0: off */ \
     X(waits_cost)     /* 0 block, 1 mutex ns of recording  ns of processor time: every now and then, at such a rate. Whoever records */ \
     X(world_late)     /* struct m         ns waited for it 1: inside the runtime. By the stopper, every 10 ms, in the stop */ \
-    X(monitor_look)   /* now ns           -                -: the monitor has looked at the processors; on its thread, with no lock of a rank above RANK_MONITOR */ \
+    X(monitor_look)   /* now ns           -                -: the monitor has looked at the processors. On its thread, which holds its lock */ \
     X(seed_choice)    /* among so many    the number       fiber id; 0, 0, id: preempted */
 
 /* fiber_waited is told by the fiber itself when it runs again, in the call that waited; lock_contended by who passes the lock on. Looking at the

@@ -5,15 +5,16 @@
  *                                        +--> trace, counters
  *
  * Actors. Detectors run where something happens: in a probe, on any thread inside the runtime, perhaps in a stop. All they may do there is to count
- * (rates.c) and to make a sighting. Equal sightings are one finding, so however often it happens there is a bounded table to be looked at, each of whose
- * entries is told once. All that takes time, symbols above all, is for a thread of the doctor's, which is made when there is something to tell.
+ * (rates.c) and to make a sighting. Equal sightings are one finding, so however often it happens there is a bounded table to be looked at, each of
+ * whose entries is told once. All that takes time, symbols above all, is for a thread of the doctor's, which is made when there is something to
+ * tell.
  *
- * Costs. While nothing is found there is no thread, no memory and no listener but on rare probes. Whoever makes the first sighting maps the table; pages
- * of it become memory as entries are written. Who is inside the runtime must make no thread: the monitor makes it (sysmon_call).
+ * Costs. While nothing is found there is no thread, no memory and no listener but on rare probes. Whoever makes the first sighting maps the table;
+ * pages of it become memory as entries are written. Who is inside the runtime must make no thread: the monitor makes it (sysmon_call).
  *
- * Stacks. Tables to walk exactly (walk.h) cost a thread, so there are none here. The library keeps frame pointers, so the place of the public call is
- * found by them, and that is what findings are told apart by. The first time the bytes of the stack from there on are kept, and walked later by the unwind
- * tables.
+ * Stacks. Tables to walk exactly (walk.h) cost a thread, so there are none here. The library keeps frame pointers, so the place of the public call
+ * is found by them, and that is what findings are told apart by. The first time the bytes of the stack from there on are kept, and walked later by
+ * the unwind tables.
  *
  * In a child of a fork it begins anew, with its own findings. */
 #include "debug/doctor.h"
@@ -37,7 +38,7 @@ _Static_assert((int)CONFIG_DOCTOR_CODES == (int)WEFT_DOCTOR_CODES, "base/config.
 
 /* To add one: a line here, in both lists. */
 extern const struct detector w03_locked_end, w04_forced_gc, w06_mem_stats, w07_profile, w08_fibers, w09_trace, w10_rates, w11_dump,
-    w12_procs, w15_held, w16_stop, w17_held_lock, w18_thread_local;
+    w12_procs, w13_kept, w15_held, w16_stop, w17_held_lock, w18_thread_local;
 
 const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W03] = &w03_locked_end,
@@ -49,6 +50,7 @@ const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W10] = &w10_rates,
     [WEFT_W11] = &w11_dump,
     [WEFT_W12] = &w12_procs,
+    [WEFT_W13] = &w13_kept,
     [WEFT_W15] = &w15_held,
     [WEFT_W16] = &w16_stop,
     [WEFT_W17] = &w17_held_lock,

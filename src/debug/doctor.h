@@ -1,8 +1,8 @@
 /* The doctor: what detectors see becomes findings, which are told. See doctor.c.
  *
- * To add a detector: a file src/debug/wNN_what.c with a `const struct detector`, its line in the table of doctor.c, its thresholds with the reasons for
- * them in thresholds.h. What it must learn from below comes through a probe point that states a fact, on a rare path (base/probe.h); or the public
- * call is in src/debug or higher and says it by doctor_sight. No false alarm is the first virtue. */
+ * To add a detector: a file src/debug/wNN_what.c with a `const struct detector`, its line in the table of doctor.c, its thresholds with the reasons
+ * for them in thresholds.h. What it must learn from below comes through a probe point that states a fact, on a rare path (base/probe.h); or the
+ * public call is in src/debug or higher and says it by doctor_sight. No false alarm is the first virtue. */
 #ifndef WEFT_DEBUG_DOCTOR_H
 #define WEFT_DEBUG_DOCTOR_H
 
@@ -27,14 +27,14 @@ struct sighting {
     const struct unwind_from *from; /* another's stack, walked later; its bytes are copied. Findings are not told apart by it: nstack is 0. NULL */
 };
 
-/* Inside the runtime, on a probe or in an API call; also while the world is stopped. Takes a short lock that holds nothing else inside (RANK_LEAF), so
- * the caller holds no leaf; never in a signal handler. Sightings of one code and place (stack, or its call site if doctor_stack has filled it in; made;
- * text) are one finding. */
+/* Inside the runtime, on a probe or in an API call; also while the world is stopped. Takes a short lock that holds nothing else inside (RANK_LEAF),
+ * so the caller holds no leaf; never in a signal handler. Sightings of one code and place (stack, or its call site if doctor_stack has filled it in;
+ * made; text) are one finding. */
 void doctor_sight(const struct sighting *s);
 
-/* Fills in stack and fiber: where the calling thread, inside the runtime, is, from the caller of the public call outwards. What is found at once is only
- * the place of that call; the frames beyond are, by the doctor_sight that follows, before the public call returns. On the caller's own stack (not on
- * the scheduler's or the collector's): else there is none. */
+/* Fills in stack and fiber: where the calling thread, inside the runtime, is, from the caller of the public call outwards. What is found at once is
+ * only the place of that call; the frames beyond are, by the doctor_sight that follows, before the public call returns. On the caller's own stack
+ * (not on the scheduler's or the collector's): else there is none. */
 void doctor_stack(struct sighting *s);
 
 /* Whether a code is looked for: for API calls that are no probe's listeners, and before anything that costs. Anybody. */
@@ -65,8 +65,8 @@ struct rate_limit {
     uint32_t slots;          /* of the eighths of a window, so many have seen one: 0: as soon as there are so many */
     uint32_t share_percent;  /* of the window was spent on them; 0: does not matter */
 };
-/* One more by this sighting's place, which cost so much. True: the limit is reached, and a new window begins. n[0] is how many there were in it, n[1] its
- * length in ns, n[2] what was spent. As doctor_sight. */
+/* One more by this sighting's place, which cost so much. True: the limit is reached, and a new window begins. n[0] is how many there were in it,
+ * n[1] its length in ns, n[2] what was spent. As doctor_sight. */
 bool doctor_rate(struct sighting *s, const struct rate_limit *limit, int64_t cost_ns);
 
 #endif

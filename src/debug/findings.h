@@ -43,8 +43,8 @@ extern const char *const doctor_mode_names[];
 
 /* tell.c */
 void tell_poke(void);         /* there is something to tell. Inside the runtime */
-/* Waits until all findings that there are have been told, but no longer than that; negative: for ever. Outside the runtime, not on the doctor's thread.
- * 0, -ETIMEDOUT, -ENOMEM, -EAGAIN (no thread). */
+/* Waits until all findings that there are have been told, but no longer than that; negative: for ever. Outside the runtime, not on the doctor's
+ * thread. 0, -ETIMEDOUT, -ENOMEM, -EAGAIN (no thread). */
 int tell_flush(int64_t most_ns);
 void tell_end(void);          /* tells the rest; nobody sees anything any more */
 void tell_after_fork(void);

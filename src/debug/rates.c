@@ -1,8 +1,8 @@
 /* How often something happens in a second, by the place where it does.
  *
- * A window begins with the first of a place and ends with the first one that comes after its length. It counts if there were enough in it, all over it: a burst
- * and one late straggler are no rate. Places are few, since each is a call that is rare; where a place has no room the one that was quiet for the
- * longest time goes. */
+ * A window begins with the first of a place and ends with the first one that comes after its length. It counts if there were enough in it, all over
+ * it: a burst and one late straggler are no rate. Places are few, since each is a call that is rare; where a place has no room the one that was
+ * quiet for the longest time goes. */
 #include "debug/findings.h"
 #include <string.h>
 #include "os/clock.h"

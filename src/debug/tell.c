@@ -1,14 +1,14 @@
 /* Findings are told, by a thread of the doctor's.
  *
- *   the doctor's thread   sleeps on the bell; looks which findings are new, has their stacks made into text, and hands them to the host's function, or the
- *                         log. It has the host's descriptors, so what reads files of symbols is another helper ([FILES] in prof/helper.h).
+ *   the doctor's thread   sleeps on the bell; looks which findings are new, has their stacks made into text, and hands them to the host's function or
+ *                         the log. It has the host's descriptors, so what reads files of symbols is another helper ([FILES] in prof/helper.h).
  *   reporter              of weft_doctor_report: a helper while the caller waits, outside the runtime
  *   flusher               waits until `told` has come to what was there when it began
  *
- * `told` counts findings in the order of the table, those that are only counted included. Texts of stacks are made once, under `texts`, by whoever needs
- * them first; neither side is ever inside the runtime when it takes that lock. What else a finding says is made anew each time, of its numbers as
- * of then. The thread is started by the monitor, by a flusher, or at the end; `starting` says who. Should there be none to be had, the next sighting
- * asks again, and at the end they are told on the thread that ends the runtime. */
+ * `told` counts findings in the order of the table, those that are only counted included. Texts of stacks are made once, under `texts`, by whoever
+ * needs them first; neither side is ever inside the runtime when it takes that lock. What else a finding says is made anew each time, of its numbers
+ * as of then. The thread is started by the monitor, by a flusher, or at the end; `starting` says who. Should there be none to be had, the next
+ * sighting asks again, and at the end they are told on the thread that ends the runtime. */
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>

@@ -1,19 +1,19 @@
-/* From when on the doctor says something, and why from there on. No false alarm is the first virtue: what a sound program may do now and then, or in a
- * burst, is no finding. Times in nanoseconds. */
+/* From when on the doctor says something, and why from there on. No false alarm is the first virtue: what a sound program may do now and then, or in
+ * a burst, is no finding. Times in nanoseconds. */
 #ifndef WEFT_DEBUG_THRESHOLDS_H
 #define WEFT_DEBUG_THRESHOLDS_H
 
 #define T_SECOND INT64_C(1000000000)
 
 /* W03. A fiber that ends locked is how a thread is got rid of on purpose, whose state cannot be put back (a namespace, a seccomp filter): a thing of
- * starts and of operations that take longer themselves. A thread costs some 20 us to make. By forgetting it happens for each request. From one place, as
- * many as this in ten seconds are more than six a second for all that time, or a burst that no start has. */
+ * starts and of operations that take longer themselves. A thread costs some 20 us to make. By forgetting it happens for each request. From one
+ * place, as many as this in ten seconds are more than six a second for all that time, or a burst that no start has. */
 #define T_W03_WINDOW_NS (10 * T_SECOND)
 #define T_W03_THREADS 64u
 
-/* W04. Between phases of a program, or in a test between two cases, a forced cycle is fine; cases may be short, and heaps of tests small, so that hundreds
- * in a second cost nothing. What harms is the time that goes into it. So: ten in a second from one place, all over it (six of its eighths), and a tenth of the
- * second spent. The pacer itself spends a quarter at the most, at the default percentage, for a heap that doubles each time. */
+/* W04. Between phases of a program, or in a test between two cases, a forced cycle is fine; cases may be short, and heaps of tests small, so that
+ * hundreds in a second cost nothing. What harms is the time that goes into it. So: ten in a second from one place, all over it (six of its eighths),
+ * and a tenth of the second spent. The pacer itself spends a quarter at the most, at the default percentage, for a heap that doubles each time. */
 #define T_W04_WINDOW_NS T_SECOND
 #define T_W04_CYCLES 10u
 #define T_W04_SLOTS 6u
@@ -53,20 +53,31 @@
 #define T_W12_PERIODS 10u
 #define T_W12_PERCENT 20u
 
-/* W15. To compute for long is no fault: the monitor takes the processor away after 10 ms, if somebody wants it, and the fiber goes on without. What harms is a
- * processor that cannot be taken, as its thread is inside the runtime and does not come out: fibers that are queued there, and every stop of the world,
- * wait for it. So: a second without a step, with work queued at each look, in which the thread has used half a second of CPU time, or slept at half of the
- * looks. One that wanted a CPU and got none is a busy machine's, and is not counted. A host that wants to know of every fiber that computes for long
- * sets slowfiber: then it is that much CPU time (or sleep). Looks of the monitor are 20 us to 10 ms apart; one in 4 ms is enough. */
+/* W13. Right after weft_gc what it has freed is still the process's; it goes back in the background within seconds, or at once by weft_free_os_memory.
+ * So a reading that comes at once, by the same fiber, sees nothing of it: if the heap was at least this large and is nearly empty now, and nobody asks
+ * for the memory to be given back in the seconds that follow, whoever reads draws the wrong conclusion. Smaller heaps, and those that are used again,
+ * are measured like that for good reasons: tests and programs that look what is alive. */
+#define T_W13_KEPT_BYTES (UINT64_C(128) << 20)
+#define T_W13_TIMES_LIVE 8u
+#define T_W13_READ_NS T_SECOND
+#define T_W13_JUDGE_NS (5 * T_SECOND)
+
+/* W15. To compute for long is no fault: the monitor takes the processor away after 10 ms, if somebody wants it, and the fiber goes on without. What
+ * harms is a processor that cannot be taken, as its thread is inside the runtime and does not come out: fibers that are queued there, and every stop
+ * of the world, wait for it. So: a second without a step, with work queued at each look, in which the thread has used half a second of CPU time, or
+ * slept at half of the looks. One that wanted a CPU and got none is a busy machine's, and is not counted. A host that wants to know of every fiber
+ * that computes for long sets slowfiber: then it is that much CPU time (or sleep). Looks of the monitor are 20 us to 10 ms apart; one in 4 ms is
+ * enough. */
 #define T_W15_STUCK_NS T_SECOND
 #define T_W15_STUCK_CPU_NS (T_SECOND / 2)
 #define T_W15_LOOK_NS INT64_C(4000000)
 #define T_W15_ASLEEP_PERCENT 50
 
-/* W16. A thread in user code stops by a signal, within microseconds if it has a CPU; one inside the runtime when it leaves it. Who does not although he has used 100 ms of
- * CPU time since (slowstop), or slept as long, has the signal blocked, or is in the runtime for long. (On a busy machine threads wait for a CPU that long:
- * nobody's fault.) A stop that takes ten times as long altogether is the collector's, with a heap that is too large to be marked in a stop; the process
- * must have used CPU time of half of that, or it stood still for another reason (SIGSTOP, a debugger, a machine that swaps). */
+/* W16. A thread in user code stops by a signal, within microseconds if it has a CPU; one inside the runtime when it leaves it. Who does not although
+ * he has used 100 ms of CPU time since (slowstop), or slept as long, has the signal blocked, or is in the runtime for long. (On a busy machine
+ * threads wait for a CPU that long: nobody's fault.) A stop that takes ten times as long altogether is the collector's, with a heap that is too
+ * large to be marked in a stop; the process must have used CPU time of half of that, or it stood still for another reason (SIGSTOP, a debugger, a
+ * machine that swaps). */
 #define T_W16_LONG 10
 #define T_W16_CPU_PERCENT 50
 

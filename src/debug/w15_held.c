@@ -1,8 +1,8 @@
 /* W15: a fiber holds a processor for too long.
  *
- * The monitor's looks drive it, on its thread. For each machine it is remembered what runs there, since when without a scheduling step, and what CPU time the
- * thread had used by then. When that is too long the thread is interrupted and copies its stack in the handler of the stop signal; a later look takes the
- * answer, or says it without a stack if none came in ANSWER_NS. Once in each stretch. */
+ * The monitor's looks drive it, on its thread. For each machine it is remembered what runs there, since when without a scheduling step, and what CPU
+ * time the thread had used by then. When that is too long the thread is interrupted and copies its stack in the handler of the stop signal; a later
+ * look takes the answer, or says it without a stack if none came in ANSWER_NS. Once in each stretch. */
 #include "debug/doctor.h"
 #include "debug/findings.h"
 #include "debug/thresholds.h"
@@ -176,7 +176,8 @@ static void told(enum probe_id id, uintptr_t now, uintptr_t b, uintptr_t c)
 static void say(struct text *t, const struct sighting *s)
 {
     text_putf(t, "fiber %lu has run for %lu ms without a wait or a yield, %s", (unsigned long)s->fiber, (unsigned long)(s->n[0] / 1000000),
-              s->n[1] ? "inside the runtime, where its processor cannot be taken" : s->n[2] ? "and holds a processor" : "the longest of it without a processor");
+              s->n[1] ? "inside the runtime, where its processor cannot be taken" : s->n[2] ? "and holds a processor"
+                                                                                  : "the longest of it without a processor");
 }
 
 static void begin(void) { sched_reports.watched = interrupted; }
@@ -197,8 +198,8 @@ static void end(void)
 const struct detector w15_held = {
     .code = WEFT_W15,
     .title = "a fiber holds a processor",
-    .cure = "Let it weft_yield now and then, or put weft_blocking_begin and weft_blocking_end around what takes long; a call into weft that takes long gets too "
-            "much at once.",
+    .cure = "Let it weft_yield now and then, or put weft_blocking_begin and weft_blocking_end around what takes long; a call into weft that "
+            "takes long gets too much at once.",
     .probes = DOCTOR_PROBE(monitor_look),
     .probe = told,
     .begin = begin,

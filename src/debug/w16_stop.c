@@ -1,7 +1,8 @@
 /* W16: a stop of the world takes too long: a thread does not stop, or what is done in the stop does not end.
  *
- * All by who stops the world, of which there is one at a time; what is kept from one probe to the next passes on with world.owner. The first time a thread is late its
- * CPU time is noted, so that at the end it can be told from one that got no CPU. When all stand still, so does it: its stack is taken from where it does. */
+ * All by who stops the world, of which there is one at a time; what is kept from one probe to the next passes on with world.owner. The first time a
+ * thread is late its CPU time is noted, so that at the end it can be told from one that got no CPU. When all stand still, so does it: its stack is
+ * taken from where it does. */
 #include <string.h>
 #include <weft/mem.h>
 #include "debug/doctor.h"
@@ -72,7 +73,8 @@ static void stopped(uintptr_t reason, int64_t took_ns)
     if (cpu < sched.cfg.slowstop * 1000000 && stop.waited_ns / w_max(stop.looks, 1u) * stop.slept < sched.cfg.slowstop * 1000000)
         return;
     struct unwind_from from;
-    struct sighting s = { .code = WEFT_W16, .text = reason_text(reason), .n = { (uint64_t)stop.waited_ns, (uint64_t)m->tid, stop.inside, m->foreign } };
+    struct sighting s = { .code = WEFT_W16, .text = reason_text(reason),
+                          .n = { (uint64_t)stop.waited_ns, (uint64_t)m->tid, stop.inside, m->foreign } };
     /* acq: sees its registers; rel in acknowledge */
     if (load_acq(&m->stop_ack) != stop.ack && stack_of(m, &from, &s.fiber, &s.made[0]))
         s.from = &from;
@@ -108,8 +110,8 @@ static void say(struct text *t, const struct sighting *s)
         text_putf(t, "the collector stopped the world for %lu ms", ms);
         return;
     }
-    text_putf(t, "a stop of the world (%.60s) waited %lu ms for thread %lu%s, which was %s", s->text, ms, (unsigned long)s->n[1], s->n[3] ? " of the host" : "",
-              s->n[2] ? "inside the runtime" : "in user code, with the stop signal blocked or held back");
+    text_putf(t, "a stop of the world (%.60s) waited %lu ms for thread %lu%s, which was %s", s->text, ms, (unsigned long)s->n[1],
+              s->n[3] ? " of the host" : "", s->n[2] ? "inside the runtime" : "in user code, with the stop signal blocked or held back");
 }
 
 static void forget(void) { stop.late = NULL; }
@@ -117,8 +119,8 @@ static void forget(void) { stop.late = NULL; }
 const struct detector w16_stop = {
     .code = WEFT_W16,
     .title = "a stop of the world takes long",
-    .cure = "Threads must not block the stop signal (weft_config.stop_signal) while they run fibers or are attached; a heap whose marking takes that long wants "
-            "fewer objects with pointers: weft_alloc_noscan, larger pieces.",
+    .cure = "Threads must not block the stop signal (weft_config.stop_signal) while they run fibers or are attached; a heap whose marking takes "
+            "that long wants fewer objects with pointers: weft_alloc_noscan, larger pieces.",
     .probes = DOCTOR_PROBE(world_late) | DOCTOR_PROBE(world_stopped) | DOCTOR_PROBE(world_start),
     .probe = told,
     .begin = forget,

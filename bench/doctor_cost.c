@@ -1,0 +1,115 @@
+/* doctor_cost [chan|alloc] [n] [pairs] - what does it cost that the doctor is always on?
+ *
+ * chan: two fibers send n values there and back over two unbuffered channels. alloc: a fiber allocates n objects of 64 bytes that hold pointers,
+ * keeps each for a while, and so collects again and again. Lives of the runtime by turns with the doctor off and on (report, the default). Counted,
+ * in processor time of the process, start and end of the runtime left out: one operation without (off_ns) and with (on_ns), and by how many percent
+ * the latter is slower: medians of all lives, and of all pairs. */
+#include <string.h>
+#include "bench_weft.h"
+
+enum { MAX_PAIRS = 500, KEPT = 4096 };
+static long n, pairs;
+static double took;
+
+static weft_chan *there, *back;
+
+static void echo(void *arg)
+{
+    int64_t v;
+    (void)arg;
+    while (weft_chan_recv(there, &v) == 1)
+        bench_must(weft_chan_send(back, &v), "weft_chan_send");
+}
+
+static void ping(long times)
+{
+    for (int64_t i = 0, v; i < times; i++) {
+        bench_must(weft_chan_send(there, &i), "weft_chan_send");
+        if (weft_chan_recv(back, &v) != 1 || v != i)
+            abort();
+    }
+}
+
+static void chan(void *arg)
+{
+    (void)arg;
+    there = weft_chan_make_noscan(8, 0);
+    back = weft_chan_make_noscan(8, 0);
+    bench_must(weft_go(echo, NULL), "weft_go");
+    ping(n / 10);
+    bench_span t = bench_begin();
+    ping(n);
+    took = (double)bench_end(t).cpu_ns / (double)n;
+    weft_chan_close(there);
+}
+
+static void **kept;
+
+static void allocate(long times)
+{
+    for (long i = 0; i < times; i++) {
+        void **p = weft_alloc(64);
+        if (!p)
+            abort();
+        *p = NULL;
+        kept[i % KEPT] = p;
+    }
+}
+
+static void alloc(void *arg)
+{
+    (void)arg;
+    kept = weft_alloc(KEPT * sizeof *kept);
+    allocate(n / 10);
+    bench_span t = bench_begin();
+    allocate(n);
+    took = (double)bench_end(t).cpu_ns / (double)n;
+    kept = NULL;
+}
+
+static double life(weft_fn *fn, const char *doctor)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.doctor = doctor;
+    bench_must(weft_run(fn, NULL, &cfg), "weft_run");
+    return took;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v)
+{
+    qsort(v, (size_t)pairs, sizeof *v, compare);
+    return v[pairs / 2];
+}
+
+int main(int argc, char **argv)
+{
+    static double off[MAX_PAIRS], on[MAX_PAIRS], slower[MAX_PAIRS];
+    weft_fn *fn = argc > 1 && strcmp(argv[1], "alloc") == 0 ? alloc : chan;
+    n = bench_arg(argc, argv, 2, fn == alloc ? 4000000 : 300000);
+    pairs = bench_arg(argc, argv, 3, 25);
+    if (pairs > MAX_PAIRS)
+        pairs = MAX_PAIRS;
+    life(fn, "off");
+    for (long i = 0; i < pairs; i++) {
+        if (i % 2) { /* whoever comes first may find the machine in another mood */
+            on[i] = life(fn, "report");
+            off[i] = life(fn, "off");
+        } else {
+            off[i] = life(fn, "off");
+            on[i] = life(fn, "report");
+        }
+        slower[i] = (on[i] / off[i] - 1) * 100;
+    }
+    bench_open("doctor_cost", "weft");
+    bench_num("off_ns", median(off));
+    bench_num("on_ns", median(on));
+    bench_num("slower_percent", median(slower));
+    bench_close();
+    return 0;
+}
