@@ -55,7 +55,7 @@ NOINLINE static void starts_batch(void *arg)
     }
 }
 
-Test(doctor_calls, W03_fibers_end_locked)
+Test(doctor_calls, w03_fibers_end_locked)
 {
     doctor_run(starts_batch, &(struct batch){ forgets_to_unlock, 200 }, NULL, NULL);
     expect_one(WEFT_W03, "needs_the_thread", "64 fibers that were locked to their threads here ended locked within ");
@@ -63,13 +63,13 @@ Test(doctor_calls, W03_fibers_end_locked)
     cr_expect_eq(weft_doctor_count(WEFT_W03), 3, "one for each 64");
 }
 
-Test(doctor_calls, W03_is_silent_where_they_unlock)
+Test(doctor_calls, w03_is_silent_where_they_unlock)
 {
     doctor_run(starts_batch, &(struct batch){ unlocks, 2000 }, NULL, NULL);
     expect_none();
 }
 
-Test(doctor_calls, W03_is_silent_of_a_few_that_are_got_rid_of)
+Test(doctor_calls, w03_is_silent_of_a_few_that_are_got_rid_of)
 {
     doctor_run(starts_batch, &(struct batch){ forgets_to_unlock, 48 }, NULL, NULL);
     expect_none();
@@ -94,7 +94,7 @@ static void large_heap_collected_in_a_loop(void *arg)
     weft_keep_alive(live);
 }
 
-Test(doctor_calls, W04_collections_in_a_loop)
+Test(doctor_calls, w04_collections_in_a_loop)
 {
     doctor_run(large_heap_collected_in_a_loop, &(struct loop){ collects, 2500 }, NULL, NULL);
     expect_one(WEFT_W04, "collects", " collections were forced here within ");
@@ -117,7 +117,7 @@ static void burst_of_collections(void *arg)
     weft_keep_alive(live);
 }
 
-Test(doctor_calls, W04_is_silent_of_bursts_and_of_some_now_and_then)
+Test(doctor_calls, w04_is_silent_of_bursts_and_of_some_now_and_then)
 {
     doctor_run(burst_of_collections, &(struct loop){ collects_now_and_then, 1500 }, NULL, NULL);
     expect_none();
@@ -144,7 +144,7 @@ static void reads_now_and_then(void)
     weft_sleep(100 * MS);
 }
 
-Test(doctor_calls, W06_statistics_read_in_a_loop)
+Test(doctor_calls, w06_statistics_read_in_a_loop)
 {
     doctor_run(loops, &(struct loop){ reads, 2500 }, NULL, NULL);
     expect_one(WEFT_W06, "reads", "weft_read_mem_stats was called here ");
@@ -159,13 +159,13 @@ static void burst_of_reads(void *arg)
     loops(arg);
 }
 
-Test(doctor_calls, W06_is_silent_of_bursts_and_of_some_now_and_then)
+Test(doctor_calls, w06_is_silent_of_bursts_and_of_some_now_and_then)
 {
     doctor_run(burst_of_reads, &(struct loop){ reads_now_and_then, 1200 }, NULL, NULL);
     expect_none();
 }
 
-Test(doctor_calls, W06_is_silent_of_metrics)
+Test(doctor_calls, w06_is_silent_of_metrics)
 {
     doctor_run(loops, &(struct loop){ reads_metrics, 1500 }, NULL, NULL);
     expect_none();
@@ -186,7 +186,7 @@ static void thread_that_reads(void *arg)
     weft_blocking_end();
 }
 
-Test(doctor_calls, W06_by_a_thread_of_the_host)
+Test(doctor_calls, w06_by_a_thread_of_the_host)
 {
     doctor_run(thread_that_reads, &(struct loop){ reads, 2500 }, NULL, NULL);
     expect_one(WEFT_W06, "reads", "weft_read_mem_stats was called here ");
@@ -236,13 +236,13 @@ static void has_a_peak(void *arg)
 
 static void peak_run(int mib, int then) { doctor_run(has_a_peak, &(struct peak){ mib, then }, NULL, NULL); }
 
-Test(doctor_calls, W13_memory_is_read_right_after_a_collection)
+Test(doctor_calls, w13_memory_is_read_right_after_a_collection)
 {
     peak_run(256, THEN_READ);
     expect_one(WEFT_W13, "collects_and_reads", "statistics of memory were read: ");
 }
 
-Test(doctor_calls, W13_is_silent_if_it_is_given_back_or_used_or_not_read)
+Test(doctor_calls, w13_is_silent_if_it_is_given_back_or_used_or_not_read)
 {
     peak_run(256, THEN_READ | THEN_FREE);
     peak_run(256, THEN_READ | THEN_FILL);

@@ -2,11 +2,13 @@
 #ifndef WEFT_DOCTOR_TEST_H
 #define WEFT_DOCTOR_TEST_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "test.h"
 
 #define NOINLINE __attribute__((noinline))
@@ -90,6 +92,25 @@ static __attribute__((unused)) char *doctor_text(int form)
     int err = weft_doctor_report(grow_writer, &g, form);
     cr_assert_eq(err, 0, "%s", weft_strerror(err));
     return g.text;
+}
+
+/* ---- a trace, as Go's reader shows it ---- */
+
+static __attribute__((unused)) int to_file(void *ctx, const void *data, size_t n) { return fwrite(data, 1, n, ctx) == n ? 0 : -EIO; }
+
+/* Logs of the doctor's in the file, each with its stack, into out. False: there is no reader. */
+static __attribute__((unused)) bool trace_logs(const char *path, struct test_output *out)
+{
+    char command[256];
+    if (access("build/go/trace", X_OK) != 0) {
+        cr_assert(getenv("CI") == NULL || test_is_slow(), "Go's viewer is missing");
+        return false;
+    }
+    snprintf(command, sizeof command, "build/go/trace -d=parsed %s > %s.txt || echo refused; grep -A6 'Category=\"weft.doctor\"' %s.txt | head -80; rm -f %s.txt", path,
+             path, path, path);
+    test_shell(out, command);
+    cr_expect_null(strstr(out->text, "refused"), "%s", out->text);
+    return true;
 }
 
 /* ---- JSON: whether a text is, and nothing else; by the grammar ---- */

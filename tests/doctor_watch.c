@@ -1,6 +1,7 @@
 /* The watchdog: W15 a fiber that holds a processor for too long, W16 a stop of the world that takes too long; and what is neither. */
 #include <signal.h>
 #include "doctor_test.h"
+#include "debug/findings.h"
 #include "sched/sched.h"
 
 #define MS WEFT_MILLISECOND
@@ -54,7 +55,7 @@ static void starts(void *arg)
     weft_waitgroup_wait(&beside);
 }
 
-Test(doctor_watch, W15_a_fiber_that_computes_for_longer_than_asked_for, SIGNALS_AT_ONCE)
+Test(doctor_watch, w15_a_fiber_that_computes_for_longer_than_asked_for, SIGNALS_AT_ONCE)
 {
     const struct told *t = NULL;
     doctor_run(starts, &(struct task_of){ computes, 300, 0 }, NULL, "slowfiber=60");
@@ -65,7 +66,7 @@ Test(doctor_watch, W15_a_fiber_that_computes_for_longer_than_asked_for, SIGNALS_
     cr_expect_eq(weft_doctor_count(WEFT_W15), 1, "once in a stretch");
 }
 
-Test(doctor_watch, W15_also_if_it_has_lost_its_processor, SIGNALS_AT_ONCE)
+Test(doctor_watch, w15_also_if_it_has_lost_its_processor, SIGNALS_AT_ONCE)
 {
     const struct told *t = NULL;
     doctor_run(starts, &(struct task_of){ computes, 300, 4 }, NULL, "slowfiber=60");
@@ -73,7 +74,7 @@ Test(doctor_watch, W15_also_if_it_has_lost_its_processor, SIGNALS_AT_ONCE)
     cr_expect_not_null(strstr(t->stack, "\ncomputes at doctor_watch.c:"), "%s", t->stack);
 }
 
-Test(doctor_watch, W15_a_fiber_that_stays_inside_the_runtime, SIGNALS_AT_ONCE)
+Test(doctor_watch, w15_a_fiber_that_stays_inside_the_runtime, SIGNALS_AT_ONCE)
 {
     const struct told *t = NULL;
     weft_config cfg = WEFT_CONFIG_INIT;
@@ -100,7 +101,7 @@ NOINLINE static void computes_in_pieces(void *arg)
     }
 }
 
-Test(doctor_watch, W15_is_silent_of_those_that_wait_or_yield)
+Test(doctor_watch, w15_is_silent_of_those_that_wait_or_yield)
 {
     weft_fn *const fine[] = { sleeps, blocks, computes_in_pieces };
     for (int i = 0; i < 3; i++)
@@ -108,7 +109,7 @@ Test(doctor_watch, W15_is_silent_of_those_that_wait_or_yield)
     cr_expect_eq(said.n, 0, "%s", said.n > 0 ? said.at[0].what : "");
 }
 
-Test(doctor_watch, W15_is_silent_of_computations_unless_asked)
+Test(doctor_watch, w15_is_silent_of_computations_unless_asked)
 {
     doctor_run(starts, &(struct task_of){ computes, 1200, 4 }, NULL, NULL);
     cr_expect_eq(said.n, 0, "%s", said.n > 0 ? said.at[0].what : "");
@@ -166,7 +167,7 @@ static void stop_run(weft_fn *fn, int ms, const char *debug)
     test_run_config(&cfg, stops_beside, &(struct task_of){ fn, ms, 0 });
 }
 
-Test(doctor_watch, W16_a_thread_that_blocks_the_stop_signal, SIGNALS_AT_ONCE)
+Test(doctor_watch, w16_a_thread_that_blocks_the_stop_signal, SIGNALS_AT_ONCE)
 {
     const struct told *t = NULL;
     stop_run(blocks_the_signal, 250, "slowstop=30");
@@ -177,7 +178,7 @@ Test(doctor_watch, W16_a_thread_that_blocks_the_stop_signal, SIGNALS_AT_ONCE)
     cr_expect_not_null(strstr(t->made, "stops_beside at doctor_watch.c:"), "%s", t->made);
 }
 
-Test(doctor_watch, W16_a_thread_that_stays_inside, SIGNALS_AT_ONCE)
+Test(doctor_watch, w16_a_thread_that_stays_inside, SIGNALS_AT_ONCE)
 {
     const struct told *t = NULL;
     stop_run(is_inside, 250, "slowstop=30");
@@ -186,7 +187,7 @@ Test(doctor_watch, W16_a_thread_that_stays_inside, SIGNALS_AT_ONCE)
     cr_expect_not_null(strstr(t->stack, "is_inside at doctor_watch.c:"), "%s", t->stack);
 }
 
-Test(doctor_watch, W16_is_silent_of_a_thread_that_computes, SIGNALS_AT_ONCE)
+Test(doctor_watch, w16_is_silent_of_a_thread_that_computes, SIGNALS_AT_ONCE)
 {
     stop_run(only_computes, 250, "slowstop=30");
     stop_run(blocks_the_signal, 250, "slowstop=0");
@@ -210,7 +211,7 @@ static void marks_much(void *arg)
     weft_keep_alive(grove);
 }
 
-Test(doctor_watch, W16_a_collection_that_does_not_end)
+Test(doctor_watch, w16_a_collection_that_does_not_end)
 {
     const struct told *t = NULL;
     doctor_run(marks_much, NULL, NULL, "slowstop=1");
@@ -219,4 +220,47 @@ Test(doctor_watch, W16_a_collection_that_does_not_end)
     for (int i = 0; i < said.n; i++)
         found = found || strstr(said.at[i].what, "the collector stopped the world for ") != NULL;
     cr_expect(found, "%s", t->what);
+}
+
+/* ---- in a trace: what no fiber has seen ------------------------------------------------------------------------------------- */
+
+static void traced_stop(void *arg)
+{
+    cr_assert_eq(weft_trace_start(to_file, arg, NULL), 0);
+    marks_much(NULL);
+    test_until(weft_doctor_count(WEFT_W16) > 0);
+    cr_assert_eq(weft_trace_stop(to_file, arg, NULL), 0);
+}
+
+static void traced_fiber(void *arg)
+{
+    cr_assert_eq(weft_trace_start(to_file, arg, NULL), 0);
+    computes((void *)100);
+    test_until(weft_doctor_count(WEFT_W15) > 0 && load_acq(&load_acq(&doctor.table)[0].to_trace) == 0);
+    cr_assert_eq(weft_trace_stop(to_file, arg, NULL), 0);
+}
+
+static void expect_in_trace(weft_fn *fn, const char *modes, const char *debug, const char *message)
+{
+    static struct test_output out;
+    char path[] = "/tmp/doctor_XXXXXX";
+    FILE *f = fdopen(mkstemp(path), "w");
+    cr_assert_not_null(f);
+    doctor_run(fn, f, modes, debug);
+    fclose(f);
+    bool read = trace_logs(path, &out);
+    unlink(path);
+    if (!read)
+        cr_skip_test("no Go");
+    cr_expect_not_null(strstr(out.text, message), "%s", out.text);
+}
+
+Test(doctor_watch, traces_have_what_the_stopper_has_seen)
+{
+    expect_in_trace(traced_stop, "off,w16=count", "slowstop=1", "Message=\"W16 ");
+}
+
+Test(doctor_watch, traces_have_what_the_monitor_has_seen, SIGNALS_AT_ONCE)
+{
+    expect_in_trace(traced_fiber, "off,w15=count", "slowfiber=30", "Message=\"W15 fiber 1 has run for ");
 }

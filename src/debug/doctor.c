@@ -27,6 +27,7 @@
 #include "sched/report.h"
 #include "sched/sched.h"
 #include "trace/user.h"
+#include <weft/trace.h>
 
 #define FIND_OWN_FRAMES 24u /* of the library, between a detector and the public call */
 
@@ -192,6 +193,7 @@ static struct finding *finding_of(const struct sighting *s, int64_t now, bool *f
     f->raw.lo = f->raw.hi = 0;
     f->raw_frame = false;
     f->resolved = false;
+    store_rlx(&f->to_trace, 0); /* rlx: nobody knows it yet */
     if (s->text != NULL)
         w_fmt(f->text, sizeof f->text, "%s", s->text);
     f->s.text = s->text != NULL ? f->text : NULL;
@@ -203,16 +205,19 @@ static struct finding *finding_of(const struct sighting *s, int64_t now, bool *f
     return f;
 }
 
-/* In traces it is where it happened, told shortly; the first time, and then whenever it is twice as often. */
-static void trace_it(const struct sighting *s, uint64_t count)
+/* In traces it is where it happened, told shortly; the first time, and then whenever it is twice as often. False: it could not be told here, as no fiber
+ * runs: by the collector, the monitor, in a stop. */
+static bool trace_it(const struct sighting *s, uint64_t count)
 {
     struct m *m = m_self();
     char line[192];
-    if (m == NULL || (count & (count - 1)) != 0)
-        return;
+    if (!weft_trace_enabled() || (count & (count - 1)) != 0)
+        return true;
+    if (m == NULL)
+        return false;
     w_fmt(line, sizeof line, "W%02d %s (%lu)", s->code, doctor_detectors[s->code] != NULL ? doctor_detectors[s->code]->title : s->text,
           (unsigned long)count);
-    trace_log_inside(m, "weft.doctor", line);
+    return trace_log_inside(m, "weft.doctor", line);
 }
 
 void doctor_sight(const struct sighting *s)
@@ -237,7 +242,8 @@ void doctor_sight(const struct sighting *s)
         add_rlx(&doctor.lost, 1); /* rlx: a counter */
         return;
     }
-    trace_it(s, count);
+    if (!trace_it(s, count))
+        tell_trace(f);
     if ((count & (count - 1)) == 0 && f->mode >= DOCTOR_REPORT) /* more than once: there may have been no thread */
         tell_poke();
 }

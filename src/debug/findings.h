@@ -22,6 +22,8 @@ struct finding {
     uint64_t count;
     int64_t last;
     /* tell.c's */
+    w_u32 to_trace;            /* rel: publishes trace_text; acq by who starts the fiber that tells it */
+    char trace_text[FINDING_TEXT];
     bool resolved;
     char *lines[2], *json[2];  /* stack, made; off-heap. NULL: no memory */
     char raw_bytes[RAW_BYTES];
@@ -46,6 +48,7 @@ void tell_poke(void);         /* there is something to tell. Inside the runtime 
 /* Waits until all findings that there are have been told, but no longer than that; negative: for ever. Outside the runtime, not on the doctor's
  * thread. 0, -ETIMEDOUT, -ENOMEM, -EAGAIN (no thread). */
 int tell_flush(int64_t most_ns);
+void tell_trace(struct finding *f); /* in traces. Inside the runtime */
 void tell_end(void);          /* tells the rest; nobody sees anything any more */
 void tell_after_fork(void);
 void rates_reset(void);       /* rates.c; nobody else runs, or listens */

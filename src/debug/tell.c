@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <weft/sched.h>
-#include "base/bits.h"
+#include <weft/trace.h>
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "debug/findings.h"
@@ -27,12 +27,13 @@
 #include "prof/unwind.h"
 #include "sched/report.h"
 #include "sched/sched.h"
+#include "sched/switch.h"
 #include "sched/sysmon.h"
-#include "trace/buffer.h"
-#include "trace/user.h"
 
 #define LOG_FRAMES 8u
 #define LINE_BYTES 1000u
+
+enum { TRACE_NOTHING, TRACE_WISH, TRACE_TEXT, TRACE_FIBER }; /* to_trace */
 
 static struct {
     pthread_mutex_t starting;  /* runs */
@@ -251,7 +252,6 @@ static void log_finding(const weft_finding *f)
     }
 }
 
-/* Traces have what happened on a fiber; of what was seen elsewhere (by the collector, the monitor) a fiber of ours tells them. */
 static void tell_one(const struct finding *f)
 {
     struct now n;
@@ -301,6 +301,8 @@ static void tell_new(void)
     }
 }
 
+static void texts_for_trace(void);
+
 static void tell_main(void *arg)
 {
     (void)arg;
@@ -308,6 +310,7 @@ static void tell_main(void *arg)
         uint32_t seen = load_acq(&tell.bell); /* acq: sees what it was rung for; rel in ring */
         bool ends = load_rlx(&tell.ends) != 0; /* rlx: the same bell */
         tell_new();
+        texts_for_trace();
         if (ends)
             return;
         os_futex_wait(&tell.bell, seen, -1);
@@ -334,13 +337,65 @@ static int start(void)
     return err;
 }
 
-static void start_by_monitor(void) { start(); } /* no thread to be had: the next sighting asks again */
+static void trace_fiber(void *arg)
+{
+    struct finding *f = arg;
+    weft_trace_log("weft.doctor", f->trace_text);
+    store_rlx(&f->to_trace, TRACE_NOTHING); /* rlx: who finds it so writes nothing before the next wish */
+}
+
+/* Of all that the doctor may ask the monitor for. No thread to be had: the next sighting asks again. */
+static void by_monitor(void)
+{
+    struct finding *t = load_acq(&doctor.table); /* acq: with n */
+    uint32_t n = findings();
+    bool waits = n > load_rlx(&tell.told); /* rlx: a hint, as it was asked for */
+    for (uint32_t i = 0; i < n; i++) {
+        waits = waits || load_rlx(&t[i].to_trace) == TRACE_WISH; /* rlx: likewise */
+        weft_go_opts opts = { .size = sizeof opts, .name = "doctor" };
+        if (cas_acq(&t[i].to_trace, TRACE_TEXT, TRACE_FIBER) && /* acq: sees the text; rel in texts_for_trace */
+            sched_spawn(trace_fiber, &t[i], &opts, (const void *)trace_fiber, FIBER_SYSTEM) != 0)
+            store_rlx(&t[i].to_trace, TRACE_NOTHING); /* rlx: as in trace_fiber */
+    }
+    if (waits)
+        start();
+}
 
 void tell_poke(void)
 {
     ring();
     if (load_rlx(&tell.runs) == 0) /* rlx: a hint; one that is there is not started again */
-        sysmon_call(start_by_monitor);
+        sysmon_call(by_monitor);
+}
+
+void tell_trace(struct finding *f)
+{
+    if (cas_acq(&f->to_trace, TRACE_NOTHING, TRACE_WISH)) /* acq: the fiber is done with the text */
+        tell_poke();
+}
+
+/* Traces have what happened on a fiber; what was seen elsewhere (by the collector, the monitor, in a stop) is told in them by a fiber of ours, which the
+ * monitor starts, as this thread must not enter the runtime. */
+static void texts_for_trace(void)
+{
+    struct finding *t = load_acq(&doctor.table); /* acq: with n */
+    bool some = false;
+    for (uint32_t i = 0, n = findings(); i < n; i++) {
+        if (load_acq(&t[i].to_trace) != TRACE_WISH) /* acq: as in tell_trace */
+            continue;
+        struct now now;
+        struct text what = { 0 };
+        look(&t[i], &now);
+        put_what(&what, &now);
+        char *s = flat(&what);
+        w_fmt(t[i].trace_text, sizeof t[i].trace_text, "W%02d %s", now.s.code, s != NULL ? s : now.title);
+        text_free(&what);
+        off_free(OFF_PROF, s);
+        store_rel(&t[i].to_trace, TRACE_TEXT); /* rel: publishes the text; acq in by_monitor */
+        some = true;
+    }
+    if (some)
+        sysmon_call(by_monitor);
 }
 
 int tell_flush(int64_t most_ns)

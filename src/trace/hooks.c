@@ -809,6 +809,19 @@ struct trace_emitter *hooks_enter(struct m *m)
     return NULL;
 }
 
+struct trace_emitter *hooks_enter_known(struct m *m)
+{
+    struct trace_emitter *e = enter(m);
+    struct trace_fiber *r = e != NULL ? find(m->cur->told) : NULL;
+    if (r != NULL && e->g == r && e->p != NULL && status_of(&r->state) == TRACE_GO_RUNNING) {
+        know_own(e);
+        return e;
+    }
+    if (e != NULL)
+        trace_leave(e);
+    return NULL;
+}
+
 /* ---- the listener ------------------------------------------------------------------------------------------------------------------ */
 
 #define HEARD(X)                                                     \

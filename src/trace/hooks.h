@@ -23,6 +23,8 @@ void hooks_switch(bool stop, const struct trace_symbols *symbols);
  * runtime. NULL: there is nothing to say it to; then there is no trace_leave. */
 struct m;
 struct trace_emitter *hooks_enter(struct m *m);
+/* The same on a probe, where another listener may have told already that the fiber blocks or ends: only if the reader believes it to run. */
+struct trace_emitter *hooks_enter_known(struct m *m);
 
 /* As in struct sched_guest. */
 void hooks_machine_gone(struct m *m);

@@ -181,7 +181,7 @@ bool trace_log_inside(struct m *m, const char *category, const char *message)
 {
     uintptr_t pcs[STACK_MAX];
     struct say s = { .m = m };
-    if (likely(!trace_on()) || m->cur == NULL || !m_has_p(m) || (s.e = hooks_enter(m)) == NULL)
+    if (likely(!trace_on()) || m->cur == NULL || !m_has_p(m) || (s.e = hooks_enter_known(m)) == NULL)
         return false;
     uint32_t n = walk_self(m, pcs, w_countof(pcs)), own = 0;
     while (own < n && text_is_own(pcs[own]))
