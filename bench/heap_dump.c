@@ -1,7 +1,8 @@
 /* heap_dump [objects] [rounds] - how long does it take to see what the heap is made of, and who has to wait meanwhile?
  *
- * So many objects of 64 bytes, each with two references to others: a tree, put together in no order. Counted, medians over rounds: gc_stop_ns, how long a
- * collection stops the world; stop_ns, the same of one that weft_heap_dump runs; wall_ns, the dump as a whole; why_ns, weft_why_alive of one object. */
+ * So many objects of 64 bytes, each with two references to others: a tree, put together in no order. Counted, medians over rounds: gc_stop_ns, how
+ * long a collection stops the world; stop_ns, the same of one that weft_heap_dump runs; wall_ns, the dump as a whole; why_ns, weft_why_alive of one
+ * object. */
 #include "bench_weft.h"
 
 enum { ROUNDS_MAX = 100 };

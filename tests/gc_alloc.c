@@ -222,7 +222,7 @@ Test(gc_alloc, start_and_stop_leave_nothing)
     for (int i = 0; i < 300; i++) {
         BEGIN();
         void *volatile keep = th_alloc(100, SHAPE_CONS);
-        gc_finalizer_set(keep, nothing, NULL);
+        gc_finalizer_set(keep, nothing, NULL, NULL);
         gc_handle_new(keep);
         gc_root_add((void *)&keep, 8);
         th_alloc(5u << 20, SHAPE_CONS);

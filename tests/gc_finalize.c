@@ -57,10 +57,10 @@ static void make_chain(void) /* 1 -> 2 -> 3 */
     void **a = th_alloc(64, SHAPE_CONS), **b = th_alloc(64, SHAPE_CONS), **c = th_alloc(64, SHAPE_CONS);
     a[0] = b;
     b[0] = c;
-    cr_assert_eq(gc_finalizer_set(c, fin, (void *)3), 0);
-    cr_assert_eq(gc_finalizer_set(a, fin, (void *)1), 0);
-    cr_assert_eq(gc_finalizer_set(b, fin, (void *)2), 0);
-    cr_assert_eq(gc_finalizer_set(b, fin, (void *)2), -EEXIST);
+    cr_assert_eq(gc_finalizer_set(c, fin, (void *)3, NULL), 0);
+    cr_assert_eq(gc_finalizer_set(a, fin, (void *)1, NULL), 0);
+    cr_assert_eq(gc_finalizer_set(b, fin, (void *)2, NULL), 0);
+    cr_assert_eq(gc_finalizer_set(b, fin, (void *)2, NULL), -EEXIST);
 }
 
 Test(gc_finalize, chain_runs_from_its_head_one_a_cycle)
@@ -85,10 +85,10 @@ static void make_cycle(void)
     void **a = th_alloc(64, SHAPE_CONS), **b = th_alloc(64, SHAPE_CONS);
     a[0] = b;
     b[0] = a;
-    gc_finalizer_set(a, fin, NULL);
-    gc_finalizer_set(b, fin, NULL);
+    gc_finalizer_set(a, fin, NULL, NULL);
+    gc_finalizer_set(b, fin, NULL, NULL);
     void **self = th_alloc(64, SHAPE_CONS); /* ctx reaches the object: bug 1 */
-    gc_finalizer_set(self, fin, (char *)self + 8);
+    gc_finalizer_set(self, fin, (char *)self + 8, NULL);
 }
 
 Test(gc_finalize, cycles_and_ctx_keep_objects)
@@ -108,7 +108,7 @@ static void make_saved(void)
         void **a = th_alloc(64, SHAPE_CONS);
         a[1] = th_alloc(32, SHAPE_NOSCAN);
         memset(a[1], 0x5a, 32);
-        gc_finalizer_set(a, fin_save, NULL);
+        gc_finalizer_set(a, fin_save, NULL, NULL);
     }
 }
 
@@ -126,7 +126,7 @@ Test(gc_finalize, resurrection_keeps_contents_and_runs_once)
     cr_assert_eq(run_some(), 0);
     for (int i = 0; i < n; i++) {
         cr_assert_eq(((char **)saved[i])[1][31], 0x5a);
-        cr_assert_eq(gc_finalizer_set(saved[i], fin, (void *)9), 0); /* may be armed again */
+        cr_assert_eq(gc_finalizer_set(saved[i], fin, (void *)9, NULL), 0); /* may be armed again */
     }
     memset(saved, 0, sizeof saved);
     collect();
@@ -140,16 +140,16 @@ Test(gc_finalize, resurrection_keeps_contents_and_runs_once)
 static void make_removed(void)
 {
     void **a = th_alloc(64, SHAPE_CONS);
-    gc_finalizer_set(a, fin, NULL);
-    cr_assert_eq(gc_finalizer_set(a, NULL, NULL), 0);
-    cr_assert_eq(gc_finalizer_set(a, NULL, NULL), 0);
+    gc_finalizer_set(a, fin, NULL, NULL);
+    cr_assert_eq(gc_finalizer_set(a, NULL, NULL, NULL), 0);
+    cr_assert_eq(gc_finalizer_set(a, NULL, NULL, NULL), 0);
     int local;
-    cr_assert_eq(gc_finalizer_set(&local, fin, NULL), -EINVAL);
-    cr_assert_eq(gc_finalizer_set((char *)a + 8, fin, NULL), -EINVAL);
-    cr_assert_eq(gc_finalizer_set(NULL, fin, NULL), -EINVAL);
+    cr_assert_eq(gc_finalizer_set(&local, fin, NULL, NULL), -EINVAL);
+    cr_assert_eq(gc_finalizer_set((char *)a + 8, fin, NULL, NULL), -EINVAL);
+    cr_assert_eq(gc_finalizer_set(NULL, fin, NULL, NULL), -EINVAL);
     char *big = th_alloc(100000, SHAPE_CONS);
-    cr_assert_eq(gc_finalizer_set(big, fin, NULL), 0);
-    cr_assert_eq(gc_finalizer_set(big + HEAP_PAGE, fin, NULL), -EINVAL);
+    cr_assert_eq(gc_finalizer_set(big, fin, NULL, NULL), 0);
+    cr_assert_eq(gc_finalizer_set(big + HEAP_PAGE, fin, NULL, NULL), -EINVAL);
 }
 
 Test(gc_finalize, removal_and_bad_arguments)
@@ -167,7 +167,7 @@ static void make_many(void)
 {
     for (uintptr_t i = 0; i < 100000; i++) {
         void *p = th_alloc(i % 5 * 16 + 8, i % 2 ? SHAPE_CONS : SHAPE_NOSCAN);
-        cr_assert_eq(gc_finalizer_set(p, fin, (void *)i), 0);
+        cr_assert_eq(gc_finalizer_set(p, fin, (void *)i, NULL), 0);
     }
 }
 

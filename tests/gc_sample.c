@@ -219,7 +219,7 @@ static void finalizer(void *obj, void *ctx) { (void)obj, (void)ctx; }
 static __attribute__((noinline)) void make_finalized(void)
 {
     void *p = th_alloc(64, SHAPE_CONS);
-    cr_assert_eq(gc_finalizer_set(p, finalizer, NULL), 0);
+    cr_assert_eq(gc_finalizer_set(p, finalizer, NULL, NULL), 0);
 }
 
 Test(gc_sample, who_is_brought_back_by_a_finalizer_lives)

@@ -1,5 +1,5 @@
-/* weft_why_alive and weft_heap_dump as a program sees them: every kind of root is named, types and places too, errors are as promised, and a busy program
- * goes on. */
+/* weft_why_alive and weft_heap_dump as a program sees them: every kind of root is named, types and places too, errors are as promised, and a busy
+ * program goes on. */
 #include "heap_test.h"
 #include "retain_test.h"
 #include <errno.h>

@@ -44,6 +44,7 @@
     X(alloc_sample)   /* object           bytes            -             */         \
     X(free_sample)    /* object           bytes            -             */         \
     X(finalizer_run)  /* object           -                -             */         \
+    X(finalizer_held) /* struct gc_held   -                -: by itself; nobody will ever run it */ \
     X(lock_contended) /* address          reason, weight   waited ns     */         \
     X(proc_resize)    /* old              new              -: in its stop */        \
     X(gc_forced)      /* 1: kept from it  took ns          1: weft_free_os_memory, else weft_gc. On the caller's stack */ \

@@ -1,7 +1,7 @@
 /* weft_heap_dump: what the heap is made of, and what keeps how much of it.
  *
- * As of the end of a collection that the call runs. Objects and bytes by type and by size are counts; by allocation site they are estimates from the heap
- * profile's samples, of which there is one in 512 KiB unless the rate says otherwise.
+ * As of the end of a collection that the call runs. Objects and bytes by type and by size are counts; by allocation site they are estimates from the
+ * heap profile's samples, of which there is one in 512 KiB unless the rate says otherwise.
  *
  * What an object keeps is what would go with it: all that it dominates, reckoned over everything that refers to anything, stacks and data read
  * conservatively. Of a list each element keeps nearly what the one before keeps; so an object is shown if it keeps less than nine tenths of
@@ -13,14 +13,15 @@
  *    "heap":{"objects":1000321,"bytes":64020544,"spans":7816,"references":2000001,"address_space_bytes":67108864},
  *    "types":{"all":3,"shown":3,"list":[{"type":"struct node","kind":"typed","objects":1000000,"bytes":64000000},...]},
  *    "sizes":{"all":5,"shown":5,"list":[{"bytes_each":64,"kind":"typed","objects":1000000,"bytes":64000000},...]},
- *    "sites":{"rate_bytes":524288,"all":2,"shown":2,"list":[{"objects":998000,"bytes":63900000,"samples":122,"stack":["grow at tree.c:31",...]},...]},
+ * "sites":{"rate_bytes":524288,"all":2,"shown":2,"list":[{"objects":998000,"bytes":63900000,"samples":122,"stack":["grow at tree.c:31",...]},...]},
  *    "retained":{"done":true,"unreached":0,"all":12,"shown":12,"list":[{"address":"0x7f..","type":"struct tree","kind":"typed","bytes":32,
  *      "retained_bytes":64000032,"retained_objects":1000001,"site":"","inside":null},...]},
  *    "roots":{"words":120,"list":[{"kind":"data","words":12,"objects":9,"reached_bytes":64000000},...]}}
- * All lists: most bytes first; cut at 64 (shown of all). sites: "stack" is up to 8 places, innermost first; only what was sampled counts. retained: inside
- * is the address of the nearest dominator that is in the list, too, or null. unreached: objects that lived and are not reached by what was recorded; 0, unless
- * a thread that is not stopped changed something meanwhile. roots: words that lead to an object, the objects they lead to, and bytes of all that is
- * reached by this kind and none before it; in the order in which they are tried, not by bytes; "caller's stack" is that of who called. */
+ * All lists: most bytes first; cut at 64 (shown of all). sites: "stack" is up to 8 places, innermost first; only what was sampled counts. retained:
+ * inside is the address of the nearest dominator that is in the list, too, or null. unreached: objects that lived and are not reached by what was
+ * recorded; 0, unless a thread that is not stopped changed something meanwhile. roots: words that lead to an object, the objects they lead to, and
+ * bytes of all that is reached by this kind and none before it; in the order in which they are tried, not by bytes; "caller's stack" is that of who
+ * called. */
 #include "debug/retain.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -323,9 +324,10 @@ static int make(struct retain *r)
 {
     struct dump *d = (struct dump *)r;
     const struct trail *tr = &r->t;
-    text_putf(&r->text, "{\"at_ms\":%lld,\"cycle\":%lu,\"stop_ns\":%lld,\n", (long long)(r->wall_ns / 1000000), (unsigned long)tr->cycle, (long long)tr->look_ns);
-    text_putf(&r->text, "\"heap\":{\"objects\":%u,\"bytes\":%lu,\"spans\":%u,\"references\":%u,\"address_space_bytes\":%lu}", tr->n, (unsigned long)tr->bytes,
-              tr->nspans, tr->off[tr->n], (unsigned long)tr->heap_bytes);
+    text_putf(&r->text, "{\"at_ms\":%lld,\"cycle\":%lu,\"stop_ns\":%lld,\n", (long long)(r->wall_ns / 1000000),
+              (unsigned long)tr->cycle, (long long)tr->look_ns);
+    text_putf(&r->text, "\"heap\":{\"objects\":%u,\"bytes\":%lu,\"spans\":%u,\"references\":%u,\"address_space_bytes\":%lu}",
+              tr->n, (unsigned long)tr->bytes, tr->nspans, tr->off[tr->n], (unsigned long)tr->heap_bytes);
     int err = put_types(d);
     if (err == 0)
         err = put_sizes(d);

@@ -1,5 +1,5 @@
-/* See retain.h. The way is that of a profile (prof/profile.c): a collection on the caller's account, everything that takes time on a helper while the caller
- * waits as in a system call, the user's writer on the caller's own stack. */
+/* See retain.h. The way is that of a profile (prof/profile.c): a collection on the caller's account, everything that takes time on a helper while the
+ * caller waits as in a system call, the user's writer on the caller's own stack. */
 #include "debug/retain.h"
 #include <errno.h>
 #include <stdlib.h>

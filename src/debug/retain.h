@@ -1,5 +1,5 @@
-/* What looking at the heap's objects has in common: the trail is taken by the caller, what is told of it is made on a helper, and handed to the caller's
- * writer. For why.c and heap_dump.c. */
+/* What looking at the heap's objects has in common: the trail is taken by the caller, what is told of it is made on a helper, and handed to the
+ * caller's writer. For why.c and heap_dump.c. */
 #ifndef WEFT_DEBUG_RETAIN_H
 #define WEFT_DEBUG_RETAIN_H
 

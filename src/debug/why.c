@@ -1,7 +1,7 @@
 /* weft_why_alive: the way from a root to an object.
  *
- * Whoever asks holds the object, on his own stack at least: that is the last thing to be said. What was declared (handles, ranges, finalizers) comes before
- * what is read conservatively, since a word of that may be there by chance; of one kind of roots the way is a shortest one.
+ * Whoever asks holds the object, on his own stack at least: that is the last thing to be said. What was declared (handles, ranges, finalizers) comes
+ * before what is read conservatively, since a word of that may be there by chance; of one kind of roots the way is a shortest one.
  *
  * JSON:
  *   {"at_ms":1764172800123,"cycle":7,"stop_ns":210000,
@@ -9,8 +9,8 @@
  *    "root":{"kind":"data","text":"table in kv, +16","fiber":0,"thread":0,"depth":null,"address":"0x55..","symbol":"table","conservative":true},
  *    "path":[{"address":"0x7f..","type":"conservative","kind":"conservative","bytes":8192,"site":"","field":128}, ...,
  *            {"address":"0x7f..",...,"field":null}]}
- * at_ms, as everywhere: of when it was made. root.kind: the words of retain.c; address: where the word lies, null where that means nothing; depth: on a
- * stack, words from its top, else null; symbol: "" if none is known. path: from what the root leads to, to the object itself; field: the offset of
+ * at_ms, as everywhere: of when it was made. root.kind: the words of retain.c; address: where the word lies, null where that means nothing; depth: on
+ * a stack, words from its top, else null; symbol: "" if none is known. path: from what the root leads to, to the object itself; field: the offset of
  * the word in it that leads to the next, null of the last. offset: of the pointer asked for, in the object. site: "" if it was not sampled. Where
  * nothing but its own cycle of finalizers keeps it, root.kind is "cycle of finalizers" and path ends and begins with the object. */
 #include "debug/retain.h"
@@ -148,8 +148,8 @@ static void json_root(struct why *w)
     const struct trail_root *r = w->root;
     text_puts(t, "},\n\"root\":{\"kind\":");
     if (r == NULL) {
-        text_puts(t, "\"cycle of finalizers\",\"text\":\"nothing but objects with finalizers, which lead to it and to which it leads\",\"fiber\":0,\"thread\":0,"
-                     "\"depth\":null,\"address\":null,\"symbol\":\"\",\"conservative\":false}");
+        text_puts(t, "\"cycle of finalizers\",\"text\":\"nothing but objects with finalizers, which lead to it and to which it leads\","
+                     "\"fiber\":0,\"thread\":0,\"depth\":null,\"address\":null,\"symbol\":\"\",\"conservative\":false}");
         return;
     }
     bool fiber = r->kind == GC_ROOT_STACK || r->kind == GC_ROOT_REGISTERS || r->kind == GC_ROOT_ARGUMENT;
@@ -174,8 +174,8 @@ static void json(struct why *w)
 {
     struct text *t = &w->r.text;
     const struct trail *tr = &w->r.t;
-    text_putf(t, "{\"at_ms\":%lld,\"cycle\":%lu,\"stop_ns\":%lld,\n\"object\":{\"offset\":%lu,", (long long)(w->r.wall_ns / 1000000), (unsigned long)tr->cycle,
-              (long long)tr->look_ns, (unsigned long)((const char *)w->obj - trail_address(tr, w->target)));
+    text_putf(t, "{\"at_ms\":%lld,\"cycle\":%lu,\"stop_ns\":%lld,\n\"object\":{\"offset\":%lu,", (long long)(w->r.wall_ns / 1000000),
+              (unsigned long)tr->cycle, (long long)tr->look_ns, (unsigned long)((const char *)w->obj - trail_address(tr, w->target)));
     json_object(w, w->target);
     json_root(w);
     text_puts(t, ",\n\"path\":[");
@@ -210,7 +210,8 @@ static void as_text(struct why *w)
     text_puts(t, "object ");
     text_object(w, w->target);
     text_puts(t, "\nis kept by ");
-    text_puts(t, w->root == NULL ? "nothing but objects with finalizers, which lead to it and to which it leads: none of these will ever run" : w->root_text);
+    text_puts(t, w->root != NULL ? w->root_text
+                                 : "nothing but objects with finalizers, which lead to it and to which it leads: none of these will ever run");
     text_puts(t, "\n");
     for (uint32_t k = 0; k < w->n; k++) {
         if (w->n > 2 * STEPS_SHOWN && k == STEPS_SHOWN) {

@@ -20,6 +20,7 @@
 #include "base/syscall.h"
 #include "gc/cache.h"
 #include "gc/finalize.h"
+#include "gc/held.h"
 #include "gc/mark.h"
 #include "gc/pacer.h"
 #include "gc/pages.h"
@@ -206,6 +207,7 @@ static void mark(struct cycle *c)
     c->marked_ns = os_now_ns();
     PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
     c->marked.live_bytes += specials_dead_stw();
+    held_prove_stw();
     samples_marked_stw();
     c->marked.waste_bytes = in_use - w_min(in_use, c->before_bytes);
     c->marked.in_use_bytes = in_use;
@@ -238,6 +240,7 @@ static bool cycle(enum gc_why why, const struct gc_late *late, const struct gc_l
     pacer_cycle_took(c.end_ns - c.begin_ns, c.end_ns, c.number);
     store_rlx(&gc.last_end_ns, c.end_ns); /* rlx: figures */
     PROBE(gc_end, c.number, c.marked.live_bytes, load_rlx(&pacer.goal));
+    held_tell();
     if (heap.trace)
         trace(&c);
     return true;

@@ -115,7 +115,7 @@ bool gc_call_take(enum gc_call_kind kind, struct gc_call *out)
 
 /* ---- setting them ----------------------------------------------------------------------------------------------- */
 
-int gc_finalizer_set(void *obj, weft_finalizer *fn, void *ctx)
+int gc_finalizer_set(void *obj, weft_finalizer *fn, void *ctx, const void *pc)
 {
     struct span *s;
     size_t i;
@@ -125,7 +125,7 @@ int gc_finalizer_set(void *obj, weft_finalizer *fn, void *ctx)
         special_remove(s, i, SPECIAL_FINALIZER);
         return 0;
     }
-    return special_add_only(s, (struct special){ .index = (uint32_t)i, .kind = SPECIAL_FINALIZER, .finalizer = { fn, ctx } });
+    return special_add_only(s, (struct special){ .index = (uint32_t)i, .kind = SPECIAL_FINALIZER, .finalizer = { fn, ctx, pc } });
 }
 
 int gc_cleanup_add(void *p, weft_fn *fn, void *arg, weft_cleanup *out)

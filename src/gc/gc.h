@@ -216,7 +216,7 @@ struct gc_call {
 bool gc_call_take(enum gc_call_kind kind, struct gc_call *out);
 uint64_t gc_calls_waiting(enum gc_call_kind kind); /* queued and not taken; a hint */
 uint64_t gc_calls_queued(enum gc_call_kind kind);  /* ever; a figure */
-int gc_finalizer_set(void *obj, weft_finalizer *fn, void *ctx);
+int gc_finalizer_set(void *obj, weft_finalizer *fn, void *ctx, const void *pc); /* pc: who asks */
 int gc_cleanup_add(void *p, weft_fn *fn, void *arg, weft_cleanup *out);
 bool gc_cleanup_stop(weft_cleanup c);
 

@@ -26,6 +26,7 @@
 #include "gc/mark.h"
 #include <string.h>
 #include "base/syscall.h"
+#include "gc/held.h"
 #include "gc/roots.h"
 #include "gc/special.h"
 #include "gc/type.h"
@@ -539,6 +540,20 @@ static void rest_worker(void *arg, unsigned i, unsigned n)
     marker_end(&m);
 }
 
+/* [HELD] The second step. */
+static void finalizers_worker(void *none, unsigned i, unsigned n)
+{
+    struct marker m;
+    (void)none;
+    marker_init(&m, i, n, NULL);
+    for (uint64_t j; (j = add_rlx(&work.next_job, 1)) < work.njobs;) { /* rlx: only a ticket */
+        specials_finalizers_stw(j, &m);
+        drain(&m);
+    }
+    drain_all(&m, n);
+    marker_end(&m);
+}
+
 /* Scans all that is marked, once more. */
 static void rescan(const struct gc_late *late)
 {
@@ -572,11 +587,21 @@ void mark_stw(unsigned nworkers, const struct gc_late *late, struct pacer_marked
 {
     memset(&work.sum, 0, sizeof work.sum);
     work.njobs = roots_jobs_stw();
+    bool looks = late == NULL && held_due_stw();
+    specials_finalizers_later_stw(looks);
     if (late != NULL)
         late->begin_stw(late->arg);
     run_workers(nworkers, worker, late);
     while (work.dropped)
         rescan(late);
+    if (looks) {
+        held_look_stw();
+        specials_finalizers_later_stw(false);
+        work.njobs = specials_jobs_stw();
+        run_workers(nworkers, finalizers_worker, NULL);
+        while (work.dropped)
+            rescan(NULL);
+    }
     if (late != NULL) {
         run_workers(nworkers, rest_worker, late);
         while (work.dropped)

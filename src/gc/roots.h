@@ -13,8 +13,8 @@ int roots_prepare(void);
 size_t roots_jobs_stw(void);
 void roots_job_stw(size_t i, struct marker *m);
 
-/* In a stop, after its mark: every root word of them, with its kind, whose it is (the handle, the object), and where it lies; at 0: in no place of its
- * own. By one alone. */
+/* In a stop, after its mark: every root word of them, with its kind, whose it is (the handle, the object), and where it lies; at 0: in no place of
+ * its own. By one alone. */
 typedef void root_fn(void *arg, enum gc_root_kind kind, uint64_t owner, uintptr_t at, uintptr_t word);
 void roots_each_stw(root_fn *fn, void *arg);
 

@@ -22,6 +22,7 @@ static struct {
     struct lock lock; /* all; in a stop nobody else is here */
     struct special_table **table;
     size_t n, cap;
+    bool later; /* in a stop: finalizers are left out */
 } specials = { .lock = LOCK_INIT(RANK_SPECIAL) };
 
 void specials_stop(void)
@@ -251,6 +252,8 @@ static void hold(struct span *s, const struct special *e, struct marker *m)
             mark_word(m, (uintptr_t)span_object(s, e->index));
         break;
     case SPECIAL_FINALIZER:
+        if (specials.later)
+            break;
         /* Go's rule: what the object reaches is kept, the object itself is not. So of A -> B, only A can be found dead. */
         mark_contents(m, s, e->index);
         mark_word(m, (uintptr_t)e->finalizer.ctx);
@@ -277,6 +280,32 @@ void specials_job_stw(size_t i, struct marker *m)
         for (uint32_t k = 0; k < t->n; k++)
             hold(t->span, &t->e[k], m);
     }
+}
+
+void specials_finalizers_later_stw(bool later) { specials.later = later; }
+
+void specials_finalizers_stw(size_t i, struct marker *m)
+{
+    size_t from = i * TABLES_PER_JOB, to = w_min(from + TABLES_PER_JOB, specials.n);
+    for (; from < to; from++) {
+        struct special_table *t = specials.table[from];
+        for (uint32_t k = 0; k < t->n; k++)
+            if (t->e[k].kind == SPECIAL_FINALIZER)
+                hold(t->span, &t->e[k], m);
+    }
+}
+
+void specials_each_finalizer_stw(void (*fn)(void *arg, struct span *s, struct special *e), void *arg)
+{
+    for (size_t i = 0; i < specials.n; i++)
+        for (uint32_t k = 0; k < specials.table[i]->n; k++)
+            if (specials.table[i]->e[k].kind == SPECIAL_FINALIZER)
+                fn(arg, specials.table[i]->span, &specials.table[i]->e[k]);
+}
+
+const struct special *special_finalizer_stw(const struct span *s, size_t index)
+{
+    return s->specials != NULL ? only_locked(s->specials, index, SPECIAL_FINALIZER) : NULL;
 }
 
 /* What hold() marks, one by one. */

@@ -13,10 +13,11 @@ enum special_kind { SPECIAL_WEAK = 1, SPECIAL_FINALIZER, SPECIAL_CLEANUP, SPECIA
 
 struct special {
     uint32_t index; /* of the object in its span */
-    uint32_t kind;
+    uint8_t kind;
+    uint8_t looks;  /* of a finalizer: [HELD] in held.c; in stops only */
     union {
         struct { weft_weak *handle; uint64_t offset; } weak;       /* offset in the object; several per object */
-        struct { weft_finalizer *fn; void *ctx; } finalizer;       /* at most one */
+        struct { weft_finalizer *fn; void *ctx; const void *pc; } finalizer; /* at most one; pc: who set it */
         struct { weft_fn *fn; void *arg; uint64_t id; } cleanup;   /* any number */
         void (*dead_stw)(void *obj);                               /* at most one; see gc_watch */
         struct gc_pool *pool;                                      /* the object itself */
@@ -44,6 +45,13 @@ bool special_cleanup_remove(const void *p, uint64_t id);
 /* In a stop: jobs that mark what specials hold. */
 size_t specials_jobs_stw(void);
 void specials_job_stw(size_t i, struct marker *m);
+/* [HELD] The same in two steps: what finalizers hold is left out till the rest is marked. */
+void specials_finalizers_later_stw(bool later);
+void specials_finalizers_stw(size_t i, struct marker *m);
+/* Calls fn for every finalizer. */
+void specials_each_finalizer_stw(void (*fn)(void *arg, struct span *s, struct special *e), void *arg);
+/* What the finalizer of that object is called with; NULL: it has none. */
+const struct special *special_finalizer_stw(const struct span *s, size_t index);
 void specials_each_stw(root_fn *fn, void *arg);
 /* In a stop, after the mark: deals with the specials of dead objects. Returns the bytes of objects brought back to life. */
 uint64_t specials_dead_stw(void);

@@ -7,8 +7,9 @@
  *     number of a slot, how many follow, slots that it refers to ...
  *
  * into pieces of memory of its own. A slot's number is that of its span's first one plus its index, so a word becomes a number by the tables
- * that marking uses and one more. Spans' records are copied as they are; roots are walked once more by one worker, who keeps those that lead to an object. That is all
- * that happens in the stop: counting, sorting, names and whatever is asked of it come afterwards (trail_finish, graph.c), on a copy.
+ * that marking uses and one more. Spans' records are copied as they are; roots are walked once more by one worker, who keeps those that lead to an
+ * object. That is all that happens in the stop: counting, sorting, names and whatever is asked of it come afterwards (trail_finish, graph.c), on a
+ * copy.
  *
  * Memory for the pieces is made before the stop, by what the last mark found, and touched, since a page fault costs as much as fifty references.
  * Should it not suffice, more is mapped in the stop. What an object refers to depends on its shape exactly as in mark.c. */

@@ -34,7 +34,8 @@ struct trail {
 };
 
 /* Collects and takes it, on the terms of gc_collect; fields: `at` too. asks: for host.scan_owned. What is left to do is trail_finish's, which may
- * be done anywhere where off-heap memory may be taken, so outside of the runtime too. 0, -ENOMEM, -E2BIG (more than TRAIL_MOST). In both cases trail_free. */
+ * be done anywhere where off-heap memory may be taken, so outside of the runtime too. 0, -ENOMEM, -E2BIG (more than TRAIL_MOST). In both cases
+ * trail_free. */
 struct trail_taken;
 int trail_take(bool fields, const void *asks, struct trail_taken **out);
 int trail_finish(struct trail_taken *k, struct trail *t);

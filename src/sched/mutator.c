@@ -493,7 +493,11 @@ int weft_root_remove(void *p) { INSIDE(int, gc_root_remove(p)); }
 weft_handle weft_handle_new(void *p) { INSIDE(weft_handle, gc_handle_new(p)); }
 void *weft_handle_get(weft_handle h) { INSIDE(void *, gc_handle_get(h)); }
 int weft_handle_free(weft_handle h) { INSIDE(int, gc_handle_free(h)); }
-int weft_set_finalizer(void *obj, weft_finalizer *fn, void *ctx) { INSIDE(int, gc_finalizer_set(obj, fn, ctx)); }
+w_noinline int weft_set_finalizer(void *obj, weft_finalizer *fn, void *ctx)
+{
+    const void *pc = __builtin_return_address(0);
+    INSIDE(int, gc_finalizer_set(obj, fn, ctx, pc));
+}
 int weft_add_cleanup(void *p, weft_fn *fn, void *arg, weft_cleanup *out) { INSIDE(int, gc_cleanup_add(p, fn, arg, out)); }
 bool weft_cleanup_stop(weft_cleanup c) { INSIDE(bool, gc_cleanup_stop(c)); }
 const weft_type *weft_type_make(size_t size, const size_t *offsets, size_t n) { INSIDE(const weft_type *, gc_type_make(size, offsets, n)); }
