@@ -20,6 +20,9 @@
 #define T_W04_SHARE_PERCENT 10u
 #define T_W04_KEPT 100u /* with WEFT_GUARD_GC, which keeps the share below that: calls of which most came in vain */
 
+/* W05. The program is about to end, perhaps with a lock that the host's log wants: so long it waits for its last words to be told. */
+#define T_W05_LAST_WORDS_NS (2 * T_SECOND)
+
 /* W06. Whoever draws curves reads the statistics once in ten seconds, a live page some ten times a second. A stop of all processors takes some 20 us
  * up to a millisecond. A hundred in a second from one place, all over it, is what a loop does or a handler of requests, no clock. */
 #define T_W06_WINDOW_NS T_SECOND

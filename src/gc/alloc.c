@@ -267,6 +267,8 @@ void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want
         void *p = large(c, shape, bytes, want_gc, &sampled);
         if (unlikely(sampled))
             sample_tell(&c->priv->sample, p, w_align_up(bytes, HEAP_PAGE));
+        if (unlikely(heap.poison) && p != NULL && heap.stress != 0)
+            PROBE(alloc_checked, p, bytes, 0);
         return p;
     }
     struct gc_shape_cache *sc = shape < SHAPE_TYPED ? &c->basic[shape] : shape < c->nshapes ? c->shapes[shape] : NULL;
@@ -276,5 +278,7 @@ void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want
     void *p = small(c, sc, shape, cls, want_gc, &sampled);
     if (unlikely(sampled))
         sample_tell(&c->priv->sample, p, gc_class_size[cls]);
+    if (unlikely(heap.poison) && p != NULL && heap.stress != 0)
+        PROBE(alloc_checked, p, bytes, 0);
     return p;
 }

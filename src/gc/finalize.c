@@ -5,7 +5,7 @@
 #include <string.h>
 #include "gc/special.h"
 
-#define BLOCK_CALLS 170u /* a block fills 4 KiB */
+#define BLOCK_CALLS 127u /* a block fills 4 KiB */
 
 struct block {
     struct block *next;
@@ -68,6 +68,7 @@ static bool put_stw(struct queue *q, struct gc_call call)
             q->head = b;
         q->tail = b;
     }
+    call.cycle = gc_cycles_begun();
     b->call[b->to++] = call;
     add_rlx(&q->queued, 1);
     return true;

@@ -1,6 +1,7 @@
 /* See poison.h. */
 #include "gc/poison.h"
 #include <string.h>
+#include "base/probe.h"
 
 void poison_fill(void *p, size_t bytes) { memset(p, POISON_BYTE, bytes); }
 
@@ -22,6 +23,7 @@ void poison_check(const void *p, size_t bytes, size_t elem)
     const char *slot = (const char *)p + at / elem * elem;
     uint64_t word;
     memcpy(&word, slot + w_align_down(at % elem, 8), sizeof word);
+    PROBE(poison_broken, slot, elem, w_align_down(at % elem, 8));
     w_fatal("freed object %p (%zu bytes) was written to after it was freed: word at offset %zu is 0x%llx",
             (const void *)slot, elem, (size_t)w_align_down(at % elem, 8), (unsigned long long)word);
 }

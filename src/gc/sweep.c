@@ -21,8 +21,10 @@ static void poison_freed(struct span *s)
     uint64_t *marks = span_marks(s), *allocs = span_allocs(s);
     size_t elem = span_elem(s);
     for (size_t i = 0; i < s->nobj; i++)
-        if (bits_get(allocs, i) && !bits_get(marks, i))
+        if (bits_get(allocs, i) && !bits_get(marks, i)) {
             poison_fill(span_object(s, i), elem);
+            PROBE(free_checked, span_object(s, i), gc_cycles_begun(), 0);
+        }
 }
 
 static void count_freed(struct span *s, unsigned freed)

@@ -54,10 +54,31 @@ static w_noinline ssize_t try_file(struct fd *f, attempt *try, void *arg)
     return r;
 }
 
-static ssize_t io_do(weft_fd *h, enum fd_dir dir, attempt *try, void *arg)
+/* What a call reads or writes while it waits. Of what the program gives back meanwhile the doctor tells (gcpoison). */
+struct buffers { const struct iovec *iov; int n; };
+#define BUFFER(at, bytes) (&(struct buffers){ &(struct iovec){ (void *)(uintptr_t)(at), bytes }, 1 })
+
+/* Inside the runtime. */
+static w_cold void tell_buffers(const struct buffers *b, bool used)
+{
+    for (int i = 0; i < b->n; i++)
+        PROBE(buffer_used, b->iov[i].iov_base, b->iov[i].iov_len, used);
+}
+
+static w_cold ssize_t tell_end(const struct buffers *b, ssize_t r)
+{
+    rt_enter();
+    tell_buffers(b, false);
+    rt_leave(m_self());
+    return r;
+}
+
+/* b, NULL: none. */
+static ssize_t io_do(weft_fd *h, enum fd_dir dir, attempt *try, void *arg, const struct buffers *b)
 {
     struct fd *f = fd_at(h);
     struct fd_side *s = &f->side[dir];
+    bool told = false;
     rt_enter();
     ssize_t r = fd_begin(h, dir);
     if (unlikely(r < 0)) {
@@ -71,14 +92,20 @@ static ssize_t io_do(weft_fd *h, enum fd_dir dir, attempt *try, void *arg)
         r = unlikely(f->flags & FD_IS_FILE) ? try_file(f, try, arg) : try(f, arg);
         if (r != -EAGAIN || unlikely(f->flags & FD_IS_FILE)) {
             if (likely(fd_end_try(f, dir)))
-                return r;
+                return unlikely(told) ? tell_end(b, r) : r;
             rt_enter();
             break;
         }
         rt_enter();
+        if (unlikely(sched.cfg.gcpoison != 0) && b != NULL && !told) {
+            tell_buffers(b, true);
+            told = true;
+        }
         r = fd_wait(f, dir);
     }
     fd_end_slow(f, dir);
+    if (unlikely(told))
+        tell_buffers(b, false);
     rt_leave(m_self());
     return r;
 }
@@ -160,13 +187,13 @@ static ssize_t try_read(struct fd *f, void *arg)
 ssize_t weft_read(weft_fd *f, void *buf, size_t n)
 {
     struct read_op op = { buf, n, 0, false };
-    return io_do(f, FD_READ, try_read, &op);
+    return io_do(f, FD_READ, try_read, &op, BUFFER(buf, n));
 }
 
 ssize_t weft_read_full(weft_fd *f, void *buf, size_t n)
 {
     struct read_op op = { buf, n, 0, true };
-    ssize_t r = io_do(f, FD_READ, try_read, &op);
+    ssize_t r = io_do(f, FD_READ, try_read, &op, BUFFER(buf, n));
     return or_done(r, op.done);
 }
 
@@ -191,7 +218,7 @@ ssize_t weft_readv(weft_fd *f, const struct iovec *iov, int n)
     struct readv_op op = { iov, w_min(n, IOV_MAX), 0 };
     for (int i = 0; i < op.n; i++)
         op.bytes += iov[i].iov_len;
-    return io_do(f, FD_READ, try_readv, &op);
+    return io_do(f, FD_READ, try_readv, &op, &(struct buffers){ iov, op.n });
 }
 
 struct recvfrom_op { void *buf; size_t n; int flags; struct sockaddr *from; socklen_t *fromlen; };
@@ -209,7 +236,7 @@ static ssize_t try_recvfrom(struct fd *f, void *arg)
 ssize_t weft_recvfrom(weft_fd *f, void *buf, size_t n, int flags, struct sockaddr *from, socklen_t *fromlen)
 {
     struct recvfrom_op op = { buf, n, flags, from, fromlen };
-    return io_do(f, FD_READ, try_recvfrom, &op);
+    return io_do(f, FD_READ, try_recvfrom, &op, BUFFER(buf, n));
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
@@ -254,7 +281,7 @@ static ssize_t try_write(struct fd *f, void *arg)
 ssize_t weft_write(weft_fd *f, const void *buf, size_t n)
 {
     struct write_op op = { buf, n, 0 };
-    ssize_t r = io_do(f, FD_WRITE, try_write, &op);
+    ssize_t r = io_do(f, FD_WRITE, try_write, &op, BUFFER(buf, n));
     return or_done(r, op.done);
 }
 
@@ -306,7 +333,7 @@ ssize_t weft_writev(weft_fd *f, const struct iovec *iov, int n)
     if (n < 0)
         return -EINVAL;
     struct writev_op op = { iov, n, 0, 0 };
-    ssize_t r = io_do(f, FD_WRITE, try_writev, &op);
+    ssize_t r = io_do(f, FD_WRITE, try_writev, &op, &(struct buffers){ iov, op.n });
     return or_done(r, op.done);
 }
 
@@ -325,7 +352,7 @@ static ssize_t try_sendto(struct fd *f, void *arg)
 ssize_t weft_sendto(weft_fd *f, const void *buf, size_t n, int flags, const struct sockaddr *to, socklen_t tolen)
 {
     struct sendto_op op = { buf, n, flags, to, tolen };
-    return io_do(f, FD_WRITE, try_sendto, &op);
+    return io_do(f, FD_WRITE, try_sendto, &op, BUFFER(buf, n));
 }
 
 /* ---- accepting, connecting ------------------------------------------------------------------------------------------ */
@@ -368,7 +395,7 @@ int weft_accept(weft_fd *listener, weft_fd **out, struct sockaddr *peer, socklen
     rt_leave(m_self());
     if (op.to == NULL)
         return -ENOMEM;
-    int r = (int)io_do(listener, FD_READ, try_accept, &op);
+    int r = (int)io_do(listener, FD_READ, try_accept, &op, NULL);
     if (r < 0)
         discard(op.to);
     else
@@ -425,7 +452,7 @@ static ssize_t try_connect(struct fd *f, void *arg)
 int weft_connect(weft_fd *f, const struct sockaddr *to, socklen_t tolen)
 {
     struct connect_op op = { to, tolen, false };
-    return (int)io_do(f, FD_WRITE, try_connect, &op);
+    return (int)io_do(f, FD_WRITE, try_connect, &op, NULL);
 }
 
 /* In this order, because epoll would report a socket without a peer as hung up. */
@@ -438,5 +465,5 @@ int fd_connect_new(struct fd *f, const struct sockaddr *to, socklen_t tolen)
     int err = netpoll_add(&f->poll, f->fd, r < 0, fd_tag(f));
     if (err < 0 || r == 0)
         return err;
-    return (int)io_do(fd_handle(f), FD_WRITE, try_connect, &op);
+    return (int)io_do(fd_handle(f), FD_WRITE, try_connect, &op, NULL);
 }

@@ -111,7 +111,7 @@ static void next_call(struct worker *w, struct gc_call *call)
         m = m_self();
     }
     labels_drop(m->cur); /* those of the call before */
-    PROBE(finalizer_run, call->obj, 0, 0);
+    PROBE(finalizer_run, call->obj, call, w->kind);
     m->cur->flags &= (uint16_t)~FIBER_SYSTEM;
     *m->errno_at = 0; /* each is as if on a fiber of its own */
     rt_leave(m);
@@ -157,6 +157,8 @@ static void collect(void *why)
 
 static void collect_here(enum gc_why why)
 {
+    if (unlikely(sched.cfg.gcpoison != 0))
+        PROBE(gc_asked, why, 0, 0);
     world_helpers_prepare(nprocs());
     sched_on_big_stack(collect, (void *)(uintptr_t)why);
     rt_own(m_self()); /* while we waited for another's stop, weft_maxprocs may have withdrawn our processor */
