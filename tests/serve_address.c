@@ -52,6 +52,48 @@ Test(serve_address, what_others_reach_is_refused)
     }
 }
 
+/* The doctor tells where it was asked for. */
+static struct { char what[300], cure[300], stack[4000]; int n; } told;
+
+static void on_finding(void *arg, const weft_finding *f)
+{
+    (void)arg;
+    if (f->code != WEFT_W14)
+        return;
+    snprintf(told.what, sizeof told.what, "%s", f->what);
+    snprintf(told.cure, sizeof told.cure, "%s", f->cure);
+    snprintf(told.stack, sizeof told.stack, "%s", f->stack);
+    told.n++;
+}
+
+__attribute__((noinline)) static void asks_for_a_public_port(void)
+{
+    weft_serve_opts o = serve_opts();
+    const char *why;
+    o.address = "0.0.0.0";
+    cr_assert_eq(refused(o, &why), -EPERM);
+    o.address = "127.0.0.1";
+    cr_assert_eq(refused(o, &why), 0);
+}
+
+static void in_a_runtime(void *arg)
+{
+    (void)arg;
+    asks_for_a_public_port();
+    cr_assert_eq(weft_doctor_flush(), 0);
+    cr_assert_eq(weft_doctor_count(WEFT_W14), 1);
+    cr_assert_eq(told.n, 1);
+    cr_assert(strstr(told.what, "others than this machine can reach the address") != NULL, "%s", told.what);
+    cr_assert(strstr(told.stack, "asks_for_a_public_port at ") != NULL, "%s", told.stack);
+}
+
+Test(serve_address, the_doctor_tells_of_a_refusal)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.finding = on_finding;
+    test_run_config(&cfg, in_a_runtime, NULL);
+}
+
 Test(serve_address, with_a_token_it_may_be_any)
 {
     weft_serve_opts o = serve_opts();

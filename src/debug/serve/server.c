@@ -43,6 +43,7 @@
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+#include <weft/debug.h>
 #include <weft/sched.h>
 
 #define CONNECTION_BYTES (24u << 10) /* that libmicrohttpd has for a connection: the header must fit */
@@ -956,6 +957,7 @@ static int address_allowed(const weft_debug_server *s, const weft_serve_opts *o,
 #endif
     *why = "refused: others than this machine can reach the address, and would see what the program holds and make it work; set a token of at least 16 bytes, or "
            "tls_cert, tls_key and tls_client_ca, or listen at 127.0.0.1 or a unix socket";
+    weft_doctor_note(WEFT_W14, *why); /* while no runtime runs, only the log is told */
     return -EPERM;
 }
 
