@@ -283,7 +283,11 @@ check: have-deps
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))
 EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(filter-out $(if $(SERVE),,examples/bugs/14_%),$(wildcard examples/*.c examples/bugs/*.c))) \
     $(foreach d,$(sort $(EXAMPLE_DIRS)),$(B)/examples/$d/$d)
-PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(filter %.c,$^) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -lm $(SYSLIBS)
+PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(ENDPOINT_CFLAGS) $(filter %.c,$^) -o $@ $(filter %-debug.a,$^) $(B)/libweft.a $(LDFLAGS_ALL) -lm \
+    $(if $(filter %-debug.a,$^),$(SERVE_LIBS)) $(SYSLIBS)
+# kv has the endpoint, where it is built.
+$(B)/examples/kv/kv: ENDPOINT_CFLAGS = $(if $(SERVE),,-DWITHOUT_ENDPOINT)
+$(B)/examples/kv/kv: $(if $(SERVE),$(B)/libweft-debug.a)
 
 # Bug 14 has objects of the endpoint of its own, in which one option switches the rules off; no library has it.
 UNSAFE_C := $(patsubst src/debug/serve/%.c,$(B)/examples/unsafe/%.o,$(filter %.c,$(SERVE_SRC)))

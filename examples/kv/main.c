@@ -26,6 +26,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include <weft/serve.h>
 
 static const char usage[] =
     "usage: kv [options]\n"
@@ -40,12 +41,18 @@ static const char usage[] =
     "  --grace MS           on SIGTERM: time for connections to finish (5000)\n"
     "  --trace FILE         what it does, for go tool trace\n"
     "  --cpu-profile FILE   where CPU time goes, for go tool pprof; up to 64 MiB, an hour\n"
-    "  --wall-profile FILE  where fibers are and what they wait for; likewise\n";
+    "  --wall-profile FILE  where fibers are and what they wait for; likewise\n"
+    "  --debug-port N       a page about it, metrics, profiles at http://127.0.0.1:N/debug/; 0: any free one\n"
+    "  --debug-unix PATH    the same on a unix socket that only this user can open\n";
 
 struct program {
     struct server_options server;
     int procs;
     const char *trace, *cpu_profile, *wall_profile;
+    bool debug;
+    int debug_port;
+    const char *debug_unix;
+    weft_debug_server *debug_server;
     int trace_fd;
     int status;
 };
@@ -84,6 +91,7 @@ static void parse_options(struct program *p, int argc, char **argv)
         { "maxclients", 1, NULL, 'c' },   { "max-bulk", 1, NULL, 'B' }, { "max-reply", 1, NULL, 'R' },
         { "memory-limit", 1, NULL, 'm' }, { "procs", 1, NULL, 'P' },    { "grace", 1, NULL, 'g' },
         { "trace", 1, NULL, 't' },        { "cpu-profile", 1, NULL, 'C' }, { "wall-profile", 1, NULL, 'W' },
+        { "debug-port", 1, NULL, 'd' },   { "debug-unix", 1, NULL, 'D' },
         { "help", 0, NULL, 'h' },         { NULL, 0, NULL, 0 },
     };
     struct server_options *s = &p->server;
@@ -102,6 +110,8 @@ static void parse_options(struct program *p, int argc, char **argv)
         case 't': p->trace = text(name, optarg); break;
         case 'C': p->cpu_profile = text(name, optarg); break;
         case 'W': p->wall_profile = text(name, optarg); break;
+        case 'd': p->debug = true; p->debug_port = (int)number(name, optarg, 0, 65535); break;
+        case 'D': p->debug = true; p->debug_unix = text(name, optarg); break;
         case 'h': fputs(usage, stdout); exit(0);
         case ':': refuse("%s needs a value", argv[optind - 1]);
         default: refuse("%s is not an option", argv[optind - 1]);
@@ -158,9 +168,27 @@ static int profiles_start(const struct program *p)
     return err == 0 && p->wall_profile != NULL ? weft_wall_profile_start_file(p->wall_profile, NULL) : err;
 }
 
+#ifdef WITHOUT_ENDPOINT /* built where libmicrohttpd is not: see the Makefile's SERVE */
+int weft_debug_serve(const weft_serve_opts *opts, weft_debug_server **out) { return opts != NULL && out != NULL ? -ENOTSUP : -EINVAL; }
+int weft_debug_serve_stop(weft_debug_server *server) { return server == NULL ? 0 : -EINVAL; }
+#endif
+
+/* The library says where, on stderr. It serves until the last connection has ended. */
+static void debug_start(struct program *p)
+{
+    weft_serve_opts o = WEFT_SERVE_OPTS_INIT;
+    o.port = p->debug_port;
+    o.unix_path = p->debug_unix;
+    o.cmdline = true; /* no secret is given on it */
+    int err = p->debug ? weft_debug_serve(&o, &p->debug_server) : 0;
+    if (err != 0)
+        fprintf(stderr, "kv: --debug-port: %s; it serves its clients without\n", weft_strerror(err));
+}
+
 static void run(void *arg)
 {
     struct program *p = arg;
+    debug_start(p);
     int err = profiles_start(p);
     if (err == 0)
         err = trace_start(p);
@@ -172,6 +200,8 @@ static void run(void *arg)
         fprintf(stderr, "kv: profiles and trace: %s\n", weft_strerror(err));
         p->status = 1;
     }
+    if (p->debug_server != NULL)
+        weft_debug_serve_stop(p->debug_server);
 }
 
 int main(int argc, char **argv)
