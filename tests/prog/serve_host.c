@@ -1,6 +1,6 @@
 /* A program with the endpoint, for scripts: serve_host [NAME=VALUE ...]. Prints "port N" (or "unix"), or "refused ERROR: SENTENCE", then works a little,
  * with fibers that wait, allocate, use locks and the processor, until its standard input ends. Names are those of weft_serve_opts; also procs, and
- * spin=N: so many fibers that never call weft. */
+ * spin=N: so many fibers that never call weft; own=1: a profile of that name. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +10,7 @@
 
 static weft_serve_opts opts = WEFT_SERVE_OPTS_INIT;
 static int spinning;
+static bool own;
 static weft_mutex lock;
 static volatile unsigned long sink;
 
@@ -67,6 +68,9 @@ static void main_fiber(void *arg)
     (void)arg;
     opts.why = &why;
     opts.log = line_out;
+    weft_profile *p;
+    if (own && weft_profile_new("own", &p) != 0)
+        exit(2);
     weft_set_block_profile_rate(1);
     weft_set_mutex_profile_fraction(1);
     int err = weft_debug_serve(&opts, &server);
@@ -116,7 +120,8 @@ int main(int argc, char **argv)
         else if (option(argv[i], "header_ms", &v)) opts.header_ms = atoi(v);
         else if (option(argv[i], "procs", &v)) cfg.maxprocs = atoi(v);
         else if (option(argv[i], "spin", &v)) spinning = atoi(v);
-        else if (!option(argv[i], "secret", &v)) { fprintf(stderr, "%s?\n", argv[i]); return 2; }
+        else if (option(argv[i], "own", &v)) own = atoi(v) != 0;
+        else { fprintf(stderr, "%s?\n", argv[i]); return 2; }
     int err = weft_run(main_fiber, NULL, &cfg);
     return err == 0 ? 0 : 1;
 }
