@@ -418,3 +418,39 @@ int config_load(const weft_config *cfg, struct config *out, void (*say)(void *ar
             check_variable(&l, *e);
     return l.err;
 }
+
+/* ---- for who shows them ------------------------------------------------------------------------------ */
+
+static void show_word(const char *words, int64_t at, char *to, size_t n)
+{
+    for (; at > 0 && *words != 0; words++)
+        at -= *words == '|';
+    w_fmt(to, n, "%.*s", (int)strcspn(words, "|"), words);
+}
+
+bool config_item(const struct config *c, unsigned i, struct config_item *out)
+{
+    *out = (struct config_item){ 0 };
+    if (i < w_countof(settings)) {
+        const struct setting *s = &settings[i];
+        int64_t v = *(const int64_t *)(const void *)((const char *)c + s->to);
+        out->name = s->field;
+        out->env = s->env;
+        out->is_default = v == s->dflt;
+        w_fmt(out->value, sizeof out->value, s->off != NO_OFF && v == s->off ? "off" : "%lld", (long long)v);
+        return true;
+    }
+    i -= (unsigned)w_countof(settings);
+    if (i >= w_countof(debug_keys))
+        return false;
+    const struct debug_key *k = &debug_keys[i];
+    int64_t v = *(const int64_t *)(const void *)((const char *)c + k->to);
+    out->name = k->key;
+    out->debug = true;
+    out->is_default = v == k->dflt;
+    if (k->kind == WORD)
+        show_word(k->words, v, out->value, sizeof out->value);
+    else
+        w_fmt(out->value, sizeof out->value, "%lld", (long long)v);
+    return true;
+}

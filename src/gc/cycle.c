@@ -235,7 +235,9 @@ static bool cycle(enum gc_why why, const struct gc_late *late, const struct gc_l
     mark(&c);
     c.pause_ns = heap.host.start_world();
     c.end_ns = os_now_ns();
-    stats_cycle(why == GC_WHY_FORCED, c.pause_ns, os_wall_ns(), (c.end_ns - c.begin_ns) * c.procs);
+    const struct heap_cycle done = { c.number, (uint64_t)os_wall_ns(), (uint64_t)c.pause_ns, c.before_bytes, c.marked.live_bytes,
+                                     load_rlx(&pacer.goal), why == GC_WHY_FORCED }; /* rlx: a figure */
+    stats_cycle(&done, (c.end_ns - c.begin_ns) * c.procs);
     stats_cycle_cpu(c.marked.stack_bytes);
     pacer_cycle_took(c.end_ns - c.begin_ns, c.end_ns, c.number);
     store_rlx(&gc.last_end_ns, c.end_ns); /* rlx: figures */

@@ -295,7 +295,12 @@ int gc_set_percent(int percent);
 int64_t gc_set_limit(int64_t bytes);
 void gc_release_free(void);    /* every free page goes back to the system */
 /* Given back since the start, and the time that took: in the background, and in allocations. Any time. */
-struct gc_scavenge_stats { uint64_t background_bytes, eager_bytes, background_ns, assist_ns; };
+struct gc_scavenge_stats {
+    uint64_t background_bytes, eager_bytes, background_ns, assist_ns;
+    uint64_t retained_bytes, keep_bytes; /* of the heap's pages: what it has; what may stay (by its goal, or by the memory limit), UINT64_MAX: all */
+    bool by_limit;                       /* keep_bytes is the limit's, and it has more than that */
+    uint64_t bytes_per_s;                /* in the background: so many at most */
+};
 void gc_scavenge_stats(struct gc_scavenge_stats *out);
 /* The last cycle that brought collecting to the cap on its time; 0: none. Any time. */
 uint64_t gc_capped_cycle(void);

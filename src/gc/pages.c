@@ -140,6 +140,17 @@ void pages_stop(void)
     pages.nchunks = pages.max_chunks = 0;
 }
 
+void pages_ranges(void (*fn)(void *arg, bool table, uintptr_t lo, uintptr_t hi), void *arg)
+{
+    size_t n = pages.max_chunks;
+    const struct { const void *at; size_t bytes; } all[] = {
+        { heap.base, heap.reserved }, { heap.pagemap, map_bytes(n) }, { heap.spans, span_table_bytes(n) },
+        { pages.chunks, chunk_bytes(n) }, { pages.sums, sum_bytes(n) },
+    };
+    for (unsigned i = 0; i < w_countof(all); i++)
+        fn(arg, i != 0, (uintptr_t)all[i].at, (uintptr_t)all[i].at + w_align_up(all[i].bytes, OS_HUGE_PAGE));
+}
+
 /* ---- growth --------------------------------------------------------------------------------------------- */
 
 /* Makes [table, table + to) usable where it was up to from; whole system pages. */

@@ -30,6 +30,8 @@ struct pages_stats {
     uint64_t changes;                               /* of pages, so far: pages_same */
 };
 void pages_stats(struct pages_stats *out); /* takes no lock */
+/* The heap itself, from its base on, and its tables: address space that may hold memory. Calls fn for each; any time while the runtime runs. */
+void pages_ranges(void (*fn)(void *arg, bool table, uintptr_t lo, uintptr_t hi), void *arg);
 /* No page has changed hands since, till now. */
 bool pages_same(const struct pages_stats *as);
 

@@ -182,10 +182,25 @@ void gc_release_free(void)
         trace(0, bytes, " (forced)");
 }
 
+/* By what it took so far, and what taking the pages again will take, in one percent of the time. */
+static uint64_t background_speed(uint64_t bytes, uint64_t ns)
+{
+    double ns_per_byte = 1.0 / AGAIN_BYTES_PER_NS + (bytes != 0 ? (double)ns / (double)bytes : 0);
+    return (uint64_t)(1e9 / 100 * (double)heap.host.procs() / ns_per_byte);
+}
+
 void gc_scavenge_stats(struct gc_scavenge_stats *out)
 {
-    out->background_bytes = load_rlx(&sc.background_bytes); /* rlx: counters */
+    out->background_bytes = load_rlx(&sc.background_bytes); /* rlx: counters, here and below */
     out->eager_bytes = load_rlx(&sc.eager_bytes);
     out->background_ns = load_rlx(&sc.background_ns);
     out->assist_ns = load_rlx(&sc.assist_ns);
+    out->retained_bytes = pages_retained_bytes();
+    out->keep_bytes = load_rlx(&sc.retain);
+    int64_t limit = load_rlx(&pacer.limit);
+    uint64_t excess = limit != INT64_MAX ? excess_over(pace_limit_retain((uint64_t)limit)) : 0;
+    out->by_limit = excess != 0 && out->retained_bytes - w_min(out->retained_bytes, excess) < out->keep_bytes;
+    if (out->by_limit)
+        out->keep_bytes = out->retained_bytes - w_min(out->retained_bytes, excess);
+    out->bytes_per_s = background_speed(out->background_bytes, out->background_ns);
 }

@@ -9,11 +9,12 @@
 static struct {
     int64_t start_ns;
     /* under the gc lock; read in stops */
-    uint64_t pause_total_ns, pause_ns[256], pause_end[256];
+    uint64_t pause_total_ns;
     uint64_t last_wall_ns;
     w_i64 cpu_ns;
     struct lock lock; /* RANK_LEAF: what is read without a stop */
     struct heap_cycles now;
+    struct heap_cycle history[STATS_CYCLES]; /* a ring; last, as most of it is not touched until there were many */
 } stats = { .lock = LOCK_INIT(RANK_LEAF) };
 
 void stats_start(void)
@@ -23,15 +24,14 @@ void stats_start(void)
     stats.start_ns = os_now_ns();
 }
 
-void stats_cycle(bool forced, int64_t pause_ns, int64_t end_wall_ns, int64_t cpu_ns)
+void stats_cycle(const struct heap_cycle *c, int64_t cpu_ns)
 {
     lock_take(&stats.lock);
-    unsigned slot = stats.now.total++ % 256;
-    stats.now.forced += forced;
+    stats.history[stats.now.total++ % STATS_CYCLES] = *c;
+    stats.now.forced += c->forced;
     lock_drop(&stats.lock);
-    stats.pause_total_ns += (uint64_t)pause_ns;
-    stats.pause_ns[slot] = (uint64_t)pause_ns;
-    stats.pause_end[slot] = stats.last_wall_ns = (uint64_t)end_wall_ns;
+    stats.pause_total_ns += c->pause_ns;
+    stats.last_wall_ns = c->end_wall_ns;
     store_rlx(&stats.cpu_ns, load_rlx(&stats.cpu_ns) + cpu_ns); /* rlx: one writer, under the gc lock */
 }
 
@@ -62,6 +62,17 @@ void stats_cycles(struct heap_cycles *out)
     lock_take(&stats.lock);
     *out = stats.now;
     lock_drop(&stats.lock);
+}
+
+unsigned stats_history(struct heap_cycle out[STATS_CYCLES])
+{
+    lock_take(&stats.lock);
+    uint64_t total = stats.now.total;
+    unsigned n = (unsigned)w_min(total, (uint64_t)STATS_CYCLES);
+    for (unsigned i = 0; i < n; i++)
+        out[i] = stats.history[(total - n + i) % STATS_CYCLES];
+    lock_drop(&stats.lock);
+    return n;
 }
 
 void stats_pace(struct heap_pace *out)
@@ -239,8 +250,10 @@ void gc_fill_stats(weft_mem_stats *out)
     out->next_gc = load_rlx(&pacer.goal); /* rlx: a figure */
     out->last_gc = stats.last_wall_ns;
     out->pause_total_ns = stats.pause_total_ns;
-    memcpy(out->pause_ns, stats.pause_ns, sizeof out->pause_ns);
-    memcpy(out->pause_end, stats.pause_end, sizeof out->pause_end);
+    for (unsigned i = 0; i < STATS_CYCLES; i++) {
+        out->pause_ns[i] = stats.history[i].pause_ns;
+        out->pause_end[i] = stats.history[i].end_wall_ns;
+    }
     out->num_gc = (uint32_t)stats.now.total;
     out->num_forced_gc = (uint32_t)stats.now.forced;
     out->gc_cpu_fraction = stats_cpu_fraction();

@@ -10,8 +10,9 @@
 void stats_start(void);
 /* What the runtime has beside the pages of the heap: their tables, off-heap memory, stacks of fibers. Any time. */
 uint64_t stats_overhead_bytes(void);
-/* In a stop or under the gc lock: one more cycle. */
-void stats_cycle(bool forced, int64_t pause_ns, int64_t end_wall_ns, int64_t cpu_ns);
+/* One more cycle: under the gc lock. */
+struct heap_cycle { uint64_t number, end_wall_ns, pause_ns, before_bytes, marked_bytes, goal_bytes; bool forced; }; /* goal: of the next one */
+void stats_cycle(const struct heap_cycle *c, int64_t cpu_ns);
 /* The same, after it: what the processors' time went to so far, as of now. */
 void stats_cycle_cpu(uint64_t stack_bytes);
 /* Share of the processors' time since start that went to collecting. */
@@ -43,6 +44,9 @@ struct heap_cycles {
     int64_t total_ns, idle_ns, user_ns, pause_ns, scav_assist_ns, scav_background_ns; /* CPU time as of the end of the last cycle */
 };
 void stats_cycles(struct heap_cycles *out);
+/* The last ones, oldest first; how many. */
+#define STATS_CYCLES 256u /* weft_mem_stats says so */
+unsigned stats_history(struct heap_cycle out[STATS_CYCLES]);
 
 struct heap_pace { struct pacer_marked last; int percent; int64_t limit; uint64_t goal; };
 void stats_pace(struct heap_pace *out);

@@ -39,7 +39,7 @@ struct live {
     int64_t period;
     int64_t begun_ns, flush_ns, encoded_ns; /* flush_ns: the next one. encoded_ns: duration as of the last piece */
     int64_t lost;
-    uint64_t handed;        /* bytes */
+    w_u64 handed;           /* bytes. One writer; rlx: others show it */
     bool over;              /* said that it is beyond what others may have */
     bool dirty;             /* samples were added since the last piece */
     int why;                /* WEFT_PROFILE_*, once it is to be closed; 0: it goes on, or was asked to stop */
@@ -111,6 +111,11 @@ static void give_turn(struct live *l, enum turn turn)
 
 bool live_is_writer(const struct live *l) { return writes == l; }
 
+void live_state(const struct live *l, struct live_state *out)
+{
+    *out = (struct live_state){ l->begun_ns, l->o.max_ns, load_rlx(&l->handed), l->o.max_bytes }; /* rlx: see struct live */
+}
+
 /* ---- pieces -------------------------------------------------------------------------------------------------- */
 
 /* What was made, and is not with the writer. False: it would be too much. */
@@ -120,8 +125,8 @@ static bool hand_over(struct live *l)
     if (out.bytes == 0)
         return true;
     gzip_join(&out);
-    l->handed += out.bytes;
-    if (l->o.max_bytes != 0 && l->handed > l->o.max_bytes) {
+    store_rlx(&l->handed, load_rlx(&l->handed) + out.bytes); /* rlx, here and below: see struct live */
+    if (l->o.max_bytes != 0 && load_rlx(&l->handed) > l->o.max_bytes) {
         gzip_free(&out);
         l->why = WEFT_PROFILE_BYTES;
         return false;
@@ -149,7 +154,7 @@ static int add(struct live *l, const uintptr_t *pc, uint32_t n, const int64_t *v
     if (err == -ENOSPC) {
         struct pprof_stats st;
         pprof_stats(l->pprof, &st);
-        if (st.gzip_bytes - l->handed > HELD_MAX)
+        if (st.gzip_bytes - load_rlx(&l->handed) > HELD_MAX)
             return err;
         encode(l, os_now_ns());
         err = pprof_add(l->pprof, pc, n, value, label, labels);
@@ -188,10 +193,10 @@ static bool writer_failed(struct live *l)
 /* Without limits: what others have is reached. Once. */
 static void look_over(struct live *l, int64_t now_ns)
 {
-    if (l->over || !live_unlimited(&l->o) || (now_ns - l->begun_ns < LIVE_NS && l->handed < LIVE_BYTES))
+    if (l->over || !live_unlimited(&l->o) || (now_ns - l->begun_ns < LIVE_NS && load_rlx(&l->handed) < LIVE_BYTES))
         return;
     l->over = true;
-    PROBE(profile_over, l->o.what, l->handed, now_ns - l->begun_ns);
+    PROBE(profile_over, l->o.what, load_rlx(&l->handed), now_ns - l->begun_ns);
 }
 
 bool live_look(struct live *l, int64_t now_ns)
@@ -212,7 +217,7 @@ bool live_look(struct live *l, int64_t now_ns)
     add_lost(l);
     if (!its_our_turn(l))
         return true;
-    if (l->dirty || l->handed == 0)
+    if (l->dirty || load_rlx(&l->handed) == 0)
         encode(l, now_ns);
     return hand_over(l);
 }
@@ -226,7 +231,7 @@ static void contents_free(struct live *l)
     l->pprof = NULL;
 }
 
-uint64_t live_bytes(const struct live *l) { return l->handed; }
+uint64_t live_bytes(const struct live *l) { return load_rlx(&l->handed); } /* rlx: see struct live */
 
 void live_free(struct live *l) { off_free(OFF_PROF, l); }
 

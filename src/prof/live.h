@@ -32,6 +32,8 @@ int live_open(const struct pprof_kind *kind, const struct live_opts *o, struct l
 /* A sample as for pprof_add; one that finds no memory is counted as lost: its first value. pc NULL: value[0] samples were lost elsewhere. */
 void live_add(struct live *l, const uintptr_t *pc, uint32_t n, const int64_t *value, const struct pprof_label *label, uint32_t labels);
 int64_t live_due_ns(const struct live *l);  /* when live_look has something to do */
+struct live_state { int64_t begun_ns, max_ns; uint64_t bytes, max_bytes; }; /* limits 0: none */
+void live_state(const struct live *l, struct live_state *out); /* anybody, for show, until live_free */
 /* Writes what there is, if it is time. False: it is to be closed, since a limit was reached or the writer failed. */
 bool live_look(struct live *l, int64_t now_ns);
 /* Writes the rest, with the duration, and a remark unless NULL; waits for the writer; closes the descriptor. 0, or the first error there was: the

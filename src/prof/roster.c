@@ -32,7 +32,7 @@
 #include "sched/world.h"
 
 #define COPY_BYTES (1u << 20)      /* of one stack, from its top; what lies beyond is not shown */
-#define NAME_BYTES 64u
+#define NAME_BYTES ROSTER_NAME
 #define LABELS_BYTES 1024u
 #define ANSWER_NS 200000000        /* a thread that does not answer a signal for so long (blocked, not scheduled) is shown without frames */
 #define TRIES 8                    /* to catch a fiber that starts and stops running all the time */
@@ -121,7 +121,7 @@ static size_t read_some(const void *from, void *to, size_t n)
     return got > 0 ? (size_t)got : 0;
 }
 
-static bool read_name(const char *from, char *to)
+bool roster_name(const char *from, char to[ROSTER_NAME])
 {
     size_t n = NAME_BYTES - 1, got = read_some(from, to, n);
     to[got] = 0;
@@ -172,7 +172,8 @@ static void list_task(const struct task *t, const struct task *at, void *arg)
     r->site = t->site;
     r->fn = t->fn;
     r->status = "runnable, not started";
-    if (t->name != NULL && read_name(t->name, name) && task_is(at, t->id))
+    r->since_ns = -1;
+    if (t->name != NULL && roster_name(t->name, name) && task_is(at, t->id))
         r->name = roster_text(c, name, strlen(name));
     if (t->labels != NULL && !c->list_only)
         r->labels = copy_labels(c, at, t->id, t->labels);
@@ -197,6 +198,23 @@ static w_no_sanitize void list_fiber(struct fiber *f, void *arg)
     r->id = id;
     r->site = site;
     r->status = s == FIBER_RUNNING ? "running" : s == FIBER_RUNNABLE ? "runnable" : wait_reason_text(w_min(f->why, WAIT_REASON_COUNT - 1));
+    r->since_ns = s == FIBER_WAITING ? __atomic_load_n(&f->since_ns, __ATOMIC_RELAXED) : -1; /* rlx: a hint, and so below */
+    r->leaked = leaked_is(f);
+}
+
+w_no_sanitize void roster_more(struct roster *c, struct rec *r)
+{
+    char name[NAME_BYTES];
+    if (r->kind != KIND_FIBER)
+        return;
+    const char *from = __atomic_load_n(&r->f->name, __ATOMIC_RELAXED);
+    uint64_t parent = __atomic_load_n(&r->f->parent, __ATOMIC_RELAXED);
+    bool named = from != NULL && roster_name(from, name);
+    if (__atomic_load_n(&r->f->id, __ATOMIC_ACQUIRE) != r->id) /* acq: after what was read */
+        return;
+    r->parent = parent;
+    if (named)
+        r->name = roster_text(c, name, strlen(name));
 }
 
 /* Threads of the host that are attached. */
@@ -544,7 +562,10 @@ static void work(void *arg)
 {
     struct roster *c = arg;
     if (c->list_only) {
-        list(c);
+        if (!c->nobody)
+            list(c);
+        if (c->listed != NULL)
+            c->listed(c);
         come_back(c);
         if (c->then == NULL)
             return;

@@ -29,7 +29,7 @@ struct rec {
     struct labels *labels;  /* the record holds a reference, but a task's has a copy */
     uint64_t parent;
     const char *name, *status;
-    int64_t minutes;
+    int64_t minutes, since_ns; /* since_ns: of one that waits, listed only: since when, by the coarse clock; 0: not known; -1: it does not */
     uint8_t kind;
     bool locked, leaked, no_answer, gone;
 };
@@ -41,9 +41,11 @@ struct roster {
     /* what is wanted: set between roster_begin and roster_take */
     bool all;
     bool list_only;         /* no stacks; status is a hint */
+    bool nobody;            /* with list_only: no fibers either, just `then` on the helper */
     bool leaked_only;       /* fibers that the last look found, perhaps */
     bool (*wanted)(uint64_t id, void *arg); /* of those listed; NULL: all. On the helper: it must not call weft */
     void *wanted_arg;
+    void (*listed)(struct roster *c); /* with list_only: on the helper, while the runtime cannot end; NULL: nothing */
     void (*then)(struct roster *c); /* on the helper, when all is captured, with maps still held; NULL: nothing. */
     /* the caller */
     struct fiber *self;     /* NULL: none, in a deadlock */
@@ -73,6 +75,12 @@ int roster_open(struct roster *c, bool all, bool self);
 /* Blocks. What went wrong is in c->err then; what was found before counts. */
 void roster_take(struct roster *c);
 void roster_drop(struct roster *c);
+
+/* The name and the parent of one that was listed only, if it is still there. In `listed`. */
+void roster_more(struct roster *c, struct rec *r);
+/* A name that its fiber may take away at any moment. False: nothing could be read. */
+#define ROSTER_NAME 64u
+bool roster_name(const char *from, char to[ROSTER_NAME]);
 
 /* For who is on a helper already, between maps_begin and maps_end: in place of take. then is not called. 0, -ENOMEM. */
 int roster_fill(struct roster *c, const struct maps *maps);

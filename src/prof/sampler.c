@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include "base/fail.h"
 #include "base/probe.h"
@@ -250,6 +251,21 @@ int sampler_stop(struct sampler *s)
     weft_blocking_end();
     errno = saved;
     return err;
+}
+
+bool sampler_state(const char *what, struct sampler_state *out)
+{
+    bool on = false;
+    for (struct sampler *s = samplers; s != NULL; s = s->next)
+        if (strcmp(s->what, what) == 0 && pthread_mutex_trylock(&s->control) == 0) { /* whoever has it may be waiting for the host's writer */
+            on = s->on && !is_done(s);
+            if (on)
+                live_state(s->live, &out->live);
+            pthread_mutex_unlock(&s->control);
+        }
+    if (on)
+        out->age_ns = os_now_ns() - out->live.begun_ns;
+    return on;
 }
 
 /* ---- for the runtime ------------------------------------------------------------------------------------------------- */

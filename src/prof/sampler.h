@@ -45,6 +45,10 @@ struct sampler {
     int err;
 };
 
+/* What is under way, for show: false: it is not, or is just being started or stopped. Outside the runtime. */
+struct sampler_state { int64_t age_ns; struct live_state live; };
+bool sampler_state(const char *what, struct sampler_state *out);
+
 /* The public options, checked. */
 struct sampler_opts { int hz; uint32_t arg; struct live_opts live; };
 int sampler_opts(struct sampler_opts *to, int hz, int flush_ms, int64_t max_bytes, int64_t max_ns, bool unlimited, weft_profile_closed *closed,

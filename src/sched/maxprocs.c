@@ -27,12 +27,20 @@ static struct {
     w_u32 refused;        /* to follow, so many processors were wanted last, and there was no memory for them; 0: there was */
 } follow;
 
+bool maxprocs_quota(double *cpus)
+{
+    *cpus = (double)sched.cfg.cpuquota / 100;
+    return sched.cfg.cpuquota != 0 || cgroup_limit(&follow.group, cpus);
+}
+
+bool maxprocs_follows(void) { return load_rlx(&follow.custom) == 0 && sched.cfg.updatemaxprocs != 0; } /* rlx: a figure */
+
 /* The default as of now. */
 static uint32_t wanted(void)
 {
     const struct config *c = &sched.cfg;
-    double limit = (double)c->cpuquota / 100;
-    if (c->containermaxprocs == 0 || (c->cpuquota == 0 && !cgroup_limit(&follow.group, &limit)))
+    double limit;
+    if (c->containermaxprocs == 0 || !maxprocs_quota(&limit))
         limit = 0;
     return (uint32_t)w_min(procs_default(c->cpus > 0 ? (int)c->cpus : os_cpu_count(), limit), MAX_PROCS);
 }

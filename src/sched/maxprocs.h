@@ -14,6 +14,10 @@ void maxprocs_after_fork(void); /* in the child: a fiber that was to follow is n
 /* By the monitor, as often as it likes. */
 void maxprocs_look(int64_t now_ns);
 
+/* The quota of the control group, in CPUs, as of now. False: there is none. And whether the number of processors follows it. Any thread, that is
+ * not a helper (files of its own), while the runtime runs. */
+bool maxprocs_quota(double *cpus);
+bool maxprocs_follows(void);
 /* What cpu.stat of the process's own control group says now. False: not known. Any thread, while the runtime runs. */
 bool maxprocs_throttled(struct cgroup_throttled *out);
 

@@ -443,6 +443,24 @@ void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void
     }
 }
 
+bool stack_arena(uint32_t i, struct stack_arena *out)
+{
+    if (i >= load_acq(&stacks.narenas)) /* acq: as in stack_each */
+        return false;
+    const struct arena *a = stacks.arenas[i];
+    uintptr_t lo = (uintptr_t)a->base;
+    *out = (struct stack_arena){ lo, lo + ((uintptr_t)load_rlx(&a->used) << a->log2), a->log2 }; /* rlx: as in stack_each */
+    return true;
+}
+
+uintptr_t stack_descriptor(const struct stack_arena *a, uintptr_t slot) { return (uintptr_t)fiber_at((const char *)slot, a->log2); }
+
+bool stack_slot_free(const struct stack_arena *a, uintptr_t slot)
+{
+    uint32_t s = load_rlx(&fiber_at((const char *)slot, a->log2)->state); /* rlx: a hint */
+    return s == FIBER_FREE || s == FIBER_DEAD;
+}
+
 struct fiber *stack_find(uintptr_t addr, bool *guard)
 {
     uint32_t n = load_acq(&stacks.narenas); /* acq: as in stack_each */

@@ -29,6 +29,13 @@ void stack_flush(struct p *p);        /* the processor's cache goes to the share
  * to stand still stops the world or pins. part of nparts: for several threads at once. */
 void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void *arg), void *arg);
 
+/* Where they lie: the i-th piece of address space, as far as it was ever used, in slots of 1 << log2 bytes. False: there are no more. At any time. */
+struct stack_arena { uintptr_t lo, hi; unsigned log2; };
+bool stack_arena(uint32_t i, struct stack_arena *out);
+/* Of a slot, whose descriptor lies in memory: no fiber has it. A hint. */
+bool stack_slot_free(const struct stack_arena *a, uintptr_t slot);
+uintptr_t stack_descriptor(const struct stack_arena *a, uintptr_t slot); /* where it is */
+
 /* The fiber whose slot holds addr; *guard tells whether it is in the guard. NULL: not a stack of ours. Async-signal-safe. */
 struct fiber *stack_find(uintptr_t addr, bool *guard);
 

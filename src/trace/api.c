@@ -50,6 +50,7 @@ static struct {
     bool switching;       /* the switcher runs */
     struct helper switcher;
     struct sink sink[TRACE_READERS];
+    w_u32 sinks;          /* those in use. rlx: others show it */
     /* the switcher's, and who asks it */
     w_u32 state;          /* futex: enum; under lock */
     w_u32 asked, done;    /* done is a futex */
@@ -308,6 +309,7 @@ static int sink_open(weft_writer *w, void *ctx)
     }
     s->writer = w;
     s->ctx = ctx;
+    add_rlx(&api.sinks, 1);
     return 0;
 }
 
@@ -320,8 +322,11 @@ static int sink_close(struct sink *s, struct trace_reader_stats *stats)
     trace_reader_free(s->reader);
     s->writer = NULL;
     s->ctx = NULL; /* a root no more */
+    sub_rlx(&api.sinks, 1);
     return s->result;
 }
+
+unsigned trace_writers(void) { return load_rlx(&api.sinks); }
 
 static int start(weft_writer *w, void *ctx, const weft_trace_opts *o)
 {

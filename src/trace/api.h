@@ -9,6 +9,7 @@
  * 0, -ESRCH (no runtime), -ENOMEM, -EAGAIN (no thread). */
 int trace_use(void);
 void trace_unuse(void);
+unsigned trace_writers(void); /* that are on; anybody, for show */
 /* The generation ends, and has gone to all readers when this returns. Only while the caller uses the trace; the same callers, or a helper's thread.
  * */
 void trace_advance(void);

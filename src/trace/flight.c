@@ -393,6 +393,16 @@ int weft_flight_recorder_stats(weft_flight_stats *out)
     return 0;
 }
 
+bool flight_limits(int64_t *age_ns, uint64_t *bytes)
+{
+    lock_take(&flight.lock);
+    bool on = load_rlx(&flight.state) == ON; /* rlx: under the lock */
+    *age_ns = on ? flight.opts.age_ns : 0;
+    *bytes = on ? flight.opts.bytes : 0;
+    lock_drop(&flight.lock);
+    return on;
+}
+
 /* ---- the runtime's end, and forks ------------------------------------------------------------------------------------------ */
 
 void flight_end(void)
