@@ -84,7 +84,7 @@ SERVE_SRC := $(if $(SERVE),$(wildcard src/debug/serve/*.c))
 SERVE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(SERVE_SRC)) $(if $(SERVE),src/debug/serve/page/files))
 JEMALLOC ?= $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
-JEM_DIVERT := secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
+JEM_DIVERT := mmap munmap secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
     $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
 
 .PHONY: all lib docs deps have-deps demo test run-tests tests check bench shots examples scheme-boehm install uninstall clean FORCE

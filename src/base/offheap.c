@@ -37,7 +37,7 @@ const char *jem_malloc_conf_2_conf_harder =
     "dss:disabled,thp:never,metadata_thp:disabled,dirty_decay_ms:1000,muzzy_decay_ms:0,stats_print:false,"
     "junk:false,zero:false";
 
-/* What jemalloc gets instead of the functions it should not call (JEM_DIVERT in the Makefile). From dlsym on they
+/* What jemalloc gets instead of functions that it should not call, or whose calls are of interest (JEM_DIVERT in the Makefile). From dlsym on they
  * serve options that we do not switch on; without them the library needs no libm (300 KiB resident). */
 char *off_no_secure_getenv(const char *name);
 ssize_t off_no_readlink(const char *path, char *buf, size_t n);
@@ -48,6 +48,38 @@ uintptr_t off_no__Unwind_GetIP(void *ctx);
 double off_no_exp(double x);
 double off_no_log(double x);
 double off_no_round(double x);
+
+void *off_no_mmap(void *at, size_t n, int prot, int flags, int fd, off_t from);
+int off_no_munmap(void *p, size_t n);
+
+/* What it maps before its arena has our hooks, less what it gives back at the ends to have the rest aligned. By one thread, as the library is loaded. */
+#define EARLY_MAX 8u
+static struct { uintptr_t lo, hi; } early[EARLY_MAX];
+static bool early_over;
+
+void *off_no_mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
+{
+    void *p = mmap(at, n, prot, flags, fd, from);
+    for (unsigned i = 0; !early_over && p != MAP_FAILED && i < EARLY_MAX; i++)
+        if (early[i].lo >= early[i].hi) {
+            early[i].lo = (uintptr_t)p;
+            early[i].hi = (uintptr_t)p + n;
+            break;
+        }
+    return p;
+}
+
+int off_no_munmap(void *p, size_t n)
+{
+    uintptr_t lo = (uintptr_t)p, hi = lo + n;
+    for (unsigned i = 0; !early_over && i < EARLY_MAX; i++) {
+        if (early[i].lo == lo)
+            early[i].lo = w_min(hi, early[i].hi);
+        else if (early[i].hi == hi)
+            early[i].hi = w_max(lo, early[i].lo);
+    }
+    return munmap(p, n);
+}
 
 char *off_no_secure_getenv(const char *name) { return (void)name, NULL; }
 ssize_t off_no_readlink(const char *path, char *buf, size_t n) { return (void)path, (void)buf, (void)n, -1; }
@@ -104,6 +136,7 @@ static struct purpose {
     /* counters: rlx, read for statistics only */
     w_u64 in_use_bytes w_aligned(W_CACHELINE);
     w_u64 mapped_bytes;
+    w_u64 loose_bytes; /* of these, in no range (below) */
 } purposes[OFF_PURPOSES] = {
     [OFF_SCHED] = { .name = "sched" },
     [OFF_FIBER] = { .name = "fiber" },
@@ -114,26 +147,83 @@ static struct purpose {
     [OFF_OTHER] = { .name = "other" },
 };
 
+/* Where all that is, for who explains what is resident. A range is written by who has just mapped it, and taken out by who is about to unmap it; at: 0
+ * free, TAKEN: being written. An arena takes twice as much each time, so there are few. Slabs may be many: of what is smaller than RANGE_MIN only the
+ * sum is kept, as of what finds no room here. */
+#define RANGE_MIN (256u << 10)
+#define RANGES_MAX 256u
+#define TAKEN 1u
+static struct range { w_uptr at; w_u64 bytes_why; } ranges[RANGES_MAX];
+static w_u32 ranges_used; /* up to there some were in use */
+
+static void range_add(struct purpose *pu, void *p, size_t bytes)
+{
+    for (uint32_t i = 0; bytes >= RANGE_MIN && i < RANGES_MAX; i++) {
+        struct range *r = &ranges[i];
+        if (load_rlx(&r->at) != 0 || !cas_acq(&r->at, 0, TAKEN)) /* rlx: a hint. acq: after its last user; rel in range_remove */
+            continue;
+        store_rlx(&r->bytes_why, (uint64_t)bytes << 8 | (unsigned)(pu - purposes)); /* rlx: published by at */
+        store_rel(&r->at, (uintptr_t)p); /* rel: publishes it; acq in off_ranges */
+        uint32_t used = load_rlx(&ranges_used); /* rlx: only grows */
+        while (used <= i && !cas_rel(&ranges_used, used, i + 1)) /* rel: acq in those who go over all */
+            used = load_rlx(&ranges_used);
+        return;
+    }
+    add_rlx(&pu->loose_bytes, bytes); /* rlx: a counter */
+}
+
+/* jemalloc may give back several that lay side by side as one, or a part. */
+static void range_remove(struct purpose *pu, const void *p, size_t bytes)
+{
+    uintptr_t lo = (uintptr_t)p, hi = lo + bytes;
+    bool found = false;
+    for (uint32_t i = 0, n = load_acq(&ranges_used); i < n; i++) { /* acq: whoever unmaps has mapped before */
+        uintptr_t at = load_rlx(&ranges[i].at); /* rlx: ours does not change */
+        if (at < lo || at >= hi)
+            continue;
+        store_rel(&ranges[i].at, 0); /* rel: before its next user; acq in range_add */
+        found = true;
+    }
+    if (!found)
+        sub_rlx(&pu->loose_bytes, w_min((uint64_t)bytes, load_rlx(&pu->loose_bytes))); /* rlx: a counter */
+}
+
+void off_ranges(void (*fn)(void *arg, enum off_purpose why, uintptr_t lo, uintptr_t hi), void *arg)
+{
+    for (uint32_t i = 0, n = load_acq(&ranges_used); i < n; i++) { /* acq: rel in range_add */
+        uintptr_t at = load_acq(&ranges[i].at); /* acq: sees bytes_why; rel in range_add */
+        uint64_t b = load_rlx(&ranges[i].bytes_why);
+        if (at > TAKEN)
+            fn(arg, (enum off_purpose)(b & 0xff), at, at + (uintptr_t)(b >> 8));
+    }
+}
+
 static extent_hooks_t *default_hooks; /* fixed by read_default_hooks; NULL: jemalloc could not start */
 
 static void *hook_alloc(extent_hooks_t *h, void *at, size_t n, size_t align, bool *zero, bool *commit, unsigned arena)
 {
     void *p = default_hooks->alloc(default_hooks, at, n, align, zero, commit, arena);
-    if (p != NULL)
-        add_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
+    if (p != NULL) {
+        struct purpose *pu = w_containerof(h, struct purpose, hooks);
+        add_rlx(&pu->mapped_bytes, n);
+        range_add(pu, p, n);
+    }
     return p;
 }
 
 static bool hook_dalloc(extent_hooks_t *h, void *p, size_t n, bool committed, unsigned arena)
 {
     bool kept = default_hooks->dalloc == NULL || default_hooks->dalloc(default_hooks, p, n, committed, arena);
-    if (!kept)
+    if (!kept) {
         sub_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
+        range_remove(w_containerof(h, struct purpose, hooks), p, n);
+    }
     return kept;
 }
 
 static void hook_destroy(extent_hooks_t *h, void *p, size_t n, bool committed, unsigned arena)
 {
+    range_remove(w_containerof(h, struct purpose, hooks), p, n);
     default_hooks->destroy(default_hooks, p, n, committed, arena);
     sub_rlx(&w_containerof(h, struct purpose, hooks)->mapped_bytes, n);
 }
@@ -164,6 +254,9 @@ static void first_arena_adopt(void)
         jem_mallctl("stats.arenas.0.retained", &retained, &len, NULL, 0) != 0)
         return;
     add_rlx(&pu->mapped_bytes, mapped + retained); /* rlx: a counter */
+    for (unsigned i = 0; i < EARLY_MAX; i++)
+        if (early[i].lo < early[i].hi)
+            range_add(pu, (void *)early[i].lo, early[i].hi - early[i].lo);
     store_rlx(&pu->arena, 0 + 1);                  /* rlx: no other thread yet */
     store_rlx(&purposes[OFF_GC].arena, 0 + 1);
 }
@@ -184,6 +277,7 @@ __attribute__((constructor(102))) static void read_default_hooks(void)
     }
     default_hooks = def;
     first_arena_adopt();
+    early_over = true;
     forget_code();
 }
 
@@ -272,6 +366,7 @@ void *off_map(enum off_purpose why, size_t bytes, size_t align)
 void off_unmap(enum off_purpose why, void *p, size_t bytes)
 {
     struct purpose *pu = &purposes[why];
+    range_remove(pu, p, bytes);
     munmap(p, bytes);
     sub_rlx(&pu->mapped_bytes, bytes); /* rlx: counters */
     sub_rlx(&pu->in_use_bytes, bytes);
@@ -327,6 +422,7 @@ void off_stats(enum off_purpose why, struct off_stats *out)
 {
     out->in_use_bytes = load_rlx(&purposes[why].in_use_bytes); /* rlx: counters; they need not be of one moment */
     out->mapped_bytes = load_rlx(&purposes[why].mapped_bytes);
+    out->loose_bytes = load_rlx(&purposes[why].loose_bytes);
     /* Of the arena that two share, the collector's are its blocks, and what is free is the scheduler's. */
     uint64_t shared = shares_arena() ? load_rlx(&purposes[OFF_GC].in_use_bytes) : 0;
     if (why == OFF_GC)

@@ -34,9 +34,12 @@ void off_unmap(enum off_purpose why, void *p, size_t bytes);
 /* Returns free pages of all purposes to the kernel (jemalloc does so by itself only while it is being used). */
 void off_release(void);
 
-struct off_stats { uint64_t in_use_bytes, mapped_bytes; };
+struct off_stats { uint64_t in_use_bytes, mapped_bytes, loose_bytes; }; /* loose: of what is mapped, in no range that off_ranges tells */
 void off_stats(enum off_purpose why, struct off_stats *out);       /* counters kept by us; no lock */
 uint64_t off_in_use_bytes(void);                                   /* of all purposes */
+/* Where most of it lies: calls fn for each range of address space; what OFF_SCHED and OFF_GC share goes as the former's. Any time; one that comes or
+ * goes meanwhile may be missing. */
+void off_ranges(void (*fn)(void *arg, enum off_purpose why, uintptr_t lo, uintptr_t hi), void *arg);
 const char *off_name(enum off_purpose why);
 
 #endif
