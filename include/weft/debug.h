@@ -13,6 +13,34 @@ WEFT_BEGIN_DECLS
  * only a part was written. */
 WEFT_API int weft_debug_dump(weft_writer *w, void *ctx);
 
+/* ---- for programs ---------------------------------------------------------------------------- */
+
+/* Writes one JSON object about
+ *     "info"      the program: version, process, processors and quota, settings
+ *     "procs"     processors and what runs on them, queues, threads
+ *     "fibers"    fibers by state and by who made them, and those that have waited longest
+ *     "heap"      objects, goal, the last 256 collections
+ *     "stops"     stops of the world by reason: until all stood still, until all ran again
+ *     "memory"    what is resident, by part, and when each part falls
+ *     "profiles"  profiles by name, and what is under way: CPU and wall-clock profile, trace, flight recorder
+ *     "doctor"    findings: weft_doctor_report
+ * in the shapes that the head of src/debug/documents.c shows. Fields may be added; none changes its meaning. The world is not stopped. A thread of the
+ * library's makes it, which costs some hundred microseconds, and beside that "fibers" a tenth of one per fiber, "memory" at most a millisecond per
+ * 100 MiB that is resident in small pages. w is called on the caller's own stack and may do anything. May block, does not collect.
+ * 0, -EINVAL (what or w NULL), -ENOENT (there is no such `what`), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), for "memory" what
+ * reading /proc/self/maps said, or w's error: then only a part was written. */
+WEFT_API int weft_debug_json(const char *what, weft_writer *w, void *ctx);
+
+/* The same for people, as text whose form may change. "memory": weft_memory_explain; "doctor": as text. */
+WEFT_API int weft_debug_text(const char *what, weft_writer *w, void *ctx);
+
+/* What there is, by number: the names above. NULL: no more. At any time. */
+WEFT_API const char *weft_debug_what(unsigned i);
+
+/* Writes a page, as text for people, whose form may change, that explains the process's resident memory part by part, with a sum that is what the
+ * kernel says, and, of each part, when it falls: after a collection resident memory hardly ever falls at once. As weft_debug_json("memory"). */
+WEFT_API int weft_memory_explain(weft_writer *w, void *ctx);
+
 /* ---- the doctor ---------------------------------------------------------------------------------- */
 
 /* Looks for misuse of the runtime while the program runs. What it sees is coalesced by code and place into findings, each of which is told once: to
