@@ -59,7 +59,7 @@ static void put_fiber(struct look *l, const struct look_fiber *f)
 static void put_procs(struct look *l)
 {
     struct text *t = &l->text;
-    text_puts(t, "\nprocessors\n");
+    text_puts(t, "processors\n");
     for (uint32_t i = 0; i < l->procs; i++) {
         const struct look_proc *c = &l->proc[i];
         text_putf(t, "  P%u  ", c->id);
@@ -83,7 +83,7 @@ static void put_fibers(struct look *l)
     struct look_group *site = look_by_site(l, &sites), *state = look_by_state(l, &states);
     if (site == NULL || state == NULL)
         return;
-    text_putf(t, "\nfibers %lu: %lu running, %lu runnable, %lu waiting, %lu blocking; made %lu; ", (unsigned long)l->fibers,
+    text_putf(t, "fibers %lu: %lu running, %lu runnable, %lu waiting, %lu blocking; made %lu; ", (unsigned long)l->fibers,
               (unsigned long)look_num(l, RUNNING), (unsigned long)look_num(l, RUNNABLE), (unsigned long)look_num(l, WAITING),
               (unsigned long)look_num(l, NOT_IN), (unsigned long)look_num(l, MADE));
     text_putf(t, "leaked %lu, when goroutineleak was last written\n  are ", (unsigned long)leaked_count());
@@ -120,7 +120,7 @@ static void put_threads(struct look *l)
 {
     struct text *t = &l->text;
     uint32_t shown = w_min(l->threads, THREADS_SHOWN);
-    text_putf(t, "\nthreads %lu: made %lu, hand-offs of processors %lu\n", (unsigned long)look_num(l, THREADS),
+    text_putf(t, "threads %lu: made %lu, hand-offs of processors %lu\n", (unsigned long)look_num(l, THREADS),
               (unsigned long)look_num(l, THREADS_MADE), (unsigned long)look_num(l, HANDOFFS));
     for (uint32_t i = 0; i < shown; i++) {
         const struct look_thread *h = &l->thread[i];
@@ -138,7 +138,7 @@ static void put_threads(struct look *l)
 static void put_heap(struct look *l)
 {
     struct text *t = &l->text;
-    page_bytes(t, "\nheap", look_num(l, MEM_OBJECTS));
+    page_bytes(t, "heap", look_num(l, MEM_OBJECTS));
     text_putf(t, " in %lu objects;", (unsigned long)look_num(l, OBJECTS));
     page_bytes(t, " live after the last collection", look_num(l, LIVE));
     page_bytes(t, ", goal", look_num(l, GOAL));
@@ -177,7 +177,7 @@ static void put_cycles(struct look *l)
 static void put_stops(struct look *l)
 {
     struct text *t = &l->text;
-    text_puts(t, "\nstops of the world\n");
+    text_puts(t, "stops of the world\n");
     for (int i = 0; i < WEFT_STOP_REASONS; i++) {
         const weft_stop_stats *s = &l->stop[i];
         if (s->count == 0)
@@ -214,7 +214,7 @@ static void put_stop_times(struct look *l)
 static void put_memory(struct look *l)
 {
     struct text *t = &l->text;
-    page_bytes(t, "\nmemory", look_num(l, MEM_TOTAL));
+    page_bytes(t, "memory", look_num(l, MEM_TOTAL));
     page_bytes(t, "\n  heap: objects", look_num(l, MEM_OBJECTS));
     page_bytes(t, ", between them", look_num(l, MEM_UNUSED));
     page_bytes(t, ", free", look_num(l, MEM_FREE));
@@ -239,7 +239,7 @@ static void put_running(struct text *t, const char *what, const struct sampler_s
 static void put_watching(struct look *l)
 {
     struct text *t = &l->text;
-    text_puts(t, "\nprofiles:");
+    text_puts(t, "profiles:");
     for (size_t i = 0; i < l->profiles; i++)
         text_putf(t, "%s %.100s %ld", i == 0 ? "" : ",", l->profile[i].name, (long)l->profile[i].count);
     text_puts(t, "\n");
@@ -265,14 +265,12 @@ static void put_head(struct look *l)
 
 static void make_page(struct look *l)
 {
+    void (*const put[])(struct look *l) = { put_procs, put_fibers, put_threads, put_heap, put_stops, put_memory, put_watching };
     put_head(l);
-    put_procs(l);
-    put_fibers(l);
-    put_threads(l);
-    put_heap(l);
-    put_stops(l);
-    put_memory(l);
-    put_watching(l);
+    for (unsigned i = 0; i < w_countof(put); i++) {
+        text_puts(&l->text, "\n");
+        put[i](l);
+    }
 }
 
 int weft_debug_dump(weft_writer *w, void *ctx)
@@ -295,7 +293,7 @@ static void make_info(struct look *l)
             text_putf(t, "  %s%s = %s\n", item.debug ? "WEFT_DEBUG " : "", item.name, item.value);
 }
 
-static void make_procs(struct look *l) { put_procs(l), put_threads(l); }
+static void make_procs(struct look *l) { put_procs(l), text_puts(&l->text, "\n"), put_threads(l); }
 static void make_fibers(struct look *l) { put_fibers(l), put_waits(l); }
 static void make_heap(struct look *l) { put_heap(l), put_cycles(l); }
 static void make_stops(struct look *l) { put_stops(l), put_stop_times(l); }
