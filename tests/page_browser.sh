@@ -32,7 +32,7 @@ wait_for() { # file, words
     grep -q "$2" "$1" || { echo "not ok page_browser: no '$2': $(cat "$1" "$TMP/err")"; exit 1; }
 }
 CLIENTS=30
-"$B/examples/kv/kv" --port 0 --procs 2 --debug 0 > "$TMP/out" 2> "$TMP/err" &
+"$B/examples/kv/kv" --port 0 --procs 2 --debug-port 0 > "$TMP/out" 2> "$TMP/err" &
 pids="$pids $!"
 wait_for "$TMP/out" ready
 port=$(sed -n 's/.*ready.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")

@@ -42,7 +42,7 @@ static const char usage[] =
     "  --trace FILE         what it does, for go tool trace\n"
     "  --cpu-profile FILE   where CPU time goes, for go tool pprof; up to 64 MiB, an hour\n"
     "  --wall-profile FILE  where fibers are and what they wait for; likewise\n"
-    "  --debug-port N       a page about it, metrics, profiles at http://127.0.0.1:N/debug/; 0: any free one\n"
+    "  --debug-port N       a page about it, metrics, profiles at http://127.0.0.1:N/debug/; 0: any free one, see the debug line\n"
     "  --debug-unix PATH    the same on a unix socket that only this user can open\n";
 
 struct program {
@@ -171,25 +171,39 @@ static int profiles_start(const struct program *p)
 #ifdef WITHOUT_ENDPOINT /* built where libmicrohttpd is not: see the Makefile's SERVE */
 int weft_debug_serve(const weft_serve_opts *opts, weft_debug_server **out) { return opts != NULL && out != NULL ? -ENOTSUP : -EINVAL; }
 int weft_debug_serve_stop(weft_debug_server *server) { return server == NULL ? 0 : -EINVAL; }
+int weft_debug_port(const weft_debug_server *server) { return server == NULL ? 0 : -EINVAL; }
 #endif
 
-/* The library says where, on stderr. It serves until the last connection has ended. */
-static void debug_start(struct program *p)
+/* It serves until the last connection has ended, and keeps the last seconds in memory, for /debug/flight. */
+static int debug_start(struct program *p)
 {
+    if (!p->debug)
+        return 0;
     weft_serve_opts o = WEFT_SERVE_OPTS_INIT;
+    const char *why = "";
     o.port = p->debug_port;
     o.unix_path = p->debug_unix;
     o.cmdline = true; /* no secret is given on it */
-    int err = p->debug ? weft_debug_serve(&o, &p->debug_server) : 0;
-    if (err != 0)
-        fprintf(stderr, "kv: --debug-port: %s; it serves its clients without\n", weft_strerror(err));
+    o.why = &why;
+    int err = weft_debug_serve(&o, &p->debug_server);
+    if (err != 0) {
+        fprintf(stderr, "kv: the debug endpoint: %s\n", *why != 0 ? why : weft_strerror(err));
+        return err;
+    }
+    if (p->debug_unix == NULL)
+        printf("kv: debug endpoint at http://127.0.0.1:%d/debug/\n", weft_debug_port(p->debug_server));
+    else
+        printf("kv: debug endpoint at %s\n", p->debug_unix);
+    fflush(stdout);
+    return weft_flight_recorder_start(NULL);
 }
 
 static void run(void *arg)
 {
     struct program *p = arg;
-    debug_start(p);
     int err = profiles_start(p);
+    if (err == 0)
+        err = debug_start(p);
     if (err == 0)
         err = trace_start(p);
     if (err == 0) {
@@ -197,7 +211,7 @@ static void run(void *arg)
         err = trace_stop(p);
     }
     if (err != 0) {
-        fprintf(stderr, "kv: profiles and trace: %s\n", weft_strerror(err));
+        fprintf(stderr, "kv: profiles, trace and debug endpoint: %s\n", weft_strerror(err));
         p->status = 1;
     }
     if (p->debug_server != NULL)

@@ -1,5 +1,7 @@
 /* The paths. route.h says how to add one. */
 #include "debug/serve/route.h"
+#include "debug/serve/api.h"
+#include "debug/serve/metrics.h"
 #include "debug/serve/page.h"
 #include "debug/serve/pprof.h"
 #include <string.h>
@@ -13,6 +15,17 @@ static const struct route routes[] = {
     { "/debug/pprof/symbol", ROUTE_POST, pprof_symbol },
     { "/debug/pprof/trace", 0, pprof_trace },
     { "/debug/fgprof", 0, pprof_wall },
+    { "/debug/api/", ROUTE_PREFIX, api_document },
+    { "/debug/doctor", 0, api_text },
+    { "/debug/fibers", 0, api_text },
+    { "/debug/flight", ROUTE_HEAVY, api_flight },
+    { "/debug/heap", 0, api_text },
+    { "/debug/info", 0, api_text },
+    { "/debug/memory", 0, api_text },
+    { "/debug/procs", 0, api_text },
+    { "/debug/profiles", 0, api_text },
+    { "/debug/stops", 0, api_text },
+    { "/metrics", 0, metrics_answer },
 };
 
 const struct route *route_find(const char *path)

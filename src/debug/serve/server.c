@@ -23,6 +23,7 @@
  *
  * A client that closes its side (FIN) may still read, or may be gone; as in Go, what it asked for is cut short, and sent. If nobody is there, the kernel
  * says so then. */
+#include "debug/serve/api.h"
 #include "debug/serve/server.h"
 #include "debug/serve/access.h"
 #include <errno.h>
@@ -1006,6 +1007,7 @@ static void server_free(weft_debug_server *s)
         close(s->wake_fd);
     wipe(s->set.token);
     free(s);
+    api_forget();
 }
 
 static int server_start(weft_debug_server *s, const weft_serve_opts *o, const char **why)
