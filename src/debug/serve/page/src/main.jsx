@@ -1,5 +1,5 @@
 // The page: a frame with tabs, of which one is shown. Its name is in the address behind '#', so that it can be linked to.
-import { render } from 'preact'
+import { Component, render } from 'preact'
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
 import { live } from './api.js'
 import { ago, clock, duration } from './format.js'
@@ -156,6 +156,24 @@ function Nav({ tab, findings }) {
   )
 }
 
+// A view that cannot show what it was told says so, and the others go on.
+class Boundary extends Component {
+  componentDidCatch(error) {
+    this.setState({ error })
+    console.error(error)
+  }
+  render({ children }, { error }) {
+    if (!error) return children
+    return (
+      <div class="alert bad" role="alert">
+        <p>
+          <b>This view cannot show what the process tells.</b> It may be of another version than the page: reload. ({error.message})
+        </p>
+      </div>
+    )
+  }
+}
+
 function App() {
   const state = useLive('info', 'procs', 'heap', 'memory', 'doctor', 'stops')
   const tab = useTab()
@@ -195,7 +213,9 @@ function App() {
         <main class="main" id="view" role="tabpanel" aria-labelledby={`tab-${tab[0]}`} tabIndex={-1} ref={view}>
           <Trouble state={state} />
           <div class={state.status === 'silent' || state.status === 'denied' ? 'old' : ''} key={`${tab[0]}${state.restarts}`}>
-            <View state={state} />
+            <Boundary>
+              <View state={state} />
+            </Boundary>
           </div>
           <footer class="foot">
             <a href="pprof/">/debug/pprof</a>

@@ -1,5 +1,5 @@
 // Resident memory: what it is made of, and when each part falls.
-import { bytes, duration, num, percent } from './format.js'
+import { bytes, duration, NONE, num, percent } from './format.js'
 import { Chart } from './chart.jsx'
 import { Head, Meter, Of, Panel, Table, Tile } from './ui.jsx'
 
@@ -7,7 +7,7 @@ const GROUPS = { heap: 'collected heap', stacks: "fibers' stacks", runtime: 'the
 
 export function Memory({ state }) {
   const { memory } = state.docs
-  const limit = memory && (memory.cgroup_limit_bytes ?? memory.limit_bytes)
+  const free = memory?.parts.find((p) => p.id === 'heap.free')
   return (
     <>
       <Head title="Memory">
@@ -24,39 +24,42 @@ export function Memory({ state }) {
           spark={state.history.map((s) => s.rss)}
         />
         <Tile
-          id="cgroup"
-          label="Container"
-          tip="What the kernel counts against the container's limit: this process, others in it, and cached files. At the limit the kernel ends a process."
-          value={bytes(memory?.cgroup_bytes)}
-          sub={memory && (memory.cgroup_limit_bytes === null ? 'no limit' : `limit ${bytes(memory.cgroup_limit_bytes)}`)}
-        />
-        <Tile
           id="free"
           label="Free in the heap"
-          tip="Pages that no object uses and that have not been given back. The scavenger gives back what is above the part it keeps."
-          value={bytes(memory?.heap.free_bytes)}
-          sub={memory && `${bytes(memory.heap.released_bytes)} given back`}
+          tip="Resident pages that no object uses. What is above the part that is kept will be given back."
+          value={bytes(free?.resident_bytes)}
+          sub={memory && `${bytes(memory.scavenger.retained_bytes)} held by the heap`}
         />
         <Tile
           id="keep"
           label="Kept"
-          tip="The heap may keep this much without giving it back: the last goal and ten percent, so that growing again costs no page faults."
-          value={memory?.heap.keep_bytes === null ? 'none yet' : bytes(memory?.heap.keep_bytes)}
-          sub={memory && `scavenger: ${memory.scavenger.state}`}
+          tip="The heap may hold this much without giving it back: the last goal and ten percent, so that growing again costs no page faults."
+          value={memory ? (memory.scavenger.keep_bytes === null ? 'no goal yet' : bytes(memory.scavenger.keep_bytes)) : NONE}
+          sub={memory && (memory.scavenger.keep_bytes === null ? 'set by the first collection' : `scavenger: ${memory.scavenger.state}`)}
+        />
+        <Tile
+          id="excess"
+          label="On its way back"
+          tip="What the heap holds above that. The scavenger gives it back in the background, at a pace that costs one percent of a processor."
+          value={bytes(memory?.scavenger.excess_bytes)}
+          sub={memory && (memory.scavenger.bytes_per_s ? `${bytes(memory.scavenger.bytes_per_s)}/s` : `scavenger: ${memory.scavenger.state}`)}
         />
         <Tile
           id="returned"
           label="Given back"
-          tip="Bytes that the scavenger has given back to the system since the start, in the background and at once (because of the limit, or weft_free_os_memory)."
-          value={memory ? bytes(num(memory.scavenger.returned_background_bytes) + num(memory.scavenger.returned_eager_bytes)) : '–'}
+          tip="Bytes given back to the system since the start: in the background, and at once (because of the limit, or by weft_free_os_memory)."
+          value={memory ? bytes(num(memory.scavenger.returned_background_bytes) + num(memory.scavenger.returned_eager_bytes)) : NONE}
           sub={memory && `${duration(memory.scavenger.worked_ns)} of work`}
         />
         <Tile
           id="limit"
-          label="Of the limit"
-          tip="Resident memory as a part of the container's limit, or of WEFT_MEMLIMIT where there is no container's."
-          value={memory && limit ? percent(num(memory.rss_bytes) / num(limit)) : '–'}
-          sub={memory && (limit ? bytes(limit) : 'no limit is set')}
+          label="Memory limit"
+          tip="WEFT_MEMLIMIT: near it the collector runs more often, and what is free is given back at once. It is soft: what lives is never refused."
+          value={memory ? (memory.limit_bytes === null ? 'none' : bytes(memory.limit_bytes)) : NONE}
+          sub={
+            memory &&
+            (memory.limit_bytes === null ? 'WEFT_MEMLIMIT is not set' : `${percent(num(memory.rss_bytes) / num(memory.limit_bytes))} of it resident`)
+          }
         />
       </div>
       <div class="grid">

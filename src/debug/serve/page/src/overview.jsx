@@ -1,5 +1,6 @@
 // What to look at first.
-import { bytes, count, duration, many, num, percent, place, rate } from './format.js'
+import { bytes, count, duration, many, NONE, num, percent, place, rate } from './format.js'
+import { useState } from 'preact/hooks'
 import { Chart } from './chart.jsx'
 import { Head, Of, Panel, Tile, Place } from './ui.jsx'
 
@@ -55,7 +56,7 @@ export function Procs({ doc }) {
 export function Overview({ state }) {
   const { info, procs, heap, memory, stops, doctor } = state.docs
   const last = state.history[state.history.length - 1]
-  const gc = stops?.reasons.find((r) => r.reason === 'garbage collection')
+  const gc = stops?.reasons.find((r) => r.reason === 'GC')
   const wait = procs?.wait_for_processor
   const quota = info && info.quota_cpus !== null ? `quota ${info.quota_cpus} CPUs` : info ? `of ${count(info.cpus)} CPUs, no quota` : ''
   return (
@@ -108,7 +109,7 @@ export function Overview({ state }) {
           label="Resident memory"
           tip="What the kernel counts as this process's memory (RSS). The Memory view says what it is made of, and when each part falls."
           value={bytes(memory?.rss_bytes)}
-          sub={memory && (memory.cgroup_limit_bytes !== null ? `container: ${bytes(memory.cgroup_limit_bytes)}` : 'no limit')}
+          sub={memory && (memory.limit_bytes === null ? 'no memory limit' : `limit ${bytes(memory.limit_bytes)}`)}
           spark={state.history.map((s) => s.rss)}
         />
         <Tile
@@ -179,6 +180,15 @@ export function Overview({ state }) {
             {(doc) => <Threads doc={doc.threads} />}
           </Of>
         </Panel>
+        <Panel
+          title="Settings"
+          id="settings"
+          about="What this process was started with, where it is not the default. Each has a variable of the environment, or is a key of WEFT_DEBUG."
+        >
+          <Of doc={info} refused={state.refused.info}>
+            {(doc) => <Settings config={doc.config} />}
+          </Of>
+        </Panel>
       </div>
     </>
   )
@@ -227,5 +237,26 @@ function Threads({ doc }) {
         </p>
       )}
     </div>
+  )
+}
+
+function Settings({ config }) {
+  const [all, setAll] = useState(false)
+  const shown = config.filter((c) => all || c.default === false)
+  return (
+    <>
+      {shown.length === 0 && <p class="soft">All are the defaults.</p>}
+      <dl class="settings">
+        {shown.map((c) => (
+          <div key={c.name}>
+            <dt>{c.variable || (c.debug ? `WEFT_DEBUG=${c.name}` : c.name)}</dt>
+            <dd>{c.value === '' ? NONE : c.value}</dd>
+          </div>
+        ))}
+      </dl>
+      <button type="button" class="button small" aria-pressed={String(all)} onClick={() => setAll(!all)} style={{ marginTop: '10px' }}>
+        {all ? 'Only those that were set' : `All ${config.length}`}
+      </button>
+    </>
   )
 }

@@ -50,6 +50,17 @@ function Bars({ rows, label, width }) {
   )
 }
 
+// In words, of the reasons that weft has.
+const REASONS = {
+  GC: 'collection',
+  'read mem stats': 'weft_read_mem_stats',
+  GOMAXPROCS: 'number of processors changed',
+  'all stacks': 'dump of all stacks',
+  'start trace': 'start of a trace',
+  end: 'end of the runtime',
+}
+const named = (reason) => REASONS[reason] || reason
+
 export function Stops({ state }) {
   const { stops } = state.docs
   return (
@@ -104,7 +115,7 @@ export function Stops({ state }) {
                     <tbody>
                       {doc.reasons.map((r) => (
                         <tr key={r.reason} data-reason={r.reason}>
-                          <td>{r.reason}</td>
+                          <td>{named(r.reason)}</td>
                           <td class="n" data-count={r.count}>
                             {count(r.count)}
                           </td>
@@ -122,10 +133,10 @@ export function Stops({ state }) {
                 </div>
               </Panel>
               {doc.reasons.map((r) => (
-                <Panel key={r.reason} title={r.reason[0].toUpperCase() + r.reason.slice(1)} span={6} id={`stop-${r.reason}`}>
+                <Panel key={r.reason} title={named(r.reason).replace(/^[a-z](?!eft_)/, (c) => c.toUpperCase())} span={6} id={`stop-${r.reason}`}>
                   <Histogram
                     rows={r.histogram}
-                    label={`How often stops for ${r.reason} took how long: median ${duration(r.stopped.p50_ns)}, longest ${duration(r.stopped.max_ns)}`}
+                    label={`How often stops for ${named(r.reason)} took how long: median ${duration(r.stopped.p50_ns)}, longest ${duration(r.stopped.max_ns)}`}
                   />
                   <div class="key">
                     <span>

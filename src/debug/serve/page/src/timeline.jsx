@@ -341,7 +341,8 @@ function Canvas({ trace, lanes, colour, view, move, zoom, pick, picked, keys }) 
     const full = new Float32Array(width + 1)
     for (const s of spans) {
       if (s.t1 < t0 || s.t0 > t1) continue
-      const left = Math.max(LEFT, x(s.t0)), right = Math.min(width, Math.max(x(s.t1), left + 0.01))
+      const left = Math.max(LEFT, x(s.t0)),
+        right = Math.min(width, Math.max(x(s.t1), left + 0.01))
       for (let px = Math.floor(left); px < right && px < width; px++) full[px] += Math.min(px + 1, right) - Math.max(px, left)
     }
     g.fillStyle = colour
