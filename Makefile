@@ -329,7 +329,7 @@ bench: have-deps
 	@$(MAKE) $(JOBS) --no-print-directory lib
 	@B='$(B)' bench/run.sh
 
-shots: lib $(B)/tests/prog/shown $(if $(shell command -v go),$(GO_TOOLS))
+shots: lib $(B)/tests/prog/shown $(B)/tests/prog/serve_host $(B)/examples/kv/kv $(if $(shell command -v go),$(GO_TOOLS))
 	@B='$(B)' tools/shots.sh
 
 clean:

@@ -123,6 +123,7 @@ const TABS = ['overview', 'doctor', 'fibers', 'timeline', 'profiles', 'heap', 'm
 // ---- each view shows what was told ----
 async function truth({ page, heard }) {
   await page.waitForFunction(() => document.querySelectorAll('.spark path').length > 2) // a few rounds
+  if (SHOTS) await page.waitForTimeout(20000) // curves
   await shot(page, 'overview')
   await pause(page)
   check(

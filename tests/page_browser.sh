@@ -36,7 +36,8 @@ CLIENTS=30
 pids="$pids $!"
 wait_for "$TMP/out" ready
 port=$(sed -n 's/.*ready.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
-at=$(grep -o 'http://[^ ]*' "$TMP/out" | head -n 1)
+wait_for "$TMP/err" 'serves http'
+at=$(grep -o 'http://[^ ;]*' "$TMP/err" | head -n 1)
 timeout 300 redis-benchmark -p "$port" -t set,get,lpush,hset -l -n 200000 -c $CLIENTS -P 4 -r 20000 -d 64 > /dev/null 2>&1 &
 pids="$pids $!"
 

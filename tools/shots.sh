@@ -1,6 +1,7 @@
 #!/bin/sh
-# shots.sh - what a person sees: a CPU profile in speedscope and in `go tool pprof`, a trace in `go tool trace`, each opened in headless Chromium.
-# Leaves pictures in build/shots, and checks that speedscope shows the hot function first. `make shots` calls it.
+# shots.sh - what a person sees: the live page of a server under load (tests/page_browser.sh), a CPU profile in speedscope and in `go tool pprof`, a
+# trace in `go tool trace`, each opened in headless Chromium. Leaves pictures in build/shots, and checks that speedscope shows the hot function first.
+# `make shots` calls it.
 #   B=dir  where the programs are
 # Needs npm (speedscope and playwright-core are fetched into build/shots/node), Go, and Chromium (Debian: chromium-headless-shell, or chromium);
 # where one is missing it says so, and shows nothing.
@@ -15,9 +16,10 @@ for name in chromium-headless-shell chromium chromium-browser google-chrome; do
 done
 [ -n "$chromium" ] || skip "no Chromium (Debian: apt-get install chromium-headless-shell)"
 command -v npm > /dev/null && command -v node > /dev/null || skip "no npm (Debian: apt-get install npm)"
-command -v go > /dev/null || skip "no Go"
 
 mkdir -p "$OUT/node"
+SHOTS=$OUT tests/page_browser.sh
+command -v go > /dev/null || skip "no Go: pictures of the page only"
 if [ ! -d "$OUT/node/node_modules/speedscope" ] || [ ! -d "$OUT/node/node_modules/playwright-core" ]; then
     npm install --prefix "$OUT/node" --no-audit --no-fund --silent speedscope@1 playwright-core@1 || skip "npm could not fetch speedscope and playwright-core"
 fi

@@ -401,19 +401,29 @@ function Canvas({ trace, lanes, colour, view, move, zoom, pick, picked, keys }) 
     // stops and collections, never thinner than can be seen
     strip(g, trace.stops, rows.stops, 14, ink.bad)
     strip(g, trace.cycles, rows.cycles + 2, 12, ink.gc)
-    // how many could run: the most in each pixel
+    // how many could run: in each pixel the most, pale, and on average
     g.fillStyle = ink.ready
     const r = trace.runnable
     let i = Math.max(0, firstAfter(r, t0, (p) => p[0]) - 1)
     let now = i < r.length && r[i][0] <= t0 ? r[i][1] : 0
     for (let px = LEFT; px < width; px++) {
-      const until = time(px + 1)
-      let top = now
-      while (i < r.length && r[i][0] <= until) top = Math.max(top, (now = r[i++][1]))
-      if (top > 0) {
-        const h = Math.max(1.5, (top / most) * 34)
-        g.fillRect(px, rows.ready + 36 - h, 1, h)
+      const from = time(px),
+        until = time(px + 1)
+      let top = now,
+        sum = 0,
+        since = from
+      for (; i < r.length && r[i][0] <= until; i++) {
+        sum += now * Math.max(0, r[i][0] - since)
+        since = Math.max(from, r[i][0])
+        top = Math.max(top, (now = r[i][1]))
       }
+      sum += now * (until - since)
+      if (top === 0) continue
+      g.globalAlpha = 0.35
+      g.fillRect(px, rows.ready + 36 - Math.max(1.5, (top / most) * 34), 1, Math.max(1.5, (top / most) * 34))
+      g.globalAlpha = 1
+      const h = (sum / (until - from) / most) * 34
+      g.fillRect(px, rows.ready + 36 - h, 1, h)
     }
     // lanes: where pieces are narrower than a pixel, as dark as the pixel is full
     lanes.forEach((lane, n) => {
