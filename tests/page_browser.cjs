@@ -59,7 +59,8 @@ async function open(browser, options, url = AT) {
     const at = new URL(r.url())
     if (!/\/debug\/(api|heap)/.test(at.pathname)) return
     const text = await r.text().catch(() => '')
-    if (r.ok() && text) heard.set(at.pathname.replace(/.*\//, ''), JSON.parse(text))
+    const name = at.pathname.endsWith('/debug/heap') ? (at.search.includes('why') ? 'why' : 'dump') : at.pathname.replace(/.*\//, '')
+    if (r.ok() && text) heard.set(name, JSON.parse(text))
   })
   await page.addInitScript(() => {
     window.violations = []
@@ -400,7 +401,7 @@ async function retention({ page, heard }) {
   await go(page, 'retention')
   await page.locator('[data-dump]').click()
   await page.locator('[data-panel=types] [data-type]').first().waitFor({ timeout: 30000 })
-  const dump = heard.get('heap')
+  const dump = heard.get('dump')
   check(
     'heap_by_type',
     await until(async () => {
@@ -426,7 +427,7 @@ async function retention({ page, heard }) {
     'why_alive',
     await until(async () => {
       const steps = await texts(page, '[data-path] li'),
-        told = heard.get('heap')
+        told = heard.get('why')
       return told.path &&
         same(steps.length, told.path.length + 1) === '' &&
         steps[0].includes(told.root.kind) &&
@@ -508,35 +509,37 @@ async function itself({ page, asked }) {
   check('nothing_moves_where_that_is_not_wanted', same(await page.locator('.dot').evaluate((e) => getComputedStyle(e).animationName), 'none'))
 }
 
-async function looks(browser) {
-  for (const scheme of ['light', 'dark']) {
-    const { page, context, trouble } = await open(browser, { colorScheme: scheme })
-    await page.waitForFunction(() => document.querySelectorAll('.spark path').length > 2)
-    for (const tab of TABS) {
-      await go(page, tab)
-      const found = await until(async () => page.evaluate(pale), 1000)
-      check(`contrast_${scheme}_${tab}`, found)
-    }
-    if (scheme === 'dark') {
-      const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor)
-      check('dark_is_dark', Math.max(...ground.match(/\d+/g).map(Number)) < 40 ? '' : ground)
-      await go(page, 'overview')
-      await shot(page, 'dark')
-      await go(page, 'memory')
-      await shot(page, 'memory-dark')
-    }
-    check(`no_trouble_${scheme}`, trouble.join('; '))
-    await context.close()
-  }
-  const phone = await open(browser, { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true })
+async function looks(browser, scheme) {
+  const { page, context, trouble } = await open(browser, { colorScheme: scheme })
+  await page.waitForFunction(() => document.querySelectorAll('.spark path').length > 2)
   for (const tab of TABS) {
-    await go(phone.page, tab)
-    await phone.page.waitForTimeout(300)
-    const over = await phone.page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
-    check(`phone_${tab}_does_not_scroll_sideways`, over > 0 ? `by ${over} px` : '')
-    if (tab === 'overview' || tab === 'memory') await shot(phone.page, `phone-${tab}`)
+    await go(page, tab)
+    const found = await until(async () => page.evaluate(pale), 1000)
+    check(`contrast_${scheme}_${tab}`, found)
   }
-  await phone.context.close()
+  if (scheme === 'dark') {
+    const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor)
+    check('dark_is_dark', Math.max(...ground.match(/\d+/g).map(Number)) < 40 ? '' : ground)
+    await go(page, 'overview')
+    await shot(page, 'dark')
+    await go(page, 'memory')
+    await shot(page, 'memory-dark')
+  }
+  check(`no_trouble_${scheme}`, trouble.join('; '))
+  await context.close()
+}
+
+async function phone(browser) {
+  const { page, context } = await open(browser, { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true })
+  for (const tab of TABS) {
+    await go(page, tab)
+    const sideways = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
+    await page.waitForFunction(() => !document.querySelector('.wait')) // told what it shows
+    const over = await sideways()
+    check(`phone_${tab}_does_not_scroll_sideways`, over > 0 ? `by ${over} px` : '')
+    if (tab === 'overview' || tab === 'memory') await shot(page, `phone-${tab}`)
+  }
+  await context.close()
 }
 
 async function token(browser) {
@@ -555,27 +558,29 @@ async function token(browser) {
   await context.close()
 }
 
+async function views(browser) {
+  const view = await open(browser, {})
+  for (const part of [truth, flame, timeline, retention]) await part(view).catch((error) => check(part.name, String(error)))
+  check('nothing_is_refused_by_the_policy', (await view.page.evaluate(() => window.violations)).join('; '))
+  check('no_trouble', view.trouble.join('; '))
+  await view.context.close()
+}
+
+async function behaviour(browser) {
+  const view = await open(browser, {})
+  await keyboard(view)
+  await itself(view)
+  await view.context.close()
+}
+
+// Several people at a time.
 async function all() {
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox'] })
-  try {
-    const view = await open(browser, {})
-    for (const part of [truth, flame, timeline, retention]) {
-      try {
-        await part(view)
-      } catch (error) {
-        check(part.name, String(error).split('\n').slice(0, 4).join(' '))
-      }
-    }
-    check('nothing_is_refused_by_the_policy', (await view.page.evaluate(() => window.violations)).join('; '))
-    check('no_trouble', view.trouble.join('; '))
-    await keyboard(view)
-    await itself(view)
-    await view.context.close()
-    await looks(browser)
-    if (TOKEN_AT) await token(browser)
-  } catch (error) {
-    check('page_browser', String(error.stack).slice(0, 600))
-  }
+  const parts = [views, behaviour, (b) => looks(b, 'light'), (b) => looks(b, 'dark'), phone, token]
+  const wrong = (error) => check('page_browser', String(error.stack))
+  if (SHOTS)
+    for (const part of parts) await part(browser).catch(wrong) // pictures of a process that one looks at
+  else await Promise.all(parts.map((part) => part(browser).catch(wrong)))
   await browser.close()
   process.exit(bad)
 }
