@@ -953,8 +953,11 @@ static int address_allowed(const weft_debug_server *s, const weft_serve_opts *o,
     if (local || s->set.token != NULL || s->set.client_certs)
         return 0;
 #ifdef WEFT_SERVE_UNSAFE_DEMO /* an object of examples/bugs/14 alone */
-    if (o->unsafe_demo)
+    if (o->unsafe_demo) {
+        weft_doctor_note(WEFT_W14, "others than this machine can reach the address, and nobody has to show that he may: they see what the program holds, "
+                                   "and make it work");
         return 0;
+    }
 #endif
     *why = "refused: others than this machine can reach the address, and would see what the program holds and make it work; set a token of at least 16 bytes, or "
            "tls_cert, tls_key and tls_client_ca, or listen at 127.0.0.1 or a unix socket";
