@@ -7,7 +7,9 @@
  * What goes wrong:        weft_write waits, for the pipe is full; a collection comes along, the finalizer gives the
  *                         buffer back, the next packet is composed in it, and the reader gets that packet's bytes in
  *                         the middle of ours. No error anywhere, and only under load.
- * Instead:                weft_keep_alive(packet) after the last use of what belongs to the packet. */
+ * Instead:                weft_keep_alive(packet) after the last use of what belongs to the packet.
+ * Guarded:                nothing can make it harmless. In the mode that looks for it (gcstress and gcpoison, as tests run with) the
+ *                         doctor sees the finalizer run while the buffer is being written, and with w05=abort that is the end. */
 #include "bug.h"
 
 #include <fcntl.h>
@@ -170,6 +172,10 @@ int main(int argc, char **argv)
         .buggy = buggy,
         .fixed = fixed,
         .instead = "weft_write(fd, packet->bytes, n); weft_keep_alive(packet);",
+        .config = { .debug = "gcstress=1000,gcpoison=1" }, /* all three modes: elsewhere it is not looked for */
+        .code = WEFT_W05,
+        .doctor = "w05=abort",
+        .guard = "in a test run (gcstress, gcpoison) the doctor ends the program (w05=abort) when a finalizer runs whose buffer is in use",
         .verdict = verdict,
         .plots = { { "damaged", "packets damaged, of 64", "", false } },
     };

@@ -127,6 +127,7 @@ int main(int argc, char **argv)
         .fixed = fixed,
         .own_run = true,
         .instead = "weft_free_os_memory();   /* after a peak; and read VmRSS - LazyFree when madvdontneed=0 */",
+        .code = WEFT_W13,
         .guard = "WEFT_GUARD_GC: a forced collection gives free memory back, as its caller expects",
         .verdict = verdict,
         .plots = { { "left", "resident memory afterwards", "MiB", false } },

@@ -170,7 +170,6 @@ struct bug {
     int code;                  /* WEFT_W..: what the doctor calls it; 0: it does not see it */
     const char *guard;         /* what keeps it from doing harm, in a sentence; NULL: nothing does */
     const char *doctor;        /* modes of the doctor in the guarded run; NULL: the default. With "wNN=abort" it is to be stopped */
-    const char *guard_debug;   /* debug keys in the guarded run; NULL: none */
     /* NULL, or what did not hold. r[BUGGY], r[FIXED], r[GUARDED]. */
     const char *(*verdict)(const struct bug_result *r);
     /* For the report: which of the values tells the harm, in a few words, and of what. */
@@ -192,6 +191,33 @@ static inline void bug_found_(void *arg, const weft_finding *f)
     to->code = f->code;
 }
 
+static int bug_shared_; /* the memory of all results */
+
+static inline struct bug_result *bug_map_(void)
+{
+    void *p = mmap(NULL, BUG_MODES * sizeof(struct bug_result), PROT_READ | PROT_WRITE, MAP_SHARED, bug_shared_, 0);
+    return p != MAP_FAILED ? p : NULL;
+}
+
+static inline struct bug_result *bug_results_(void)
+{
+    bug_shared_ = memfd_create("bug", MFD_CLOEXEC);
+    return bug_shared_ >= 0 && ftruncate(bug_shared_, BUG_MODES * sizeof(struct bug_result)) == 0 ? bug_map_() : NULL;
+}
+
+/* For a mode that executes another program, which then belongs to it: a descriptor to be passed on, and what is done with it there. */
+static inline int bug_share(void) { return dup(bug_shared_); }
+static inline void bug_join(enum bug_mode mode, int fd)
+{
+    bug_shared_ = fd;
+    bug_mode_ = mode;
+    struct bug_result *all = bug_map_();
+    if (all == NULL)
+        _exit(1);
+    bug_result_ = &all[mode];
+    close(fd);
+}
+
 /* The settings of the mode that runs. */
 static inline weft_config bug_config(void)
 {
@@ -202,7 +228,6 @@ static inline weft_config bug_config(void)
     if (bug_guarded()) {
         config.guards = WEFT_GUARD_ALL;
         config.doctor = bug_->doctor;
-        config.debug = bug_->guard_debug != NULL ? bug_->guard_debug : config.debug;
     }
     return config;
 }
@@ -367,7 +392,7 @@ static inline int bug_one_mode_(const char *name, struct bug_result *r)
     for (int i = 0; i < BUG_MODES; i++) {
         if (strcmp(name, bug_mode_names_[i]) != 0)
             continue;
-        bool ok = bug_run_mode_((enum bug_mode)i, r);
+        bool ok = bug_run_mode_((enum bug_mode)i, r += i);
         bug_print_(name, r->text);
         bug_print_finding_(&r->found, r->unseen);
         bug_print_finding_(&r->other, "");
@@ -380,8 +405,8 @@ static inline int bug_one_mode_(const char *name, struct bug_result *r)
  * "guarded": that mode. */
 static inline int bug_main(int argc, char **argv, const struct bug *b)
 {
-    struct bug_result *r = mmap(NULL, BUG_MODES * sizeof *r, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (r == MAP_FAILED)
+    struct bug_result *r = bug_results_();
+    if (r == NULL)
         return 1;
     bug_ = b;
     int one = argc == 2 ? bug_one_mode_(argv[1], r) : -1;

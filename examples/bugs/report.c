@@ -2,7 +2,8 @@
  *
  *     report RECORDS SOURCE... > page.html
  *
- * RECORDS is what the programs (bug.h) and demo.sh have noted, a line "name<tab>text" each. Of a source the words in its head are shown: what the call
+ * RECORDS is what the programs (bug.h) and demo.sh have noted, a line "name<tab>text" each. Of a source the words in its head are shown: what the
+ * call
  * promises, what the bug assumes, what goes wrong. The page holds all it needs; it asks nobody for anything, and runs no script. */
 #include <ctype.h>
 #include <stdarg.h>
@@ -80,8 +81,9 @@ static void add_command(char *text)
 static const char **field_of(struct bug *b, struct mode *m, const char *name)
 {
     const struct { const char *name; const char **to; } fields[] = {
-        { "title", &b->title }, { "instead", &b->instead }, { "guard", &b->guard }, { "verdict", &b->verdict }, { "cell", &m->cell }, { "text", &m->text },
-        { "code", &m->code }, { "what", &m->what }, { "cure", &m->cure }, { "stack", &m->stack }, { "made", &m->made }, { "unseen", &m->unseen },
+        { "title", &b->title }, { "instead", &b->instead }, { "guard", &b->guard }, { "verdict", &b->verdict },
+        { "cell", &m->cell }, { "text", &m->text }, { "code", &m->code }, { "what", &m->what }, { "cure", &m->cure },
+        { "stack", &m->stack }, { "made", &m->made }, { "unseen", &m->unseen },
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strcmp(fields[i].name, name) == 0)
@@ -261,8 +263,8 @@ static void bar(int row, const char *class, const char *label, double v, double 
 static void stopped_row(int row, const char *label, const char *code)
 {
     int y = row * ROW;
-    printf("<text class=\"l\" x=\"%d\" y=\"%d\">%s</text><rect class=\"stopped\" x=\"%d.5\" y=\"%d.5\" width=\"%d\" height=\"15\" rx=\"3\"/>", LABEL - 8,
-           y + 16, label, LABEL, y + 3, BAR);
+    printf("<text class=\"l\" x=\"%d\" y=\"%d\">%s</text>", LABEL - 8, y + 16, label);
+    printf("<rect class=\"stopped\" x=\"%d.5\" y=\"%d.5\" width=\"%d\" height=\"15\" rx=\"3\"/>", LABEL, y + 3, BAR);
     printf("<text class=\"s\" x=\"%d\" y=\"%d\">stopped by the doctor: ", LABEL + 10, y + 15);
     html("%s</text>", code ? code : "");
 }
@@ -369,8 +371,8 @@ static void put_server(void)
 {
     if (n_commands == 0)
         return;
-    fputs("<section id=\"kv\"><h2>And under load</h2><p>kv, a server that speaks the Redis protocol: one fiber per connection, all data in the collected "
-          "heap. redis-benchmark asks on 50 connections, with 100000 keys and values of 64 bytes.</p><div class=\"two\">\n", stdout);
+    fputs("<section id=\"kv\"><h2>And under load</h2><p>kv, a server that speaks the Redis protocol: one fiber per connection, all data in the "
+          "collected heap. redis-benchmark asks on 50 connections, with 100000 keys and values of 64 bytes.</p><div class=\"two\">\n", stdout);
     for (int pipeline = 0, k = 0; k < n_commands; k++) {
         if (commands[k].pipeline == pipeline)
             continue;
@@ -404,25 +406,30 @@ static const char style[] =
     "--warm:#fdf4e3;--warmline:#e8c88a}\n"
     "@media(prefers-color-scheme:dark){:root{--bg:#15171c;--card:#1d2027;--ink:#e4e6eb;--soft:#969cab;--line:#31353f;--buggy:#ea7560;--fixed:#57b884;"
     "--guarded:#74a2ee;--code:#262a33;--warm:#2b261b;--warmline:#6b5527}}\n"
-    "*{box-sizing:border-box}html{scroll-behavior:smooth}body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"
+    "*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"
     "\"Segoe UI\",sans-serif}main{max-width:1080px;margin:0 auto;padding:2rem 1.2rem 4rem}\n"
     "h1{font-size:1.9rem;line-height:1.2;margin:.2em 0 .3em;letter-spacing:-.01em}header p{color:var(--soft);max-width:46em;margin:.3em 0}\n"
     ".tally{display:flex;flex-wrap:wrap;gap:.6rem;margin:1.4rem 0}.tally div{background:var(--card);border:1px solid var(--line);border-radius:10px;"
     "padding:.6rem 1rem;min-width:8.5rem;flex:1}.tally b{display:block;font-size:1.7rem;line-height:1.2;font-variant-numeric:tabular-nums}"
     ".tally span{color:var(--soft);font-size:.85rem}\n"
     "section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1.1rem 1.4rem 1.2rem;margin:1.4rem 0}"
-    "h2{font-size:1.25rem;margin:0 0 .8rem;display:flex;align-items:baseline;gap:.6rem;flex-wrap:wrap}h3{font-size:.8rem;margin:0 0 .3rem;color:var(--soft);"
+    "h2{font-size:1.25rem;margin:0 0 .8rem;display:flex;align-items:baseline;gap:.6rem;flex-wrap:wrap}h3{font-size:.8rem;margin:0 0 .3rem;"
+    "color:var(--soft);"
     "font-weight:600}\n"
-    ".no{color:var(--soft);font-variant-numeric:tabular-nums;font-weight:500}.yes,.no-{margin-left:auto;font-size:.78rem;font-weight:600;color:var(--fixed)}"
+    ".no{color:var(--soft);font-variant-numeric:tabular-nums;font-weight:500}.yes,.no-{margin-left:auto;font-size:.78rem;font-weight:600;"
+    "color:var(--fixed)}"
     ".yes::before{content:\"\\2713\\a0\"}.no-{color:var(--buggy)}.no-::before{content:\"\\2717\\a0\"}.wrong{color:var(--buggy)}\n"
-    ".two{display:grid;grid-template-columns:minmax(0,1.15fr) minmax(0,1fr);gap:1.6rem}dl{margin:0}dt{color:var(--soft);font-size:.8rem;font-weight:600}"
+    ".two{display:grid;grid-template-columns:minmax(0,1.15fr) minmax(0,1fr);gap:1.6rem}dl{margin:0}dt{color:var(--soft);font-size:.8rem;"
+    "font-weight:600}"
     "dd{margin:0 0 .7rem}\n"
-    "figure{margin:0 0 1rem}figcaption{font-size:.85rem;margin-bottom:.25rem}figcaption small{color:var(--soft)}svg{width:100%;max-width:480px;height:auto;"
+    "figure{margin:0 0 1rem}figcaption{font-size:.85rem;margin-bottom:.25rem}figcaption small{color:var(--soft)}svg{width:100%;"
+    "max-width:480px;height:auto;"
     "display:block;font:12px system-ui,sans-serif}svg .l{text-anchor:end;fill:var(--soft)}svg .v{fill:var(--ink);font-variant-numeric:tabular-nums}"
     "svg .s{fill:var(--soft);font-size:11.5px}rect.buggy{fill:var(--buggy)}rect.fixed{fill:var(--fixed)}rect.guarded{fill:var(--guarded)}"
     "rect.stopped{fill:none;stroke:var(--guarded);stroke-dasharray:4 3}\n"
     "pre{background:var(--code);border-radius:8px;padding:.6rem .8rem;margin:.4rem 0;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,"
-    "monospace}code{font:.92em ui-monospace,SFMono-Regular,Menlo,monospace}.finding{background:var(--warm);border:1px solid var(--warmline);border-radius:10px;padding:.7rem 1rem;margin:.4rem 0 .9rem;font-size:.95rem}"
+    "monospace}code{font:.92em ui-monospace,SFMono-Regular,Menlo,monospace}.finding{background:var(--warm);border:1px solid var(--warmline);"
+    "border-radius:10px;padding:.7rem 1rem;margin:.4rem 0 .9rem;font-size:.95rem}"
     ".finding pre{background:none;padding:.2rem 0 .2rem 1rem}.finding p{margin:.3rem 0 0}.from{color:var(--soft);font-size:.85rem}"
     ".cure p{margin:.4rem 0 .6rem}.guard{margin:.6rem 0}.guard b{color:var(--guarded);font-weight:600}\n"
     "details{margin-top:.6rem;font-size:.92rem}summary{cursor:pointer;color:var(--soft)}.said{margin-top:.5rem}dt.buggy,td.buggy{color:var(--buggy)}"
@@ -430,13 +437,18 @@ static const char style[] =
     "table{border-collapse:collapse;width:100%;font-size:.88rem}.all{background:var(--card);border:1px solid var(--line);border-radius:12px;"
     "border-collapse:separate;border-spacing:0;overflow:hidden}th{text-align:left;color:var(--soft);font-weight:600}th,td{padding:.38rem .6rem;"
     "vertical-align:top}.all tbody td{border-top:1px solid var(--line)}.all a{color:inherit;text-decoration:none}.all a:hover,.all a:focus-visible"
-    "{text-decoration:underline}.w{white-space:nowrap}.late td,.late th{text-align:right;padding:.15rem .3rem;font-size:.78rem;font-variant-numeric:tabular-nums}"
-    ".late td:first-child{text-align:left;color:var(--soft)}a:focus-visible,summary:focus-visible{outline:2px solid var(--guarded);outline-offset:2px}"
+    "{text-decoration:underline}.w{white-space:nowrap}.late td,.late th{text-align:right;padding:.15rem .3rem;font-size:.78rem;"
+    "font-variant-numeric:tabular-nums}"
+    ".late td:first-child{text-align:left;color:var(--soft)}a:focus-visible,summary:focus-visible{outline:2px solid var(--guarded);"
+    "outline-offset:2px}"
     "footer{color:var(--soft);font-size:.85rem;margin-top:2rem}\n"
     "@media(max-width:760px){main{padding:1.2rem .8rem 3rem}section{padding:.9rem .9rem 1rem}.two{grid-template-columns:minmax(0,1fr);gap:.6rem}"
-    "h1{font-size:1.5rem}.all thead{display:none}.all,.all tbody{display:block}.all tr{display:grid;grid-template-columns:2.2rem 1fr;padding:.5rem .6rem;"
-    "border-top:1px solid var(--line)}.all tr:first-child{border-top:0}.all tbody td{border:0;padding:.08rem .2rem;grid-column:2}.all tbody td:first-child"
-    "{grid-column:1;grid-row:1/span 5;color:var(--soft)}.all .what{font-weight:600}.all td[data-l]::before{content:attr(data-l) \": \";color:var(--soft)}"
+    "h1{font-size:1.5rem}.all thead{display:none}.all,.all tbody{display:block}.all tr{display:grid;grid-template-columns:2.2rem 1fr;"
+    "padding:.5rem .6rem;"
+    "border-top:1px solid var(--line)}.all tr:first-child{border-top:0}.all tbody td{border:0;padding:.08rem .2rem;"
+    "grid-column:2}.all tbody td:first-child"
+    "{grid-column:1;grid-row:1/span 5;color:var(--soft)}.all .what{font-weight:600}.all td[data-l]::before{content:attr(data-l) \": \";"
+    "color:var(--soft)}"
     ".tally div{min-width:42%}}\n"
     "@media print{section{break-inside:avoid}details{display:none}}\n";
 
@@ -448,9 +460,9 @@ static void put_tally(void)
         stopped += b->mode[2].cell && strncmp(b->mode[2].cell, "stopped", 7) == 0;
         good += holds(b);
     }
-    printf("<div class=\"tally\"><div><b>%d</b><span>misuses reproduced</span></div><div><b>%d</b><span>named by the doctor, with the line</span></div>"
-           "<div><b>%d</b><span>whose fix holds</span></div><div><b>%d + %d</b><span>made harmless by a guard, or stopped</span></div></div>\n", n_bugs, found,
-           good, n_bugs - stopped, stopped);
+    printf("<div class=\"tally\"><div><b>%d</b><span>misuses reproduced</span></div>"
+           "<div><b>%d</b><span>named by the doctor, with the line</span></div><div><b>%d</b><span>whose fix and guard hold</span></div>"
+           "<div><b>%d + %d</b><span>made harmless by a guard, or stopped</span></div></div>\n", n_bugs, found, good, n_bugs - stopped, stopped);
 }
 
 int main(int argc, char **argv)
@@ -467,8 +479,10 @@ int main(int argc, char **argv)
           "'unsafe-inline'\"><title>weft: what goes wrong with a managed runtime</title>\n<style>", stdout);
     fputs(style, stdout);
     fputs("</style></head><body><main><header><h1>What goes wrong with a managed runtime, and what weft does about it</h1>"
-          "<p>A garbage collector, green threads and profilers make a C program simpler, and bring mistakes of their own. These are the classic ones. Each was run "
-          "three times: as it is written in the wild (<b>buggy</b>), as it should be (<b>fixed</b>), and the buggy code once more with weft's guards on "
+          "<p>A garbage collector, green threads and profilers make a C program simpler, and bring mistakes of their own. These are the "
+          "classic ones. Each was run "
+          "three times: as it is written in the wild (<b>buggy</b>), as it should be (<b>fixed</b>), and the buggy code once more with "
+          "weft's guards on "
           "(<b>guarded</b>). The doctor watched all of it.</p>", stdout);
     html("<p>%s%s%s</p></header>\n", machine, *machine && *date ? "; " : "", date);
     put_tally();
@@ -476,7 +490,7 @@ int main(int argc, char **argv)
     for (const struct bug *b = bugs; b < bugs + n_bugs; b++)
         put_bug(b);
     put_server();
-    fputs("<footer>Written by <code>make demo</code>. The programs are in examples/bugs; the guards are described in include/weft/sched.h, the doctor in "
+    fputs("<footer>Written by <code>make demo</code>. The programs are in examples/bugs, the guards in include/weft/sched.h, the doctor in "
           "include/weft/debug.h.</footer></main></body></html>\n", stdout);
     return fflush(stdout) != 0 || ferror(stdout) ? 1 : 0;
 }
