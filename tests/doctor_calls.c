@@ -201,10 +201,8 @@ static void fills(void *arg)
 {
     int n = *(int *)arg;
     char **chunks = weft_alloc((size_t)n * sizeof *chunks);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         chunks[i] = weft_alloc_noscan(CHUNK);
-        memset(chunks[i], 1, CHUNK);
-    }
     weft_keep_alive(chunks);
 }
 

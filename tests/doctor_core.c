@@ -338,7 +338,7 @@ Test(doctor_core, each_life_begins_anew)
         if (i == 3)
             maps = test_maps();
     }
-    cr_expect_leq(test_maps(), maps + 2);
+    cr_expect(test_is_slow() || test_maps() <= maps + 2, "%d, %d after three lives", test_maps(), maps);
 }
 
 static int in_child(void)
@@ -378,7 +378,7 @@ static void forks(void *arg)
     cr_expect_eq(said.n, arg != NULL ? 4 : 1);
 }
 
-Test(doctor_core, the_child_of_a_fork_has_its_own)
+Test(doctor_core, the_child_of_a_fork_has_its_own, CHILD_GOES_ON)
 {
     doctor_run(forks, "after findings", NULL, NULL);
     said.n = 0;

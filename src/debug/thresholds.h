@@ -56,10 +56,10 @@
 #define T_W12_PERIODS 10u
 #define T_W12_PERCENT 20u
 
-/* W13. Right after weft_gc what it has freed is still the process's; it goes back in the background within seconds, or at once by weft_free_os_memory.
- * So a reading that comes at once, by the same fiber, sees nothing of it: if the heap was at least this large and is nearly empty now, and nobody asks
- * for the memory to be given back in the seconds that follow, whoever reads draws the wrong conclusion. Smaller heaps, and those that are used again,
- * are measured like that for good reasons: tests and programs that look what is alive. */
+/* W13. Right after weft_gc what it has freed is still the process's; it goes back in the background within seconds, or at once by
+ * weft_free_os_memory. So a reading that comes at once, by the same fiber, sees nothing of it: if the heap was at least this large and is nearly
+ * empty now, and nobody asks for the memory to be given back in the seconds that follow, whoever reads draws the wrong conclusion. Smaller heaps,
+ * and those that are used again, are measured like that for good reasons: tests and programs that look what is alive. */
 #define T_W13_KEPT_BYTES (UINT64_C(128) << 20)
 #define T_W13_TIMES_LIVE 8u
 #define T_W13_READ_NS T_SECOND
@@ -68,19 +68,19 @@
 /* W15. To compute for long is no fault: the monitor takes the processor away after 10 ms, if somebody wants it, and the fiber goes on without. What
  * harms is a processor that cannot be taken, as its thread is inside the runtime and does not come out: fibers that are queued there, and every stop
  * of the world, wait for it. So: a second without a step, with work queued at each look, in which the thread has used half a second of CPU time, or
- * slept at half of the looks. One that wanted a CPU and got none is a busy machine's, and is not counted. A host that wants to know of every fiber
- * that computes for long sets slowfiber: then it is that much CPU time (or sleep). Looks of the monitor are 20 us to 10 ms apart; one in 4 ms is
- * enough. */
+ * slept in user code at half of the looks. One that wanted a CPU and got none is a busy machine's, and is not counted. A host that wants to know of
+ * every fiber that computes for long sets slowfiber: then it is that much CPU time (or sleep). Looks of the monitor are 20 us to 10 ms apart; one in
+ * 4 ms is enough. */
 #define T_W15_STUCK_NS T_SECOND
 #define T_W15_STUCK_CPU_NS (T_SECOND / 2)
 #define T_W15_LOOK_NS INT64_C(4000000)
 #define T_W15_ASLEEP_PERCENT 50
 
 /* W16. A thread in user code stops by a signal, within microseconds if it has a CPU; one inside the runtime when it leaves it. Who does not although
- * he has used 100 ms of CPU time since (slowstop), or slept as long, has the signal blocked, or is in the runtime for long. (On a busy machine
- * threads wait for a CPU that long: nobody's fault.) A stop that takes ten times as long altogether is the collector's, with a heap that is too
- * large to be marked in a stop; the process must have used CPU time of half of that, or it stood still for another reason (SIGSTOP, a debugger, a
- * machine that swaps). */
+ * he has used 100 ms of CPU time since (slowstop), or slept as long in user code, has the signal blocked, or is in the runtime for long. (On a busy
+ * machine threads wait for a CPU that long: nobody's fault.) A stop that takes ten times as long altogether is the collector's, with a heap that is
+ * too large to be marked in a stop; the process must have used CPU time of half of that, or it stood still for another reason (SIGSTOP, a debugger,
+ * a machine that swaps). */
 #define T_W16_LONG 10
 #define T_W16_CPU_PERCENT 50
 

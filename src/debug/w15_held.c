@@ -122,11 +122,17 @@ static bool goes_on(const struct watch *w, const struct m *m, const struct seen 
     return w->m == m->id && w->f == s->f && w->fiber == s->id && (s->has_p ? w->had_p && w->tick == s->tick : true);
 }
 
-/* It was at work itself for so long, or asleep, and not waiting for a CPU. */
+/* 0 while the thread starts, which is our own clock. */
+static int64_t cpu_of(const struct m *m)
+{
+    int tid = __atomic_load_n(&m->tid, __ATOMIC_RELAXED); /* rlx: a number */
+    return tid != 0 ? os_thread_cpu_ns(tid) : -1;
+}
+
+/* It was at work itself for so long, or asleep in user code, and not waiting for a CPU, or inside the runtime for somebody who does. */
 static bool its_own_fault(const struct watch *w, struct m *m, int64_t ns)
 {
-    int64_t cpu = os_thread_cpu_ns(m->tid);
-    return (w->cpu_ns >= 0 && cpu - w->cpu_ns >= ns) || (w->looks != 0 && w->slept * 100 >= w->looks * T_W15_ASLEEP_PERCENT);
+    return (w->cpu_ns >= 0 && cpu_of(m) - w->cpu_ns >= ns) || (w->looks != 0 && w->slept * 100 >= w->looks * T_W15_ASLEEP_PERCENT);
 }
 
 static void look_at(struct m *m, int64_t now)
@@ -142,13 +148,13 @@ static void look_at(struct m *m, int64_t now)
     }
     w->had_p = s.has_p;
     if (w->cpu_ns < 0) /* from the second look on: most never come to it */
-        w->cpu_ns = os_thread_cpu_ns(m->tid);
+        w->cpu_ns = cpu_of(m);
     w->wanted_ns = !s.wanted ? 0 : w->wanted_ns != 0 ? w->wanted_ns : now;
     w->looks++;
     int64_t slow = sched.cfg.slowfiber * 1000000, ns = now - w->since_ns;
     bool stuck = w->wanted_ns != 0 && now - w->wanted_ns >= T_W15_STUCK_NS;
     if ((slow != 0 && ns * 4 >= slow) || (w->wanted_ns != 0 && (now - w->wanted_ns) * 4 >= T_W15_STUCK_NS))
-        w->slept += os_thread_sleeps(m->tid);
+        w->slept += !s.inside && os_thread_sleeps(__atomic_load_n(&m->tid, __ATOMIC_RELAXED)); /* rlx: as above */
     else
         w->looks = w->slept = 0;
     bool yes = (stuck && its_own_fault(w, m, T_W15_STUCK_CPU_NS)) || (slow != 0 && ns >= slow && its_own_fault(w, m, slow - slow / 8));
@@ -162,13 +168,26 @@ static void look_at(struct m *m, int64_t now)
     ask(m, &sight, now);
 }
 
+static void later(int64_t ns)
+{
+    for (struct watch *w = held.at; w < held.at + WATCHED; w++) {
+        w->since_ns += w->f != NULL ? ns : 0;
+        w->wanted_ns += w->wanted_ns != 0 ? ns : 0;
+    }
+}
+
 static void told(enum probe_id id, uintptr_t now, uintptr_t b, uintptr_t c)
 {
     (void)id, (void)b, (void)c;
-    if ((int64_t)now - held.last_ns < T_W15_LOOK_NS)
+    int64_t since = (int64_t)now - held.last_ns;
+    if (since < T_W15_LOOK_NS)
         return;
     held.last_ns = (int64_t)now;
     answer((int64_t)now);
+    if (load_acq(&sched.stopping) != 0) { /* acq: nothing. That time is the stopper's, not theirs who stand still for him */
+        later(since);
+        return;
+    }
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: sees *m; rel in m_publish_locked */
         look_at(m, (int64_t)now);
 }

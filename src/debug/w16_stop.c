@@ -14,6 +14,7 @@
 static struct {
     struct m *late;           /* the first; NULL: none */
     bool inside;
+    int tid;
     uint32_t ack;             /* its last acknowledgement then */
     int64_t cpu_ns, waited_ns; /* of the thread when it was late first; so long it was waited for */
     uint32_t looks, slept;
@@ -32,14 +33,15 @@ static void late(struct m *m, int64_t waited_ns, bool inside)
         stop.late = m;
         stop.inside = inside;
         stop.ack = load_rlx(&m->stop_ack); /* rlx: to be compared */
-        stop.cpu_ns = os_thread_cpu_ns(m->tid);
+        stop.tid = __atomic_load_n(&m->tid, __ATOMIC_RELAXED); /* rlx: a number; 0 while the thread starts, and then nothing is known of it */
+        stop.cpu_ns = stop.tid != 0 ? os_thread_cpu_ns(stop.tid) : INT64_MAX;
         stop.looks = stop.slept = 0;
     }
     if (stop.late != m)
         return;
     stop.waited_ns = waited_ns;
     stop.looks++;
-    stop.slept += os_thread_sleeps(m->tid);
+    stop.slept += !inside && stop.tid != 0 && os_thread_state(stop.tid) == 'S'; /* who can be woken, and is not: by a signal that is blocked */
 }
 
 /* Where it stands still; if only its processor was taken it does not. False: not known. */
@@ -69,12 +71,12 @@ static void stopped(uintptr_t reason, int64_t took_ns)
     stop.process_cpu_ns = reason == WEFT_STOP_GC ? os_process_cpu_ns() : 0;
     if (m == NULL || stop.waited_ns < sched.cfg.slowstop * 1000000)
         return;
-    int64_t cpu = os_thread_cpu_ns(m->tid) - stop.cpu_ns;
+    int64_t cpu = stop.tid != 0 ? os_thread_cpu_ns(stop.tid) - stop.cpu_ns : 0;
     if (cpu < sched.cfg.slowstop * 1000000 && stop.waited_ns / w_max(stop.looks, 1u) * stop.slept < sched.cfg.slowstop * 1000000)
         return;
     struct unwind_from from;
     struct sighting s = { .code = WEFT_W16, .text = reason_text(reason),
-                          .n = { (uint64_t)stop.waited_ns, (uint64_t)m->tid, stop.inside, m->foreign } };
+                          .n = { (uint64_t)stop.waited_ns, (uint64_t)stop.tid, stop.inside, m->foreign } };
     /* acq: sees its registers; rel in acknowledge */
     if (load_acq(&m->stop_ack) != stop.ack && stack_of(m, &from, &s.fiber, &s.made[0]))
         s.from = &from;

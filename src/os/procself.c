@@ -35,12 +35,18 @@ int os_thread_count(void)
     return at != NULL ? atoi(at) : -EPROTO;
 }
 
-bool os_thread_sleeps(int tid)
+char os_thread_state(int tid)
 {
     char path[64], buf[256];
     w_fmt(path, sizeof path, "/proc/self/task/%d/stat", tid);
     if (read_stat(path, buf, sizeof buf) != 0)
-        return false;
+        return 0;
     const char *at = strrchr(buf, ')');
-    return at != NULL && at[1] == ' ' && (at[2] == 'S' || at[2] == 'D');
+    return at != NULL && at[1] == ' ' ? at[2] : 0;
+}
+
+bool os_thread_sleeps(int tid)
+{
+    char state = os_thread_state(tid);
+    return state == 'S' || state == 'D';
 }
