@@ -106,8 +106,8 @@ static __attribute__((unused)) bool trace_logs(const char *path, struct test_out
         cr_assert(getenv("CI") == NULL || test_is_slow(), "Go's viewer is missing");
         return false;
     }
-    snprintf(command, sizeof command, "build/go/trace -d=parsed %s > %s.txt || echo refused; grep -A6 'Category=\"weft.doctor\"' %s.txt | head -80; rm -f %s.txt", path,
-             path, path, path);
+    snprintf(command, sizeof command, "build/go/trace -d=parsed %s > %s.txt || echo refused; grep -A6 'Category=\"weft.doctor\"' %s.txt | head -80;"
+             "rm -f %s.txt", path, path, path, path);
     test_shell(out, command);
     cr_expect_null(strstr(out->text, "refused"), "%s", out->text);
     return true;

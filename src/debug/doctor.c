@@ -207,7 +207,7 @@ static struct finding *finding_of(const struct sighting *s, int64_t now, bool *f
     return f;
 }
 
-/* In traces it is where it happened, told shortly; the first time, and then whenever it is twice as often. False: it could not be told here, as no fiber
+/* In traces it is where it happened, told shortly; the first time, and then whenever it is twice as often. False: not told here, as no fiber
  * runs: by the collector, the monitor, in a stop. */
 static bool trace_it(const struct sighting *s, uint64_t count)
 {

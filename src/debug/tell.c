@@ -156,6 +156,15 @@ static void walk_kept(struct making *k, const struct finding *f)
     maps_hold(walk, k);
 }
 
+/* In the child of a fork it was the parent's, who may have been here at that moment: at worst it is lost. */
+static void forget_text(char **at)
+{
+    char *was = *at;
+    *at = NULL;
+    fence_seq(); /* the store before those of off_free, for a fork */
+    off_free(OFF_PROF, was);
+}
+
 static void stack_text(struct making *k, struct finding *f, int which)
 {
     if (which == 0 && f->raw.hi != 0) {
@@ -164,8 +173,8 @@ static void stack_text(struct making *k, struct finding *f, int which)
     } else {
         put_stack(k, which == 0 ? f->s.stack : f->s.made, which == 0 ? f->s.nstack : f->s.nmade);
     }
-    off_free(OFF_PROF, f->lines[which]); /* in the child of a fork: of the parent's */
-    off_free(OFF_PROF, f->json[which]);
+    forget_text(&f->lines[which]);
+    forget_text(&f->json[which]);
     f->lines[which] = flat(&k->lines);
     f->json[which] = flat(&k->json);
     text_free(&k->lines);
@@ -374,8 +383,8 @@ void tell_trace(struct finding *f)
         tell_poke();
 }
 
-/* Traces have what happened on a fiber; what was seen elsewhere (by the collector, the monitor, in a stop) is told in them by a fiber of ours, which the
- * monitor starts, as this thread must not enter the runtime. */
+/* Traces have what happened on a fiber; what was seen elsewhere (by the collector, the monitor) is told in them by a fiber of ours, which the monitor
+ * starts, as this thread must not enter the runtime. */
 static void texts_for_trace(void)
 {
     struct finding *t = load_acq(&doctor.table); /* acq: with n */

@@ -1,7 +1,7 @@
 /* W13: memory is expected to go back to the system by a collection.
  *
- * What a host reads in /proc nobody can see, so this goes by what it does with weft: weft_gc, with a large heap that is nearly empty then, and the same
- * fiber reads the statistics at once. If somebody calls weft_free_os_memory soon all is well. Else it is told, when the next such call comes or the
+ * What a host reads in /proc nobody can see, so this goes by what it does with weft: weft_gc, with a large heap that is nearly empty then, and the
+ * same fiber reads the statistics at once. If somebody calls weft_free_os_memory soon all is well. Else it is told, when the next such call comes or the
  * runtime ends, if the memory is still there: one case at a time, the last. */
 #include "base/lock.h"
 #include "debug/doctor.h"
