@@ -76,8 +76,10 @@ LDFLAGS_ALL := $(SANITIZE) $(SYSROOT_LIBS) -Wl,--as-needed $(LDFLAGS)
 # ---- the library ------------------------------------------------------------------------------------------
 SRC := $(wildcard src/*/*.c src/os/arch/$(ARCH)*.S src/os/arch/$(ARCH)*.c)
 # What a program that idles does not run comes last in the library, behind jemalloc: the kernel maps sixteen pages around each that is touched.
-LATE := $(filter src/prof/% src/trace/% src/debug/% $(addsuffix .c,$(addprefix src/gc/,alloc finalize mark poison sample special verify weak) $(addprefix src/sched/,chan cond ctx \
-    dial fork guard io labels leaked lot metrics mutex once pin pool rwmutex schedtrace select sema usertimer waitgroup)),$(SRC))
+# Last of all src/debug, but for what of the doctor runs in each program.
+LATE := $(filter src/prof/% src/trace/% $(addsuffix .c,$(addprefix src/gc/,alloc finalize mark poison sample special verify weak) $(addprefix src/sched/,chan cond ctx \
+    dial fork guard io labels leaked lot metrics mutex once pin pool rwmutex schedtrace select sema usertimer waitgroup)),$(SRC)) \
+    $(filter-out $(addprefix src/debug/,doctor.c w05_used_after.c w12_procs.c w15_held.c),$(filter src/debug/%,$(SRC)))
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(filter-out $(LATE),$(SRC))))
 LATE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(LATE)))
 SERVE_SRC := $(if $(SERVE),$(wildcard src/debug/serve/*.c))

@@ -275,6 +275,8 @@ w_noinline int weft_doctor_note(int code, const char *what)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
 
+static uint32_t lives;
+
 static void doctor_begin(void)
 {
     uint64_t probes = 0;
@@ -292,8 +294,10 @@ static void doctor_begin(void)
         return;
     store_rel(&doctor.on, 1); /* rel: publishes modes; acq in doctor_wants */
     for (int i = 1; i < WEFT_DOCTOR_CODES; i++)
-        if (doctor_detectors[i] != NULL && doctor_detectors[i]->begin != NULL && doctor.mode[i] != DOCTOR_OFF)
+        if (doctor_detectors[i] != NULL && doctor_detectors[i]->begin != NULL && doctor.mode[i] != DOCTOR_OFF &&
+            (lives > 0 || doctor_detectors[i]->always))
             doctor_detectors[i]->begin();
+    lives++;
     if (probes != 0)
         probe_listen(probes, heard, NULL);
 }

@@ -47,7 +47,9 @@ struct detector {
     uint64_t probes;         /* DOCTOR_PROBE(a) | ...; 0: none */
     /* Called for those, where they happen; inside the runtime, as said in base/probe.h. */
     void (*probe)(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c);
-    /* The runtime begins and ends, in user code, and only if the code is not off. May be NULL. */
+    /* The runtime begins and ends, in user code, and only if the code is not off. May be NULL. begin is called in later lives only, to undo what was left,
+       unless it is to be called always: in an idle program its page would be touched for nothing. */
+    bool always;
     void (*begin)(void), (*end)(void);
     void (*after_fork)(void); /* alone, in the child, in a handler of fork; NULL: nothing to do */
     /* The sentence with its numbers, without a full stop. On a thread of the doctor's. NULL: the title, and text behind a colon. */

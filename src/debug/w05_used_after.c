@@ -257,6 +257,7 @@ const struct detector w05_used_after = {
               DOCTOR_PROBE(buffer_used) | DOCTOR_PROBE(finalizer_run) | DOCTOR_PROBE(poison_broken),
     .probe = told,
     .begin = begin,
+    .always = true,
     .end = end,
     .after_fork = after_fork,
     .say = say,

@@ -108,6 +108,7 @@ const struct detector w12_procs = {
     .probes = DOCTOR_PROBE(procs_asked) | DOCTOR_PROBE(procs_above),
     .probe = told,
     .begin = begin,
+    .always = true,
     .end = end,
     .after_fork = begin,
     .say = say,

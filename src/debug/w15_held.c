@@ -72,6 +72,7 @@ static void ask(struct m *m, const struct sighting *s, int64_t now)
     held.s = *s;
     held.asked_ns = now;
     held.found = false;
+    sched_reports.watched = interrupted; /* the signal is sent after it */
     store_rel(&held.state, ASKED); /* rel: the question; acq in interrupted */
     world_interrupt(m);
 }
@@ -199,7 +200,6 @@ static void say(struct text *t, const struct sighting *s)
                                                                                   : "the longest of it without a processor");
 }
 
-static void begin(void) { sched_reports.watched = interrupted; }
 static void forget(void)
 {
     held.last_ns = 0;
@@ -221,7 +221,6 @@ const struct detector w15_held = {
             "takes long gets too much at once.",
     .probes = DOCTOR_PROBE(monitor_look),
     .probe = told,
-    .begin = begin,
     .end = end,
     .after_fork = forget,
     .say = say,
