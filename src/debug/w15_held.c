@@ -14,7 +14,7 @@
 #include "sched/world.h"
 
 #define WATCHED 64u              /* machines; of more some share a place, and begin anew all the time */
-#define ANSWER_NS INT64_C(200000000)
+#define ANSWER_NS INT64_C(10000000000) /* a thread that gets no CPU answers late */
 
 enum { FREE, ASKED, COPYING, COPIED };
 
@@ -77,6 +77,14 @@ static void ask(struct m *m, const struct sighting *s, int64_t now)
     world_interrupt(m);
 }
 
+static void say_it(void)
+{
+    if (held.found)
+        held.s.from = &held.from;
+    doctor_sight(&held.s);
+    store_rel(&held.state, FREE); /* rel: done with from; acq in answer */
+}
+
 static void answer(int64_t now)
 {
     uint32_t state = load_acq(&held.state); /* acq: rel in interrupted */
@@ -84,10 +92,7 @@ static void answer(int64_t now)
         return;
     if (state == ASKED && !cas_acq(&held.state, ASKED, FREE)) /* it answers at this moment */
         return;
-    if (held.found)
-        held.s.from = &held.from;
-    doctor_sight(&held.s);
-    store_rel(&held.state, FREE);
+    say_it();
 }
 
 /* ---- what runs --------------------------------------------------------------------------------------------------------------- */
@@ -211,6 +216,8 @@ static void forget(void)
 static void end(void)
 {
     sched_reports.watched = NULL;
+    if (load_acq(&held.state) != FREE) /* acq: rel in interrupted. Nobody answers any more */
+        say_it();
     forget();
 }
 
