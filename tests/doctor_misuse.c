@@ -229,8 +229,26 @@ static void counts_elsewhere(void *arg)
     weft_waitgroup_wait(&wg);
 }
 
+static void polls(void *arg)
+{
+    for (int i = 0; i < 3; i++)
+        weft_num_fibers();
+    weft_chan_send(arg, NULL);
+}
+static void counts_beside_a_metric(void *arg)
+{
+    (void)arg;
+    before_all();
+    stay_some();
+    weft_chan *polled = weft_chan_make(0, 0);
+    cr_assert_eq(weft_go(polls, polled), 0);
+    weft_chan_recv(polled, NULL);
+    after_all();
+}
+
 Test(doctor_misuse, fibers_counted_for_other_reasons)
 {
+    live(counts_beside_a_metric), nothing_found("beside a metric");
     live(counts_warm), nothing_found("warm");
     live(counts_for_a_metric), nothing_found("a metric");
     live(counts_at_one_place), nothing_found("one place");
@@ -323,11 +341,14 @@ Test(doctor_misuse, two_traces_into_one_file)
     second_path = trace_path;
     live(traces_to_files);
     one_found(WEFT_W09, "traces_to_files", "one is written already");
-    second_path = "/dev/null";
+    char other[] = "/tmp/weft-doctor-XXXXXX";
+    close(mkstemp(other));
+    second_path = other;
     live(traces_to_files), nothing_found("two files");
-    strcpy(trace_path + strlen(trace_path), "");
+    unlink(other);
     unlink(trace_path);
     strcpy(trace_path, "/dev/null");
+    second_path = trace_path;
     live(traces_to_files), nothing_found("a device");
 }
 
@@ -501,6 +522,7 @@ static void stat_says(int periods, int throttled, int usec)
 }
 
 static int stat_periods, stat_throttled, stat_processors;
+static bool stat_at_once; /* else only the end of the runtime finds it */
 
 NOINLINE static void all_cpus(int n) { weft_maxprocs(n); NO_TAIL_CALL(); }
 
@@ -509,11 +531,14 @@ static void runs_throttled(void *arg)
     (void)arg;
     if (stat_processors > 0)
         all_cpus(stat_processors);
+    if (stat_at_once)
+        stat_says(100 + stat_periods, 50 + stat_throttled, 1000000 + 70000 * stat_throttled);
     rt_enter(); /* as the monitor says each second */
     if (nprocs() > 2)
         PROBE(procs_above, nprocs(), 2, 0);
     rt_leave(m_self());
-    stat_says(100 + stat_periods, 50 + stat_throttled, 1000000 + 70000 * stat_throttled);
+    if (!stat_at_once)
+        stat_says(100 + stat_periods, 50 + stat_throttled, 1000000 + 70000 * stat_throttled);
 }
 
 static void live_throttled(weft_config c, int processors, int periods, int throttled)
@@ -535,6 +560,9 @@ Test(doctor_misuse, more_processors_than_the_quota_and_throttled)
     live_throttled((weft_config){ 0 }, 8, 20, 15);
     one_found(WEFT_W12, "all_cpus", "8 processors were asked for here, where quota and CPUs give 2");
     cr_expect_not_null(strstr(said.at[0].what, "15 of 20 periods, for 1050 ms"), "%s", said.at[0].what);
+    stat_at_once = true;
+    live_throttled((weft_config){ 0 }, 8, 20, 15);
+    one_found(WEFT_W12, "all_cpus", "15 of 20 periods");
     live_throttled((weft_config){ .maxprocs = 8 }, 0, 20, 15);
     one_found(WEFT_W12, "", "8 processors were asked for at the start");
 }

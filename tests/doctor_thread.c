@@ -85,6 +85,25 @@ NOINLINE static void yields_with_lock(void *arg)
     weft_unlock_os_thread();
 }
 
+static void waits_with_one_of_two(void *arg)
+{
+    (void)arg;
+    weft_lock_os_thread();
+    weft_lock_held(&cache, "cache");
+    weft_lock_held(&cache, "cache");
+    weft_lock_released(&cache);
+    waits();
+    weft_lock_released(&cache);
+    waits();
+    weft_unlock_os_thread();
+}
+
+Test(doctor_thread, wait_with_a_recursive_lock_that_was_given_back_once)
+{
+    live(waits_with_one_of_two);
+    one_found(WEFT_W17, "waits", "waited (sleep)");
+}
+
 NOINLINE static void forgets_lock(void *arg) { (void)arg, weft_lock_held(&cache, "cache"); NO_TAIL_CALL(); }
 static void ends_with_lock(void *arg)
 {
@@ -93,6 +112,20 @@ static void ends_with_lock(void *arg)
     cr_assert_eq(weft_waitgroup_go(&wg, forgets_lock, NULL), 0);
     weft_waitgroup_wait(&wg);
     waits(); /* nobody holds it any more */
+}
+
+enum { MANY = 200 }; /* more than are looked at at a time */
+static void many_end_with_locks(void *arg)
+{
+    for (int i = 0; i < MANY; i++)
+        ends_with_lock(arg);
+    cr_expect_eq(weft_doctor_count(WEFT_W17), MANY);
+}
+
+Test(doctor_thread, who_has_ended_holds_nothing)
+{
+    live(many_end_with_locks);
+    one_found(WEFT_W17, "", "ended while");
 }
 
 Test(doctor_thread, yield_or_end_with_a_lock_of_the_host)

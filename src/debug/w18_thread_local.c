@@ -23,7 +23,7 @@ w_noinline int weft_tls_check(const void *address)
     struct m *m = rt_enter_try();
     if (m == NULL)
         return -ESRCH;
-    const struct m *owner = loader_beside(m->thread_pointer, address) ? NULL : thread_of(address, m);
+    const struct m *owner = thread_of(address, m);
     if (owner != NULL && doctor_wants(WEFT_W18)) {
         struct sighting s = { .code = WEFT_W18, .n = { (uint64_t)owner->tid, (uint64_t)m->tid } };
         doctor_stack(&s);

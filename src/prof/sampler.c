@@ -58,7 +58,8 @@ static void helper_main(void *arg)
 {
     struct sampler *s = arg;
     int64_t due_ns = 0;
-    for (bool go_on = true; go_on && load_acq(&s->stop) == 0;) { /* acq: a wish; nothing is published with it */
+    bool go_on = true;
+    while (go_on && load_acq(&s->stop) == 0) { /* acq: a wish, and whose; rel in end_and_wait */
         wait_for_work(s, due_ns);
         int64_t now_ns = os_now_ns();
         due_ns = s->round(s, now_ns);
@@ -66,8 +67,8 @@ static void helper_main(void *arg)
     }
     const char *remark = s->end(s);
     s->err = live_close(s->live, remark);
-    if (s->unlimited) /* acq: rel in end_and_wait; before that, ended_by is not ours to read */
-        PROBE(profile_ended, s->what, load_acq(&s->stop) != 0 ? s->ended_by : PROFILE_END_ITSELF, live_bytes(s->live));
+    if (s->unlimited)
+        PROBE(profile_ended, s->what, go_on ? s->ended_by : PROFILE_END_ITSELF, live_bytes(s->live));
     if (remark != NULL)
         sched_logf("%s", remark);
     if (s->freed != NULL)
