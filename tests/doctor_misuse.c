@@ -560,11 +560,11 @@ Test(doctor_misuse, more_processors_than_the_quota_and_throttled)
     live_throttled((weft_config){ 0 }, 8, 20, 15);
     one_found(WEFT_W12, "all_cpus", "8 processors were asked for here, where quota and CPUs give 2");
     cr_expect_not_null(strstr(said.at[0].what, "15 of 20 periods, for 1050 ms"), "%s", said.at[0].what);
+    live_throttled((weft_config){ .maxprocs = 8 }, 0, 20, 15);
+    one_found(WEFT_W12, "", "8 processors were asked for at the start");
     stat_at_once = true;
     live_throttled((weft_config){ 0 }, 8, 20, 15);
     one_found(WEFT_W12, "all_cpus", "15 of 20 periods");
-    live_throttled((weft_config){ .maxprocs = 8 }, 0, 20, 15);
-    one_found(WEFT_W12, "", "8 processors were asked for at the start");
 }
 
 Test(doctor_misuse, processors_without_harm)

@@ -115,7 +115,7 @@ WEFT_API int weft_doctor_note(int code, const char *what);
  *     static void cache_lock(void) { pthread_mutex_lock(&cache.m); weft_lock_held(&cache.m, "cache"); }
  *     static void cache_unlock(void) { weft_lock_released(&cache.m); pthread_mutex_unlock(&cache.m); }
  *
- * Up to 128 at a time are looked at. Some 200 ns; from the first call on each wait of any fiber costs some nanoseconds more. With W17 off, or while
+ * Up to 128 at a time are looked at. 70 ns for the two; from the first call on each wait of any fiber costs some nanoseconds more. With W17 off, or while
  * the runtime does not run, or on a thread of the host, nothing happens. Neither blocks. (weft_mutex and the like are the fiber's: they may be
  * held.) */
 WEFT_API void weft_lock_held(const void *lock, const char *name);

@@ -57,7 +57,7 @@ static void told(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c)
         tell_flush(T_W07_EXIT_NS);
 }
 
-static void begin(void)
+static void forget(void)
 {
     if (begun[0].what != NULL) /* what was never touched takes no memory */
         memset(begun, 0, sizeof begun);
@@ -81,7 +81,7 @@ const struct detector w07_profile = {
     .cure = "Start it with limits, which it has unless told otherwise, or stop it where it has served: weft_cpu_profile_stop, weft_wall_profile_stop.",
     .probes = DOCTOR_PROBE(profile_begun) | DOCTOR_PROBE(profile_over) | DOCTOR_PROBE(profile_ended),
     .probe = told,
-    .begin = begin,
-    .after_fork = begin,
+    .end = forget,
+    .after_fork = forget,
     .say = say,
 };

@@ -42,7 +42,7 @@ static void told(enum probe_id id, uintptr_t a, uintptr_t made, uintptr_t site)
     lock_drop(&lock);
 }
 
-static void begin(void)
+static void forget(void)
 {
     if (load_rlx(&calls) != 0) { /* rlx: nobody calls now. What was never touched takes no memory */
         memset(&cold, 0, sizeof cold);
@@ -52,7 +52,7 @@ static void begin(void)
     lock_init(&lock, RANK_LEAF);
 }
 
-static void end(void)
+static void judge(void)
 {
     if (load_rlx(&calls) != 2 || cold.calls != 1 || later.calls != 1 || later.fibers <= cold.fibers) /* rlx: likewise */
         return;
@@ -60,6 +60,12 @@ static void end(void)
     place_stack(&s, &later.place);
     place_made(&s, &cold.place);
     doctor_sight(&s);
+}
+
+static void end(void)
+{
+    judge();
+    forget();
 }
 
 static void say(struct text *t, const struct sighting *s)
@@ -75,8 +81,7 @@ const struct detector w08_fibers = {
             "made, and name it.",
     .probes = DOCTOR_PROBE(fibers_counted),
     .probe = told,
-    .begin = begin,
     .end = end,
-    .after_fork = begin,
+    .after_fork = forget,
     .say = say,
 };

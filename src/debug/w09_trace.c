@@ -132,7 +132,7 @@ static void told(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c)
         refused(a, b);
 }
 
-static void begin(void)
+static void forget(void)
 {
     if (known[0].w != 0) /* what was never touched takes no memory */
         memset(known, 0, sizeof known);
@@ -154,7 +154,7 @@ const struct detector w09_trace = {
     .cure = "Look at what weft_trace_start returns; give each trace a writer or ctx, and a file, of its own: there may be several at a time.",
     .probes = DOCTOR_PROBE(trace_started) | DOCTOR_PROBE(trace_stopped),
     .probe = told,
-    .begin = begin,
-    .after_fork = begin,
+    .end = forget,
+    .after_fork = forget,
     .say = say,
 };

@@ -54,7 +54,7 @@ static void told(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c)
         cost((uint32_t)a, b, c);
 }
 
-static void begin(void)
+static void forget(void)
 {
     if (rated[0].set.n != 0 || rated[1].set.n != 0) /* what was never touched takes no memory */
         memset(rated, 0, sizeof rated);
@@ -81,7 +81,7 @@ const struct detector w10_rates = {
             "processor time; sums stay right.",
     .probes = DOCTOR_PROBE(waits_rate) | DOCTOR_PROBE(waits_cost),
     .probe = told,
-    .begin = begin,
-    .after_fork = begin,
+    .end = forget,
+    .after_fork = forget,
     .say = say,
 };

@@ -80,7 +80,7 @@ static void told(enum probe_id id, uintptr_t needed, uintptr_t room, uintptr_t a
         sight(&old);
 }
 
-static void begin(void)
+static void forget(void)
 {
     if (cuts[0].at_ns != 0) /* what was never touched takes no memory */
         memset(cuts, 0, sizeof cuts);
@@ -92,6 +92,7 @@ static void end(void)
     struct cut old;
     while (overdue(INT64_MAX, &old))
         sight(&old);
+    forget();
 }
 
 static void say(struct text *t, const struct sighting *s)
@@ -106,8 +107,7 @@ const struct detector w11_dump = {
     .cure = "Use weft_stack_write, which needs no buffer; or look at what weft_stack returns, and come again with so many bytes and one.",
     .probes = DOCTOR_PROBE(stack_dumped),
     .probe = told,
-    .begin = begin,
     .end = end,
-    .after_fork = begin,
+    .after_fork = forget,
     .say = say,
 };

@@ -79,19 +79,18 @@ static void told(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c)
     judge();
 }
 
-static void begin(void)
+static void forget(void)
 {
     if (quota.known || quota.asked) /* what was never touched takes no memory */
         memset(&quota, 0, sizeof quota);
     lock_init(&lock, RANK_LEAF);
-    if (sched.cfg.maxprocs > 0)
-        quota.known = maxprocs_throttled(&quota.base);
 }
 
 static void end(void)
 {
     if (quota.procs > quota.dflt && quota.procs == nprocs())
         judge();
+    forget();
 }
 
 static void say(struct text *t, const struct sighting *s)
@@ -107,9 +106,8 @@ const struct detector w12_procs = {
     .cure = "Leave the number at its default, which follows the quota of the control group and the CPUs (weft_maxprocs_default goes back to it).",
     .probes = DOCTOR_PROBE(procs_asked) | DOCTOR_PROBE(procs_above),
     .probe = told,
-    .begin = begin,
     .always = true,
     .end = end,
-    .after_fork = begin,
+    .after_fork = forget,
     .say = say,
 };

@@ -157,7 +157,7 @@ void weft_lock_released(const void *l)
 
 /* Also in the child of a fork: the fibers that held them are not there, but for the one that forked, whose locks are as the host's atfork handlers
  * left them. */
-static void begin(void)
+static void forget(void)
 {
     lock_init(&lock, RANK_LEAF);
     if (load_rlx(&listens) == 0) /* rlx: nobody else is there. What was never touched takes no memory */
@@ -171,7 +171,7 @@ static void end(void)
 {
     if (load_rlx(&listens) != 0) /* rlx: as above */
         probe_unlisten_steady(told, NULL);
-    begin();
+    forget();
     store_rlx(&listens, 0);
 }
 
@@ -189,8 +189,7 @@ const struct detector w17_held_lock = {
     .code = WEFT_W17,
     .title = "a fiber waits while it holds a lock of the host's",
     .cure = "Unlock it before the wait; or use a weft_mutex in its place, which belongs to the fiber and makes only fibers wait.",
-    .begin = begin,
     .end = end,
-    .after_fork = begin,
+    .after_fork = forget,
     .say = say,
 };
