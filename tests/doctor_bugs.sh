@@ -68,7 +68,7 @@ load() { # name, options of the server
     start "$@"
     (while kill -0 "$SERVER" 2> /dev/null; do timeout 20 redis-cli -p "$port" info > /dev/null 2>&1; sleep 0.05; done) & # as a monitor polls
     poller=$!
-    timeout 60 redis-benchmark -p "$port" -n 20000 -t ping_mbulk,set,get,incr,lpush,lpop,hset,lrange_100,mset -r 10000 -d 100 -c 50 --csv > "$TMP/bench" 2>&1 ||
+    timeout 60 redis-benchmark -p "$port" -n 20000 -t ping_mbulk,set,get,incr,lpush,lpop,hset,lrange_100,mset -r 10000 -c 50 --csv > "$TMP/bench" 2>&1 ||
         wrong=" redis-benchmark: $(tail -n 1 "$TMP/bench")"
     timeout 60 redis-benchmark -p "$port" -n 100000 -t set,get,lpush,lpop -r 10000 -d 100 -c 200 -P 16 --csv > "$TMP/bench" 2>&1 ||
         wrong="$wrong redis-benchmark: $(tail -n 1 "$TMP/bench")"

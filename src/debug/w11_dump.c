@@ -97,8 +97,9 @@ static void end(void)
 
 static void say(struct text *t, const struct sighting *s)
 {
+    unsigned long needed = s->n[0], room = s->n[1];
     text_putf(t, "a dump of all stacks has %lu bytes and was cut to the %lu that the buffer had room for, and no larger one was tried: the other "
-                 "%lu %% are not shown", (unsigned long)s->n[0], (unsigned long)s->n[1], (unsigned long)((s->n[0] - s->n[1]) * 100 / w_max(s->n[0], (uint64_t)1)));
+                 "%lu %% are not shown", needed, room, (needed - room) * 100 / w_max(needed, 1ul));
 }
 
 const struct detector w11_dump = {
