@@ -25,8 +25,8 @@ typedef struct weft_type weft_type;
 /* n offsets in bytes of the pointers in an object of size bytes, each a multiple of 8 and within. Lives as long as the runtime. Equal layouts
  * share one type. NULL: misaligned or out-of-range offset, size 0 or above 1 MiB, or no memory. */
 WEFT_API const weft_type *weft_type_make(size_t size, const size_t *offsets, size_t n);
-/* Names a type for people who look at the heap (weft_heap_dump, weft_why_alive): copied, up to 200 bytes. Types of equal layout are one, which then has
- * several names. 0, -EINVAL (NULL, empty), -ENOMEM. */
+/* Names a type for people who look at the heap (weft_heap_dump, weft_why_alive): copied, up to 200 bytes. Types of equal layout are one, which then
+ * has several names. 0, -EINVAL (NULL, empty), -ENOMEM. */
 WEFT_API int weft_type_name(const weft_type *type, const char *name);
 /* WEFT_TYPE(struct node, left, right): the type of a struct from its pointer fields, made once and named as written; a field that is not
  * pointer-sized does not compile. May be used from any thread. */
@@ -121,6 +121,27 @@ WEFT_API int64_t weft_set_memory_limit(int64_t bytes);
 /* Collects and returns all free memory to the operating system, at once. By itself the runtime does so in the background, with up to 1 % of the
  * processors' time, for what exceeds by a tenth the memory that the heap used when it was last collected. May block. */
 WEFT_API void weft_free_os_memory(void);
+
+/* ---- what is scarce, and given back by finalizers ------------------------------------------------- */
+
+/* Finalizers are a net for what nobody closed, and a net that comes late: a collection runs when the heap has grown, not when descriptors are short.
+ * */
+
+/* Collects, and waits until the finalizers and cleanups that were found due have run, 100 ms at the most (within one of them: not at all). For who
+ * has met EMFILE: try again if it is above 0. How many have run meanwhile; -ESRCH (runtime not running). Blocks, may move, collects. */
+WEFT_API int64_t weft_reclaim(void);
+
+/* Counts what there are only `limit` of: in memory of the program's, that stays. Zero but for name and limit (0: as many as descriptors,
+ * RLIMIT_NOFILE). take before one is opened, give when it has been closed, by hand or by a finalizer. When seven eighths are held, take runs
+ * weft_reclaim first; that finalizers had to give an eighth back is W02, with the place of this call. Both return how many are held now. take may
+ * block, move and collect; it refuses nothing. Anybody, at any time. */
+typedef struct weft_resource {
+    const char *name; /* for people, what it is */
+    int64_t limit;
+    int64_t held_, next_;
+} weft_resource;
+WEFT_API int64_t weft_resource_take(weft_resource *r);
+WEFT_API int64_t weft_resource_give(weft_resource *r);
 
 /* ---- machinery of WEFT_TYPE ----------------------------------------------------------------------- */
 

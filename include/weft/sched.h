@@ -61,7 +61,9 @@ enum {
                                  profiles have limits of bytes and time also with `unlimited` */
     WEFT_GUARD_PROCS = 16,    /* more processors than the affinity mask and the quota allow are as many as they allow, and follow them */
     WEFT_GUARD_STACKS = 32,   /* a text that weft_stack had to cut says so in its last line */
-    WEFT_GUARD_ALL = 63
+    WEFT_GUARD_DESCRIPTORS = 64, /* weft_set_finalizer collects, and lets finalizers run for up to 100 ms, when three quarters of the descriptors that
+                                    the process may have are taken; so does weft_accept when there is none left, and tries again */
+    WEFT_GUARD_ALL = 127
 };
 
 /* Starts the runtime, runs main_fn(arg) as the main fiber, first on the calling thread, and stops the runtime when it returns.

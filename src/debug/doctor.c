@@ -38,11 +38,12 @@ _Static_assert((int)CONFIG_DOCTOR_CODES == (int)WEFT_DOCTOR_CODES, "base/config.
 /* ---- the detectors -------------------------------------------------------------------------------------------------- */
 
 /* To add one: a line here, in both lists. */
-extern const struct detector w01_capture, w03_locked_end, w04_forced_gc, w05_used_after, w06_mem_stats, w07_profile, w08_fibers, w09_trace,
-    w10_rates, w11_dump, w12_procs, w13_kept, w15_held, w16_stop, w17_held_lock, w18_thread_local;
+extern const struct detector w01_capture, w02_late_close, w03_locked_end, w04_forced_gc, w05_used_after, w06_mem_stats, w07_profile, w08_fibers,
+    w09_trace, w10_rates, w11_dump, w12_procs, w13_kept, w15_held, w16_stop, w17_held_lock, w18_thread_local;
 
 const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W01] = &w01_capture,
+    [WEFT_W02] = &w02_late_close,
     [WEFT_W03] = &w03_locked_end,
     [WEFT_W04] = &w04_forced_gc,
     [WEFT_W05] = &w05_used_after,

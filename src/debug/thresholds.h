@@ -5,6 +5,12 @@
 
 #define T_SECOND INT64_C(1000000000)
 
+/* W02. Of so few objects it is no matter when they go. A finalizer that closes a descriptor is caught at that more often than not; that what another
+ * thread closes in just this microsecond is a number in just this object, four times in a batch, does not happen. */
+#define T_W02_OBJECTS 8u
+#define T_W02_LOOKS 128u
+#define T_W02_CLOSED 4u
+
 /* W03. A fiber that ends locked is how a thread is got rid of on purpose, whose state cannot be put back (a namespace, a seccomp filter): a thing of
  * starts and of operations that take longer themselves. A thread costs some 20 us to make. By forgetting it happens for each request. From one
  * place, as many as this in ten seconds are more than six a second for all that time, or a burst that no start has. */

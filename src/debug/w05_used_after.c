@@ -212,8 +212,8 @@ static void say(struct text *t, const struct sighting *s)
                   (unsigned long)s->n[0], (unsigned long)s->n[2]);
         return;
     }
-    text_putf(t, "the finalizer or cleanup of an object runs while fiber %lu still waits in a call that uses %lu bytes of memory ", (unsigned long)s->fiber,
-              (unsigned long)s->n[1]);
+    text_putf(t, "the finalizer or cleanup of an object runs while fiber %lu still waits in a call that uses %lu bytes of memory ",
+              (unsigned long)s->fiber, (unsigned long)s->n[1]);
     if (s->n[0] == UINT32_MAX)
         text_puts(t, "which it is called with");
     else

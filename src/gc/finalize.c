@@ -5,7 +5,7 @@
 #include <string.h>
 #include "gc/special.h"
 
-#define BLOCK_CALLS 127u /* a block fills 4 KiB */
+#define BLOCK_CALLS 102u /* a block fills 4 KiB */
 
 struct block {
     struct block *next;
@@ -74,9 +74,9 @@ static bool put_stw(struct queue *q, struct gc_call call)
     return true;
 }
 
-bool finalize_queue_stw(void *obj, weft_finalizer *fn, void *ctx)
+bool finalize_queue_stw(void *obj, weft_finalizer *fn, void *ctx, const void *pc)
 {
-    return put_stw(&queues[GC_FINALIZER], (struct gc_call){ .finalizer = fn, .obj = obj, .arg = ctx });
+    return put_stw(&queues[GC_FINALIZER], (struct gc_call){ .finalizer = fn, .obj = obj, .arg = ctx, .pc = pc });
 }
 
 bool cleanup_queue_stw(weft_fn *fn, void *arg)

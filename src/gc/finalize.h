@@ -10,7 +10,7 @@ void finalize_stop(void);
 /* In a stop. */
 void finalize_roots_stw(struct marker *m);
 void finalize_each_stw(root_fn *fn, void *arg);
-bool finalize_queue_stw(void *obj, weft_finalizer *fn, void *ctx); /* false: out of memory */
+bool finalize_queue_stw(void *obj, weft_finalizer *fn, void *ctx, const void *pc); /* false: out of memory */
 bool cleanup_queue_stw(weft_fn *fn, void *arg);                    /* the same */
 
 #endif

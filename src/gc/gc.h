@@ -210,6 +210,7 @@ struct gc_call {
     union { weft_finalizer *finalizer; weft_fn *cleanup; };
     void *obj; /* of a finalizer */
     void *arg; /* a finalizer's ctx */
+    const void *pc; /* who set the finalizer */
     uint64_t cycle; /* which found the object dead */
 };
 /* Takes one that is due, in order. What it names stays a root until the caller's own stack holds it (the entry is copied out under the queue's

@@ -348,7 +348,7 @@ static bool outlives(struct span *s, const struct special *e, bool *lives)
         weak_clear_stw(e->weak.handle);
         break;
     case SPECIAL_FINALIZER:
-        stays = !finalize_queue_stw(span_object(s, e->index), e->finalizer.fn, e->finalizer.ctx);
+        stays = !finalize_queue_stw(span_object(s, e->index), e->finalizer.fn, e->finalizer.ctx, e->finalizer.pc);
         *lives = true;
         break;
     case SPECIAL_CLEANUP:

@@ -22,6 +22,7 @@
 #include "base/fail.h"
 #include "base/syscall.h"
 #include "sched/fd.h"
+#include "sched/reclaim.h"
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
@@ -388,7 +389,7 @@ static void discard(struct fd *f)
 }
 
 /* The struct fd is made first, so that a connection once accepted is not lost for want of memory. */
-int weft_accept(weft_fd *listener, weft_fd **out, struct sockaddr *peer, socklen_t *peerlen)
+static int accept_once(weft_fd *listener, weft_fd **out, struct sockaddr *peer, socklen_t *peerlen)
 {
     rt_enter();
     struct accept_op op = { fd_new(), peer, peerlen };
@@ -401,6 +402,12 @@ int weft_accept(weft_fd *listener, weft_fd **out, struct sockaddr *peer, socklen
     else
         *out = fd_handle(op.to);
     return r;
+}
+
+int weft_accept(weft_fd *listener, weft_fd **out, struct sockaddr *peer, socklen_t *peerlen)
+{
+    int r = accept_once(listener, out, peer, peerlen);
+    return unlikely(reclaim_after(r)) ? accept_once(listener, out, peer, peerlen) : r;
 }
 
 struct connect_op { const struct sockaddr *to; socklen_t tolen; bool started; };

@@ -12,6 +12,7 @@
 #include "sched/labels.h"
 #include "sched/leaked.h"
 #include "sched/machine.h"
+#include "sched/reclaim.h"
 #include "sched/report.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
@@ -163,6 +164,8 @@ static void collect_here(enum gc_why why)
     sched_on_big_stack(collect, (void *)(uintptr_t)why);
     rt_own(m_self()); /* while we waited for another's stop, weft_maxprocs may have withdrawn our processor */
 }
+
+void mutator_collect(void) { collect_here(GC_WHY_FORCED); }
 
 static void sweep_fiber(void *arg)
 {
@@ -498,6 +501,10 @@ int weft_handle_free(weft_handle h) { INSIDE(int, gc_handle_free(h)); }
 w_noinline int weft_set_finalizer(void *obj, weft_finalizer *fn, void *ctx)
 {
     const void *pc = __builtin_return_address(0);
+    if (guarded(WEFT_GUARD_DESCRIPTORS) && fn != NULL) {
+        reclaim_guard();
+        weft_keep_alive(obj);
+    }
     INSIDE(int, gc_finalizer_set(obj, fn, ctx, pc));
 }
 int weft_add_cleanup(void *p, weft_fn *fn, void *arg, weft_cleanup *out) { INSIDE(int, gc_cleanup_add(p, fn, arg, out)); }
