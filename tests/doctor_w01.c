@@ -151,7 +151,10 @@ static void is_none(const struct scheme *s)
     cr_expect_eq(weft_doctor_count(WEFT_W01), 0);
 }
 
-Test(doctor_w01, of_a_struct) { is_found(&(struct scheme){ of_a_struct, "of_a_struct at doctor_w01.c:", "(struct closing, 16 bytes) at offset 0 -> ", 1 }); }
+Test(doctor_w01, of_a_struct)
+{
+    is_found(&(struct scheme){ of_a_struct, "of_a_struct at doctor_w01.c:", "(struct closing, 16 bytes) at offset 0 -> ", 1 });
+}
 Test(doctor_w01, of_itself) { is_found(&(struct scheme){ of_itself, "of_itself at doctor_w01.c:", "so that it never runs: ctx ", 1 }); }
 Test(doctor_w01, far_away) { is_found(&(struct scheme){ far_away, "far_away at doctor_w01.c:", "... 33 others ... -> ", 1 }); }
 Test(doctor_w01, each_others) { is_found(&(struct scheme){ each_others, "each_others at doctor_w01.c:", ", whose finalizer's ctx is ", 2 }); }

@@ -45,7 +45,7 @@
     X(free_sample)    /* object           bytes            -             */         \
     X(finalizer_run)  /* object           struct gc_call   enum gc_call_kind */     \
     X(finalizer_held) /* struct gc_held   -                -: by itself; nobody will ever run it */ \
-    X(gc_asked)       /* why              -                -: a collection is about to run; on the caller's stack. With gcpoison, as the next four */ \
+    X(gc_asked)       /* why              -                -: a collection is about to run; on its caller's stack. With gcpoison, as the next */ \
     X(alloc_checked)  /* object           bytes            -: with gcstress, each */ \
     X(free_checked)   /* object           cycle            -: each that was freed */ \
     X(buffer_used)    /* address          bytes            1: a call that waits uses it; 0: no more */ \
