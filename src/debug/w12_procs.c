@@ -81,7 +81,7 @@ static void told(enum probe_id id, uintptr_t a, uintptr_t b, uintptr_t c)
 
 static void forget(void)
 {
-    if (quota.known || quota.asked) /* what was never touched takes no memory */
+    if (quota.known || quota.asked || quota.procs != 0) /* what was never touched takes no memory */
         memset(&quota, 0, sizeof quota);
     lock_init(&lock, RANK_LEAF);
 }
@@ -106,7 +106,6 @@ const struct detector w12_procs = {
     .cure = "Leave the number at its default, which follows the quota of the control group and the CPUs (weft_maxprocs_default goes back to it).",
     .probes = DOCTOR_PROBE(procs_asked) | DOCTOR_PROBE(procs_above),
     .probe = told,
-    .always = true,
     .end = end,
     .after_fork = forget,
     .say = say,
