@@ -303,18 +303,17 @@ static void *accepts_nothing(void *arg)
 Test(serve_limits, without_descriptors)
 {
     weft_debug_server *s = serve_begin(serve_opts());
-    int port = weft_debug_port(s), last = -1, n = 0, all[400];
+    int port = weft_debug_port(s), last = -1, n = 0, all[400], before = test_fds();
     struct rlimit r;
     pthread_t t;
     pthread_create(&t, NULL, accepts_nothing, NULL); /* libc has what it needs for threads */
     pthread_join(t, NULL);
     cr_assert_eq(status_of(port, "/debug/pprof/"), 200);
-    int fd = connect_to(port);
     getrlimit(RLIMIT_NOFILE, &r);
     r.rlim_cur = 200;
     setrlimit(RLIMIT_NOFILE, &r);
-    close(fd);
-    fd = socket(AF_INET, SOCK_STREAM, 0);
+    test_until(test_fds() <= before); /* the server has closed its side, too */
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
     while ((last = dup(0)) >= 0)
         all[n++] = last;
     struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
