@@ -7,9 +7,9 @@ seconds=${1:-600}
 CLANG=${CLANG:-clang}
 out=$PWD/build/fuzz-serve
 mkdir -p "$out/corpus"
-${MAKE:-make} -s CC="$CLANG" SAN=address B="$out/lib" "$out/lib/libweft.a"
+${MAKE:-make} -s CC="$CLANG" SAN=address B="$out/lib" "$out/lib/libweft.a" "$out/lib/src/debug/serve/page/files.c"
 "$CLANG" -g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Iinclude -Isrc \
-    tests/fuzz/serve/requests.c src/debug/serve/*.c $(ls "$out"/lib/src/debug/serve/page/files.c 2>/dev/null || true) "$out/lib/libweft.a" -o "$out/requests" \
+    tests/fuzz/serve/requests.c src/debug/serve/*.c "$out/lib/src/debug/serve/page/files.c" "$out/lib/libweft.a" -o "$out/requests" \
     -lmicrohttpd -lgnutls -lm -ldl -pthread
 seed() { printf '%b' "$2" > "$out/corpus/seed-$1"; }
 seed 1 '\001GET /debug/pprof/ HTTP/1.1\r\nHost: localhost\r\n\r\n'
