@@ -20,7 +20,7 @@ done
 KV=$!
 n=0
 while ! { grep -q ready "$TMP/out" && grep -q serves "$TMP/err"; } && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-port=$(sed -n 's/.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
+port=$(sed -n 's/.*ready on.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
 U=$(sed -n 's|.*\(http://127.0.0.1:[0-9]*\)/debug/.*|\1|p' "$TMP/err")
 timeout 100 redis-benchmark -p "$port" -t set,lpush -l -n 100000 -c 20 -P 16 -r 10000 -d 64 -q > /dev/null 2>&1 &
 LOAD=$!
