@@ -114,6 +114,33 @@ static void flight(void *arg)
 
 Test(serve_api, the_flight_recorder_over_http) { with_server(flight); }
 
+static void objects(void *arg)
+{
+    (void)arg;
+    static void **root;
+    char path[96], address[32];
+    root = weft_alloc(64);
+    root[3] = weft_alloc(128);
+    weft_keep_alive(&root);
+    struct js *dump = json("/debug/heap?dump=1", "");
+    cr_expect_gt(dump->n, 2);
+    snprintf(address, sizeof address, "%p", root[3]);
+    snprintf(path, sizeof path, "/debug/heap?why=%s&format=json", address);
+    json(path, "");
+    snprintf(path, sizeof path, "/debug/heap?why=%s", address);
+    struct answer a = ask(path, "");
+    cr_expect_eq(a.status, 200);
+    cr_expect_str_eq(header(&a, "Content-Type"), "text/plain; charset=utf-8");
+    cr_expect_eq(ask("/debug/heap?why=0x10", "").status, 404);
+    cr_expect_eq(ask("/debug/heap?why=x", "").status, 400);
+    cr_expect_eq(ask("/debug/heap?why=99999999999999999999999", "").status, 400);
+    cr_expect_eq(log_has("/debug/heap?"), 8, "two lines for each heavy job");
+    cr_expect_eq(js_num(json("/debug/heap?format=json", ""), "objects"), js_num(json("/debug/api/heap", ""), "objects"));
+    weft_keep_alive(root);
+}
+
+Test(serve_api, objects_of_the_heap) { with_server(objects); }
+
 /* With so many fibers a document takes more than a millisecond; then it is the same one for a while. */
 static void costly(void *arg)
 {

@@ -1,5 +1,5 @@
 /* /debug/api/NAME: a document of weft_debug_json. /debug/NAME: the same as text for people, or JSON for who asks for it by ?format=json or Accept.
- * /debug/flight: what the flight recorder keeps, as a trace.
+ * /debug/heap?dump=1: weft_heap_dump; ?why=0x...: weft_why_alive. /debug/flight: what the flight recorder keeps, as a trace.
  *
  * Whoever polls must not hurt the program. Most documents cost some hundred microseconds; with a million fibers, or a resident memory of many gigabytes,
  * some cost a second. So what took a millisecond and more is kept, and handed out again for twenty times as long as it took: making it never takes more
@@ -195,6 +195,37 @@ int api_text(struct request *r)
     bool json = wants_json(r);
     request_set_header(r, "Vary", "Accept");
     return number >= 0 ? answer(r, number, json) : request_fail(r, 404, "there is no such document");
+}
+
+/* ---- the heap's objects ---------------------------------------------------------------------------------------------------------- */
+
+static int why_alive(struct request *r, const char *address)
+{
+    char *end;
+    bool json = wants_json(r);
+    errno = 0;
+    uintptr_t at = strtoull(address, &end, 0);
+    if (errno != 0 || *end != 0 || at == 0)
+        return request_fail(r, 400, "\"why\" must be an address, such as 0x7f0012345678");
+    if (!request_heavy(r))
+        return 0;
+    if (json)
+        request_type(r, "application/json; charset=utf-8");
+    int err = weft_why_alive((const void *)at, request_write, r, json ? WEFT_FORM_JSON : WEFT_FORM_TEXT);
+    return err == -ENOENT ? request_fail(r, 404, "there is no live object at 0x%lx", (unsigned long)at) : err;
+}
+
+int api_heap(struct request *r)
+{
+    const char *why = request_query(r, "why");
+    if (why[0] != 0)
+        return why_alive(r, why);
+    if (request_query(r, "dump")[0] != '1')
+        return api_text(r);
+    if (!request_heavy(r))
+        return 0;
+    request_type(r, "application/json; charset=utf-8");
+    return weft_heap_dump(request_write, r);
 }
 
 /* ---- the flight recorder -------------------------------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 
 int api_document(struct request *r); /* /debug/api/NAME */
 int api_text(struct request *r);     /* /debug/NAME */
+int api_heap(struct request *r);     /* /debug/heap: that, or with dump=1 or why=ADDRESS its objects */
 int api_flight(struct request *r);   /* /debug/flight */
 
 /* Documents that are kept are freed. When no request runs. */

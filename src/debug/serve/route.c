@@ -19,7 +19,7 @@ static const struct route routes[] = {
     { "/debug/doctor", 0, api_text },
     { "/debug/fibers", 0, api_text },
     { "/debug/flight", ROUTE_HEAVY, api_flight },
-    { "/debug/heap", 0, api_text },
+    { "/debug/heap", 0, api_heap },
     { "/debug/info", 0, api_text },
     { "/debug/memory", 0, api_text },
     { "/debug/procs", 0, api_text },
