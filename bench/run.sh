@@ -56,6 +56,7 @@ weak            | specials weak      | 2 | 5 | go             | ns_per_op go=1; 
 metrics-heap    | metrics heap       | 2 | 5 | go             | ns_per_op go=3
 metrics-memory  | metrics memory     | 2 | 5 | go             | ns_per_op go=3
 metrics-pauses  | metrics pauses     | 2 | 5 | go             | ns_per_op go=3
+metrics-page    | metrics_page 1000  | 2 | 3 |                | cpu_ns max=2000000; ns_per_op; procs_ns; fibers_ns; heap_ns; memory_ns
 locked          | chan_unbuf 50000 locked | 2 | 5 | go             | ns_per_op go=1
 echo            | echo 1000 300      | 2 | 5 | go             | ns_per_op go=1; p99_ns go=1; cpu_s
 foreign         | foreign            | 2 | 5 | go             | ns_per_op go=1; chan_ns go=1; attach_ns
@@ -125,6 +126,10 @@ build_weft() { # program
     if grep -q '^#include "\(trace\|prof\)/' "bench/$1.c"; then # looks inside
         LIB="$B/all.o -Isrc -ldl"
         [ "$B/all.o" -nt "$OUT/weft/$1" ] && rm -f "$OUT/weft/$1"
+    fi
+    if grep -q '^#include <weft/serve.h>' "bench/$1.c"; then
+        [ -e "$B/libweft-debug.so" ] || { echo "bench: $1: built without libmicrohttpd" >> "$OUT/build.log"; return 1; }
+        LIB="-L$B -lweft-debug -lweft -Wl,-rpath,$B"
     fi
     how="$OUT/weft/$1.how" # a program linked otherwise is made again; a static one also when the library is newer
     [ "$(cat "$how" 2>/dev/null)" = "$LIB" ] || rm -f "$OUT/weft/$1"
