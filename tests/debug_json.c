@@ -407,6 +407,7 @@ static void watching(void *arg)
     (void)arg;
     weft_profile *own;
     int things[2];
+    cr_assert_eq(weft_set_block_profile_rate(1234), 0);
     struct js *d = js_document("profiles");
     cr_expect(js_is_null(d, "cpu") && js_is_null(d, "wall") && js_is_null(d, "trace") && js_is_null(d, "flight"));
     cr_assert_eq(weft_profile_new("things", &own), 0);
@@ -431,6 +432,8 @@ static void watching(void *arg)
     cr_expect_eq(js_num(d, "flight.age_ms"), 10000);
     cr_expect_eq(js_num(d, "flight.snapshots"), 1);
     cr_expect_eq(js_num(d, "rates.heap_bytes"), (double)weft_set_mem_profile_rate(-1));
+    cr_expect_eq(js_num(d, "rates.block_ns"), 1234);
+    cr_assert_eq(weft_set_block_profile_rate(0), 0);
     cr_expect_eq(weft_trace_stop(drop, things, NULL), 0);
     cr_expect_eq(weft_flight_recorder_stop(), 0);
     cr_expect_eq(weft_cpu_profile_stop(), 0);
@@ -458,13 +461,16 @@ static void info(void *arg)
     cr_expect(js_true(quota, "debug"));
     cr_expect_str_eq(js_str(quota, "value"), "250");
     cr_expect_str_eq(js_str(js_with(c, "name", "gc"), "value"), "stw");
+    cr_expect_str_eq(js_str(js_with(c, "name", "doctor"), "value"), "report");
+    cr_expect_str_eq(js_str(js_with(c, "name", "w04"), "value"), "count");
+    cr_expect_str_eq(js_str(js_with(c, "name", "w05"), "value"), "as all");
 }
 
 Test(debug_json, the_program_and_its_settings)
 {
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.gc_percent = WEFT_GC_OFF;
-    cfg.debug = "cpus=8,cpuquota=250";
+    cfg.debug = "cpus=8,cpuquota=250,w04=count";
     test_run_config(&cfg, info, NULL);
 }
 

@@ -188,3 +188,25 @@ Test(procs, cpus_are_those_of_the_affinity_mask)
         }
     }
 }
+
+Test(cgroup, memory_of_the_group)
+{
+    uint64_t used = 1, most = 1;
+    cr_expect_eq(cgroup_memory(root, &used, &most), -ENOENT);
+    put("/proc/self/cgroup", "0::/app\n");
+    put("/proc/self/mountinfo", V2_MOUNT);
+    cr_expect_eq(cgroup_memory(root, &used, &most), -ENOENT, "the first group has no such files");
+    put("/sys/fs/cgroup/app/memory.current", "123456\n");
+    put("/sys/fs/cgroup/app/memory.max", "max\n");
+    cr_expect_eq(cgroup_memory(root, &used, &most), 0);
+    cr_expect(used == 123456 && most == UINT64_MAX);
+    put("/sys/fs/cgroup/app/memory.max", "1048576\n");
+    cr_expect_eq(cgroup_memory(root, &used, &most), 0);
+    cr_expect_eq(most, 1048576);
+    put("/proc/self/cgroup", "4:cpu,cpuacct:/cpu\n5:memory:/mem\n0::/app\n");
+    put("/proc/self/mountinfo", "30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n" V2_MOUNT);
+    put("/sys/fs/cgroup/memory/mem/memory.usage_in_bytes", "777\n");
+    put("/sys/fs/cgroup/memory/mem/memory.limit_in_bytes", "9223372036854771712\n");
+    cr_expect_eq(cgroup_memory(root, &used, &most), 0);
+    cr_expect(used == 777 && most == UINT64_MAX, "v1 has a number for none");
+}

@@ -182,7 +182,8 @@ static double value(const struct exposed *e, const char *name, const char *label
 static void both_forms(void *arg)
 {
     (void)arg;
-    static const char *const names[] = { "weft_fibers_alive", "weft_heap_goal_bytes", "process_resident_memory_bytes", "process_open_fds", "process_threads" };
+    static const char *const names[] = { "weft_fibers_alive", "weft_heap_goal_bytes", "process_resident_memory_bytes",
+                                         "process_open_fds", "process_threads" };
     for (int open = 0; open < 2; open++)
         for (int go = 0; go < 2; go++) {
             struct exposed *e = metrics(open, go);
@@ -323,7 +324,8 @@ Test(serve_metrics, accept_decides)
         { "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.6", false },
         { "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,"
           "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2", true }, /* Prometheus 3 */
-        { "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", true },
+        { "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*"
+          ";q=0.1", true },
         { "application/openmetrics-text;q=0, */*", false }, { "application/*, text/plain;q=0.9", true }, { "APPLICATION/OpenMetrics-Text", true },
         { " application/openmetrics-text ; q=0.9 , text/plain ; q=0.1", true }, { "application/openmetrics-textual", false },
         { ";;;,,,=q;q=,a/b;q=9", false }, { "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", false },

@@ -1,6 +1,6 @@
 #!/bin/sh
-# serve_prometheus - the endpoint of examples/kv, under load, and those for whom it is: promtool and a Prometheus that scrapes it; the paths that Parca and
-# Grafana Alloy (pyroscope.scrape) fetch by default.
+# serve_prometheus - the endpoint of examples/kv, under load, and those for whom it is: promtool and a Prometheus that scrapes it; the paths that
+# Parca and Grafana Alloy (pyroscope.scrape) fetch by default.
 B=${B:?output directory}
 KV=$B/examples/kv/kv
 TMP=$(mktemp -d) || exit 1

@@ -444,11 +444,18 @@ bool config_item(const struct config *c, unsigned i, struct config_item *out)
     if (i >= w_countof(debug_keys))
         return false;
     const struct debug_key *k = &debug_keys[i];
-    int64_t v = *(const int64_t *)(const void *)((const char *)c + k->to);
     out->name = k->key;
     out->debug = true;
+    if (k->kind == PATH) {
+        w_fmt(out->value, sizeof out->value, "%s", (const char *)c + k->to);
+        out->is_default = out->value[0] == 0;
+        return true;
+    }
+    int64_t v = *(const int64_t *)(const void *)((const char *)c + k->to);
     out->is_default = v == k->dflt;
-    if (k->kind == WORD)
+    if (k->kind == WORD && v < 0) /* no word of its own */
+        w_fmt(out->value, sizeof out->value, "as all");
+    else if (k->kind == WORD)
         show_word(k->words, v, out->value, sizeof out->value);
     else
         w_fmt(out->value, sizeof out->value, "%lld", (long long)v);

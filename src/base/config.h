@@ -61,7 +61,7 @@ enum { CONFIG_GC_STW = 0, CONFIG_MEM_PROFILE_RATE = 512 << 10 };
 int config_load(const weft_config *cfg, struct config *out, void (*say)(void *arg, const char *line), void *arg);
 
 /* A setting as it was read: its field of weft_config or its key of WEFT_DEBUG, and its value as text. False: there are no more. */
-struct config_item { const char *name, *env; /* env: NULL: none */ bool debug, is_default; char value[32]; };
+struct config_item { const char *name, *env; /* env: NULL: none */ bool debug, is_default; char value[CONFIG_PATH]; };
 bool config_item(const struct config *c, unsigned i, struct config_item *out);
 
 #endif

@@ -1,9 +1,9 @@
 /* weft_debug_json: what there is now as JSON, for the live page, scripts and tests.
  *
- * One object per document. For all of them: at_ms is when it was made, milliseconds since 1970. Units are in the names (_bytes, _ns, _ms, _s); without one it
- * is a count. An integer beyond 2^53-1 is a string of digits. "There is none" (no limit, the collector off, never) is null. Addresses are
- * strings. A place is "function at file.c:12", "0x..." if nothing is known of it, "" if there is none. Lists that may be long are cut, the most or longest
- * first, and say so: shown, of all. Fields may be added; none changes its meaning. By example:
+ * One object per document. For all of them: at_ms is when it was made, milliseconds since 1970. Units are in the names (_bytes, _ns, _ms, _s);
+ * without one it is a count. An integer beyond 2^53-1 is a string of digits. "There is none" (no limit, the collector off, never) is null. Addresses
+ * are strings. A place is "function at file.c:12", "0x..." if nothing is known of it, "" if there is none. Lists that may be long are cut, the most
+ * or longest first, and say so: shown, of all. Fields may be added; none changes its meaning. By example:
  *
  *   info      {"at_ms":1764172800123,"version":"0.1.0","program":"kv","pid":4711,"up_ms":86400123,"procs":2,"cpus":4,"quota_cpus":1.5,"procs_follow":true,
  *              "throttled_periods":12,"throttled_s":0.25,"fibers":1034,"threads":7,"descriptors":1025,
@@ -27,12 +27,12 @@
  *              "goal_bytes":104857600}]}
  *             live: objects that live or are not yet swept. marked: alive as of the last cycle. percent null: off. sizes: size 0 are large objects.
  *             history: the last 256 cycles, oldest first; goal_bytes: from then on
- *   stops     {"at_ms":...,"reasons":[{"reason":"garbage collection","count":412,"stopping":{"p50_ns":14336,"p99_ns":229376,"max_ns":401200,
+ *   stops     {"at_ms":...,"reasons":[{"reason":"GC","count":412,"stopping":{"p50_ns":14336,"p99_ns":229376,"max_ns":401200,
  *              "total_ns":9000000},"stopped":{...},"histogram":[{"from_ns":1048576,"to_ns":1310720,"stopping":0,"stopped":40}]}]}
  *             Reasons that happened. stopping: from deciding to stop until all stood still; stopped: until all ran again. A quantile is the end of its
  *             bucket, at most max. histogram: buckets that are not empty; the last one's to_ns may be null
  *   memory    in memory.c
- *   profiles  {"at_ms":...,"profiles":[{"name":"allocs","count":120,"own":false}],"rates":{"heap_bytes":524288,"mutex_fraction":0},
+ *   profiles  {"at_ms":...,"profiles":[{"name":"allocs","count":120,"own":false}],"rates":{"heap_bytes":524288,"block_ns":0,"mutex_fraction":0},
  *              "cpu":{"age_ms":1200,"bytes":40211,"max_bytes":67108864,"max_ms":3600000},"wall":null,"trace":{"writers":1},
  *              "flight":{"bytes":4011000,"most_bytes":8000000,"limit_bytes":10485760,"age_ms":10000,"generations":5,"lost":0,"snapshots":2,"failed":0,
  *              "triggers":0}}
@@ -440,6 +440,7 @@ static void make_profiles(struct look *l)
     json_close(&j, ']');
     json_open(&j, "rates", '{');
     json_i64(&j, "heap_bytes", l->heap_rate);
+    json_i64(&j, "block_ns", l->block_ns);
     json_i64(&j, "mutex_fraction", l->mutex_fraction);
     json_close(&j, '}');
     put_sampler(&j, "cpu", l->cpu_on, &l->cpu);

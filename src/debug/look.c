@@ -12,6 +12,7 @@
 #include <string.h>
 #include <weft/prof.h>
 #include "base/fmt.h"
+#include "prof/profile.h"
 #include "sched/maxprocs.h"
 #include "sched/world.h"
 #include "trace/api.h"
@@ -49,6 +50,7 @@ static void take_watching(struct look *l)
     for (size_t i = 0; i < l->profiles; i++)
         l->profile[i] = (struct look_profile){ weft_profile_name(all[i]), weft_profile_count(all[i]), weft_profile_remove(all[i], NULL) == 0 };
     l->heap_rate = weft_set_mem_profile_rate(-1);
+    l->block_ns = block_profile_rate();
     l->mutex_fraction = weft_set_mutex_profile_fraction(-1);
     l->cpu_on = sampler_state("CPU profile", &l->cpu);
     l->wall_on = sampler_state("wall-clock profile", &l->wall);

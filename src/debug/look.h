@@ -101,7 +101,7 @@ struct look {
     /* LOOK_WATCHING */
     struct look_profile profile[LOOK_PROFILES];
     size_t profiles;
-    int64_t heap_rate, mutex_fraction;
+    int64_t heap_rate, block_ns, mutex_fraction;
     bool cpu_on, wall_on, flight_on;
     struct sampler_state cpu, wall;
     unsigned trace_writers;
@@ -135,8 +135,8 @@ struct look {
 
 static inline uint64_t look_num(const struct look *l, enum look_number i) { return l->number[i].u64; }
 
-/* From user code; may block: looks, has make write l->text on a helper, and hands that to w in user code. 0, -EINVAL (w NULL), -ESRCH, -ENOMEM, -EAGAIN, l->r.err as look has
- * set it, or w's error. */
+/* From user code; may block: looks, has make write l->text on a helper, and hands that to w in user code. 0, -EINVAL (w NULL), -ESRCH, -ENOMEM,
+ * -EAGAIN, l->r.err as look has set it, or w's error. */
 int look_run(unsigned wants, void (*look)(struct look *l), void (*make)(struct look *l), void *arg, weft_writer *w, void *ctx);
 
 /* In make: "function at file.c:12", or the address; "" for NULL. Stays. */

@@ -7,21 +7,23 @@
  * left over is the host's, by what the mapping is called. Thus the parts add up to what is resident, as of some moments during the look; they differ
  * from the process's RSS by what came and went meanwhile, and the kernel's own number is late by up to 64 pages per CPU before Linux 6.16.
  *
- * Within the heap pages are not asked one by one whose they are: objects, the gaps between them, and free pages share what is resident in the order in which
- * they are sure to have been touched. A large object that its owner has not written yet makes objects seem fewer, or free pages. Slabs of less than
- * RANGE_MIN in offheap.c are taken from what is left over by their own count.
+ * Within the heap pages are not asked one by one whose they are: objects, the gaps between them, and free pages share what is resident in the order
+ * in which they are sure to have been touched. A large object that its owner has not written yet makes objects seem fewer, or free pages. Slabs of
+ * less than RANGE_MIN in offheap.c are taken from what is left over by their own count.
  *
  * Before Linux 6.7 the page tables tell of private anonymous memory only. Of files, the process's totals count then, as code.
  *
- *   {"at_ms":1764172800123,"rss_bytes":190000000,"swap_bytes":0,"limit_bytes":null,"sum_bytes":189996544,"exact":true,
+ *   {"at_ms":1764172800123,"rss_bytes":190000000,"swap_bytes":0,"limit_bytes":null,"cgroup_bytes":300000000,"cgroup_limit_bytes":2147483648,
+ *    "sum_bytes":189996544,"exact":true,"heap":{"in_use_bytes":100000000,"free_bytes":20000000,"released_bytes":5000000,"keep_bytes":110000000},
  *    "scavenger":{"state":"at goal","retained_bytes":100000000,"keep_bytes":110000000,"excess_bytes":0,"bytes_per_s":170000000,
  *     "returned_background_bytes":5000000,"returned_eager_bytes":0,"worked_ns":1000000},
  *    "parts":[{"id":"heap.objects","group":"heap","name":"objects of the heap","held_bytes":73400320,"resident_bytes":73400320,
  *     "falls":"when they are dead and a collection has found it so: ..."},...]}
  *
- * state: "no goal yet" (before the first collection nothing is given back), "at goal", "gives back" (excess_bytes are on their way), "by the limit" (the
- * same, faster goal: the memory limit's). keep_bytes: of the heap's pages, null before the first collection. The parts are those of memory.h; held_bytes: by the
- * runtime's own books, null where it has none. sum_bytes is the sum of resident_bytes. exact: false before Linux 6.7. */
+ * state: "no goal yet" (before the first collection nothing is given back), "at goal", "gives back" (excess_bytes are on their way), "by the limit"
+ * (the same, faster goal: the memory limit's). keep_bytes: of the heap's pages, null before the first collection. The parts are those of memory.h;
+ * held_bytes: by the runtime's own books, null where it has none. sum_bytes is the sum of resident_bytes. exact: false before Linux 6.7.
+ * cgroup_bytes: what the kernel counts against the limit of the control group; null: there is none. */
 #include "debug/memory.h"
 #include <errno.h>
 #include <string.h>
@@ -31,6 +33,7 @@
 #include "debug/json.h"
 #include "debug/page.h"
 #include "gc/pages.h"
+#include "os/cgroup.h"
 #include "os/vm.h"
 #include "sched/stack.h"
 
@@ -241,6 +244,8 @@ void memory_look(struct look *l)
         err = resident_totals(&mem->totals);
     if (err == 0 && !mem->exact)
         without_page_tables(mem);
+    if (cgroup_memory(sched.cfg.cgrouproot, &mem->group_used, &mem->group_limit) != 0)
+        mem->group_used = mem->group_limit = UINT64_MAX;
     share_out(mem);
     for (unsigned i = 0; i < PARTS; i++)
         mem->sum += mem->resident[i];
@@ -258,7 +263,9 @@ static uint64_t excess(const struct memory *mem)
 
 static const char *state(const struct memory *mem)
 {
-    return mem->scavenged.by_limit ? "by the limit" : mem->scavenged.keep_bytes == UINT64_MAX ? "no goal yet" : excess(mem) != 0 ? "gives back" : "at goal";
+    if (mem->scavenged.by_limit)
+        return "by the limit";
+    return mem->scavenged.keep_bytes == UINT64_MAX ? "no goal yet" : excess(mem) != 0 ? "gives back" : "at goal";
 }
 
 #define KIB(bytes) ((unsigned long)((bytes) >> 10))
@@ -280,11 +287,11 @@ static void falls_free(const struct memory *mem, char *to, size_t n)
     if (s->keep_bytes == UINT64_MAX)
         w_fmt(to, n, "after the first collection, which sets a goal for what may stay; at once by weft_free_os_memory");
     else if (over == 0)
-        w_fmt(to, n, "not by itself: the heap has %lu KiB of pages, and may keep %lu KiB, as the last collection saw it used them; less after collections "
-                     "that find less; at once by weft_free_os_memory", KIB(s->retained_bytes), KIB(s->keep_bytes));
+        w_fmt(to, n, "not by itself: the heap has %lu KiB of pages, and may keep %lu KiB, as the last collection saw it used them; less after "
+                     "collections that find less; at once by weft_free_os_memory", KIB(s->retained_bytes), KIB(s->keep_bytes));
     else
-        w_fmt(to, n, "in the background: the heap has %lu KiB of pages, and may keep %lu KiB%s; the rest goes in some %lu ms, since that may take 1 %% of the "
-                     "processors' time; at once by weft_free_os_memory", KIB(s->retained_bytes), KIB(s->keep_bytes),
+        w_fmt(to, n, "in the background: the heap has %lu KiB of pages, and may keep %lu KiB%s; the rest goes in some %lu ms, since that "
+                     "may take 1 %% of the processors' time; at once by weft_free_os_memory", KIB(s->retained_bytes), KIB(s->keep_bytes),
               s->by_limit ? " by the memory limit" : "", (unsigned long)(over / (s->bytes_per_s / 1000 + 1) + 1));
 }
 
@@ -299,7 +306,7 @@ static void falls(const struct memory *mem, enum memory_part part, char *to, siz
         [PART_FIBER] = "when these fibers have started, and a second after that",
         [PART_GC] = "a second after it was needed last; what the heap's size asks for stays",
         [PART_SPECIAL] = "when the objects they belong to are gone",
-        [PART_PROF] = "a second after a profile or dump was written, but for what is counted so far and for symbols, which stay until the runtime ends",
+        [PART_PROF] = "a second after a profile or dump was written; what is counted so far, and symbols, stay until the runtime ends",
         [PART_TRACE] = "when the last trace or flight recorder has ended",
         [PART_OTHER] = "a second after it was needed last",
         [PART_WEFT] = "when the kernel needs the memory: code is read from the file again",
@@ -344,8 +351,16 @@ void memory_json(struct look *l)
     json_u64(&j, "rss_bytes", mem->totals.rss);
     json_u64(&j, "swap_bytes", mem->totals.swap);
     json_limit(&j, "limit_bytes", mem->limit);
+    json_limit(&j, "cgroup_bytes", mem->group_used);
+    json_limit(&j, "cgroup_limit_bytes", mem->group_limit);
     json_u64(&j, "sum_bytes", mem->sum);
     json_bool(&j, "exact", mem->exact);
+    json_open(&j, "heap", '{');
+    json_u64(&j, "in_use_bytes", s->retained_bytes - w_min(s->retained_bytes, look_num(l, MEM_FREE)));
+    json_u64(&j, "free_bytes", look_num(l, MEM_FREE));
+    json_u64(&j, "released_bytes", look_num(l, MEM_RELEASED));
+    json_limit(&j, "keep_bytes", s->keep_bytes);
+    json_close(&j, '}');
     json_open(&j, "scavenger", '{');
     json_str(&j, "state", state(mem));
     json_u64(&j, "retained_bytes", s->retained_bytes);
@@ -390,6 +405,8 @@ void memory_text(struct look *l)
         text_putf(t, "%9lu KiB  more lie in swap space\n", KIB(mem->totals.swap));
     if (mem->limit < (uint64_t)INT64_MAX)
         text_putf(t, "%9lu KiB  is the memory limit, for all of weft's\n", KIB(mem->limit));
+    if (mem->group_limit < (uint64_t)INT64_MAX)
+        text_putf(t, "%9lu KiB  is the limit of the control group, against which %lu KiB count\n", KIB(mem->group_limit), KIB(mem->group_used));
     text_putf(t, "given back so far: %lu KiB in the background, %lu KiB by allocations, in %lu ms\n", KIB(mem->scavenged.background_bytes),
               KIB(mem->scavenged.eager_bytes), (unsigned long)((mem->scavenged.background_ns + mem->scavenged.assist_ns) / 1000000));
     if (!mem->exact)

@@ -1,5 +1,5 @@
-/* What is resident, by part, and when each part falls. See memory.c. For documents.c: look is run on the helper while the runtime is there, with a struct
- * memory in l->arg, the others after it. */
+/* What is resident, by part, and when each part falls. See memory.c. For documents.c: look is run on the helper while the runtime is there, with a
+ * struct memory in l->arg, the others after it. */
 #ifndef WEFT_DEBUG_MEMORY_H
 #define WEFT_DEBUG_MEMORY_H
 
@@ -45,6 +45,7 @@ struct memory {
     bool exact;                            /* resident.h */
     struct gc_scavenge_stats scavenged;
     uint64_t limit;                        /* INT64_MAX and more: none */
+    uint64_t group_used, group_limit;      /* the control group's; UINT64_MAX: there is none */
     /* while it is found out */
     struct look *look;
     struct memory_range *range;

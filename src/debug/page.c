@@ -286,7 +286,8 @@ static void make_info(struct look *l)
     struct config_item item;
     put_head(l);
     if (l->quota != 0)
-        text_putf(t, "quota of the control group: %lu %% of a CPU; stood still in %lu periods\n", (unsigned long)(l->quota * 100), (unsigned long)l->throttled);
+        text_putf(t, "quota of the control group: %lu %% of a CPU; stood still in %lu periods\n", (unsigned long)(l->quota * 100),
+                  (unsigned long)l->throttled);
     text_putf(t, "the number of processors %s\nsettings:\n", l->follows ? "follows quota and affinity" : "stays");
     for (unsigned i = 0; config_item(&sched.cfg, i, &item); i++)
         if (!item.debug || !item.is_default)

@@ -59,7 +59,7 @@ static bool next_line(struct reader *r, char *line, size_t size)
 
 /* What the search needs, for as long as it lasts: too much for a stack whose pages would stay. */
 struct search {
-    const char *root;
+    const char *root, *controller;
     struct reader r;
     char path[PATH_MAX];      /* of the group in its hierarchy */
     char dir[2 * PATH_MAX];   /* of the group's files */
@@ -103,7 +103,7 @@ static int find_path(struct search *s)
         if (p == NULL)
             continue;
         *p++ = 0;
-        int v = list_has(controllers, "cpu") ? 1 : strncmp(s->line, "0:", 2) == 0 && *controllers == 0 ? 2 : 0;
+        int v = list_has(controllers, s->controller) ? 1 : strncmp(s->line, "0:", 2) == 0 && *controllers == 0 ? 2 : 0;
         if (v == 0 || w_fmt(s->path, sizeof s->path, "%s", p) >= sizeof s->path)
             continue;
         version = v;
@@ -153,7 +153,7 @@ static bool directory_in(struct search *s, int version)
     tail += 2;
     char *type = field(&tail);
     field(&tail); /* source */
-    bool right = version == 2 ? strcmp(type, "cgroup2") == 0 : strcmp(type, "cgroup") == 0 && list_has(tail, "cpu");
+    bool right = version == 2 ? strcmp(type, "cgroup2") == 0 : strcmp(type, "cgroup") == 0 && list_has(tail, s->controller);
     if (!right)
         return false;
     unescape(shown);
@@ -199,6 +199,7 @@ int cgroup_open(struct cgroup *cg, const char *root)
     if (s == NULL)
         return -ENOMEM;
     s->root = root;
+    s->controller = "cpu";
     int err = find(cg, s);
     off_free(OFF_SCHED, s);
     return err;
@@ -291,6 +292,39 @@ bool cgroup_throttled(const struct cgroup *cg, struct cgroup_throttled *out)
             break;
     }
     return strstr(buf, "nr_throttled ") != NULL;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+/* UINT64_MAX: "max", and what v1 writes for it. */
+static int read_bytes(struct search *s, const char *name, uint64_t *bytes)
+{
+    char buf[64];
+    const char *at = buf;
+    int64_t v;
+    int fd = open_at(s, s->dir, name);
+    if (fd < 0)
+        return fd;
+    bool there = read_small(fd, buf, sizeof buf);
+    close(fd);
+    *bytes = there && read_digits(&at, &v) && v < INT64_MAX / 2 ? (uint64_t)v : UINT64_MAX;
+    return there ? 0 : -ENOENT;
+}
+
+int cgroup_memory(const char *root, uint64_t *used, uint64_t *limit)
+{
+    struct search *s = off_alloc(OFF_SCHED, sizeof *s);
+    if (s == NULL)
+        return -ENOMEM;
+    s->root = root;
+    s->controller = "memory";
+    int version = find_path(s), err = version != 0 && find_directory(s, version) ? 0 : -ENOENT;
+    if (err == 0)
+        err = read_bytes(s, version == 1 ? "/memory.usage_in_bytes" : "/memory.current", used);
+    if (err == 0)
+        err = read_bytes(s, version == 1 ? "/memory.limit_in_bytes" : "/memory.max", limit);
+    off_free(OFF_SCHED, s);
+    return err;
 }
 
 /* ---- the default ------------------------------------------------------------------------------------------------- */

@@ -33,6 +33,10 @@ struct cgroup_throttled {
 /* False: not known. May be called by any thread. */
 bool cgroup_throttled(const struct cgroup *cg, struct cgroup_throttled *out);
 
+/* What the kernel counts against the memory limit of the process's own group, and the limit; UINT64_MAX: none. Looked up anew. 0, -ENOENT (no group with
+ * that controller), -ENOMEM, -EMFILE. Where off-heap memory may be taken. */
+int cgroup_memory(const char *root, uint64_t *used, uint64_t *limit);
+
 /* Default of weft_maxprocs: the CPUs, but no more than the limit, rounded up, and that not below 2. limit <= 0:
  * none. */
 int procs_default(int ncpu, double limit);

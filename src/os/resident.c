@@ -1,7 +1,7 @@
 /* See resident.h.
  *
- * Of the ways to ask, smaps is the one for people: it takes four times as long, and does not say where in a mapping the pages are, while neighbours of
- * different owners are one mapping to the kernel. */
+ * Of the ways to ask, smaps is the one for people: it takes four times as long, and does not say where in a mapping the pages are, while neighbours
+ * of different owners are one mapping to the kernel. */
 #include "os/resident.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -376,6 +376,8 @@ static int64_t stacks(struct waits *s)
 
 static int64_t block_count(void) { return stacks(&block); }
 static int64_t mutex_count(void) { return stacks(&mutex); }
+int64_t block_profile_rate(void) { return load_rlx(&block.rate); } /* rlx: a number */
+
 static int64_t mutex_period(void) { return load_rlx(&mutex.rate); } /* rlx: a number */
 
 #define WAITS                                                                                                                   \

@@ -54,4 +54,7 @@ int profile_sample(struct profile_out *o, const uintptr_t *pc, uint32_t n, const
 bool profile_is_text(const struct profile_out *o);
 const struct maps *profile_maps(const struct profile_out *o); /* as of maps_begin */
 
+/* block.c: as weft_set_block_profile_rate has set it; 0: off. Any time. */
+int64_t block_profile_rate(void);
+
 #endif

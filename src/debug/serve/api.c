@@ -1,9 +1,9 @@
 /* /debug/api/NAME: a document of weft_debug_json. /debug/NAME: the same as text for people, or JSON for who asks for it by ?format=json or Accept.
  * /debug/heap?dump=1: weft_heap_dump; ?why=0x...: weft_why_alive. /debug/flight: what the flight recorder keeps, as a trace.
  *
- * Whoever polls must not hurt the program. Most documents cost some hundred microseconds; with a million fibers, or a resident memory of many gigabytes,
- * some cost a second. So what took a millisecond and more is kept, and handed out again for twenty times as long as it took: making it never takes more
- * than a twentieth of a CPU, however many ask. at_ms in it tells how old it is. Of several who ask at the same time one makes it. */
+ * Whoever polls must not hurt the program. Most documents cost some hundred microseconds; with a million fibers, or a resident memory of many
+ * gigabytes, some cost a second. So what took a millisecond and more is kept, and handed out again for twenty times as long as it took: making it
+ * never takes more than a twentieth of a CPU, however many ask. at_ms in it tells how old it is. Of several who ask at the same time one makes it. */
 #include "debug/serve/api.h"
 #include "debug/serve/buf.h"
 #include <pthread.h>

@@ -12,8 +12,8 @@ int api_flight(struct request *r);   /* /debug/flight */
 /* Documents that are kept are freed. When no request runs. */
 void api_forget(void);
 
-/* Whether who sent this header Accept (NULL: none) would rather have the one type than the other, of which he gets the latter if he does not care. RFC 9110,
- * 12.5.1; ranges with a parameter `version` other than 1.0.0 do not count for the former. */
+/* Whether who sent this header Accept (NULL: none) would rather have the one type than the other, which he gets if he does not care. RFC 9110, 12.5.1;
+ * ranges with a parameter `version` other than 1.0.0 do not count for the former. */
 bool accept_prefers(const char *accept, const char *type, const char *otherwise);
 
 #endif

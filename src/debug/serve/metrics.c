@@ -1,14 +1,16 @@
-/* /metrics: what weft_metrics_read says, in the forms that Prometheus scrapes: its text format (0.0.4) and, for who prefers it in Accept, OpenMetrics 1.0.0.
+/* /metrics: what weft_metrics_read says, in the forms that Prometheus scrapes: its text format (0.0.4) and, for who prefers it in Accept, OpenMetrics
+ * 1.0.0.
  *
  * Names follow Prometheus' conventions: base units, _total for counters, one metric with a label where Go's runtime/metrics has several names:
  *
  *     weft_memory_bytes{class="heap/free"}, weft_cpu_seconds_total{class="gc/pause"}, weft_fibers{state="waiting"}, weft_stopped_seconds{reason="gc"}
  *
- * The table says for each metric of weft's what becomes of it; of a metric that is not in the table a name is made by a rule, so nothing is ever missing (and
- * tests/serve_metrics.c sees to it that the table has them all). Sums of others in the table are left out: a query adds them up.
+ * The table says for each metric of weft's what becomes of it; of a metric that is not in the table a name is made by a rule, so nothing is ever
+ * missing (and tests/serve_metrics.c sees to it that the table has them all). Sums of others in the table are left out: a query adds them up.
  *
- * Histograms have fewer bounds than weft's: every fourth of times, which is a factor of two, from a microsecond to 17 seconds; powers of two of sizes. A
- * count moves to the next bound above. The sums are exact where weft keeps them; else (waits for a processor) by the middles of its narrower buckets.
+ * Histograms have fewer bounds than weft's: every fourth of times, which is a factor of two, from a microsecond to 17 seconds; powers of two of
+ * sizes. A count moves to the next bound above. The sums are exact where weft keeps them; else (waits for a processor) by the middles of its narrower
+ * buckets.
  *
  * With ?go=1 there are beside these the names under which client_golang exports Go's runtime: go_goroutines, go_memstats_..., and those made from
  * runtime/metrics (go_sched_latencies_seconds, ...), for dashboards that know them. Not by default: it is twice as much, and not a Go process.
@@ -54,7 +56,8 @@ static const struct family {
     const char *help;
     double factor;       /* 0: 1 */
 } families[] = {
-    { "/sched/goroutines/running:goroutines", "weft_fibers", GAUGE, NULL, "state", "running", "Fibers by what they are doing, the runtime's own included.", 0 },
+    { "/sched/goroutines/running:goroutines", "weft_fibers", GAUGE, NULL, "state", "running",
+      "Fibers by what they are doing, the runtime's own included.", 0 },
     { "/sched/goroutines/runnable:goroutines", "weft_fibers", GAUGE, NULL, "state", "runnable", NULL, 0 },
     { "/sched/goroutines/waiting:goroutines", "weft_fibers", GAUGE, NULL, "state", "waiting", NULL, 0 },
     { "/sched/goroutines/not-in-go:goroutines", "weft_fibers", GAUGE, NULL, "state", "blocking", NULL, 0 },
@@ -114,9 +117,11 @@ static const struct family {
     { "/weft/cpu/throttled/periods:periods", "weft_cpu_throttled_periods", COUNTER, NULL, NULL, NULL, NULL, 0 },
     { "/weft/cpu/throttled/time:cpu-seconds", "weft_cpu_throttled_seconds", COUNTER, "seconds", NULL, NULL, NULL, 0 },
 
-    { "/memory/classes/total:bytes", "weft_memory_mapped_bytes", GAUGE, "bytes", NULL, NULL, "All that the runtime has mapped: the sum of weft_memory_bytes.", 0 },
+    { "/memory/classes/total:bytes", "weft_memory_mapped_bytes", GAUGE, "bytes", NULL, NULL,
+      "All that the runtime has mapped: the sum of weft_memory_bytes.", 0 },
     { "/memory/classes/*:bytes", "weft_memory_bytes", GAUGE, "bytes", "class", "*", "What the runtime has mapped, by what it is for.", 0 },
-    { "/weft/memory/off-heap/*:bytes", "weft_off_heap_bytes", GAUGE, "bytes", "purpose", "*", "What the runtime itself has in use outside of the heap.", 0 },
+    { "/weft/memory/off-heap/*:bytes", "weft_off_heap_bytes", GAUGE, "bytes", "purpose", "*",
+      "What the runtime itself has in use outside of the heap.", 0 },
     { "/weft/doctor/findings/*:findings", "weft_doctor_findings", COUNTER, NULL, "code", "*",
       "How often the doctor has seen each kind of misuse since the start of the runtime.", 0 },
 };
@@ -194,6 +199,14 @@ static void line(struct buf *t, const char *name, const char *tail, const char *
     buf_puts(t, "\n");
 }
 
+/* What OpenMetrics calls info is a gauge of 1 to others. */
+static void info(struct out *o, const char *name, const char *help, const char *before)
+{
+    const char *tail = o->openmetrics ? "" : "_info";
+    buf_printf(o->t, "# HELP %s%s %s\n# TYPE %s%s %s\n", name, tail, help, name, tail, o->openmetrics ? "info" : "gauge");
+    buf_printf(o->t, "%s_info{version=\"%s%s\"} 1\n", name, before, weft_version());
+}
+
 /* ---- histograms ------------------------------------------------------------------------------------------------------- */
 
 static bool is_time(const weft_metric_desc *d) { return strstr(d->name, ":seconds") != NULL; }
@@ -220,7 +233,8 @@ static double sum_of(const struct out *o, size_t i)
         if (strncmp(colon - n, stops[k].path, n) == 0 && weft_read_stop_stats(stops[k].reason, &s) == 0)
             return (double)(strncmp(pause, "/pauses/stopping", 16) == 0 ? s.stopping_total_ns : s.stopped_total_ns) / 1e9;
     }
-    const char *bytes = strstr(d->name, "allocs-by-size") != NULL ? "/gc/heap/allocs:bytes" : strstr(d->name, "frees-by-size") != NULL ? "/gc/heap/frees:bytes" : NULL;
+    const char *bytes = strstr(d->name, "allocs-by-size") != NULL  ? "/gc/heap/allocs:bytes"
+                        : strstr(d->name, "frees-by-size") != NULL ? "/gc/heap/frees:bytes" : NULL;
     for (size_t k = 0; bytes != NULL && k < o->n; k++)
         if (strcmp(o->desc[k].name, bytes) == 0)
             return (double)o->m[k].u64;
@@ -427,7 +441,8 @@ static void process(struct out *o)
     char stat[2048];
     struct timespec cpu;
     if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu) == 0)
-        one(o, "process_cpu_seconds", COUNTER, "seconds", "CPU time of the process, user and system.", (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
+        one(o, "process_cpu_seconds", COUNTER, "seconds", "CPU time of the process, user and system.",
+            (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
     one(o, "process_open_fds", GAUGE, NULL, "Open descriptors.", open_fds());
     one(o, "process_max_fds", GAUGE, NULL, "How many may be open.", limit(RLIMIT_NOFILE));
     one(o, "process_virtual_memory_max_bytes", GAUGE, "bytes", "How much address space the process may have.", limit(RLIMIT_AS));
@@ -462,7 +477,8 @@ static const struct { const char *name; enum shape shape; const char *unit, *hel
     { "go_memstats_heap_objects", GAUGE, NULL, "Objects.", { "/gc/heap/objects:objects" } },
     { "go_memstats_heap_inuse_bytes", GAUGE, "bytes", "Bytes in spans.",
       { "/memory/classes/heap/objects:bytes", "/memory/classes/heap/unused:bytes" } },
-    { "go_memstats_heap_idle_bytes", GAUGE, "bytes", "Bytes in free pages.", { "/memory/classes/heap/free:bytes", "/memory/classes/heap/released:bytes" } },
+    { "go_memstats_heap_idle_bytes", GAUGE, "bytes", "Bytes in free pages.",
+      { "/memory/classes/heap/free:bytes", "/memory/classes/heap/released:bytes" } },
     { "go_memstats_heap_released_bytes", GAUGE, "bytes", "Bytes given back to the system.", { "/memory/classes/heap/released:bytes" } },
     { "go_memstats_heap_sys_bytes", GAUGE, "bytes", "Bytes of the heap.",
       { "/memory/classes/heap/objects:bytes", "/memory/classes/heap/unused:bytes", "/memory/classes/heap/free:bytes",
@@ -475,8 +491,7 @@ static const struct { const char *name; enum shape shape; const char *unit, *hel
 
 static void go(struct out *o)
 {
-    buf_puts(o->t, o->openmetrics ? "# HELP go A runtime with Go's names.\n# TYPE go info\n" : "# HELP go_info A runtime with Go's names.\n# TYPE go_info gauge\n");
-    buf_printf(o->t, "go_info{version=\"weft %s\"} 1\n", weft_version());
+    info(o, "go", "A runtime with Go's names.", "weft ");
     for (size_t i = 0; i < sizeof go_names / sizeof go_names[0]; i++) {
         double v = 0;
         for (const char *const *of = go_names[i].of; *of != NULL; of++)
@@ -503,8 +518,7 @@ static int collect(struct out *o)
 
 static void make(struct out *o, bool with_go)
 {
-    buf_puts(o->t, o->openmetrics ? "# HELP weft_build The library.\n# TYPE weft_build info\n" : "# HELP weft_build_info The library.\n# TYPE weft_build_info gauge\n");
-    buf_printf(o->t, "weft_build_info{version=\"%s\"} 1\n", weft_version());
+    info(o, "weft_build", "The library.", "");
     by_table(o);
     by_rule(o, "weft_", true);
     process(o);

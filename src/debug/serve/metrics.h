@@ -7,7 +7,8 @@
 
 int metrics_answer(struct request *r);
 
-/* The same into a text, for benches and tests. openmetrics: that form, else Prometheus' text. go: with Go's names beside. 0, -ENOMEM, or what weft_metrics_read says. */
+/* The same into a text, for tests. openmetrics: that form, else Prometheus' text. go: with Go's names beside. 0, -ENOMEM, or what weft_metrics_read
+ * says. */
 int metrics_make(struct buf *t, bool openmetrics, bool go);
 
 #endif
