@@ -60,7 +60,7 @@ async function open(browser, options, url = AT) {
     if (!/\/debug\/(api|heap)/.test(at.pathname)) return
     const text = await r.text().catch(() => '')
     const name = at.pathname.endsWith('/debug/heap') ? (at.search.includes('why') ? 'why' : 'dump') : at.pathname.replace(/.*\//, '')
-    if (r.ok() && text) heard.set(name, JSON.parse(text))
+    if (r.ok() && text.startsWith('{')) heard.set(name, JSON.parse(text))
   })
   await page.addInitScript(() => {
     window.violations = []

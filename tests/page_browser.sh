@@ -33,12 +33,12 @@ wait_for() { # file, words
 }
 CLIENTS=30
 # The browser comes first: the load is to be there, not to win.
-nice -n 19 "$B/examples/kv/kv" --port 0 --procs 2 --debug-port 0 > "$TMP/out" 2> "$TMP/err" &
+nice -n 19 "$B/examples/kv/kv" --port 0 --procs 2 --debug 0 > "$TMP/out" 2> "$TMP/err" &
 pids="$pids $!"
 wait_for "$TMP/out" ready
 port=$(sed -n 's/.*ready.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
 wait_for "$TMP/err" 'serves http'
-at=$(grep -o 'http://[^ ;]*' "$TMP/err" | head -n 1)
+at=$(cat "$TMP/out" "$TMP/err" | grep -o 'http://[^ ;]*' | head -n 1)
 nice -n 19 timeout 300 redis-benchmark -p "$port" -t set,get,lpush,hset -l -n 200000 -c $CLIENTS -r 20000 -d 64 > /dev/null 2>&1 &
 pids="$pids $!"
 

@@ -118,11 +118,18 @@ export function Retention() {
   const asked = useTaken()
   const [why, setWhy] = useState(null)
   const text = new TextDecoder()
-  const take = () => taken.start('heap?dump=1', 0, async (data) => setDump({ doc: JSON.parse(text.decode(data)), data }))
+  const parse = (data) => {
+    try {
+      return JSON.parse(text.decode(data))
+    } catch {
+      throw new Error('The answer is not what this page expects: the library in the process may be another version.')
+    }
+  }
+  const take = () => taken.start('heap?dump=1', 0, async (data) => setDump({ doc: parse(data), data }))
   const explain = (at) => {
     setAddress(at)
     setWhy(null)
-    asked.start(`heap?why=${encodeURIComponent(at)}&format=json`, 0, async (data) => setWhy({ at, doc: JSON.parse(text.decode(data)) }))
+    asked.start(`heap?why=${encodeURIComponent(at)}&format=json`, 0, async (data) => setWhy({ at, doc: parse(data) }))
     document.querySelector('[data-panel=why]')?.scrollIntoView({ block: 'nearest' })
   }
   const submit = (e) => {
