@@ -548,8 +548,27 @@ async function token(browser) {
     'without_the_token_nothing',
     same(answer.status, 401) || ((answer.headers.get('www-authenticate') || '').startsWith('Basic') ? '' : 'no prompt'),
   )
-  const { page, context, trouble } = await open(browser, { httpCredentials: { username: 'me', password: TOKEN } }, TOKEN_AT)
+  const { page, context, trouble, heard } = await open(browser, { httpCredentials: { username: 'me', password: TOKEN } }, TOKEN_AT)
   check('with_the_token_all', (await page.locator('.process').innerText()).includes('pid') ? trouble.join('; ') : 'it does not show the process')
+  // what the doctor has found there: text, whatever is in it
+  await go(page, 'doctor')
+  check(
+    'findings_are_shown_as_they_are',
+    await until(async () => {
+      const told = heard.get('doctor').findings
+      return (
+        differ(
+          await texts(page, '.finding .what'),
+          told.map((f) => f.what),
+        ) ||
+        (told[0].what.includes('<b>of</b>') ? '' : told[0].what) ||
+        differ(await attributes(page, '[data-finding]', 'data-finding'), ['W06']) ||
+        same(await page.locator('#tab-doctor .badge').innerText(), 1) ||
+        same(await page.locator('[data-seen=W06]').innerText(), 1)
+      )
+    }),
+  )
+  await shot(page, 'doctor')
   // the password that the browser has is no longer right
   page.ignoring = true
   await page.route('**/debug/api/**', (route) => route.fulfill({ status: 401, body: 'who are you?' }))

@@ -33,7 +33,7 @@ wait_for() { # file, words
 }
 CLIENTS=30
 # The browser comes first: the load is to be there, not to win.
-nice -n 19 "$B/examples/kv/kv" --port 0 --procs 2 --debug 0 > "$TMP/out" 2> "$TMP/err" &
+nice -n 19 "$B/examples/kv/kv" --port 0 --procs 2 --debug-port 0 > "$TMP/out" 2> "$TMP/err" &
 pids="$pids $!"
 wait_for "$TMP/out" ready
 port=$(sed -n 's/.*ready.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
@@ -44,7 +44,7 @@ pids="$pids $!"
 
 TOKEN=a-token-of-a-test-0123456789
 mkfifo "$TMP/in"
-"$B/tests/prog/serve_host" token=$TOKEN < "$TMP/in" > "$TMP/host" 2> "$TMP/err2" &
+"$B/tests/prog/serve_host" token=$TOKEN "finding=a finding <b>of</b> a test" < "$TMP/in" > "$TMP/host" 2> "$TMP/err2" &
 pids="$pids $!"
 exec 3> "$TMP/in" # it ends when this does
 wait_for "$TMP/host" '^port'

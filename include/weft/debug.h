@@ -86,7 +86,7 @@ typedef struct weft_finding {
 } weft_finding;
 
 /* Writes all findings, as text for people or as JSON:
- *   {"modes":{"w01":"report",...},"counts":{"w01":0,...},"lost":0,"findings":[{"code":"W04","mode":"report","what":"...","cure":"...",
+ *   {"modes":{"w01":"report",...},"counts":{"w01":0,...},"lost":0,"now_ns":3,"findings":[{"code":"W04","mode":"report","what":"...","cure":"...",
  *    "stack":[{"function":"f","file":"/x/a.c","line":12},...],"made":[...],"count":3,"first_ns":1,"last_ns":2},...]}
  * lost: sightings that no finding stands for, as there was no more room. Times are of weft_now(). file is "" and line 0 where they are not known.
  * May block, may move. 0, -EINVAL (w NULL, form unknown), -ESRCH (the runtime does not run), -ENOMEM, -EAGAIN (no thread), or w's error. */

@@ -519,7 +519,8 @@ static void report_head(struct text *t, int form, uint32_t n)
     text_puts(t, "},\"counts\":{");
     for (int i = 1; i < WEFT_DOCTOR_CODES; i++)
         text_putf(t, "%s\"w%02d\":%lu", i > 1 ? "," : "", i, (unsigned long)weft_doctor_count(i));
-    text_putf(t, "},\"lost\":%lu,\"findings\":[", (unsigned long)load_rlx(&doctor.lost)); /* rlx: a counter */
+    text_putf(t, "},\"lost\":%lu,", (unsigned long)load_rlx(&doctor.lost)); /* rlx: a counter */
+    text_putf(t, "\"now_ns\":%ld,\"findings\":[", (long)os_now_ns());
 }
 
 static void report_make(void *arg)

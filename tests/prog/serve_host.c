@@ -1,6 +1,7 @@
 /* A program with the endpoint, for scripts: serve_host [NAME=VALUE ...]. Prints "port N" (or "unix"), or "refused ERROR: SENTENCE", then works a little,
  * with fibers that wait, allocate, use locks and the processor, until its standard input ends. Names are those of weft_serve_opts; also procs, and
- * spin=N: so many fibers that never call weft; own=1: a profile of that name. */
+ * spin=N: so many fibers that never call weft; own=1: a profile of that name;
+ * finding=TEXT: for the doctor. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 static weft_serve_opts opts = WEFT_SERVE_OPTS_INIT;
 static int spinning;
+static const char *finding;
 static bool own;
 static weft_mutex lock;
 static volatile unsigned long sink;
@@ -88,6 +90,8 @@ static void main_fiber(void *arg)
     for (int i = 0; i < spinning; i++)
         if (weft_go(spin, NULL) != 0)
             exit(2);
+    if (finding != NULL && weft_doctor_note(WEFT_W06, finding) != 0)
+        exit(2);
     if (opts.unix_path != NULL)
         puts("unix");
     else
@@ -120,6 +124,7 @@ int main(int argc, char **argv)
         else if (option(argv[i], "header_ms", &v)) opts.header_ms = atoi(v);
         else if (option(argv[i], "procs", &v)) cfg.maxprocs = atoi(v);
         else if (option(argv[i], "spin", &v)) spinning = atoi(v);
+        else if (option(argv[i], "finding", &v)) finding = v;
         else if (option(argv[i], "own", &v)) own = atoi(v) != 0;
         else { fprintf(stderr, "%s?\n", argv[i]); return 2; }
     int err = weft_run(main_fiber, NULL, &cfg);

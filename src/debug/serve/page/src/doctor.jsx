@@ -1,5 +1,5 @@
 // Findings of the doctor, and what it looks for.
-import { ago, clock, count } from './format.js'
+import { ago, count } from './format.js'
 import { Empty, Head, Of, Panel, Table } from './ui.jsx'
 
 // As include/weft/debug.h says it.
@@ -25,21 +25,16 @@ const LOOKS_FOR = {
 }
 
 const file = (path) => path.replace(/^.*\//, '')
+const frame = (f) => (f.file ? `${f.function} at ${file(f.file)}:${f.line}` : f.function)
+
 function Stack({ title, of }) {
-  if (!of || of.length === 0) return null
-  const lines = typeof of === 'string' ? of : of.map((f) => (f.file ? `${f.function} at ${file(f.file)}:${f.line}` : f.function)).join('\n')
+  if (of.length === 0) return null
   return (
     <details>
       <summary>{title}</summary>
-      <pre>{lines}</pre>
+      <pre>{of.map(frame).join('\n')}</pre>
     </details>
   )
-}
-function top(of) {
-  if (!of || of.length === 0) return ''
-  if (typeof of === 'string') return of.split('\n')[0]
-  const f = of.find((x) => x.file) || of[0]
-  return f.file ? `${f.function} at ${file(f.file)}:${f.line}` : f.function
 }
 
 function Finding({ f, now }) {
@@ -49,24 +44,21 @@ function Finding({ f, now }) {
       <div class="about-it">
         <div class="what">{f.what}</div>
         {f.cure && <div class="cure">{f.cure}</div>}
-        {top(f.stack) && <div class="where fn">{top(f.stack)}</div>}
+        {f.stack.length > 0 && <div class="where fn">{frame(f.stack.find((x) => x.file) || f.stack[0])}</div>}
         <Stack title="Where it happened" of={f.stack} />
         <Stack title="Where it was made" of={f.made} />
       </div>
       <div class="times">
         <b>{count(f.count)}</b> {Number(f.count) === 1 ? 'time' : 'times'}
-        {f.last_ms && now ? <div title={clock(f.last_ms, true)}>last {ago(f.last_ms, now)}</div> : null}
+        <div>last {ago(f.last_ns / 1e6, now / 1e6)}</div>
       </div>
     </li>
   )
 }
 
 export function Doctor({ state }) {
-  const { doctor, info } = state.docs
-  const mode = doctor?.mode || info?.doctor || ''
-  const modeOf = (code) => doctor.modes?.[code.toLowerCase()] ?? mode
-  const counted = (code) => doctor.counts?.[code] ?? doctor.counts?.[code.toLowerCase()] ?? 0
-  const off = doctor && (mode === 'off' || (doctor.modes && Object.values(doctor.modes).every((m) => m === 'off')))
+  const { doctor } = state.docs
+  const off = doctor && Object.values(doctor.modes).every((m) => m === 'off')
   return (
     <>
       <Head title="Doctor">
@@ -79,7 +71,7 @@ export function Doctor({ state }) {
               doc.findings.length > 0 ? (
                 <ol>
                   {doc.findings.map((f, i) => (
-                    <Finding f={f} now={doc.at_ms} key={`${f.code}${f.first_ms ?? f.first_ns}${i}`} />
+                    <Finding f={f} now={doc.now_ns} key={`${f.code} ${f.first_ns} ${i}`} />
                   ))}
                 </ol>
               ) : off ? (
@@ -107,12 +99,21 @@ export function Doctor({ state }) {
               columns={[
                 { name: 'Code', of: (c) => <b>{c}</b> },
                 { name: 'Misuse', fill: true, of: (c) => LOOKS_FOR[c] },
-                { name: 'Mode', of: (c) => <span class={`chip ${modeOf(c) === 'abort' ? 'warn' : ''}`}>{modeOf(c)}</span> },
+                {
+                  name: 'Mode',
+                  of: (c) => <span class={`chip ${doctor.modes[c.toLowerCase()] === 'abort' ? 'warn' : ''}`}>{doctor.modes[c.toLowerCase()]}</span>,
+                },
                 {
                   name: 'Seen',
                   n: true,
                   of: (c) => (
-                    <span data-seen={c}>{Number(counted(c)) > 0 ? <b class="bad">{count(counted(c))}</b> : <span class="faint">0</span>}</span>
+                    <span data-seen={c}>
+                      {Number(doctor.counts[c.toLowerCase()]) > 0 ? (
+                        <b class="bad">{count(doctor.counts[c.toLowerCase()])}</b>
+                      ) : (
+                        <span class="faint">0</span>
+                      )}
+                    </span>
                   ),
                 },
               ]}

@@ -201,7 +201,7 @@ function App() {
             {info && (
               <>
                 <b>{info.program}</b>
-                <span>pid {info.pid}</span>
+                <span class="pid">pid {info.pid}</span>
                 <span class="wide">up {duration(info.up_ms * 1e6)}</span>
                 <span class="wide">weft {info.version}</span>
               </>
