@@ -59,6 +59,7 @@ async function open(browser, options, url = AT) {
     const at = new URL(r.url())
     if (!/\/debug\/(api|heap)/.test(at.pathname)) return
     const text = await r.text().catch(() => '')
+    if (r.status() >= 500) trouble.push(`${at.pathname}: ${text}`)
     const name = at.pathname.endsWith('/debug/heap') ? (at.search.includes('why') ? 'why' : 'dump') : at.pathname.replace(/.*\//, '')
     if (r.ok() && text.startsWith('{')) heard.set(name, JSON.parse(text))
   })
@@ -562,9 +563,9 @@ async function token(browser) {
           told.map((f) => f.what),
         ) ||
         (told[0].what.includes('<b>of</b>') ? '' : told[0].what) ||
-        differ(await attributes(page, '[data-finding]', 'data-finding'), ['W06']) ||
+        differ(await attributes(page, '[data-finding]', 'data-finding'), ['W14']) ||
         same(await page.locator('#tab-doctor .badge').innerText(), 1) ||
-        same(await page.locator('[data-seen=W06]').innerText(), 1)
+        same(await page.locator('[data-seen=W14]').innerText(), 1)
       )
     }),
   )

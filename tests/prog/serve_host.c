@@ -90,7 +90,7 @@ static void main_fiber(void *arg)
     for (int i = 0; i < spinning; i++)
         if (weft_go(spin, NULL) != 0)
             exit(2);
-    if (finding != NULL && weft_doctor_note(WEFT_W06, finding) != 0)
+    if (finding != NULL && weft_doctor_note(WEFT_W14, finding) != 0)
         exit(2);
     if (opts.unix_path != NULL)
         puts("unix");

@@ -89,29 +89,27 @@ async function run() {
   const late = setTimeout(() => abort.abort(), PATIENCE)
   round = abort
   const names = [...wanted].filter(([, n]) => n > 0).map(([name]) => name)
-  try {
-    const answers = await Promise.all(names.map(async (name) => {
-      try {
-        return [name, await (await ask(`api/${name}`, { signal: abort.signal, accept: 'application/json' })).json(), null]
-      } catch (error) {
-        if (!(error instanceof Refusal) || error.status === 401) throw error
-        return [name, null, error]
-      }
-    }))
-    const docs = {}
-    for (const [name, doc, refusal] of answers) {
-      if (doc) docs[name] = doc
-      if (refusal) state.refused[name] = refusal
-      else delete state.refused[name]
+  const answers = await Promise.allSettled(
+    names.map(async (name) => (await ask(`api/${name}`, { signal: abort.signal, accept: 'application/json' })).json()),
+  )
+  const docs = {}
+  let denied = false
+  answers.forEach((answer, i) => {
+    if (answer.status === 'fulfilled') {
+      docs[names[i]] = answer.value
+      delete state.refused[names[i]]
+    } else if (answer.reason instanceof Refusal) {
+      state.refused[names[i]] = answer.reason
+      denied = denied || answer.reason.status === 401
     }
-    take(docs)
-    state.answered = Date.now()
+  })
+  take(docs)
+  if (Object.keys(docs).length > 0) state.answered = Date.now() // who answers one question is there, however long the others take
+  if (denied) state.status = 'denied'
+  else if (Object.keys(docs).length > 0 || answers.some((a) => a.reason instanceof Refusal)) {
     state.failing = 0
     if (state.status === 'denied') state.status = 'live'
-  } catch (error) {
-    if (error instanceof Refusal) state.status = 'denied'
-    else if (!paused && !document.hidden && !state.failing) state.failing = began
-  }
+  } else if (!paused && !document.hidden && !state.failing && names.length > 0) state.failing = began
   clearTimeout(late)
   round = null
   settle()
@@ -126,9 +124,9 @@ function take(docs) {
     state.restarts++
   }
   state.docs = { ...state.docs, ...docs }
-  const { procs, heap, memory } = state.docs
-  const stops = docs.stops
-  if (!procs || !heap) return
+  const { procs, heap, stops } = docs
+  const memory = state.docs.memory
+  if (!procs || !heap) return // no moment to add to what was
   const last = state.history[state.history.length - 1]
   const sample = {
     t: procs.at_ms,
@@ -147,11 +145,9 @@ function take(docs) {
   if (last && sample.stops !== null && last.stops !== null)
     sample.stopping = sample.stops_t > last.stops_t ? (sample.stops - last.stops) * 1000 / (sample.stops_t - last.stops_t) : last.stopping
   state.history = [...state.history.slice(-KEPT), sample]
-  if (docs.heap) {
-    const known = state.cycles.length ? state.cycles[state.cycles.length - 1].cycle : -1
-    const fresh = heap.history.filter((c) => c.cycle > known)
-    if (fresh.length) state.cycles = [...state.cycles, ...fresh].slice(-CYCLES_KEPT)
-  }
+  const known = state.cycles.length ? state.cycles[state.cycles.length - 1].cycle : -1
+  const fresh = heap.history.filter((c) => c.cycle > known)
+  if (fresh.length) state.cycles = [...state.cycles, ...fresh].slice(-CYCLES_KEPT)
 }
 
 document.addEventListener('visibilitychange', () => {
