@@ -50,6 +50,10 @@ static const struct { const char *id, *group, *name; } parts[PARTS] = {
 
 static void add_range(struct memory *mem, uintptr_t lo, uintptr_t hi, uint32_t kind, uint32_t arena)
 {
+    lo = w_align_up(lo, os_page_bytes()); /* the kernel counts whole pages: one that two have is the first one's */
+    hi = w_align_up(hi, os_page_bytes());
+    if (lo >= hi)
+        return;
     if (mem->ranges == mem->room) {
         uint32_t room = mem->room == 0 ? 256 : 2 * mem->room;
         struct memory_range *more = roster_mem(&mem->look->r, room * sizeof *more);
