@@ -89,6 +89,7 @@ const resume = async (page) => {
 const tile = (page, id) => page.locator(`[data-tile=${id}] [data-value]`).innerText()
 const texts = (page, selector) => page.locator(selector).allInnerTexts()
 const attributes = (page, selector, name) => page.locator(selector).evaluateAll((all, n) => all.map((e) => e.getAttribute(n)), name)
+const curves = async (page) => SHOTS && page.waitForTimeout(20000) // a picture without them tells little
 const shot = async (page, name) => SHOTS && page.screenshot({ path: path.join(SHOTS, `page-${name}.png`) })
 
 // Texts whose colour is too near to their ground's: less than 4.5:1, or 3:1 where they are large.
@@ -125,7 +126,7 @@ const TABS = ['overview', 'doctor', 'fibers', 'timeline', 'profiles', 'heap', 'm
 // ---- each view shows what was told ----
 async function truth({ page, heard }) {
   await page.waitForFunction(() => document.querySelectorAll('.spark path').length > 2) // a few rounds
-  if (SHOTS) await page.waitForTimeout(20000) // curves
+  await curves(page)
   await shot(page, 'overview')
   await pause(page)
   check(
@@ -522,6 +523,7 @@ async function looks(browser, scheme) {
     const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor)
     check('dark_is_dark', Math.max(...ground.match(/\d+/g).map(Number)) < 40 ? '' : ground)
     await go(page, 'overview')
+    await curves(page)
     await shot(page, 'dark')
     await go(page, 'memory')
     await shot(page, 'memory-dark')
@@ -538,6 +540,7 @@ async function phone(browser) {
     await page.waitForFunction(() => !document.querySelector('.wait')) // told what it shows
     const over = await sideways()
     check(`phone_${tab}_does_not_scroll_sideways`, over > 0 ? `by ${over} px` : '')
+    if (tab === 'overview') await curves(page)
     if (tab === 'overview' || tab === 'memory') await shot(page, `phone-${tab}`)
   }
   await context.close()
