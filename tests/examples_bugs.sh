@@ -27,5 +27,32 @@ for program in examples/bugs/[0-9]*.c; do
     esac
     check "$name" "bug $number: reproduced, found, fix and guard hold" "$B/examples/bugs/$name"
 done
+# The page of two of them: what was found, measured and written is in it, and nothing that a browser would have to fetch or run.
+TMP=$(mktemp -d) || exit 1
+trap 'rm -rf "$TMP"' EXIT
+for name in 08_leak_check_by_number 09_trace_started_twice; do
+    BUG_REPORT="$TMP/records" timeout 150 "$B/examples/bugs/$name" > "$TMP/said" 2>&1 || { echo "not ok page: $name failed"; cat "$TMP/said"; bad=1; }
+done
+printf 'command\tSET 1 75758 0.34 0.51\nnote\t3 < 4 & "5"\n' >> "$TMP/records"
+"$B/examples/bugs/report" "$TMP/records" examples/bugs/[0-9]*.c > "$TMP/page" || { echo "not ok page: exit code $?"; bad=1; }
+wrong=
+in_page() { grep -qF "$1" "$TMP/page" || wrong="$wrong
+lacks: $1"; }
+for number in 08 09; do
+    in_page "<section id=\"bug$number\">"
+    in_page "<b>W$number</b>"
+    in_page "stopped by the doctor: W$number"
+done
+in_page 'That it always starts.'                                     # what 09 assumes, from its head
+in_page '5 leaks found, 0 real'                                      # a cell
+in_page '<rect class="buggy"'
+in_page "$(printf '75\342\200\257758/s')"
+in_page '3 &lt; 4 &amp; &quot;5&quot;'
+got=$(grep -oE '<script|https?:|url\(|@import|src=' "$TMP/page" | sort -u)
+[ -z "$got" ] || wrong="$wrong
+fetches or runs: $got"
+[ "$(grep -o '<section' "$TMP/page" | wc -l)" = "$(grep -o '</section' "$TMP/page" | wc -l)" ] || wrong="$wrong
+sections are not closed"
+if [ -z "$wrong" ]; then echo "ok page"; else echo "not ok page:$wrong"; bad=1; fi
 [ "$("$B/examples/bugs/01_finalizer_capture" nonsense 2>&1 | cut -c1-6)" = usage: ] || { echo "not ok usage"; bad=1; }
 exit $bad
