@@ -6,7 +6,8 @@
  * What goes wrong:        an object that holds a descriptor has 16 bytes. The collector sees kilobytes of growth
  *                         where the process sees a table that is full: EMFILE, while cycles happen at their own pace.
  * Instead:                close explicitly, when done. A finalizer is a net for what was forgotten, and it is taken
- *                         away on close. */
+ *                         away on close.
+ * Guarded:                a collection runs because descriptors are short, and not only when the heap has grown. */
 #include "bug.h"
 
 #include <fcntl.h>
@@ -81,13 +82,15 @@ static void fixed(void *arg) { (void)arg, measure(false); }
 
 static const char *verdict(const struct bug_result *r)
 {
-    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED];
+    const struct bug_result *b = &r[BUGGY], *f = &r[FIXED], *g = &r[GUARDED];
     if (bug_get(b, "emfile") < 10)
         return "no EMFILE without close";
     if (bug_get(b, "cycles") < 1)
         return "no collection happened, so the bug was not put to the test";
     if (bug_get(f, "emfile") != 0)
         return "EMFILE although every file was closed";
+    if (bug_get(g, "emfile") > bug_get(b, "emfile") / 100)
+        return "guarded, descriptors run out all the same";
     return NULL;
 }
 
@@ -99,6 +102,8 @@ int main(int argc, char **argv)
         .buggy = buggy,
         .fixed = fixed,
         .instead = "file_close(f);   /* when done; it takes the finalizer away, too, which is only a net */",
+        .code = WEFT_W02,
+        .guard = "WEFT_GUARD_DESCRIPTORS: weft_set_finalizer collects when three quarters of the descriptors are taken, and lets finalizers run",
         .verdict = verdict,
         .plots = { { "emfile", "requests that met EMFILE, of 10000", "", false } },
     };

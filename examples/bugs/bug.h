@@ -167,8 +167,8 @@ struct bug {
     weft_config config;        /* zero: the default */
     const char *instead;       /* the line to write */
     int attempts;              /* 0: one */
-    int code;                  /* WEFT_W..: what the doctor calls it; 0: it does not see it */
-    const char *guard;         /* what keeps it from doing harm, in a sentence; NULL: nothing does */
+    int code;                  /* WEFT_W..: what the doctor calls it */
+    const char *guard;         /* what keeps it from doing harm, in a sentence */
     const char *doctor;        /* modes of the doctor in the guarded run; NULL: the default. With "wNN=abort" it is to be stopped */
     /* NULL, or what did not hold. r[BUGGY], r[FIXED], r[GUARDED]. */
     const char *(*verdict)(const struct bug_result *r);
@@ -291,7 +291,7 @@ static inline bool bug_run_mode_(enum bug_mode mode, struct bug_result *result)
 
 static inline const char *bug_verdict_(const struct bug_result *r)
 {
-    if (bug_->code != 0 && r[BUGGY].found.code == 0 && r[BUGGY].unseen[0] == 0)
+    if (r[BUGGY].found.code == 0 && r[BUGGY].unseen[0] == 0)
         return "the doctor found nothing in the buggy mode";
     if (r[FIXED].found.code != 0)
         return "the doctor found something in the fixed mode";
@@ -343,7 +343,7 @@ static inline void bug_report_(const struct bug_result *r, const char *wrong)
     bug_line_(f, "bug", bug_->number);
     bug_line_(f, "title", bug_->title);
     bug_line_(f, "instead", bug_->instead);
-    bug_line_(f, "guard", bug_->guard ? bug_->guard : "");
+    bug_line_(f, "guard", bug_->guard);
     bug_line_(f, "verdict", wrong ? wrong : "");
     for (const struct bug_plot *p = bug_->plots; p->value; p++) {
         fprintf(f, "plot\t%s\t%s\t%d", p->name, p->unit, p->more_is_better);
@@ -420,7 +420,7 @@ static inline int bug_main(int argc, char **argv, const struct bug *b)
     for (int i = 0; i < (b->attempts > 1 ? b->attempts : 1); i++) {
         wrong = !bug_run_mode_(BUGGY, &r[BUGGY]) ? "the buggy mode did not end as it should"
                 : !bug_run_mode_(FIXED, &r[FIXED]) ? "the fixed mode did not end as it should"
-                : b->guard && !bug_run_mode_(GUARDED, &r[GUARDED]) ? "the guarded mode did not end as it should"
+                : !bug_run_mode_(GUARDED, &r[GUARDED]) ? "the guarded mode did not end as it should"
                                                        : bug_verdict_(r);
         if (!wrong)
             break;
@@ -429,10 +429,8 @@ static inline int bug_main(int argc, char **argv, const struct bug *b)
     bug_print_("buggy", r[BUGGY].text);
     bug_print_finding_(&r[BUGGY].found, r[BUGGY].unseen);
     bug_print_("fixed", r[FIXED].text);
-    if (b->guard) {
-        bug_print_("guarded", r[GUARDED].text);
-        bug_print_("", b->guard);
-    }
+    bug_print_("guarded", r[GUARDED].text);
+    bug_print_("", b->guard);
     bug_print_("instead", b->instead);
     bug_row_(r, wrong);
     bug_report_(r, wrong);
