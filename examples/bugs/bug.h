@@ -34,7 +34,6 @@ struct bug_result {
     struct bug_finding { int code; char what[BUG_TEXT], cure[BUG_TEXT], stack[BUG_STACK], made[BUG_STACK]; } found; /* code 0: none */
     struct bug_finding other; /* with another code than the program is about */
     bool stopped;        /* the doctor ended it */
-    char unseen[256];    /* why the doctor cannot see it here; "": it can */
 };
 static struct bug_result *bug_result_; /* of the mode that runs */
 
@@ -72,9 +71,6 @@ __attribute__((format(printf, 1, 2))) static inline void bug_cell(const char *fo
     vsnprintf(bug_result_->cell, sizeof bug_result_->cell, format, ap);
     va_end(ap);
 }
-
-/* The doctor cannot see it on this machine, and why. */
-static inline void bug_unseen(const char *why) { snprintf(bug_result_->unseen, sizeof bug_result_->unseen, "%s", why); }
 
 /* ---- reading /proc ------------------------------------------------------------------------------- */
 
@@ -291,7 +287,7 @@ static inline bool bug_run_mode_(enum bug_mode mode, struct bug_result *result)
 
 static inline const char *bug_verdict_(const struct bug_result *r)
 {
-    if (r[BUGGY].found.code == 0 && r[BUGGY].unseen[0] == 0)
+    if (r[BUGGY].found.code == 0)
         return "the doctor found nothing in the buggy mode";
     if (r[FIXED].found.code != 0)
         return "the doctor found something in the fixed mode";
@@ -356,8 +352,6 @@ static inline void bug_report_(const struct bug_result *r, const char *wrong)
         bug_line_(f, "cell", r[i].cell);
         bug_line_(f, "text", r[i].text);
         bug_finding_lines_(f, &r[i].found);
-        if (r[i].unseen[0] != 0)
-            bug_line_(f, "unseen", r[i].unseen);
     }
     fclose(f);
 }
@@ -374,14 +368,11 @@ static inline void bug_print_(const char *label, const char *text)
 }
 
 /* The sentence, and the place of the call. */
-static inline void bug_print_finding_(const struct bug_finding *f, const char *unseen)
+static inline void bug_print_finding_(const struct bug_finding *f)
 {
     char text[2 * BUG_TEXT];
-    if (f->code == 0) {
-        if (unseen[0] != 0)
-            bug_print_("doctor", unseen);
+    if (f->code == 0)
         return;
-    }
     int line = (int)strcspn(f->stack, "\n");
     snprintf(text, sizeof text, "W%02d: %s%s%.*s", f->code, f->what, line > 0 ? ": " : "", line, f->stack);
     bug_print_("doctor", text);
@@ -394,8 +385,8 @@ static inline int bug_one_mode_(const char *name, struct bug_result *r)
             continue;
         bool ok = bug_run_mode_((enum bug_mode)i, r += i);
         bug_print_(name, r->text);
-        bug_print_finding_(&r->found, r->unseen);
-        bug_print_finding_(&r->other, "");
+        bug_print_finding_(&r->found);
+        bug_print_finding_(&r->other);
         return !ok;
     }
     return -1;
@@ -427,7 +418,7 @@ static inline int bug_main(int argc, char **argv, const struct bug *b)
     }
     printf("bug %s - %s\n", b->number, b->title);
     bug_print_("buggy", r[BUGGY].text);
-    bug_print_finding_(&r[BUGGY].found, r[BUGGY].unseen);
+    bug_print_finding_(&r[BUGGY].found);
     bug_print_("fixed", r[FIXED].text);
     bug_print_("guarded", r[GUARDED].text);
     bug_print_("", b->guard);

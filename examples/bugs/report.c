@@ -17,7 +17,7 @@ enum { PROMISE, ASSUMES, WRONG, INSTEAD, GUARDED, WORDS };
 
 static const char *const mode_names[MODES] = { "buggy", "fixed", "guarded" };
 
-struct mode { const char *cell, *text, *code, *what, *cure, *stack, *made, *unseen; };
+struct mode { const char *cell, *text, *code, *what, *cure, *stack, *made; };
 struct plot { const char *name, *unit, *value[MODES]; bool more; };
 struct bug {
     const char *number, *title, *instead, *guard, *verdict;
@@ -83,7 +83,7 @@ static const char **field_of(struct bug *b, struct mode *m, const char *name)
     const struct { const char *name; const char **to; } fields[] = {
         { "title", &b->title }, { "instead", &b->instead }, { "guard", &b->guard }, { "verdict", &b->verdict },
         { "cell", &m->cell }, { "text", &m->text }, { "code", &m->code }, { "what", &m->what }, { "cure", &m->cure },
-        { "stack", &m->stack }, { "made", &m->made }, { "unseen", &m->unseen },
+        { "stack", &m->stack }, { "made", &m->made },
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strcmp(fields[i].name, name) == 0)
@@ -301,11 +301,8 @@ static void put_words(const char *label, const char *text)
 
 static void put_finding(const struct mode *m)
 {
-    if (m->code == NULL) {
-        if (m->unseen)
-            html("<aside class=\"finding\"><b>The doctor</b> says nothing here: %s.</aside>\n", m->unseen);
+    if (m->code == NULL)
         return;
-    }
     html("<aside class=\"finding\"><b>%s</b> ", m->code);
     put_sentence(m->what);
     fputs(".", stdout);
@@ -362,7 +359,7 @@ static void put_overview(void)
         html("<tr><td><a href=\"#bug%s\">%s</a><td class=\"what\"><a href=\"#bug%s\">%s</a>", b->number, b->number, b->number, b->title);
         for (int i = 0; i < MODES; i++)
             html("<td class=\"%s\" data-l=\"%s\">%s", mode_names[i], mode_names[i], b->mode[i].cell);
-        html("<td class=\"w\" data-l=\"doctor\">%s</tr>\n", b->mode[0].code ? b->mode[0].code : b->mode[0].unseen ? "not here" : "");
+        html("<td class=\"w\" data-l=\"doctor\">%s</tr>\n", b->mode[0].code ? b->mode[0].code : "");
     }
     fputs("</tbody></table>\n", stdout);
 }
