@@ -1,6 +1,6 @@
 /* weft-doctor FILE...: reads traces and profiles that weft or Go has written, and tells what misuse and what trouble they show. For CI.
- * The readers (trace.c, profile.c) know nothing of what is looked for; the rules (look_trace.c, look_profile.c, with their thresholds in rules.h) nothing of
- * bytes. None of it runs in a program that uses weft. */
+ * The readers (trace.c, profile.c) know nothing of what is looked for; the rules (look_trace.c, look_profile.c, with their thresholds in rules.h)
+ * nothing of bytes. None of it runs in a program that uses weft. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
