@@ -152,9 +152,13 @@ expect "a profile that was not" 1 "^plain.pb: CPU profile
 W10" plain.pb
 expect "a base that is no profile of fibers" 2 "heap.pb.gz: no profile of fibers" --base "$w/heap.pb.gz" "$w/after.pb.gz"
 
+# A clock that stands still: found by libFuzzer.
+printf 'go 1.26 trace\0\0\0\001\001\001\005\003\062\010\000\001\001\002\005\002\013\001\064' > still.trace
+expect "a trace whose clock stands still" 1 "T01  1 batches hold what is no event" still.trace
+
 # Any bytes will do. SEED=N ROUNDS=M to look further.
 seed=${SEED:-1}
-timeout 200 "$replay" "$seed" "${ROUNDS:-30}" "$w"/*.gz "$w/healthy.trace" "$w/w03.trace" "$w/w04.trace" "$w/told.trace" plain.pb > out 2>&1
+timeout 200 "$replay" "$seed" "${ROUNDS:-30}" "$w"/*.gz "$w/healthy.trace" "$w/w03.trace" "$w/w04.trace" "$w/told.trace" plain.pb still.trace > out 2>&1
 code=$?
 report "damaged files (seed $seed)" "$([ $code = 0 ] || { echo "exit code $code"; tr '\r' '\n' < out | tail -n 20; })"
 

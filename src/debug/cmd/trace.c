@@ -74,9 +74,13 @@ static bool read_stacks(struct trace *t, const uint8_t *p, const uint8_t *end)
 
 static bool read_clock(struct trace *t, const uint8_t *p, const uint8_t *end)
 {
+    uint64_t units;
     if (p < end && *p == TRACE_SYNC)
         p++;
-    return p < end && *p++ == TRACE_FREQUENCY && trace_get(&p, end, &t->units) && t->units != 0;
+    if (p == end || *p++ != TRACE_FREQUENCY || !trace_get(&p, end, &units) || units == 0)
+        return false;
+    t->units = units;
+    return true;
 }
 
 /* ---- a generation --------------------------------------------------------------------------------------------------- */
