@@ -424,7 +424,8 @@ static void judge_stops(struct look *l)
         snprintf(what, sizeof what, "the world was stopped for more than %.0f ms %" PRIu64 " times, %.0f ms at most (%.*s); there were %" PRIu64 " stops",
                  ms(R_W16_NS), l->long_stops, ms(l->longest), kind, l->longest_kind.at, l->stops);
         add(l, RULE_W16, l->longest_stack, what);
-    } else if (!report_has(l->r, RULE_W04) && !report_has(l->r, RULE_W06) && l->end >= R_W16_OF_NS && (double)l->stopped >= R_W16_SHARE * (double)l->end) {
+    } else if (!report_has(l->r, RULE_W04) && !report_has(l->r, RULE_W06) && l->stops >= R_W16_SHARE_TIMES &&
+               (double)l->stopped >= R_W16_SHARE * (double)l->end) {
         snprintf(what, sizeof what, "the world stood still for %.0f %% of the time: %" PRIu64 " stops in %.2f s, the longest %.1f ms (%.*s)",
                  100 * (double)l->stopped / (double)l->end, l->stops, (double)l->end / 1e9, ms(l->longest), kind, l->longest_kind.at);
         add(l, RULE_W16, l->longest_stack, what);

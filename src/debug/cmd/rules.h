@@ -32,12 +32,12 @@
 
 /* W16. Marking some million objects in a stop takes tens of milliseconds: that is what this runtime does. A hundred a person notices; but one such stop may
  * be the machine's doing, which had no processor for the thread that stops the world. So three, or a whole second. Or it is not one stop: a program that
- * stands still a fifth of the time, over a time that is long enough to say so. */
+ * stands still a fifth of the time, in a hundred stops or more. */
 #define R_W16_NS (100 * R_MS)
 #define R_W16_TIMES 3u
 #define R_W16_ALONE_NS R_SECOND
 #define R_W16_SHARE 0.20
-#define R_W16_OF_NS (500 * R_MS)
+#define R_W16_SHARE_TIMES 100u
 
 /* Shares of a CPU profile are counted in samples; fewer than this of one kind say nothing (their error would be a third of them). Half a second of
  * work, at 100 a second, is the least that is judged at all. */
