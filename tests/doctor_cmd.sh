@@ -45,7 +45,7 @@ locked_?[aA]nd_?[gG]one at .*$at
     expect "$1: memory statistics polled" 1 "W06  the world was stopped [0-9]+ times to read memory statistics
 !W16
 ^1 finding in" "$d/w06.trace"
-    expect "$1: what recording costs" 1 "W10  [0-9]+ % of the processor time
+    [ -n "${SAN:-}" ] || expect "$1: what recording costs" 1 "W10  [0-9]+ % of the processor time
 ^1 finding in" "$d/w10_cpu.pb.gz"
     expect "$1: a lock held while its holder sleeps" 1 "P04  others waited [0-9.]+ s in [0-9]+ waits
 (holds|convoy.*) at .*$at
@@ -89,10 +89,15 @@ expect "a folder" 2 "^weft: Is a directory" weft
 expect "standard input" 1 "^-: trace" - < "$w/w03.trace"
 
 half() { head -c $(($(wc -c < "$1") * $2 / 100)) "$1" > "$3"; }
-half "$w/w10_cpu.pb.gz" 90 cut.pb.gz
-expect "a profile that was cut is read up to the last piece" 1 "cut.pb.gz: CPU profile
+gzip -dc "$w/w10_cpu.pb.gz" > plain.pb
+if [ -z "${SAN:-}" ]; then # what a sanitizer adds takes most of the time
+    half "$w/w10_cpu.pb.gz" 90 cut.pb.gz
+    expect "a profile that was cut is read up to the last piece" 1 "cut.pb.gz: CPU profile
 W07  the file ends in the middle of a piece
 W10" cut.pb.gz
+    expect "a profile that is not compressed" 1 "^plain.pb: CPU profile
+W10" plain.pb
+fi
 half "$w/heap.pb.gz" 60 cut.pb.gz
 expect "a profile that was cut in its first piece" 2 "cut.pb.gz: cut before the end of its first" cut.pb.gz
 head -c 100 "$w/healthy.trace" > cut.trace
@@ -147,9 +152,6 @@ healthy.trace: trace .Go 1.23., .*nothing found
 fi
 expect "a trace that was compressed" 1 "^packed.trace.gz: trace
 W03" packed.trace.gz
-gzip -dc "$w/w10_cpu.pb.gz" > plain.pb
-expect "a profile that was not" 1 "^plain.pb: CPU profile
-W10" plain.pb
 expect "a base that is no profile of fibers" 2 "heap.pb.gz: no profile of fibers" --base "$w/heap.pb.gz" "$w/after.pb.gz"
 
 # A clock that stands still: found by libFuzzer.

@@ -84,6 +84,9 @@ int main(int argc, char **argv)
             free(f.data);
         }
     }
+    for (int i = 0; i < nfiles; i++)
+        free(files[i].data);
+    free(files);
     printf("\n%d files, %d rounds each\n", nfiles, rounds);
     return 0;
 }
