@@ -207,12 +207,12 @@ uninstall:
 MINI ?= $(if $(CROSS)$(filter thread,$(SAN)),1)
 TEST_DEFS += $(if $(MINI),-Itests/mini)
 SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%.o,$(wildcard tests/support/*.c))
-TEST_NAMES := $(basename $(notdir $(wildcard tests/*.c tests/*.cc)))
+TEST_NAMES := $(filter-out $(if $(SERVE),,serve_%),$(basename $(notdir $(wildcard tests/*.c tests/*.cc))))
 ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(if $(EMULATOR),,$(wildcard tests/*.sh))
 pick = $(if $(T),$(foreach t,$(1),$(if $(strip $(foreach w,$(T),$(findstring $(w),$(notdir $(t))))),$(t))),$(1))
 TESTS = $(call pick,$(ALL_TESTS))
 GO_TOOLS := $(addprefix $(CURDIR)/build/go/,pprof trace)
-TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(wildcard tests/prog/*.c)) $(B)/tests/fuzz/replay \
+TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(filter-out $(if $(SERVE),,tests/prog/serve_%),$(wildcard tests/prog/*.c))) $(B)/tests/fuzz/replay \
     $(addprefix $(B)/,$(basename $(wildcard tests/host/*.c tests/host/*.cc))) \
     $(addprefix $(B)/,$(addsuffix .so,$(basename $(wildcard tests/mod/*.c tests/mod/*.cc)))) $(if $(shell command -v go),$(GO_TOOLS))
 

@@ -193,6 +193,38 @@ Test(serve_life, outlives_the_runtime)
     weft_debug_serve_stop(s);
 }
 
+/* A client that does not read holds up nobody: neither the end of the runtime, which waits for the writer of a trace, nor others meanwhile. */
+static void hands_over(void *arg)
+{
+    for (int i = 0; i < 100000; i++)
+        weft_yield();
+    __atomic_fetch_add((int *)arg, 1, __ATOMIC_ACQ_REL);
+}
+
+Test(serve_life, client_that_does_not_read_holds_up_nobody)
+{
+    weft_debug_server *s = serve_begin(serve_opts());
+    int port = weft_debug_port(s), done = 0, small = 4096;
+    cr_assert_eq(weft_start(NULL), 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    send_text(fd, "GET /debug/pprof/trace?seconds=200 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    test_until(log_has("trace?seconds=200 for ") == 1);
+    for (int i = 0; i < 40; i++) /* events for more MiB than the kernel and the ring take */
+        cr_assert_eq(weft_go(hands_over, &done), 0);
+    for (int i = 0; i < 600 && COUNT(done) < 40; i++)
+        usleep(100000);
+    cr_assert_eq(COUNT(done), 40);
+    cr_assert_eq(status_of(port, "/debug/pprof/heap"), 200);
+    cr_assert_eq(weft_stop(), 0);
+    test_until(log_has("trace?seconds=200 for ") == 2);
+    cr_assert_eq(log_has("cut off: nobody reads it any more"), 1, "%s", serve_said.text);
+    close(fd);
+    weft_debug_serve_stop(s);
+}
+
 /* ---- the server ends -------------------------------------------------------------------------------------------------------- */
 
 static int load_port, load_on = 1;

@@ -269,6 +269,15 @@ int pprof_symbol(struct request *r)
 
 /* ---- what takes a while -------------------------------------------------------------------------------------------------------------- */
 
+/* What a stop has returned. -ESRCH: the runtime ends, or has, and what there was is written, or will not be. */
+static int stopped(struct request *r, int err, int if_ended)
+{
+    if (err != -ESRCH)
+        return err;
+    request_abandon(r);
+    return if_ended;
+}
+
 static void closed(void *arg, int why, int err) { (void)arg, (void)why, (void)err; } /* no line in the log: the answer tells */
 
 /* As Go: what is no positive number is the default (or what this server allows, if that is less). */
@@ -293,8 +302,7 @@ int pprof_profile(struct request *r)
     if (err != 0)
         return go_error_of(r, "Could not enable CPU profiling", err);
     request_wait(r, n * WEFT_SECOND);
-    err = weft_cpu_profile_stop();
-    return err == -ESRCH ? 0 : err; /* the runtime has ended, and what there was is written */
+    return stopped(r, weft_cpu_profile_stop(), 0); /* each piece is complete in itself; of the end, the last may be missing */
 }
 
 int pprof_wall(struct request *r)
@@ -312,8 +320,7 @@ int pprof_wall(struct request *r)
     if (err != 0)
         return go_error_of(r, "Could not enable wall-clock profiling", err);
     request_wait(r, n * WEFT_SECOND);
-    err = weft_wall_profile_stop();
-    return err == -ESRCH ? 0 : err;
+    return stopped(r, weft_wall_profile_stop(), 0);
 }
 
 int pprof_trace(struct request *r)
@@ -328,6 +335,5 @@ int pprof_trace(struct request *r)
     if (err != 0)
         return go_error_of(r, "Could not enable tracing", err);
     request_wait(r, (int64_t)(n * (double)WEFT_SECOND));
-    err = weft_trace_stop(request_write, r, NULL);
-    return err == -ESRCH || err == -ENOENT ? 0 : err;
+    return stopped(r, weft_trace_stop(request_write, r, NULL), -ECANCELED); /* nobody waited for its last generation: it is cut off */
 }

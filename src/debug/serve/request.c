@@ -171,6 +171,19 @@ bool request_wait(struct request *r, int64_t ns)
     return !request_gone(r);
 }
 
+/* Nobody tells when the runtime has ended, so these are never freed: one job at most for each life of the runtime that ends in the middle of one. */
+static W_PTR(struct request) abandoned;
+
+void request_abandon(struct request *r)
+{
+    store_rel(&r->abandoned, 1); /* rel: publishes nothing, for symmetry; acq in request_write and wait_for_room */
+    sem_post(&r->room);
+    add_rlx(&r->refs, 1); /* rlx: the caller has one */
+    do
+        r->abandoned_next = load_rlx(&abandoned); /* rlx: never followed, but by tools that look for leaks */
+    while (!cas_rel(&abandoned, r->abandoned_next, r)); /* rel: likewise */
+}
+
 static void commit(struct request *r)
 {
     store_rel(&r->committed, 1); /* rel: publishes status and headers; acq in answer(), server.c */
@@ -185,7 +198,7 @@ static size_t in_ring(const struct request *r)
 static int wait_for_room(struct request *r)
 {
     while (in_ring(r) == RING_BYTES) {
-        if (load_acq(&r->gone) >= GONE_NOW) /* acq: as in request_gone */
+        if (load_acq(&r->gone) >= GONE_NOW || load_acq(&r->abandoned) != 0) /* acq: as in request_gone; in request_abandon */
             return -ECANCELED;
         int64_t patience = PATIENCE_NS + (int64_t)(r->written / SLOWEST_BYTES) * INT64_C(1000000000);
         if (r->waited_ns > patience)
@@ -221,7 +234,7 @@ static int put(struct request *r, const char *data, size_t n)
 int request_write(void *ctx, const void *data, size_t n)
 {
     struct request *r = ctx;
-    if (load_acq(&r->gone) == GONE) /* acq: as in request_gone */
+    if (load_acq(&r->gone) == GONE || load_acq(&r->abandoned) != 0) /* acq: as in request_gone; in request_abandon */
         return -ECANCELED;
     r->written += n;
     if (r->head)

@@ -45,12 +45,15 @@ struct request {
     char *ring;
     uint64_t written;          /* all of the body, also what was not kept (HEAD) */
     int64_t waited_ns, began_ns;
+    int write_err;             /* the first that request_write has returned: what follows is missing */
     int failed;                /* the error that ended it; read after done */
     bool is_heavy, is_window;
     /* shared: [RING] */
     w_u64 put, got_out;        /* bytes put into the ring; taken out of it */
     w_u32 committed, done;     /* status and headers stand; all is written */
     w_u32 gone;                /* GONE_* */
+    w_u32 abandoned;           /* request_abandon */
+    struct request *abandoned_next;
     w_u32 refs;
     sem_t room, wake;
     /* the server's */
