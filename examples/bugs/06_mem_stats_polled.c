@@ -88,7 +88,7 @@ static const char *verdict(const struct bug_result *r)
     if (bug_get(f, "rate") < 1.5 * bug_get(b, "rate"))
         return "requests are not slowed by the stops";
     /* So many stops slow down every round, so the median shows them; the p99 shows what else runs on the machine, too. */
-    if (bug_get(b, "half") < 1.5 * bug_get(f, "half"))
+    if (bug_get(f, "half") < BUG_BUSY_US && bug_get(b, "half") < 1.5 * bug_get(f, "half"))
         return "the unrelated fiber is not held up more";
     if (bug_get(g, "stops") > 20 || bug_get(g, "rate") < 1.5 * bug_get(b, "rate"))
         return "guarded, the world is stopped as often, or requests are as slow";
