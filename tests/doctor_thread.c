@@ -250,7 +250,7 @@ static void forks(void *arg)
     exit_of_child = status;
 }
 
-Test(doctor_thread, child_of_a_fork_begins_anew)
+Test(doctor_thread, child_of_a_fork_begins_anew, CHILD_GOES_ON)
 {
     live(forks);
     cr_expect_eq(exit_of_child, 0);
