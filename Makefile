@@ -212,9 +212,10 @@ ALL_TESTS := $(addprefix $(B)/tests/,$(TEST_NAMES)) $(if $(EMULATOR),,$(wildcard
 pick = $(if $(T),$(foreach t,$(1),$(if $(strip $(foreach w,$(T),$(findstring $(w),$(notdir $(t))))),$(t))),$(1))
 TESTS = $(call pick,$(ALL_TESTS))
 GO_TOOLS := $(addprefix $(CURDIR)/build/go/,pprof trace)
+GO_SERVED := $(CURDIR)/build/go/served
 TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(filter-out $(if $(SERVE),,tests/prog/serve_%),$(wildcard tests/prog/*.c))) $(B)/tests/fuzz/replay \
     $(addprefix $(B)/,$(basename $(wildcard tests/host/*.c tests/host/*.cc))) \
-    $(addprefix $(B)/,$(addsuffix .so,$(basename $(wildcard tests/mod/*.c tests/mod/*.cc)))) $(if $(shell command -v go),$(GO_TOOLS))
+    $(addprefix $(B)/,$(addsuffix .so,$(basename $(wildcard tests/mod/*.c tests/mod/*.cc)))) $(if $(shell command -v go),$(GO_TOOLS) $(GO_SERVED))
 
 $(B)/tests/%.o: tests/%.c $(B)/flags
 	$(call say,CC,$@)
@@ -267,6 +268,9 @@ $(B)/tests/fuzz/replay: $(wildcard tests/fuzz/*.c) $(filter-out %/main.o,$(DOCTO
 $(GO_TOOLS): $(CURDIR)/build/go/%:
 	$(call say,GO,$@)
 	$(Q)go build -o $@ cmd/$*
+$(GO_SERVED): tests/go/served.go
+	$(call say,GO,$@)
+	$(Q)go build -o $@ $<
 
 deps:
 	@tools/deps.sh install build $(if $(CI),check)

@@ -76,36 +76,7 @@ view "go tool trace -pprof=sched" -top "$TMP/sched" "^Type: delay"
 kill $LOAD 2> /dev/null
 
 # ---- beside Go's own
-cat > "$TMP/main.go" <<'END'
-package main
-
-import (
-	"fmt"
-	"net"
-	"net/http"
-	_ "net/http/pprof"
-	"runtime/pprof"
-)
-
-func main() {
-	pprof.NewProfile("own")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
-	}
-	fmt.Println(l.Addr())
-	panic(http.Serve(l, nil))
-}
-END
-cat > "$TMP/go.mod" <<'END'
-module x
-go 1.22
-END
-if ! (cd "$TMP" && GOFLAGS=-mod=mod GOCACHE="${GOCACHE:-$HERE/build/go/cache}" GOTOOLCHAIN=local go build -o served . > "$TMP/go.err" 2>&1); then
-    wrong "beside Go" "go build: $(head -3 "$TMP/go.err")"
-    exit 1
-fi
-"$TMP/served" > "$TMP/go.out" &
+"$HERE/build/go/served" > "$TMP/go.out" &
 GO=$!
 mkfifo "$TMP/in"
 "$B/tests/prog/serve_host" own=1 cmdline=1 < "$TMP/in" > "$TMP/host.out" 2> "$TMP/host.err" &

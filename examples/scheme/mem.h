@@ -46,6 +46,7 @@ static inline const char *mem_run(void (*main_fn)(void *), void *arg, size_t sta
     weft_config config = WEFT_CONFIG_INIT;
     config.main_stack_size = stack_bytes;
     config.heap_reserve = heap_bytes;
+    config.doctor = "w02=off"; /* programs in Scheme drop their ports, and we have a net for that: port_open */
     int r = weft_run(main_fn, arg, &config);
     return r == 0 || r == -EBUSY ? NULL : weft_strerror(r);
 }
