@@ -332,8 +332,13 @@ async function flame({ page }) {
   // its keys
   await page.locator('.flame [tabindex="0"]').focus()
   await page.keyboard.press('ArrowDown')
-  const first = await page.evaluate(() => document.activeElement.getAttribute('aria-label'))
-  check('flame_graph_keys_move', names[0] !== first && names.includes(first) ? '' : first)
+  check(
+    'flame_graph_keys_move',
+    await until(async () => {
+      const first = await page.evaluate(() => document.activeElement.getAttribute('aria-label'))
+      return names[0] !== first && names.includes(first) ? '' : first
+    }),
+  )
   await page.keyboard.press('Enter')
   check(
     'flame_graph_enter_widens',
@@ -454,8 +459,10 @@ async function keyboard({ page }) {
   check('it_leads_to_the_view', same(await focus(), 'view'))
   await page.locator('#tab-overview').focus()
   await page.keyboard.press('ArrowDown')
+  await page.locator('#tab-doctor[aria-selected=true]').waitFor() // drawn a moment later
   check('arrows_change_the_view', same(await focus(), 'tab-doctor') || same(await page.locator('#tab-doctor').getAttribute('aria-selected'), 'true'))
   await page.keyboard.press('End')
+  await page.locator('#tab-stops[aria-selected=true]').waitFor()
   check('end_goes_to_the_last_view', same(await focus(), 'tab-stops') || same(new URL(page.url()).hash, '#stops'))
   check('the_focus_is_seen', (await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle)) !== 'none' ? '' : 'no outline')
   await page.keyboard.press('Home')
