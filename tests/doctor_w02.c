@@ -206,17 +206,54 @@ Test(doctor_w02, sound_when_given_by_hand)
     cr_expect_eq(weft_doctor_count(WEFT_W02), 0);
 }
 
-/* ---- weft_reclaim ------------------------------------------------------------------------------------------------------ */
-
-static int64_t inside = -1;
-static void reclaims(void *obj, void *ctx) { (void)obj, (void)ctx; __atomic_store_n(&inside, weft_reclaim(), __ATOMIC_RELEASE); }
-
 NOINLINE static void drop(weft_finalizer *fn, int n)
 {
     for (int i = 0; i < n; i++)
         weft_set_finalizer(weft_alloc(32), fn, NULL);
     __asm__ volatile("");
 }
+
+/* While somebody collects since most are held, others give some back by hand, as they would have done anyway. */
+static weft_sema asked, answered;
+
+static void has_others_give(void *obj, void *ctx)
+{
+    (void)obj, (void)ctx;
+    weft_sema_release(&asked, 1);
+    weft_sema_acquire(&answered);
+}
+
+static void gives_when_asked(void *arg)
+{
+    (void)arg;
+    weft_sema_acquire(&asked);
+    for (int i = 0; i < 20; i++)
+        weft_resource_give(&licences);
+    weft_sema_release(&answered, 100);
+}
+
+static void given_by_hand_meanwhile(void *arg)
+{
+    weft_waitgroup wg = { 0 };
+    cr_assert_eq(weft_waitgroup_go(&wg, gives_when_asked, arg), 0);
+    drop(has_others_give, 16);
+    test_wipe_stack();
+    for (int i = 0; i < 56; i++) /* the last one collects */
+        weft_resource_take(&licences);
+    weft_waitgroup_wait(&wg);
+    cr_assert_eq(weft_doctor_flush(), 0);
+}
+
+Test(doctor_w02, sound_when_others_give_by_hand_meanwhile)
+{
+    run(given_by_hand_meanwhile, 2, WEFT_GUARD_NONE);
+    cr_expect_eq(weft_doctor_count(WEFT_W02), 0, "%s", said.at[0].what);
+}
+
+/* ---- weft_reclaim ------------------------------------------------------------------------------------------------------ */
+
+static int64_t inside = -1;
+static void reclaims(void *obj, void *ctx) { (void)obj, (void)ctx; __atomic_store_n(&inside, weft_reclaim(), __ATOMIC_RELEASE); }
 
 static void *of_the_host(void *arg)
 {

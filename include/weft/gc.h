@@ -138,7 +138,7 @@ WEFT_API int64_t weft_reclaim(void);
 typedef struct weft_resource {
     const char *name; /* for people, what it is */
     int64_t limit;
-    int64_t held_, next_;
+    int64_t held_, next_, late_;
 } weft_resource;
 WEFT_API int64_t weft_resource_take(weft_resource *r);
 WEFT_API int64_t weft_resource_give(weft_resource *r);

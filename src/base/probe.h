@@ -50,7 +50,7 @@
     X(free_checked)   /* object           cycle            -: each that was freed */ \
     X(buffer_used)    /* address          bytes            1: a call that waits uses it; 0: no more */ \
     X(poison_broken)  /* freed object     bytes            offset of a word that was written to: the program ends next */ \
-    X(resource_late)  /* weft_resource    held before      after a collection that was made for it */ \
+    X(resource_late)  /* weft_resource    held before      of these, given back by finalizers after a collection that was made for it */ \
     X(lock_contended) /* address          reason, weight   waited ns     */         \
     X(proc_resize)    /* old              new              -: in its stop */        \
     X(gc_forced)      /* 1: kept from it  took ns          1: weft_free_os_memory, else weft_gc. On the caller's stack */ \

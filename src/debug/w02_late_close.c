@@ -84,13 +84,12 @@ static void runs(const struct gc_call *call)
         doctor_sight(&s);
 }
 
-static void resource(const weft_resource *r, int64_t before, int64_t after)
+static void resource(const weft_resource *r, int64_t held, int64_t late)
 {
     int64_t limit = r->limit > 0 ? r->limit : reclaim_limit();
-    if (before - after < limit / 8 || before - after < (int64_t)T_W02_OBJECTS)
+    if (late < limit / 8 || late < (int64_t)T_W02_OBJECTS)
         return;
-    struct sighting s = { .code = WEFT_W02, .text = r->name != NULL ? r->name : "objects", .n = { (uint64_t)limit, (uint64_t)(before - after),
-                                                                                                (uint64_t)before } };
+    struct sighting s = { .code = WEFT_W02, .text = r->name != NULL ? r->name : "objects", .n = { (uint64_t)limit, (uint64_t)late, (uint64_t)held } };
     doctor_stack(&s);
     doctor_sight(&s);
 }

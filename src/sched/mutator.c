@@ -31,7 +31,7 @@ struct worker {
     struct lock lock;        /* RANK_WORKER */
     struct fiber *parked;    /* under lock */
     bool poked, made;        /* under lock */
-    w_u64 executed;          /* calls; written by its fiber; rlx: a figure */
+    w_u64 executed;          /* calls; written by its fiber. rel: what they did; acq in mutator_calls_executed. rlx otherwise */
     /* fixed after mutator_start */
     weft_fn *fn;
     const char *name;
@@ -94,7 +94,7 @@ static void call_exited(void *arg)
     struct worker *w = arg;
     struct m *m = rt_enter();
     m->cur->flags |= FIBER_SYSTEM;
-    store_rlx(&w->executed, load_rlx(&w->executed) + 1);
+    store_rel(&w->executed, load_rlx(&w->executed) + 1); /* rel, rlx: see there */
     lock_take(&w->lock);
     w->made = false;
     lock_drop(&w->lock);
@@ -134,17 +134,17 @@ static void calls_fiber(void *arg)
         fiber_run_defers(own);
         call.obj = call.arg = NULL;
         __asm__ volatile("" : : "r"(&call) : "memory"); /* the stores happen: this frame must not keep the object */
-        store_rlx(&w->executed, load_rlx(&w->executed) + 1);
+        store_rel(&w->executed, load_rlx(&w->executed) + 1); /* rel, rlx: see there */
     }
 }
 
 uint64_t mutator_calls_executed(enum gc_call_kind kind)
 {
     if (kind == GC_FINALIZER)
-        return load_rlx(&finalizer.executed); /* rlx, here and below: figures */
+        return load_acq(&finalizer.executed); /* acq, here and below: sees what they did; rel by the fiber that ran them */
     uint64_t n = 0;
     for (unsigned i = 0; i < CLEANERS_MAX; i++)
-        n += load_rlx(&cleaner[i].executed);
+        n += load_acq(&cleaner[i].executed);
     return n;
 }
 

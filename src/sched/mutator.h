@@ -17,6 +17,6 @@ void *mutator_alloc(struct m *m, size_t bytes, unsigned shape); /* inside the ru
 /* trail_take (gc/trail.h), for the caller, who is inside the runtime; may come back on another processor. */
 struct trail_taken;
 int mutator_trail(bool fields, struct trail_taken **out);
-uint64_t mutator_calls_executed(enum gc_call_kind kind); /* finalizers or cleanups that have run; a figure */
+uint64_t mutator_calls_executed(enum gc_call_kind kind); /* finalizers or cleanups that have run, and what they did is seen */
 
 #endif

@@ -75,25 +75,40 @@ int64_t weft_reclaim(void)
 
 static int64_t limit_of(const weft_resource *r) { return r->limit > 0 ? r->limit : reclaim_limit(); }
 
+static w_u32 reclaiming; /* takes that wait for finalizers. rlx: a hint, but finalizers that the collection of one finds due see it */
+
 int64_t weft_resource_take(weft_resource *r)
 {
     int64_t held = __atomic_add_fetch(&r->held_, 1, __ATOMIC_RELAXED), limit = limit_of(r); /* rlx, here and below: counters */
     int64_t rest = __atomic_load_n(&r->next_, __ATOMIC_RELAXED);
     if (likely(held < limit - limit / 8) || held < rest)
         return held;
+    int64_t late = __atomic_load_n(&r->late_, __ATOMIC_RELAXED);
+    add_rlx(&reclaiming, 1);
     weft_reclaim();
+    sub_rlx(&reclaiming, 1);
+    late = __atomic_load_n(&r->late_, __ATOMIC_RELAXED) - late;
     int64_t now = __atomic_load_n(&r->held_, __ATOMIC_RELAXED);
     /* no relief: not again before another sixteenth is taken, or all */
     __atomic_store_n(&r->next_, now > limit - limit / 8 ? now + limit / 16 + 1 : 0, __ATOMIC_RELAXED);
     struct m *m = rt_enter_try();
     if (m != NULL) {
-        PROBE(resource_late, r, held, now);
+        PROBE(resource_late, r, held, late);
         rt_leave(m_self());
     }
     return now;
 }
 
-int64_t weft_resource_give(weft_resource *r) { return __atomic_sub_fetch(&r->held_, 1, __ATOMIC_RELAXED); }
+/* By hand, or by a finalizer, a cleanup: only of those it can be said that they came late. */
+int64_t weft_resource_give(weft_resource *r)
+{
+    if (load_rlx(&reclaiming) != 0) {
+        const struct m *m = m_self();
+        if (m != NULL && m->run == sched.run && mutator_has(m->cur))
+            __atomic_add_fetch(&r->late_, 1, __ATOMIC_RELAXED); /* rlx: a counter */
+    }
+    return __atomic_sub_fetch(&r->held_, 1, __ATOMIC_RELAXED);
+}
 
 /* ---- the guard --------------------------------------------------------------------------------------------------------- */
 
