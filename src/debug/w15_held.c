@@ -97,11 +97,13 @@ static void answer(int64_t now)
 
 /* ---- what runs --------------------------------------------------------------------------------------------------------------- */
 
-struct seen { const struct fiber *f; uint64_t id; const void *site; bool has_p, wanted, inside; uint32_t tick; };
+struct seen { uint32_t m; const struct fiber *f; uint64_t id; const void *site; bool has_p, wanted, inside; uint32_t tick; };
 
-/* Of a machine that goes on meanwhile: hints, looked at again and again. What is read of a fiber that has ended is a zero or another fiber's. */
+/* Of a machine that goes on meanwhile, or ends and is used for another thread: hints, looked at again and again. What is read of a fiber that has ended
+ * is a zero or another fiber's. */
 static w_no_sanitize bool see(struct m *m, struct seen *out)
 {
+    out->m = __atomic_load_n(&m->id, __ATOMIC_RELAXED); /* rlx: a hint */
     if (load_acq(&m->dead) != M_ALIVE || m->foreign) /* acq: sees the machine; rel in m_publish_locked */
         return false;
     out->f = __atomic_load_n(&m->cur, __ATOMIC_RELAXED); /* rlx, and below: hints */
@@ -117,15 +119,15 @@ static w_no_sanitize bool see(struct m *m, struct seen *out)
     return out->id != 0;
 }
 
-static void begin_at(struct watch *w, const struct m *m, const struct seen *s, int64_t now)
+static void begin_at(struct watch *w, const struct seen *s, int64_t now)
 {
-    *w = (struct watch){ .m = m->id, .f = s->f, .fiber = s->id, .tick = s->tick, .had_p = s->has_p, .since_ns = now, .cpu_ns = -1 };
+    *w = (struct watch){ .m = s->m, .f = s->f, .fiber = s->id, .tick = s->tick, .had_p = s->has_p, .since_ns = now, .cpu_ns = -1 };
 }
 
 /* A processor that was taken away is no step; one that was got is. */
-static bool goes_on(const struct watch *w, const struct m *m, const struct seen *s)
+static bool goes_on(const struct watch *w, const struct seen *s)
 {
-    return w->m == m->id && w->f == s->f && w->fiber == s->id && (s->has_p ? w->had_p && w->tick == s->tick : true);
+    return w->m == s->m && w->f == s->f && w->fiber == s->id && (s->has_p ? w->had_p && w->tick == s->tick : true);
 }
 
 /* 0 while the thread starts, which is our own clock. */
@@ -144,12 +146,12 @@ static bool its_own_fault(const struct watch *w, struct m *m, int64_t ns)
 static void look_at(struct m *m, int64_t now)
 {
     struct seen s = { 0 };
-    struct watch *w = &held.at[m->id % WATCHED];
     bool runs = see(m, &s);
-    if (!runs && (w->m != m->id || w->f == NULL))
+    struct watch *w = &held.at[s.m % WATCHED];
+    if (!runs && (w->m != s.m || w->f == NULL))
         return;
-    if (!runs || !goes_on(w, m, &s)) {
-        begin_at(w, m, &s, now);
+    if (!runs || !goes_on(w, &s)) {
+        begin_at(w, &s, now);
         return;
     }
     w->had_p = s.has_p;
