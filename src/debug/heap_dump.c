@@ -22,6 +22,7 @@
  * recorded; 0, unless a thread that is not stopped changed something meanwhile. roots: words that lead to an object, the objects they lead to, and
  * bytes of all that is reached by this kind and none before it; in the order in which they are tried, not by bytes; "caller's stack" is that of who
  * called. */
+#include "debug/json.h"
 #include "debug/retain.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -124,7 +125,7 @@ static int put_types(struct dump *d)
     for (uint32_t i = 0, n = list_begin(t, "types", "", &l); i < n; i++) {
         retain_type(d->type, sizeof d->type, (uint32_t)l.at[i].key);
         text_puts(t, i == 0 ? "\n{\"type\":" : ",\n{\"type\":");
-        retain_string(t, d->type);
+        json_string(t, d->type);
         text_putf(t, ",\"kind\":\"%s\",\"objects\":%lu,\"bytes\":%lu}", retain_kind((uint32_t)l.at[i].key), (unsigned long)l.at[i].objects,
                   (unsigned long)l.at[i].bytes);
     }
@@ -154,7 +155,7 @@ static void put_stack(struct dump *d, uintptr_t word)
         retain_place(&d->r, pc[i], d->place);
         if (i > 0)
             text_puts(&d->r.text, ",");
-        retain_string(&d->r.text, d->place);
+        json_string(&d->r.text, d->place);
     }
 }
 
@@ -240,10 +241,10 @@ static void put_kept(struct dump *d, const struct lines *l, uint32_t i)
     text_puts(t, "{\"address\":");
     retain_address(t, (uintptr_t)trail_address(tr, i));
     text_puts(t, ",\"type\":");
-    retain_string(t, d->type);
+    json_string(t, d->type);
     text_putf(t, ",\"kind\":\"%s\",\"bytes\":%lu,\"retained_bytes\":%lu,\"retained_objects\":%u,\"site\":", retain_kind(s->shape),
               (unsigned long)trail_bytes(s), (unsigned long)d->kept[i].bytes, d->kept[i].objects);
-    retain_string(t, d->place);
+    json_string(t, d->place);
     text_puts(t, ",\"inside\":");
     if (by == tr->n)
         text_puts(t, "null}");

@@ -6,15 +6,13 @@
 
 #define EXACT_MAX ((UINT64_C(1) << 53) - 1)
 
-static void put_string(struct text *t, const char *s);
-
 static void next(struct json *j, const char *key)
 {
     if (j->more & UINT64_C(1) << j->depth)
         text_put(j->t, ",", 1);
     j->more |= UINT64_C(1) << j->depth;
     if (key != NULL) {
-        put_string(j->t, key);
+        json_string(j->t, key);
         text_put(j->t, ":", 1);
     }
 }
@@ -111,7 +109,7 @@ static size_t plain(const unsigned char *s, size_t n)
     return i;
 }
 
-static void put_string(struct text *t, const char *text)
+void json_string(struct text *t, const char *text)
 {
     const unsigned char *s = (const unsigned char *)text;
     size_t n = strlen(text);
@@ -142,5 +140,5 @@ void json_str(struct json *j, const char *key, const char *s)
         return;
     }
     next(j, key);
-    put_string(j->t, s);
+    json_string(j->t, s);
 }

@@ -23,5 +23,7 @@ void json_null(struct json *j, const char *key);
 void json_str(struct json *j, const char *key, const char *s); /* any bytes: what is no UTF-8 becomes U+FFFD. NULL: null */
 /* A figure of which the highest value, or a negative one, stands for "none": null then. */
 void json_limit(struct json *j, const char *key, uint64_t v);
+/* A string alone, in quotation marks, for who writes the rest of the document himself. Any bytes, as above. */
+void json_string(struct text *t, const char *s);
 
 #endif

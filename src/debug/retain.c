@@ -87,25 +87,6 @@ int retain_run(struct retain *r, weft_writer *w, void *ctx)
 
 /* ---- texts ------------------------------------------------------------------------------------------------- */
 
-void retain_string(struct text *t, const char *s)
-{
-    text_puts(t, "\"");
-    for (const char *from = s; ; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c != 0 && c >= ' ' && c != '"' && c != '\\')
-            continue;
-        text_put(t, from, (size_t)(s - from));
-        if (c == 0)
-            break;
-        if (c < ' ')
-            text_putf(t, "\\u%04x", c);
-        else
-            text_putf(t, "\\%c", c);
-        from = s + 1;
-    }
-    text_puts(t, "\"");
-}
-
 void retain_address(struct text *t, uintptr_t at) { text_putf(t, "\"0x%lx\"", (unsigned long)at); }
 
 const char *retain_kind(uint32_t shape) { return shape >= SHAPE_TYPED ? "typed" : shape == SHAPE_CONS ? "conservative" : "noscan"; }

@@ -29,8 +29,7 @@ struct retain {
 /* r: zeroed but for what its user says. From user code. 0, -ESRCH, -ENOMEM, -EAGAIN, -E2BIG, or w's or make's error. */
 int retain_run(struct retain *r, weft_writer *w, void *ctx);
 
-/* JSON: a string in quotation marks; an address, as one. */
-void retain_string(struct text *t, const char *s);
+/* JSON: an address, as a string. */
 void retain_address(struct text *t, uintptr_t at);
 /* What a shape is called: names of its types, or what is known of it. Not quoted; nothing in it needs it but for JSON's. */
 size_t retain_type(char *to, size_t n, uint32_t shape);

@@ -19,6 +19,7 @@
 #include "base/fmt.h"
 #include "base/offheap.h"
 #include "debug/findings.h"
+#include "debug/json.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "prof/helper.h"
@@ -66,21 +67,6 @@ static char *flat(const struct text *t)
     return s;
 }
 
-static void put_json(struct text *t, const char *s)
-{
-    text_puts(t, "\"");
-    for (; *s != 0; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\')
-            text_putf(t, "\\%c", c);
-        else if (c < ' ' || c == 0x7f)
-            text_putf(t, "\\u%04x", c);
-        else
-            text_put(t, s, 1);
-    }
-    text_puts(t, "\"");
-}
-
 static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -112,9 +98,9 @@ static void put_frame(struct making *k, const struct symbol *s, uintptr_t pc)
     }
     text_puts(&k->lines, "\n");
     text_puts(&k->json, k->json.bytes == 0 ? "{\"function\":" : ",{\"function\":");
-    put_json(&k->json, func);
+    json_string(&k->json, func);
     text_puts(&k->json, ",\"file\":");
-    put_json(&k->json, file);
+    json_string(&k->json, file);
     text_putf(&k->json, ",\"line\":%u}", s->line);
 }
 
@@ -489,11 +475,11 @@ static void report_json(struct text *t, const struct finding *f, const struct no
     put_what(&what, n);
     char *s = flat(&what);
     text_putf(t, "{\"code\":\"W%02d\",\"mode\":\"%s\",\"title\":", n->s.code, doctor_mode_names[n->mode]);
-    put_json(t, n->title);
+    json_string(t, n->title);
     text_puts(t, ",\"what\":");
-    put_json(t, s != NULL ? s : n->title);
+    json_string(t, s != NULL ? s : n->title);
     text_puts(t, ",\"cure\":");
-    put_json(t, n->cure);
+    json_string(t, n->cure);
     text_puts(t, ",\"stack\":[");
     text_puts(t, or_empty(f->json[0]));
     text_puts(t, "],\"made\":[");

@@ -13,6 +13,7 @@
  * a stack, words from its top, else null; symbol: "" if none is known. path: from what the root leads to, to the object itself; field: the offset of
  * the word in it that leads to the next, null of the last. offset: of the pointer asked for, in the object. site: "" if it was not sampled. Where
  * nothing but its own cycle of finalizers keeps it, root.kind is "cycle of finalizers" and path ends and begins with the object. */
+#include "debug/json.h"
 #include "debug/retain.h"
 #include <errno.h>
 #include <string.h>
@@ -137,9 +138,9 @@ static void json_object(struct why *w, uint32_t i)
     text_puts(t, "\"address\":");
     retain_address(t, (uintptr_t)trail_address(&w->r.t, i));
     text_puts(t, ",\"type\":");
-    retain_string(t, w->type);
+    json_string(t, w->type);
     text_putf(t, ",\"kind\":\"%s\",\"bytes\":%lu,\"site\":", retain_kind(s->shape), (unsigned long)trail_bytes(s));
-    retain_string(t, w->place);
+    json_string(t, w->place);
 }
 
 static void json_root(struct why *w)
@@ -153,9 +154,9 @@ static void json_root(struct why *w)
         return;
     }
     bool fiber = r->kind == GC_ROOT_STACK || r->kind == GC_ROOT_REGISTERS || r->kind == GC_ROOT_ARGUMENT;
-    retain_string(t, retain_root_kind(r->caller ? GC_ROOT_KINDS : r->kind));
+    json_string(t, retain_root_kind(r->caller ? GC_ROOT_KINDS : r->kind));
     text_puts(t, ",\"text\":");
-    retain_string(t, w->root_text);
+    json_string(t, w->root_text);
     text_putf(t, ",\"fiber\":%lu,\"thread\":%d,\"depth\":", fiber ? (unsigned long)r->owner : 0ul, r->thread);
     if (r->kind == GC_ROOT_STACK)
         text_putf(t, "%lu,\"address\":", (unsigned long)r->at);
@@ -166,7 +167,7 @@ static void json_root(struct why *w)
     else
         text_puts(t, "null");
     text_puts(t, ",\"symbol\":");
-    retain_string(t, w->symbol != NULL ? w->symbol : "");
+    json_string(t, w->symbol != NULL ? w->symbol : "");
     text_putf(t, ",\"conservative\":%s}", is_conservative(r) ? "true" : "false");
 }
 
