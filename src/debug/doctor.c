@@ -155,7 +155,7 @@ static uint64_t mix(uint64_t h, uint64_t v)
 
 static uint64_t key_of(const struct sighting *s)
 {
-    uint64_t h = mix((uint64_t)s->code, s->nstack);
+    uint64_t h = mix((uint64_t)s->code | (uint64_t)s->noted << 32, s->nstack);
     for (uint32_t i = 0; i < s->nstack; i++)
         h = mix(h, s->stack[i]);
     for (uint32_t i = 0; i < s->nmade; i++)
@@ -266,7 +266,7 @@ w_noinline int weft_doctor_note(int code, const char *what)
     if (m == NULL)
         return -ESRCH;
     if (doctor_wants(code)) {
-        struct sighting s = { .code = code, .text = what };
+        struct sighting s = { .code = code, .text = what, .noted = true };
         doctor_stack(&s);
         doctor_sight(&s);
     }

@@ -20,6 +20,7 @@ struct sighting {
     uint64_t n[4];           /* the detector's, for its sentence; a finding has those of its last sighting */
     uint64_t fiber;          /* id of the one it is about; 0: none, doctor_stack sets it */
     const char *text;        /* part of what makes findings different; 255 bytes are kept; NULL */
+    bool noted;              /* text is the whole sentence: weft_doctor_note's. The detector's numbers are none */
     uint32_t nstack, nmade;
     uintptr_t stack[DOCTOR_FRAMES]; /* return addresses, innermost first: of the offending call */
     uintptr_t made[DOCTOR_FRAMES];  /* the same of what made the thing it is about: a creation site, an allocation's stack */
@@ -52,7 +53,8 @@ struct detector {
     bool always;
     void (*begin)(void), (*end)(void);
     void (*after_fork)(void); /* alone, in the child, in a handler of fork; NULL: nothing to do */
-    /* The sentence with its numbers, without a full stop. On a thread of the doctor's. NULL: the title, and text behind a colon. */
+    /* The sentence with its numbers, without a full stop. On a thread of the doctor's. NULL: the title, and text behind a colon. Not called for
+       what was noted. */
     void (*say)(struct text *t, const struct sighting *s);
 };
 #define DOCTOR_PROBE(name) (1ull << PROBE_##name)

@@ -206,6 +206,10 @@ static void look(const struct finding *f, struct now *out)
 static void put_what(struct text *t, const struct now *n)
 {
     const struct detector *d = doctor_detectors[n->s.code];
+    if (n->s.noted) {
+        text_puts(t, n->s.text);
+        return;
+    }
     if (d != NULL && d->say != NULL) {
         d->say(t, &n->s);
         return;
