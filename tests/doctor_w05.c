@@ -18,12 +18,12 @@ static void give_back(void *obj, void *ctx) { (void)obj, (void)ctx; __atomic_fet
 static void give_back_arg(void *arg) { (void)arg; __atomic_fetch_add(&given_back, 1, __ATOMIC_RELAXED); }
 
 static struct { int end[2]; weft_fd *in, *out; } pipes[N];
-static bool keep, by_cleanup, by_vector;
+static bool keep, by_cleanup, by_vector, in_heap;
 
 NOINLINE static struct packet *packet_new(int i)
 {
     struct packet *p = weft_alloc(sizeof *p);
-    p->bytes = malloc(BYTES);
+    p->bytes = in_heap ? weft_alloc_noscan(BYTES) : malloc(BYTES);
     memset(p->bytes, i, BYTES);
     if (by_cleanup)
         weft_add_cleanup(p, give_back_arg, p->bytes, NULL);
@@ -113,6 +113,15 @@ Test(doctor_w05, sound_with_keep_alive, .timeout = 60)
     doctor_run(senders, NULL, NULL, STRESS);
     cr_expect_eq(weft_doctor_count(WEFT_W05), 0);
     cr_expect_geq(given_back, N / 2, "%d: objects were collected in the end", given_back);
+}
+
+/* Whoever waits keeps it. */
+Test(doctor_w05, sound_when_the_buffer_is_of_the_heap, .timeout = 60)
+{
+    in_heap = true;
+    doctor_run(senders, NULL, NULL, STRESS);
+    cr_expect_eq(weft_doctor_count(WEFT_W05), 0, "%s", said.at[0].what);
+    cr_expect_gt(given_back, 0);
 }
 
 /* Without the mode nothing is looked at. */

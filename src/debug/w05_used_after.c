@@ -2,13 +2,11 @@
  *
  * Looked for in the mode that makes it likely, WEFT_DEBUG=gcstress=N,gcpoison=1: elsewhere nothing here costs anything. Two things are proof.
  *
- *  - A finalizer or cleanup is about to run, and a call of the program's that waits (weft_write and its like) has a buffer whose address the object
- * holds, or which the finalizer is called with: from now on the buffer belongs to nobody, and the call goes on with it. Buffers of calls that wait
- * are
- *    told by io.c, in this mode only.
- * - Memory of a freed object was written to, which gcpoison finds when it is used again. The program ends then, by gc/poison.c; what is known of the
- * object
- *    is told before.
+ *  - A finalizer or cleanup is about to run, and a call of the program's that waits (weft_write and its like) has a buffer outside of the heap whose
+ *    address the object holds, or which the finalizer is called with: from now on the buffer belongs to nobody, and the call goes on with it. Buffers
+ *    of calls that wait are told by io.c, in this mode only.
+ *  - Memory of a freed object was written to, which gcpoison finds when it is used again. The program ends then, by gc/poison.c; what is known of the
+ *    object is told before.
  *
  * The stack of a finding is that of whoever made the collection run that found the object dead: by gcstress a collection runs in the middle of some
  * allocation, and the last reference had gone before. The other stack is that of the allocation. For that, in this mode every allocation is told,
@@ -100,6 +98,8 @@ static void freed(uintptr_t at, uint64_t number)
 
 static void buffer(uintptr_t lo, size_t bytes, bool busy)
 {
+    if (gc_in_heap((const void *)lo)) /* whoever waits keeps it, whatever becomes of other objects that have its address */
+        return;
     struct busy b = { .lo = lo, .hi = lo + bytes, .fiber = m_self()->cur != NULL ? m_self()->cur->id : 0 };
     if (busy)
         place_here(&b.place);
