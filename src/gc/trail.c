@@ -84,6 +84,7 @@ struct writer {
     struct trail_taken *k;
     struct piece *p;
     uint32_t *count; /* of the record being written; NULL: none */
+    bool failed;     /* no more memory */
     uint32_t slot;
     const char *obj; /* the object it is of */
 };
@@ -110,6 +111,7 @@ static w_noinline bool piece_next(struct writer *w)
     else if ((p = piece_new()) == NULL)
         w->k->nomem = true;
     lock_drop(&w->k->lock);
+    w->failed = p == NULL; /* the world stands still: it does not ask for each reference again */
     if (p == NULL)
         return false;
     p->n = 0;
@@ -138,6 +140,8 @@ static inline w_no_sanitize uint32_t slot_of(const struct trail_taken *k, uintpt
 
 static inline void reference(struct writer *w, uint32_t to, const char *at)
 {
+    if (unlikely(w->failed))
+        return;
     if (w->p == NULL || w->p->n + 4 > PIECE_WORDS) {
         if (!piece_next(w))
             return;
