@@ -72,7 +72,7 @@ static void ask(struct m *m, const struct sighting *s, int64_t now)
     held.s = *s;
     held.asked_ns = now;
     held.found = false;
-    sched_reports.watched = interrupted; /* the signal is sent after it */
+    __atomic_store_n(&sched_reports.watched, interrupted, __ATOMIC_RELAXED); /* rlx: the signal is sent after it */
     store_rel(&held.state, ASKED); /* rel: the question; acq in interrupted */
     world_interrupt(m);
 }
@@ -217,7 +217,7 @@ static void forget(void)
 }
 static void end(void)
 {
-    sched_reports.watched = NULL;
+    __atomic_store_n(&sched_reports.watched, NULL, __ATOMIC_RELAXED); /* rlx: a thread of the host's may be in its handler, and finds FREE */
     if (load_acq(&held.state) != FREE) /* acq: rel in interrupted. Nobody answers any more */
         say_it();
     forget();

@@ -17,7 +17,8 @@ struct sched_reports {
     bool (*describe_pc)(const void *pc, char *buf, size_t n);
     /* m's thread got the stop signal, perhaps by world_interrupt: called in the handler, on the alternate stack; async-signal-safe. */
     void (*interrupted)(struct m *m, const ucontext_t *uc);
-    void (*watched)(struct m *m, const ucontext_t *uc); /* the same, for another who asks; NULL most of the time */
+    void (*watched)(struct m *m, const ucontext_t *uc); /* the same, for another who asks; NULL most of the time.
+                                                              Written while others may be in their handlers, so atomically */
     /* SIGSEGV or SIGBUS that is not the runtime's own: it goes to the host, or ends the process, when this returns. In the handler; async-signal-safe. */
     void (*fault)(void);
     /* The calling thread is about to make another: the return addresses on its stack, innermost first; how many, at most max. */

@@ -191,8 +191,10 @@ static enum signal_whose stop_signal(int sig, siginfo_t *info, void *ctx)
     bool ours = take_signalled(m, sig);
     if (ours && sched_reports.interrupted != NULL)
         sched_reports.interrupted(m, ctx);
-    if (ours && sched_reports.watched != NULL)
-        sched_reports.watched(m, ctx);
+    /* rlx: what it looks at has orders of its own */
+    void (*watched)(struct m *m, const ucontext_t *uc) = __atomic_load_n(&sched_reports.watched, __ATOMIC_RELAXED);
+    if (ours && watched != NULL)
+        watched(m, ctx);
     /* One that came for another reason or too late does not count: that a thread stands still, perhaps in malloc, is for the stopper to say, when
      * nobody inside needs malloc any more. rlx: our own thread's store; and a stopper whose store of stop_sent we miss has not signalled yet. */
     if (load_rlx(&m->in_runtime) == 0 && load_acq(&sched.stopping) != 0 && load_rlx(&m->stop_sent) == load_acq(&world.gate))
