@@ -196,7 +196,7 @@ static void random_heaps(void *seed)
     struct rng r;
     rng_seed(&r, *(uint64_t *)seed);
     hidden = calloc(NODES, sizeof *hidden);
-    for (int round = 0; round < 150; round++) {
+    for (int round = 0; round < (test_is_slow() ? 30 : 150); round++) {
         unsigned density = 5 + draw(&r, 45);
         make(&r, density);
         test_wipe_stack();

@@ -268,7 +268,7 @@ static void in_child(void *arg)
     cr_expect_eq(status, 0);
 }
 
-Test(sched_guards, a_child_of_fork_counts_anew) { run_guarded(WEFT_GUARD_ALL, NULL, in_child, NULL); }
+Test(sched_guards, a_child_of_fork_counts_anew, CHILD_GOES_ON) { run_guarded(WEFT_GUARD_ALL, NULL, in_child, NULL); }
 
 /* ---- profiles ------------------------------------------------------------------------------------------------------- */
 
