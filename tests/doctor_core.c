@@ -197,6 +197,32 @@ Test(doctor_core, abort_tells_and_then_ends_the_program)
     }
 }
 
+/* The host's function may start a program, say. */
+static int child_status = -1;
+static void forks_and_waits(void *arg, const weft_finding *f)
+{
+    (void)arg, (void)f;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(0);
+    waitpid(pid, &child_status, 0);
+}
+
+static void is_told_of(void *arg)
+{
+    (void)arg;
+    calls_offender("a fork");
+    cr_expect_eq(weft_doctor_flush(), 0);
+}
+
+Test(doctor_core, the_function_of_the_hosts_may_fork)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.finding = forks_and_waits;
+    test_run_config(&cfg, is_told_of, NULL);
+    cr_expect_eq(child_status, 0, "%d", child_status);
+}
+
 /* Also of codes whose detector has a sentence of its own, of its own numbers. */
 static void notes_each_code(void *arg)
 {

@@ -584,7 +584,8 @@ void tell_end(void)
 
 void tell_after_fork(void)
 {
-    if (load_rlx(&tell.runs) != 0) /* rlx: alone, here and below */
+    bool own = (uintptr_t)__builtin_frame_address(0) - (uintptr_t)tell.thread.stack < HELPER_STACK_BYTES; /* the host's function has forked */
+    if (load_rlx(&tell.runs) != 0 && !own) /* rlx: alone, here and below */
         munmap(tell.thread.stack, HELPER_STACK_BYTES);
     tell.starting = tell.texts = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     store_rlx(&tell.runs, 0);
