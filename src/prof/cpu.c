@@ -626,11 +626,12 @@ static int cpu_begin(struct sampler *s)
     cpu.open = true;
     services_let_in(true);
     err = probe_listen(1ull << PROBE_thread_here, thread_here, NULL);
-    if (err == 0)
+    if (err == 0) {
         threads_look();
-    else
+    } else {
         services_let_in(false);
-    cpu.open = err == 0;
+        cpu.open = false; /* nobody has been told of it */
+    }
     return err;
 }
 
