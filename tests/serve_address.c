@@ -325,3 +325,30 @@ Test(serve_address, of_many_that_start_at_once_one_serves)
     }
     folder_remove();
 }
+
+/* One starts while another ends, again and again: what has taken the place is not removed by who leaves it. */
+static void *starts_until_it_serves(void *arg)
+{
+    weft_serve_opts o = at_path();
+    o.log = serve_log;
+    while (weft_debug_serve(&o, arg) != 0)
+        ;
+    return NULL;
+}
+
+Test(serve_address, one_starts_while_another_ends)
+{
+    folder_new();
+    weft_debug_server *s = serve_begin(at_path()), *next;
+    for (int round = 0; round < 300; round++) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, starts_until_it_serves, &next);
+        weft_debug_serve_stop(s);
+        pthread_join(thread, NULL);
+        cr_assert_eq(access(path, F_OK), 0, "round %d: it is gone", round);
+        s = next;
+    }
+    cr_assert_eq(status_at_path(), 200);
+    weft_debug_serve_stop(s);
+    folder_remove();
+}

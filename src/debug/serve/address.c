@@ -98,6 +98,7 @@ static int open_inet(struct listener *l, const weft_serve_opts *opts, const char
 static int remove_stale(const union address *a, const char **why)
 {
     struct stat st;
+    *why = "nothing can be known of what is at unix_path";
     if (lstat(a->local.sun_path, &st) != 0)
         return errno == ENOENT ? 0 : -errno;
     *why = "at unix_path is something that is no socket, or not this user's: it is not touched";
@@ -173,13 +174,14 @@ int listener_open(struct listener *l, const weft_serve_opts *opts, const char **
     return err;
 }
 
+/* The name goes first: as long as it is listened to, nobody takes it for one that nobody serves, and puts his own in its place. */
 void listener_close(struct listener *l, bool remove)
 {
     struct stat st;
-    if (l->fd >= 0)
-        close(l->fd);
     if (remove && l->path != NULL && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
         unlink(l->path);
+    if (l->fd >= 0)
+        close(l->fd);
     free(l->path);
     l->fd = -1;
     l->path = NULL;
