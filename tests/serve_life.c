@@ -2,7 +2,10 @@
 #include "sched/world.h"
 #include "serve_test.h"
 #include "pprof_test.h"
+#include <dirent.h>
+#include <malloc.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define COUNT(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
@@ -363,3 +366,46 @@ static void forks(void *arg)
 }
 
 Test(serve_life, child_of_a_fork_serves_nothing_and_keeps_nothing) { test_run_procs(2, forks, NULL); }
+
+/* Documents are made all the time, under locks of theirs, when the process forks: the child's own server has them, too. */
+static void *asks_for_a_document(void *arg)
+{
+    while (COUNT(load_on) != 0)
+        cr_assert_eq(status_of(*(int *)arg, "/debug/api/fibers"), 200);
+    return NULL;
+}
+
+static void says_nothing(void *arg, const char *line) { (void)arg, (void)line; }
+
+static bool serves_a_document(void)
+{
+    weft_debug_server *mine;
+    weft_serve_opts o = WEFT_SERVE_OPTS_INIT;
+    o.log = says_nothing;
+    alarm(20); /* or it hangs */
+    return weft_debug_serve(&o, &mine) == 0 && status_of(weft_debug_port(mine), "/debug/api/fibers") == 200 && weft_debug_serve_stop(mine) == 0;
+}
+
+static void forks_beside_documents(void *arg)
+{
+    weft_debug_server *s = serve_begin(serve_opts());
+    int port = weft_debug_port(s), status;
+    pthread_t thread[4];
+    (void)arg;
+    for (size_t i = 0; i < w_countof(thread); i++)
+        pthread_create(&thread[i], NULL, asks_for_a_document, &port);
+    for (int i = 0; i < 10; i++) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(serves_a_document() ? 7 : 1);
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+            ;
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 7, "%x", status);
+    }
+    SET(load_on, 0);
+    for (size_t i = 0; i < w_countof(thread); i++)
+        pthread_join(thread[i], NULL);
+    weft_debug_serve_stop(s);
+}
+
+Test(serve_life, child_of_a_fork_can_serve_what_is_being_made) { test_run_procs(2, forks_beside_documents, NULL); }

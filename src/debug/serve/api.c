@@ -10,6 +10,7 @@
 #include <strings.h>
 #include <time.h>
 #include <weft/debug.h>
+#include <weft/sched.h>
 #include <weft/trace.h>
 
 #define DOCUMENTS_MAX 16
@@ -133,7 +134,7 @@ static int get(int number, bool json, struct buf *to)
     pthread_mutex_lock(&k->lock);
     int64_t begin = now_ns();
     int err = 0;
-    if (k->text.at == NULL || begin >= k->until_ns) {
+    if (k->text.at == NULL || begin >= k->until_ns || !weft_running()) { /* what was kept is not of a runtime that has ended */
         buf_free(&k->text);
         err = make(number, json, &k->text);
         int64_t end = now_ns();
@@ -158,6 +159,14 @@ void api_forget(void)
             buf_free(&k->text);
             pthread_mutex_unlock(&k->lock);
         }
+}
+
+/* In the child of a fork: somebody may have held a lock, and been making what it guards. */
+void api_after_fork(void)
+{
+    for (int i = 0; i < DOCUMENTS_MAX; i++)
+        for (int json = 0; json < 2; json++)
+            documents[i][json] = (struct kept){ .lock = PTHREAD_MUTEX_INITIALIZER };
 }
 
 static int answer(struct request *r, int number, bool json)

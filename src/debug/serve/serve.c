@@ -44,6 +44,7 @@ static void fork_child(void)
     }
     all = NULL;
     all_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    api_after_fork();
 }
 
 static void forks_once(void) { pthread_atfork(fork_begins, fork_parent, fork_child); }
