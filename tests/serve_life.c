@@ -196,6 +196,32 @@ Test(serve_life, outlives_the_runtime)
     weft_debug_serve_stop(s);
 }
 
+/* Of a job that the end of the runtime has ended next to nothing stays. */
+Test(serve_life, jobs_that_the_end_of_the_runtime_ends_leave_no_memory)
+{
+    enum { WARM = 2, LIVES = 6 };
+    weft_debug_server *s = serve_begin(serve_opts());
+    size_t before = 0;
+    for (int life = 0; life < LIVES; life++) {
+        char c;
+        if (life == WARM)
+            before = mallinfo2().uordblks + mallinfo2().hblkhd;
+        cr_assert_eq(weft_start(NULL), 0);
+        int fd = connect_to(weft_debug_port(s));
+        send_text(fd, "GET /debug/pprof/profile?seconds=200 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        while (recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) != 1) /* until its first piece has come, which needs something to tell of */
+            (void)!weft_alloc(1000);
+        cr_assert_eq(weft_stop(), 0);
+        test_until(log_has("profile?seconds=200 for ") == 2 * (life + 1));
+        struct answer a = read_answer(fd);
+        free(a.body);
+        close(fd);
+    }
+    weft_debug_serve_stop(s);
+    size_t after = mallinfo2().uordblks + mallinfo2().hblkhd;
+    cr_assert(after < before + (LIVES - WARM) * (64 << 10), "%zu bytes more", after - before);
+}
+
 /* A client that does not read holds up nobody: neither the end of the runtime, which waits for the writer of a trace, nor others meanwhile. */
 static void hands_over(void *arg)
 {

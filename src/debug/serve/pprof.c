@@ -274,8 +274,8 @@ static int stopped(struct request *r, int err, int if_ended)
 {
     if (err != -ESRCH)
         return err;
-    request_abandon(r);
-    return if_ended;
+    int so_far = request_abandon(r);
+    return so_far != 0 ? so_far : if_ended;
 }
 
 static void closed(void *arg, int why, int err) { (void)arg, (void)why, (void)err; } /* no line in the log: the answer tells */

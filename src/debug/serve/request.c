@@ -23,6 +23,7 @@
 #define PATIENCE_NS INT64_C(30000000000) /* that a writer waits in all, whatever the client does; */
 #define SLOWEST_BYTES 65536              /* and a second for so many bytes that it has taken */
 #define SEND_AT_BYTES 16384
+#define REF_ABANDONED (1u << 16)         /* a reference like others, that is told from them when it is the last */
 
 static int64_t now_ns(void)
 {
@@ -63,17 +64,24 @@ static void headers_free(struct header *h, size_t n)
 
 void request_unref(struct request *r)
 {
-    if (sub_acq_rel(&r->refs, 1) != 1)
+    uint32_t left = sub_acq_rel(&r->refs, 1) - 1;
+    if (left != 0 && left != REF_ABANDONED)
         return;
     headers_free(r->got, r->ngot);
     headers_free(r->sent, r->nsent);
-    sem_destroy(&r->room);
-    sem_destroy(&r->wake);
     free(r->got);
     free(r->raw);
     free(r->shown);
     free(r->body);
     free(r->ring);
+    if (left == REF_ABANDONED) { /* a writer may still ask whether it is abandoned */
+        r->got = NULL;
+        r->raw = r->shown = r->body = r->ring = NULL;
+        r->nsent = r->ngot = 0;
+        return;
+    }
+    sem_destroy(&r->room);
+    sem_destroy(&r->wake);
     free(r);
 }
 
@@ -171,17 +179,26 @@ bool request_wait(struct request *r, int64_t ns)
     return !request_gone(r);
 }
 
-/* Nobody tells when the runtime has ended, so these are never freed: one job at most for each life of the runtime that ends in the middle of one. */
+/* Nobody tells when the runtime has ended, so these are never freed, but for what hangs on them: a KiB or two at most for each life of the runtime that
+ * ends in the middle of a job.
+ *
+ * [ABANDONED] Who writes says so (writing), then looks whether r is abandoned; who abandons says so, then looks whether somebody writes. In one order of
+ * all four (seq_cst) one of them sees the other: so when request_abandon has returned nobody is between the two lines of request_write any more, nor comes
+ * there again, and ring and server may go. The writer does not wait long: it comes back from wait_for_room. */
 static W_PTR(struct request) abandoned;
 
-void request_abandon(struct request *r)
+int request_abandon(struct request *r)
 {
-    store_rel(&r->abandoned, 1); /* rel: publishes nothing, for symmetry; acq in request_write and wait_for_room */
+    weft_detach(); /* the writer may stand still for as long as the world does, and the end of the runtime is not to wait for us */
+    store_seq(&r->abandoned, 1); /* seq: [ABANDONED], goes before the load of writing; acq in wait_for_room */
     sem_post(&r->room);
-    add_rlx(&r->refs, 1); /* rlx: the caller has one */
+    while (load_seq(&r->writing) != 0) /* seq: [ABANDONED]; sees that it has ended */
+        nanosleep(&(struct timespec){ 0, 100000 }, NULL);
+    add_rlx(&r->refs, REF_ABANDONED); /* rlx: the caller has one */
     do
         r->abandoned_next = load_rlx(&abandoned); /* rlx: never followed, but by tools that look for leaks */
     while (!cas_rel(&abandoned, r->abandoned_next, r)); /* rel: likewise */
+    return r->written == 0 ? -ESRCH : r->write_err;
 }
 
 static void commit(struct request *r)
@@ -231,21 +248,29 @@ static int put(struct request *r, const char *data, size_t n)
     return 0;
 }
 
-int request_write(void *ctx, const void *data, size_t n)
+static int write_some(struct request *r, const void *data, size_t n)
 {
-    struct request *r = ctx;
-    if (load_acq(&r->gone) == GONE || load_acq(&r->abandoned) != 0) /* acq: as in request_gone; in request_abandon */
-        return -ECANCELED;
     r->written += n;
     if (r->head)
         return 0;
-    if (r->ring == NULL && (r->ring = malloc(RING_BYTES)) == NULL)
-        return -ENOMEM;
-    int err = put(r, data, n);
+    if (r->ring == NULL)
+        r->ring = malloc(RING_BYTES);
+    int err = r->ring != NULL ? put(r, data, n) : -ENOMEM;
     if (r->written >= COMMIT_BYTES)
         commit(r);
     if (in_ring(r) >= SEND_AT_BYTES)
         request_flush(r);
+    r->write_err = r->write_err != 0 ? r->write_err : err;
+    return err;
+}
+
+int request_write(void *ctx, const void *data, size_t n)
+{
+    struct request *r = ctx;
+    store_seq(&r->writing, 1); /* seq: [ABANDONED], goes before the load of abandoned */
+    bool may = load_seq(&r->abandoned) == 0 && load_acq(&r->gone) != GONE; /* seq: likewise; acq: as in request_gone */
+    int err = may ? write_some(r, data, n) : -ECANCELED;
+    store_seq(&r->writing, 0); /* seq: publishes what was written to who abandons */
     return err;
 }
 

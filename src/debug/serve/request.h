@@ -52,7 +52,7 @@ struct request {
     w_u64 put, got_out;        /* bytes put into the ring; taken out of it */
     w_u32 committed, done;     /* status and headers stand; all is written */
     w_u32 gone;                /* GONE_* */
-    w_u32 abandoned;           /* request_abandon */
+    w_u32 abandoned, writing;  /* [ABANDONED] */
     struct request *abandoned_next;
     w_u32 refs;
     sem_t room, wake;

@@ -63,8 +63,9 @@ int request_fail(struct request *r, int status, const char *fmt, ...) __attribut
 bool request_wait(struct request *r, int64_t ns);
 bool request_gone(const struct request *r);
 /* The end of the runtime is what ends the trace or profile that is being written to this request, and may not be done with that: whoever still calls
- * request_write is refused, and r stays in memory for him. */
-void request_abandon(struct request *r);
+ * request_write is refused, and r stays in memory for him. 0; -ESRCH: nothing had been written; or the first error of request_write, from which on
+ * something is missing. */
+int request_abandon(struct request *r);
 
 /* For a function whose parameters decide: from here on it is a heavy job, as with ROUTE_HEAVY. False: it is not, and the client has been told (409 or
  * 403): return 0. Ends with the request. */
