@@ -295,7 +295,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *mhd, const c
     struct request *r = *context;
     struct conn *c = conn_of(mhd);
     (void)url, (void)version;
-    if (r == NULL || c == NULL)
+    if (r == NULL || c == NULL || c->cut) /* cut: nobody reads an answer; and when the server ends, no worker may be started any more */
         return MHD_NO;
     c->mhd = mhd;
     if (!r->seen) {
@@ -310,8 +310,6 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *mhd, const c
     if (!r->started)
         return start_worker(s, c);
     bool done = load_acq(&r->done) != 0; /* acq: as in read_answer */
-    if (c->cut)
-        return MHD_NO;
     if (done || load_acq(&r->committed) != 0) /* acq: sees status and headers; rel in commit */
         return answer(c, done);
     suspend(c);

@@ -231,6 +231,9 @@ static void wind_up(weft_debug_server *s)
         if (c->suspended)
             resume(c);
     MHD_run(s->mhd);
+    pthread_mutex_lock(&s->conns_lock);
+    s->mhd_fd = -1; /* its number may be another's at once: the child of a fork is not to close that */
+    pthread_mutex_unlock(&s->conns_lock);
     MHD_stop_daemon(s->mhd);
 }
 

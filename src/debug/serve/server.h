@@ -50,7 +50,7 @@ struct weft_debug_server {
     struct settings set;
     struct listener listener;
     struct MHD_Daemon *mhd;
-    int poll_fd, mhd_fd, wake_fd;
+    int poll_fd, mhd_fd, wake_fd; /* mhd_fd: -1 when libmicrohttpd closes it, under conns_lock */
     pthread_t thread;
     pid_t pid;
     weft_debug_server *all_next;
