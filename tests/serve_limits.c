@@ -1,6 +1,8 @@
 /* What one may ask for, how much of it, how slowly, and in what form: whatever comes, the server goes on and takes no more than it may. */
 #include "base/rng.h"
+#include "debug/serve/server.h"
 #include "serve_test.h"
+#include <fcntl.h>
 #include <ifaddrs.h>
 #include <sys/resource.h>
 
@@ -278,7 +280,6 @@ Test(serve_limits, connections_of_one_address)
         fd[i] = socket(AF_INET, SOCK_STREAM, 0);
         cr_assert_eq(connect(fd[i], (struct sockaddr *)&a, sizeof a), 0, "%s", strerror(errno));
         send_text(fd[i], "GET /debug/pprof/symbol HTTP/1.1\r\nAuthorization: Bearer 0123456789abcdef\r\nConnection: close\r\nHo");
-        usleep(1000);
     }
     char c;
     cr_assert_eq(recv(fd[0], &c, 1, 0), 0, "it is still open");
@@ -299,11 +300,25 @@ static void *accepts_nothing(void *arg)
     return NULL;
 }
 
+/* Whether an epoll descriptor, of which info is open in /proc/self/fdinfo, watches fd. */
+static bool watches(int info, int fd)
+{
+    char text[4096];
+    ssize_t n = pread(info, text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = 0;
+    for (const char *at = text; (at = strstr(at, "tfd:")) != NULL; at++)
+        if (atoi(at + 4) == fd)
+            return true;
+    cr_assert(n > 0);
+    return false;
+}
+
 /* No descriptor is left for a connection: it waits, and is served when there is one. */
 Test(serve_limits, without_descriptors)
 {
     weft_debug_server *s = serve_begin(serve_opts());
     int port = weft_debug_port(s), last = -1, n = 0, all[400], before = test_fds();
+    char name[64];
     struct rlimit r;
     pthread_t t;
     pthread_create(&t, NULL, accepts_nothing, NULL); /* libc has what it needs for threads */
@@ -313,7 +328,9 @@ Test(serve_limits, without_descriptors)
     r.rlim_cur = 200;
     setrlimit(RLIMIT_NOFILE, &r);
     test_until(test_fds() <= before); /* the server has closed its side, too */
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    snprintf(name, sizeof name, "/proc/self/fdinfo/%d", s->poll_fd);
+    int fd = socket(AF_INET, SOCK_STREAM, 0), info = open(name, O_RDONLY | O_CLOEXEC);
+    cr_assert(watches(info, s->listener.fd));
     while ((last = dup(0)) >= 0)
         all[n++] = last;
     struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -327,6 +344,7 @@ Test(serve_limits, without_descriptors)
     struct answer got = read_answer(fd);
     cr_assert_eq(got.status, 200);
     close(fd);
+    close(info);
     weft_debug_serve_stop(s);
 }
 
