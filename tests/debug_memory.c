@@ -48,6 +48,9 @@ static double smaps_rss(void)
 
 static struct js *look(void) { return js_document("memory"); }
 
+/* A sanitizer's allocator takes its memory as it likes, in megabytes, keeps what is freed, and has a shadow of all that is touched. */
+static bool host_is_as_we_know_it(void) { return !test_is_slow(); }
+
 /* The parts are counted from the page tables, mapping by mapping, so their sum is exact but for what changes meanwhile: the helper's stack grows, text is
  * written. The kernel's number in /proc/self/status lags by 64 pages per CPU before Linux 6.16, 256 KiB each. A page of the kernel's that is mapped
  * specially (vdso) may count in one and not in the other. */
@@ -64,7 +67,7 @@ static void adds_up(void *arg)
     }
     cr_expect_eq(sum, js_num(m, "sum_bytes"));
     cr_expect(sum - js_num(m, "rss_bytes") < most && js_num(m, "rss_bytes") - sum < most, "%.0f of %.0f KiB", sum / KIB, js_num(m, "rss_bytes") / KIB);
-    if (js_true(m, "exact"))
+    if (js_true(m, "exact") && host_is_as_we_know_it())
         cr_expect(sum - after < 512 * KIB && before - sum < 512 * KIB, "%.0f of %.0f to %.0f KiB", sum / KIB, before / KIB, after / KIB);
 }
 
@@ -124,7 +127,8 @@ static void kinds(void *arg)
 Test(debug_memory, each_kind_of_memory_has_its_part)
 {
     test_needs_a_kernel();
-    test_run_procs(2, kinds, NULL);
+    if (host_is_as_we_know_it())
+        test_run_procs(2, kinds, NULL);
 }
 
 /* ---- the heap falls as it is said ------------------------------------------------------------------------------------ */
@@ -226,7 +230,7 @@ static void traces(void *arg)
     cr_assert_eq(weft_flight_recorder_snapshot(drop, NULL), 0);
     struct js *m = look();
     cr_expect_gt(resident(m, "runtime.trace") - resident(was, "runtime.trace"), 1 * MIB);
-    cr_expect_lt(resident(m, "host.anonymous") - resident(was, "host.anonymous"), 1 * MIB);
+    cr_expect(!host_is_as_we_know_it() || resident(m, "host.anonymous") - resident(was, "host.anonymous") < 1 * MIB);
     cr_assert_eq(weft_flight_recorder_stop(), 0);
     weft_free_os_memory(); /* else it takes a second */
     m = look();
@@ -257,7 +261,7 @@ static void page(void *arg)
             cr_expect(strncmp(line, "               falls ", 21) == 0, "%.40s", line);
     cr_assert_eq(sscanf(line, " %lu KiB  their sum", &told), 1);
     cr_expect(told - sum < 20, "rounded down, part by part");
-    cr_expect(strstr(text, "host's malloc") != NULL && strstr(text, "weft's code") != NULL, "%s", text);
+    cr_expect(strstr(text, "the host's: other arenas of malloc") != NULL && strstr(text, "weft's code") != NULL, "%s", text);
 }
 
 Test(debug_memory, a_page_for_people)
