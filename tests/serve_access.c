@@ -146,6 +146,12 @@ Test(serve_access, other_sites_pages_start_nothing_and_read_nothing)
         cr_assert_str_eq(header(&a, "X-Content-Type-Options"), "nosniff");
         free(a.body);
     }
+    struct answer a = ask_with(port, "POST", "/debug/pprof/symbol", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n", "0x1");
+    cr_assert_eq(a.status, 403, "a form: %d", a.status);
+    free(a.body);
+    a = ask_with(port, "POST", "/debug/pprof/symbol", "", "0x1");
+    cr_assert_eq(a.status, 503, "no runtime runs: %d", a.status);
+    free(a.body);
     weft_debug_serve_stop(s);
 }
 

@@ -144,7 +144,7 @@ static enum MHD_Result request_begins(weft_debug_server *s, struct conn *c, cons
         return refuse(c, 405, "Method Not Allowed", "Allow", r->route->flags & ROUTE_POST ? "GET, HEAD, POST" : "GET, HEAD");
     r->head = strcmp(method, "HEAD") == 0;
     r->other_site = asked_by_other_site(header_of(c, "Sec-Fetch-Site"), header_of(c, "Origin"), header_of(c, "Host"), s->set.tls);
-    if (r->other_site && !is_navigation(header_of(c, "Sec-Fetch-Mode")))
+    if (r->other_site && (!is_navigation(header_of(c, "Sec-Fetch-Mode")) || strcmp(method, "POST") == 0)) /* a form of it is no link */
         return refuse(c, 403, "a page of another site asks for this", NULL, NULL);
     const char *length = header_of(c, "Content-Length");
     int64_t n = 0;
