@@ -110,6 +110,27 @@ Test(doctor_core, of_a_deep_stack_the_inner_frames_are_told)
     cr_expect_not_null(strstr(said.at[0].stack, "goes_deep at"), "%s", said.at[0].stack);
 }
 
+static void notes_each_code(void *arg)
+{
+    (void)arg;
+    for (int code = 1; code < WEFT_DOCTOR_CODES; code++)
+        cr_expect_eq(weft_doctor_note(code, "a library has seen it"), 0);
+    cr_expect_eq(weft_doctor_flush(), 0);
+    char *json = doctor_text(WEFT_FORM_JSON);
+    cr_expect_null(strstr(json, "\"title\":\"\""), "%s", json);
+}
+
+Test(doctor_core, a_librarys_sentence_is_told_as_it_is_and_each_code_has_its_cure)
+{
+    doctor_run(notes_each_code, NULL, NULL, NULL);
+    for (int code = 1; code < WEFT_DOCTOR_CODES; code++) {
+        const struct told *t = NULL;
+        cr_assert_eq(told_of(code, &t), 1, "W%02d", code);
+        cr_expect_str_eq(t->what, "a library has seen it", "W%02d: %s", code, t->what);
+        cr_expect_str_not_empty(t->cure, "W%02d", code);
+    }
+}
+
 /* ---- modes ---------------------------------------------------------------------------------------------------------------- */
 
 static void sees_two_codes(void *arg)

@@ -84,6 +84,7 @@ static void in_a_runtime(void *arg)
     cr_assert_eq(weft_doctor_count(WEFT_W14), 1);
     cr_assert_eq(told.n, 1);
     cr_assert(strstr(told.what, "others than this machine can reach the address") != NULL, "%s", told.what);
+    cr_assert(strstr(told.cure, "127.0.0.1") != NULL && strstr(told.cure, "token") != NULL, "%s", told.cure);
     cr_assert(strstr(told.stack, "asks_for_a_public_port at ") != NULL, "%s", told.stack);
 }
 

@@ -39,7 +39,7 @@ _Static_assert((int)CONFIG_DOCTOR_CODES == (int)WEFT_DOCTOR_CODES, "base/config.
 
 /* To add one: a line here, in both lists. */
 extern const struct detector w01_capture, w02_late_close, w03_locked_end, w04_forced_gc, w05_used_after, w06_mem_stats, w07_profile, w08_fibers,
-    w09_trace, w10_rates, w11_dump, w12_procs, w13_kept, w15_held, w16_stop, w17_held_lock, w18_thread_local;
+    w09_trace, w10_rates, w11_dump, w12_procs, w13_kept, w14_public, w15_held, w16_stop, w17_held_lock, w18_thread_local;
 
 const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W01] = &w01_capture,
@@ -55,6 +55,7 @@ const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES] = {
     [WEFT_W11] = &w11_dump,
     [WEFT_W12] = &w12_procs,
     [WEFT_W13] = &w13_kept,
+    [WEFT_W14] = &w14_public,
     [WEFT_W15] = &w15_held,
     [WEFT_W16] = &w16_stop,
     [WEFT_W17] = &w17_held_lock,
@@ -65,7 +66,7 @@ static void heard(void *arg, enum probe_id id, uintptr_t a, uintptr_t b, uintptr
 {
     (void)arg;
     for (int i = 1; i < WEFT_DOCTOR_CODES; i++)
-        if (doctor_detectors[i] != NULL && (doctor_detectors[i]->probes >> id & 1) != 0 && doctor.mode[i] != DOCTOR_OFF)
+        if ((doctor_detectors[i]->probes >> id & 1) != 0 && doctor.mode[i] != DOCTOR_OFF)
             doctor_detectors[i]->probe(id, a, b, c);
 }
 
@@ -218,8 +219,7 @@ static bool trace_it(const struct sighting *s, uint64_t count)
         return true;
     if (m == NULL)
         return false;
-    w_fmt(line, sizeof line, "W%02d %s (%lu)", s->code, doctor_detectors[s->code] != NULL ? doctor_detectors[s->code]->title : s->text,
-          (unsigned long)count);
+    w_fmt(line, sizeof line, "W%02d %s (%lu)", s->code, s->noted ? s->text : doctor_detectors[s->code]->title, (unsigned long)count);
     return trace_log_inside(m, "weft.doctor", line);
 }
 
@@ -287,7 +287,7 @@ static void doctor_begin(void)
         int64_t own = sched.cfg.doctor_code[i];
         doctor.mode[i] = (uint8_t)(own != DOCTOR_AS_ALL ? own : sched.cfg.doctor);
         any = any || doctor.mode[i] != DOCTOR_OFF;
-        probes |= d != NULL && doctor.mode[i] != DOCTOR_OFF ? d->probes : 0;
+        probes |= doctor.mode[i] != DOCTOR_OFF ? d->probes : 0;
         if (load_rlx(&doctor.count[i]) != 0) /* of an earlier life; what was never touched takes no memory */
             store_rlx(&doctor.count[i], 0); /* rlx: nobody counts yet */
     }
@@ -295,7 +295,7 @@ static void doctor_begin(void)
         return;
     store_rel(&doctor.on, 1); /* rel: publishes modes; acq in doctor_wants */
     for (int i = 1; i < WEFT_DOCTOR_CODES; i++)
-        if (doctor_detectors[i] != NULL && doctor_detectors[i]->begin != NULL && doctor.mode[i] != DOCTOR_OFF &&
+        if (doctor_detectors[i]->begin != NULL && doctor.mode[i] != DOCTOR_OFF &&
             (lives > 0 || doctor_detectors[i]->always))
             doctor_detectors[i]->begin();
     lives++;
@@ -309,7 +309,7 @@ static void doctor_end(void)
         return;
     probe_unlisten(heard, NULL);
     for (int i = 1; i < WEFT_DOCTOR_CODES; i++)
-        if (doctor_detectors[i] != NULL && doctor_detectors[i]->end != NULL && doctor.mode[i] != DOCTOR_OFF)
+        if (doctor_detectors[i]->end != NULL && doctor.mode[i] != DOCTOR_OFF)
             doctor_detectors[i]->end();
     store_rlx(&doctor.on, 0); /* rlx: as above */
     tell_end();
@@ -332,7 +332,7 @@ static void doctor_after_fork(void)
     store_rlx(&doctor.lost, 0);
     for (int i = 1; i < WEFT_DOCTOR_CODES; i++) {
         store_rlx(&doctor.count[i], 0);
-        if (doctor_detectors[i] != NULL && doctor_detectors[i]->after_fork != NULL && doctor.mode[i] != DOCTOR_OFF)
+        if (doctor_detectors[i]->after_fork != NULL && doctor.mode[i] != DOCTOR_OFF)
             doctor_detectors[i]->after_fork();
     }
     rates_reset();

@@ -20,7 +20,7 @@ struct sighting {
     uint64_t n[4];           /* the detector's, for its sentence; a finding has those of its last sighting */
     uint64_t fiber;          /* id of the one it is about; 0: none, doctor_stack sets it */
     const char *text;        /* part of what makes findings different; 255 bytes are kept; NULL */
-    bool noted;              /* text is the whole sentence: weft_doctor_note's. The detector's numbers are none */
+    bool noted;              /* by weft_doctor_note: text is the sentence, and n nothing of the detector's */
     uint32_t nstack, nmade;
     uintptr_t stack[DOCTOR_FRAMES]; /* return addresses, innermost first: of the offending call */
     uintptr_t made[DOCTOR_FRAMES];  /* the same of what made the thing it is about: a creation site, an allocation's stack */
@@ -59,7 +59,7 @@ struct detector {
 };
 #define DOCTOR_PROBE(name) (1ull << PROBE_##name)
 
-extern const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES]; /* by code; NULL: nobody looks for it */
+extern const struct detector *const doctor_detectors[WEFT_DOCTOR_CODES]; /* by code; 0 is none */
 
 /* ---- how often in a second, by place ---- */
 

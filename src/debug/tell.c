@@ -199,7 +199,7 @@ static void look(const struct finding *f, struct now *out)
 {
     const struct detector *d = doctor_detectors[f->s.code];
     lock_take(&doctor.lock);
-    *out = (struct now){ f->s, f->mode, f->count, f->first, f->last, d != NULL ? d->title : "", d != NULL ? d->cure : "" };
+    *out = (struct now){ f->s, f->mode, f->count, f->first, f->last, d->title, d->cure };
     lock_drop(&doctor.lock);
 }
 
@@ -210,13 +210,13 @@ static void put_what(struct text *t, const struct now *n)
         text_puts(t, n->s.text);
         return;
     }
-    if (d != NULL && d->say != NULL) {
+    if (d->say != NULL) {
         d->say(t, &n->s);
         return;
     }
     text_puts(t, n->title);
     if (n->s.text != NULL) {
-        text_puts(t, n->title[0] != 0 ? ": " : "");
+        text_puts(t, ": ");
         text_puts(t, n->s.text);
     }
 }
@@ -453,7 +453,7 @@ struct report { struct text text; int form; };
 
 static void report_text(struct text *t, const struct finding *f, const struct now *n)
 {
-    text_putf(t, "\nW%02d %s: seen %lu times, ", n->s.code, n->title, (unsigned long)n->count);
+    text_putf(t, "\nW%02d %s: seen %lu time%s, ", n->s.code, n->title, (unsigned long)n->count, n->count != 1 ? "s" : "");
     text_putf(t, "first after %lu ms, last after %lu ms\n  ", (unsigned long)((n->first - sched.start_ns) / 1000000),
               (unsigned long)((n->last - sched.start_ns) / 1000000));
     put_what(t, n);
@@ -497,7 +497,7 @@ static void report_json(struct text *t, const struct finding *f, const struct no
 static void report_head(struct text *t, int form, uint32_t n)
 {
     if (form == WEFT_FORM_TEXT) {
-        text_putf(t, "doctor: %u findings", n);
+        text_putf(t, "doctor: %u finding%s", n, n != 1 ? "s" : "");
         if (load_rlx(&doctor.lost) != 0) /* rlx: a counter */
             text_putf(t, "; %lu sightings had no room", (unsigned long)load_rlx(&doctor.lost));
         text_puts(t, "\n");

@@ -162,9 +162,9 @@ static int address_allowed(const weft_debug_server *s, const weft_serve_opts *o,
         return 0;
     }
 #endif
-    *why = "refused: others than this machine can reach the address, and would see what the program holds and make it work; set a token of at least 16 bytes, or "
-           "tls_cert, tls_key and tls_client_ca, or listen at 127.0.0.1 or a unix socket";
-    weft_doctor_note(WEFT_W14, *why); /* while no runtime runs, only the log is told */
+#define REFUSED "refused: others than this machine can reach the address, and would see what the program holds and make it work"
+    *why = REFUSED "; set a token of at least 16 bytes, or tls_cert, tls_key and tls_client_ca, or listen at 127.0.0.1 or a unix socket";
+    weft_doctor_note(WEFT_W14, REFUSED); /* while no runtime runs, only the log is told */
     return -EPERM;
 }
 
