@@ -9,35 +9,6 @@
 
 #define NO_TAIL_CALL() __asm__ volatile("" : : "i"(__LINE__)) /* nor are two such functions the same */
 
-/* ---- what was found ------------------------------------------------------------------------------------------ */
-
-/* A life of the runtime, whose end tells everything. */
-static void live_with(weft_config c, weft_fn *fn)
-{
-    memset(said.at, 0, sizeof said.at);
-    said.n = 0;
-    c.size = sizeof c;
-    c.finding = note_finding;
-    test_run_config(&c, fn, NULL);
-}
-
-static void live(weft_fn *fn) { live_with((weft_config){ .maxprocs = 2 }, fn); }
-
-static void nothing_found(const char *which) { cr_expect_eq(said.n, 0, "%s: W%02d: %s", which, said.at[0].code, said.at[0].what); }
-
-static bool begins(const char *stack, const char *function) { return strncmp(stack, function, strlen(function)) == 0; }
-
-/* One finding, with this code, whose stack begins in that function. */
-static void one_found(int code, const char *function, const char *words)
-{
-    const struct told *t = &said.at[0];
-    cr_assert_eq(said.n, 1, "%d findings, the first W%02d: %s", said.n, t->code, t->what);
-    cr_expect_eq(t->code, code, "W%02d: %s", t->code, t->what);
-    cr_expect(begins(t->stack, function), "not in %s:\n%s", function, t->stack);
-    cr_expect_not_null(strstr(t->what, words), "%s", t->what);
-    cr_expect_neq(t->cure[0], 0);
-}
-
 static int to_nothing(void *ctx, const void *data, size_t n) { return (void)ctx, (void)data, (void)n, 0; }
 static int to_nothing_else(void *ctx, const void *data, size_t n) { return (void)ctx, (void)data, (void)n, 0; }
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "test.h"
+#include "json_test.h"
 
 #define NOINLINE __attribute__((noinline))
 
@@ -73,25 +73,48 @@ static __attribute__((unused)) int told_of(int code, const struct told **first)
     return n;
 }
 
-/* ---- a writer ---- */
-
-struct grown { char *text; size_t n; };
-static __attribute__((unused)) int grow_writer(void *ctx, const void *data, size_t n)
-{
-    struct grown *g = ctx;
-    g->text = realloc(g->text, g->n + n + 1);
-    cr_assert_not_null(g->text);
-    memcpy(g->text + g->n, data, n);
-    g->text[g->n += n] = 0;
-    return 0;
-}
-
 static __attribute__((unused)) char *doctor_text(int form)
 {
-    struct grown g = { 0 };
-    int err = weft_doctor_report(grow_writer, &g, form);
+    struct sink s = { 0 };
+    int err = weft_doctor_report(sink_write, &s, form);
     cr_assert_eq(err, 0, "%s", weft_strerror(err));
-    return g.text;
+    cr_assert_eq(sink_write(&s, "", 1), 0);
+    return (char *)s.bytes;
+}
+
+/* ---- one life, one finding ---- */
+
+/* A life of the runtime, whose end tells everything. */
+static __attribute__((unused)) void live_with(weft_config c, weft_fn *fn)
+{
+    memset(said.at, 0, sizeof said.at);
+    said.n = 0;
+    c.size = sizeof c;
+    c.finding = note_finding;
+    test_run_config(&c, fn, NULL);
+}
+
+static __attribute__((unused)) void live(weft_fn *fn) { live_with((weft_config){ .maxprocs = 2 }, fn); }
+
+static __attribute__((unused)) void nothing_found(const char *which)
+{
+    cr_expect_eq(said.n, 0, "%s: W%02d: %s", which, said.at[0].code, said.at[0].what);
+}
+
+static __attribute__((unused)) bool begins(const char *stack, const char *function)
+{
+    return strncmp(stack, function, strlen(function)) == 0;
+}
+
+/* One finding, with this code, whose stack begins in that function. */
+static __attribute__((unused)) void one_found(int code, const char *function, const char *words)
+{
+    const struct told *t = &said.at[0];
+    cr_assert_eq(said.n, 1, "%d findings, the first W%02d: %s", said.n, t->code, t->what);
+    cr_expect_eq(t->code, code, "W%02d: %s", t->code, t->what);
+    cr_expect(begins(t->stack, function), "not in %s:\n%s", function, t->stack);
+    cr_expect_not_null(strstr(t->what, words), "%s", t->what);
+    cr_expect_neq(t->cure[0], 0);
 }
 
 /* ---- a trace, as Go's reader shows it ---- */
@@ -112,72 +135,5 @@ static __attribute__((unused)) bool trace_logs(const char *path, struct test_out
     cr_expect_null(strstr(out->text, "refused"), "%s", out->text);
     return true;
 }
-
-/* ---- JSON: whether a text is, and nothing else; by the grammar ---- */
-
-static bool json_value(const char **p);
-static void json_space(const char **p) { *p += strspn(*p, " \t\r\n"); }
-static bool json_string(const char **p)
-{
-    if (*(*p)++ != '"')
-        return false;
-    for (; **p != '"'; (*p)++) {
-        if ((unsigned char)**p < ' ')
-            return false;
-        if (**p == '\\') {
-            (*p)++;
-            if (**p == 'u') {
-                if (strspn(*p + 1, "0123456789abcdefABCDEF") < 4)
-                    return false;
-                *p += 4;
-            } else if (**p == 0 || strchr("\"\\/bfnrt", **p) == NULL) {
-                return false;
-            }
-        }
-    }
-    (*p)++;
-    return true;
-}
-static bool json_list(const char **p, char end, bool keys)
-{
-    (*p)++;
-    json_space(p);
-    if (**p == end)
-        return (*p)++, true;
-    for (;;) {
-        json_space(p);
-        if (keys && (!json_string(p) || (json_space(p), *(*p)++ != ':')))
-            return false;
-        if (!json_value(p))
-            return false;
-        if (**p == end)
-            return (*p)++, true;
-        if (*(*p)++ != ',')
-            return false;
-    }
-}
-static bool json_value(const char **p)
-{
-    bool ok = false;
-    json_space(p);
-    if (**p == '{')
-        ok = json_list(p, '}', true);
-    else if (**p == '[')
-        ok = json_list(p, ']', false);
-    else if (**p == '"')
-        ok = json_string(p);
-    else if (strncmp(*p, "true", 4) == 0 || strncmp(*p, "null", 4) == 0)
-        ok = true, *p += 4;
-    else if (strncmp(*p, "false", 5) == 0)
-        ok = true, *p += 5;
-    else {
-        size_t n = strspn(*p, "+-.0123456789eE");
-        ok = n > 0;
-        *p += n;
-    }
-    json_space(p);
-    return ok;
-}
-static __attribute__((unused)) bool json_is(const char *s) { return json_value(&s) && *s == 0; }
 
 #endif

@@ -57,8 +57,11 @@ static inline size_t js_utf8(struct js_in *in)
 
 static inline const char *js_text(struct js_in *in)
 {
-    char *text = malloc((size_t)(in->end - in->at) + 1), *to = text;
     js_must(in, *in->at++ == '"');
+    const char *quote = in->at;
+    while (quote < in->end && *quote != '"')
+        quote += *quote == '\\' ? 2 : 1;
+    char *text = malloc((size_t)(quote - in->at) + 2), *to = text;
     for (;;) {
         js_must(in, in->at < in->end && (unsigned char)*in->at >= ' ');
         if (*in->at == '"')

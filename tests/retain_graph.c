@@ -251,7 +251,7 @@ static void long_list(void *arg)
     }
     struct said s = { 0 };
     cr_assert_eq(weft_heap_dump(said_write, &s), 0);
-    cr_assert(is_json(s.text), "%s", s.text);
+    js_parse(s.text);
     cr_assert_eq(json_number(s.text, "\"struct link\"", "objects"), N);
     cr_assert_eq(json_number(s.text, "\"retained\"", "retained_objects"), N, "the first element keeps all: %s", s.text);
     cr_assert_eq(json_number(s.text, "\"retained\"", "unreached"), 0);
@@ -260,7 +260,7 @@ static void long_list(void *arg)
     for (int i = 0; i < N - 1; i++)
         last = last->next;
     cr_assert_eq(weft_why_alive(last, said_write, &s, WEFT_FORM_JSON), 0);
-    cr_assert(is_json(s.text));
+    js_parse(s.text);
     said_free(&s);
 }
 Test(retain_graph, a_list_of_two_hundred_thousand, .timeout = 60) { test_run(long_list, NULL); }
