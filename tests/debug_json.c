@@ -32,24 +32,13 @@ static void all_receive(size_t n) { test_until(receivers(never) == n); }
 
 static bool begins(const char *s, const char *with) { return strncmp(s, with, strlen(with)) == 0; }
 
-static uint64_t stops(void)
-{
-    uint64_t n = 0;
-    for (int i = 0; i < WEFT_STOP_REASONS; i++) {
-        weft_stop_stats s;
-        cr_assert_eq(weft_read_stop_stats(i, &s), 0);
-        n += s.count;
-    }
-    return n;
-}
-
 /* ---- all of them ---------------------------------------------------------------------------------------------------- */
 
 static void every_document(void *arg)
 {
     (void)arg;
     unsigned n = 0;
-    uint64_t before = stops();
+    uint64_t before = test_stops();
     for (const char *what; (what = weft_debug_what(n)) != NULL; n++) {
         struct js *d = js_document(what);
         if (js_find(d, "at_ms") != NULL) {
@@ -63,7 +52,7 @@ static void every_document(void *arg)
         cr_expect_gt(s.len, 10, "%s", what);
     }
     cr_expect_eq(n, 8);
-    cr_expect_eq(stops(), before, "nothing was stopped");
+    cr_expect_eq(test_stops(), before, "nothing was stopped");
 }
 
 Test(debug_json, every_document_is_json_and_a_text) { test_run_each(every_document, NULL); }

@@ -47,17 +47,6 @@ static char *page(void)
 
 static bool has(const char *text, const char *what) { return strstr(text, what) != NULL; }
 
-static uint64_t stops(void)
-{
-    uint64_t n = 0;
-    for (int i = 0; i < WEFT_STOP_REASONS; i++) {
-        weft_stop_stats s;
-        cr_assert_eq(weft_read_stop_stats(i, &s), 0);
-        n += s.count;
-    }
-    return n;
-}
-
 static void from_fiber(void *arg)
 {
     (void)arg;
@@ -66,9 +55,9 @@ static void from_fiber(void *arg)
     make_sleepers(7);
     all_wait(37);
     weft_gc();
-    uint64_t before = stops();
+    uint64_t before = test_stops();
     char *p = page();
-    cr_expect_eq(stops(), before, "nothing was stopped");
+    cr_expect_eq(test_stops(), before, "nothing was stopped");
     cr_expect(has(p, "\nfibers 38: "), "%s", p);
     cr_expect(has(p, "30 chan receive"), "%s", p);
     cr_expect(has(p, "7 sleep"), "%s", p);

@@ -641,17 +641,6 @@ static void together_main(void *arg)
 
 Test(dump_stack, several_at_once_and_beside_collections) { test_run_procs(4, together_main, NULL); }
 
-static uint64_t stops(void)
-{
-    uint64_t n = 0;
-    for (int i = 0; i < WEFT_STOP_REASONS; i++) {
-        weft_stop_stats s;
-        cr_assert_eq(weft_read_stop_stats(i, &s), 0);
-        n += s.count;
-    }
-    return n;
-}
-
 static void no_stop_main(void *arg)
 {
     (void)arg;
@@ -660,10 +649,10 @@ static void no_stop_main(void *arg)
         weft_go(recv_fiber, NULL);
     weft_go(spin_fiber, NULL);
     test_until(load_acq(&spinning) != 0);
-    uint64_t before = stops();
+    uint64_t before = test_stops();
     for (int i = 0; i < 5; i++)
         free(dump_text(true));
-    cr_expect_eq(stops(), before);
+    cr_expect_eq(test_stops(), before);
     store_rel(&stop_spinning, 1);
 }
 

@@ -58,6 +58,9 @@ void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg);
     } while (0)
 void test_pause(void); /* of a fiber: weft_sleep of 100 us; of a thread: usleep */
 
+/* Stops of the world so far, for whatever reason. */
+uint64_t test_stops(void);
+
 /* Overwrites what dead frames left below the caller's: stale copies of pointers there would keep objects alive. */
 void test_wipe_stack(void);
 

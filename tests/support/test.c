@@ -215,3 +215,14 @@ bool test_is_slow(void)
     return getenv("WEFT_TEST_SLOW") != NULL; /* set by tools/check.sh under emulation */
 #endif
 }
+
+uint64_t test_stops(void)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < WEFT_STOP_REASONS; i++) {
+        weft_stop_stats s;
+        cr_assert_eq(weft_read_stop_stats(i, &s), 0);
+        n += s.count;
+    }
+    return n;
+}
