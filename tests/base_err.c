@@ -7,7 +7,8 @@
 Test(base_err, known_errors_say_what_to_do)
 {
     static const int returned[] = { EINVAL, ENOMEM, EPIPE, ETIMEDOUT, EAGAIN, EDEADLK, EALREADY, ESRCH, EBUSY,
-                                    EPERM, EEXIST, ELOOP, ENOENT, EOVERFLOW, ERANGE, ECANCELED, ENOSPC };
+                                    EPERM, EEXIST, ELOOP, ENOENT, EOVERFLOW, ERANGE, ECANCELED, ENOSPC, EXDEV, E2BIG, EIO, EACCES, EADDRINUSE,
+                                    EADDRNOTAVAIL, EMFILE };
     for (size_t i = 0; i < sizeof returned / sizeof returned[0]; i++) {
         const char *text = weft_strerror(-returned[i]);
         cr_expect_not_null(strchr(text, ':'), "%d: \"%s\" has no advice", returned[i], text);
@@ -15,6 +16,9 @@ Test(base_err, known_errors_say_what_to_do)
         cr_expect_eq(text, weft_strerror(returned[i]), "sign should not matter");
     }
 }
+
+/* It is what weft_debug_serve returns for an address that others can reach. */
+Test(base_err, eperm_speaks_of_the_address_too) { cr_expect_not_null(strstr(weft_strerror(-EPERM), "address"), "%s", weft_strerror(-EPERM)); }
 
 Test(base_err, any_number_has_a_text)
 {

@@ -86,9 +86,10 @@ typedef struct weft_finding {
 } weft_finding;
 
 /* Writes all findings, as text for people or as JSON:
- *   {"modes":{"w01":"report",...},"counts":{"w01":0,...},"lost":0,"now_ns":3,"findings":[{"code":"W04","mode":"report","what":"...","cure":"...",
- *    "stack":[{"function":"f","file":"/x/a.c","line":12},...],"made":[...],"count":3,"first_ns":1,"last_ns":2},...]}
- * lost: sightings that no finding stands for, as there was no more room. Times are of weft_now(). file is "" and line 0 where they are not known.
+ *   {"modes":{"w01":"report",...},"counts":{"w01":0,...},"lost":0,"now_ns":3,"findings":[{"code":"W04","mode":"report","title":"...","what":"...",
+ *    "cure":"...","stack":[{"function":"f","file":"/x/a.c","line":12},...],"made":[...],"fiber":7,"count":3,"first_ns":1,"last_ns":2},...]}
+ * fiber: the id of the one that did it; 0: none. lost: sightings that no finding stands for, as there was no more room. Times are of weft_now(). file
+ * is "" and line 0 where they are not known.
  * May block, may move. 0, -EINVAL (w NULL, form unknown), -ESRCH (the runtime does not run), -ENOMEM, -EAGAIN (no thread), or w's error. */
 enum { WEFT_FORM_TEXT, WEFT_FORM_JSON };
 WEFT_API int weft_doctor_report(weft_writer *w, void *ctx, int form);
@@ -101,7 +102,8 @@ WEFT_API uint64_t weft_doctor_count(int code);
  * 0, -ESRCH (the runtime does not run), -EAGAIN (no thread to tell it), -ENOMEM, -EDEADLK (called by weft_config.finding). */
 WEFT_API int weft_doctor_flush(void);
 
-/* For libraries on top of weft: what was seen at the caller's place. what: a sentence, copied up to 255 bytes. Does not block.
+/* For libraries on top of weft: what was seen at the caller's place. what: the finding's sentence, copied up to 255 bytes, without the full stop; title
+ * and cure are the code's. Does not block.
  * 0 (also where that code is off), -EINVAL (no code, what NULL), -ESRCH (the runtime does not run). */
 WEFT_API int weft_doctor_note(int code, const char *what);
 

@@ -26,7 +26,7 @@
     X(EBUSY,                                                                                                           \
       "in use: wait until those who use it are done, then try again")                                                  \
     X(EPERM,                                                                                                           \
-      "not allowed from here: see in the header who may call this (a fiber, or a thread of the host)")                 \
+      "not allowed: see in the header who may call this (a fiber, a thread of the host), and at which address it may be")\
     X(EEXIST,                                                                                                          \
       "exists already: remove the old one first")                                                                      \
     X(ELOOP,                                                                                                           \
@@ -41,6 +41,10 @@
       "closed or cancelled while waiting: the object is gone, do not use it again")                                    \
     X(ENOSPC,                                                                                                          \
       "no room: a table or the device is full; remove something first")                                                \
+    X(E2BIG,                                                                                                           \
+      "too large: more objects, or bytes, than this call can deal with; nothing was done")                             \
+    X(EIO,                                                                                                             \
+      "a file or device could not be read or written: look at its path, its permissions and what is in it")            \
     X(EXDEV,                                                                                                           \
       "of another thread: the address was taken before a call that may move the fiber; take it anew afterwards")       \
     X(ENOSYS,                                                                                                          \
@@ -59,6 +63,10 @@
       "bad address: the memory passed is not mapped")                                                                  \
     X(EADDRINUSE,                                                                                                      \
       "the address is in use: choose another port or end the program that listens there")                              \
+    X(EADDRNOTAVAIL,                                                                                                   \
+      "no such address on this machine: listen at one that it has (ip addr), or at 127.0.0.1")                         \
+    X(EACCES,                                                                                                          \
+      "permission denied: look at the file's or folder's mode, or take a port from 1024 on")                           \
     X(ECONNREFUSED,                                                                                                    \
       "nobody listens at that address: start the server or check the port")                                            \
     X(ECONNRESET,                                                                                                      \
