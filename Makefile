@@ -100,7 +100,8 @@ define STAMP
 $(B)/$(1): FORCE
 	@mkdir -p $$(@D); printf '%s\n' '$(subst ','\'',$(2))' | cmp -s - $$@ || printf '%s\n' '$(subst ','\'',$(2))' > $$@
 endef
-$(eval $(call STAMP,flags,$(CC) $(LIB_CFLAGS) $(PROG_CFLAGS) $(CFLAGS) $(CXX) $(CXXFLAGS) $(LDFLAGS_ALL)))
+# B is one of them: the dependencies that were written down name objects by their path, and mean nothing once the folder has been moved or copied.
+$(eval $(call STAMP,flags,$(B) $(CC) $(LIB_CFLAGS) $(PROG_CFLAGS) $(CFLAGS) $(CXX) $(CXXFLAGS) $(LDFLAGS_ALL)))
 $(eval $(call STAMP,sources,$(SRC)))
 $(eval $(call STAMP,serve-sources,$(SERVE_SRC)))
 $(eval $(call STAMP,jemalloc,$(shell stat -L -c '%n %s %Y' $(JEMALLOC) 2>&1)))

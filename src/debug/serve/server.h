@@ -7,6 +7,10 @@
 #include <stdbool.h>
 #include <weft/serve.h>
 
+#if !__has_include(<microhttpd.h>) || !__has_include(<gnutls/gnutls.h>)
+#error libmicrohttpd or gnutls is missing: make deps installs them, make SERVE= builds without libweft-debug
+#endif
+
 #define WINDOWS_MAX 8
 
 /* What one heavy job excludes. Only workers take the lock: the server's thread never waits for one that a stop of the world may have caught with it. */
