@@ -50,6 +50,8 @@ WEFT_API int weft_memory_explain(weft_writer *w, void *ctx);
  *   count    counted, and in weft_doctor_report, but not told
  *   report   told, each finding once: the default
  *   abort    told, and then the program ends
+ * WEFT_DEBUG=slowfiber=N: W15 tells of each fiber, too, that computes for N ms without a wait or a yield. slowstop=N: W16 from stops on that wait
+ * N ms for a thread, or take ten times as long; by default 100, and 0: of none.
  * While nothing suspicious happens the doctor has no thread and no memory. */
 enum {
     WEFT_W01 = 1, /* a finalizer's context keeps its own object alive */
