@@ -77,12 +77,12 @@ Test(doctor_calls, w03_is_silent_of_a_few_that_are_got_rid_of)
 
 /* ---- W04 ------------------------------------------------------------------------------------------------------------------ */
 
-static char **live;
+static char **crowd;
 static void lives(void)
 {
-    live = weft_alloc(20000 * sizeof *live);
+    crowd = weft_alloc(20000 * sizeof *crowd);
     for (int i = 0; i < 20000; i++)
-        live[i] = weft_alloc(32);
+        crowd[i] = weft_alloc(32);
 }
 
 NOINLINE static void collects(void) { weft_gc(); __asm__ volatile(""); }
@@ -91,7 +91,7 @@ static void large_heap_collected_in_a_loop(void *arg)
 {
     lives();
     loops(arg);
-    weft_keep_alive(live);
+    weft_keep_alive(crowd);
 }
 
 Test(doctor_calls, w04_collections_in_a_loop)
@@ -114,7 +114,7 @@ static void burst_of_collections(void *arg)
     weft_sleep(1200 * MS);
     weft_gc();
     loops(arg);
-    weft_keep_alive(live);
+    weft_keep_alive(crowd);
 }
 
 Test(doctor_calls, w04_is_silent_of_bursts_and_of_some_now_and_then)
