@@ -244,22 +244,6 @@ Test(doctor_core, the_function_of_the_hosts_may_fork)
     cr_expect_eq(child_status, 0, "%d", child_status);
 }
 
-/* Also of codes whose detector has a sentence of its own, of its own numbers. */
-static void notes_each_code(void *arg)
-{
-    (void)arg;
-    for (int code = 1; code < WEFT_DOCTOR_CODES; code++)
-        cr_expect_eq(weft_doctor_note(code, "a sentence of the host's"), 0);
-}
-
-Test(doctor_core, what_is_noted_is_told_as_it_is)
-{
-    doctor_run(notes_each_code, NULL, NULL, NULL);
-    cr_assert_eq(said.n, WEFT_DOCTOR_CODES - 1);
-    for (int i = 0; i < said.n; i++)
-        cr_expect_str_eq(said.at[i].what, "a sentence of the host's", "W%02d", said.at[i].code);
-}
-
 static void logs(void *arg)
 {
     (void)arg;
