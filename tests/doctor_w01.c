@@ -135,7 +135,7 @@ static void see(void *arg)
 
 static void is_found(const struct scheme *s)
 {
-    doctor_run(see, (void *)s, NULL, NULL);
+    doctor_run(see, (void *)s, "w04=off", NULL);
     cr_assert_eq(said.n, s->places, "%d findings", said.n);
     const struct told *t = &said.at[0];
     cr_expect_eq(t->code, WEFT_W01);
@@ -146,7 +146,7 @@ static void is_found(const struct scheme *s)
 
 static void is_none(const struct scheme *s)
 {
-    doctor_run(see, (void *)s, NULL, NULL);
+    doctor_run(see, (void *)s, "w04=off", NULL);
     cr_expect_eq(said.n, 0, "%s", said.at[0].what);
     cr_expect_eq(weft_doctor_count(WEFT_W01), 0);
 }
@@ -199,6 +199,6 @@ static void verified(void *arg)
 }
 Test(doctor_w01, marking_in_two_steps_misses_nothing, .timeout = 60)
 {
-    doctor_run(verified, NULL, NULL, "gcverify=1");
+    doctor_run(verified, NULL, "w04=off", "gcverify=1");
     cr_expect_eq(said.n, 6, "%d", said.n);
 }
