@@ -39,6 +39,7 @@ check "what is installed" "cd $tmp/dest/usr && test -f include/weft.h -a -f incl
 check "DESTDIR is not in weft.pc" "! grep -q $tmp $tmp/dest/usr/lib/x/pkgconfig/weft.pc"
 staged="export PKG_CONFIG_PATH=$tmp/dest/usr/lib/x/pkgconfig PKG_CONFIG_SYSROOT_DIR=$tmp/dest LD_LIBRARY_PATH=$tmp/dest/usr/lib/x"
 check "C, against the staged copy" "$staged; $c $flags -o $tmp/c && $(runs $tmp/c)"
+check "the shapes of JSON" "for word in quota_cpus falls retained_objects root.kind; do grep -q \$word $tmp/dest/usr/share/doc/weft/json.txt || exit 1; done"
 check "the reference" "cd $tmp/dest/usr && grep -q 'id=\"weft_chan_send\"' share/doc/weft/weft.html && test -f share/man/man1/weft-doctor.1"
 : >"$tmp/dest/usr/include/weft/mine.h"
 check "install again" "$make_b install PREFIX=/usr LIBDIR=/usr/lib/x DESTDIR=$tmp/dest"

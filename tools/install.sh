@@ -57,6 +57,12 @@ do_install()
         put 644 "$page" "$PREFIX/share/man/man3/${page##*/}"
     done
     put 644 "$B/weft.html" "$PREFIX/share/doc/weft/weft.html"
+    # What the JSON looks like is said at the heads of the files that make it.
+    for name in documents memory heap_dump why; do
+        sed -n '1,/\*\/$/p' "src/debug/$name.c"
+        echo
+    done >"$made.json"
+    put 644 "$made.json" "$PREFIX/share/doc/weft/json.txt"
     put 644 src/debug/gdb/weft-gdb.py "$share/weft-gdb.py"
     # gdb looks for this beside its own data, for a library under /usr; elsewhere after add-auto-load-scripts-directory.
     printf 'import gdb\n\ngdb.execute("source %s/weft-gdb.py")\n' "$share" >"$made.py"

@@ -24,9 +24,10 @@ WEFT_API int weft_debug_dump(weft_writer *w, void *ctx);
  *     "memory"    what is resident, by part, and when each part falls
  *     "profiles"  profiles by name, and what is under way: CPU and wall-clock profile, trace, flight recorder
  *     "doctor"    findings: weft_doctor_report
- * in the shapes that the head of src/debug/documents.c shows. Fields may be added; none changes its meaning. The world is not stopped. A thread of the
- * library's makes it, which costs some hundred microseconds, and beside that "fibers" a tenth of one per fiber, "memory" at most a millisecond per
- * 100 MiB that is resident in small pages. w is called on the caller's own stack and may do anything. May block, does not collect.
+ * in the shapes that share/doc/weft/json.txt shows (and the heads of the files in src/debug that make them). Fields may be added; none changes its
+ * meaning. The world is not stopped. A thread of the library's makes it, which costs some hundred microseconds, and beside that "fibers" a tenth of
+ * one per fiber, "memory" at most a millisecond per 100 MiB that is resident in small pages. w is called on the caller's own stack and may do
+ * anything. May block, does not collect.
  * 0, -EINVAL (what or w NULL), -ENOENT (there is no such `what`), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), for "memory" what
  * reading /proc/self/maps said, or w's error: then only a part was written. */
 WEFT_API int weft_debug_json(const char *what, weft_writer *w, void *ctx);
@@ -136,12 +137,12 @@ WEFT_API int weft_tls_check(const void *address);
 /* Writes why the object that obj points to, or into, is alive: a way from a root to it, object by object, with types where they are known
  * (WEFT_TYPE, weft_type_name), the offset of each word, and the place that allocated it where it was sampled for the heap profile. What was
  * declared as a root comes before what is read conservatively; the shortest way of that kind; the caller's own stack, where obj lies after all, last.
- * Runs a collection, whose stop takes about half as long again; what is found is of then. Blocks, may move. JSON: see src/debug/why.c.
+ * Runs a collection, whose stop takes about half as long again; what is found is of then. Blocks, may move. JSON: see share/doc/weft/json.txt.
  * 0, -EINVAL (w NULL, form unknown), -ENOENT (obj is not in a live object), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), -E2BIG (more
  * than two thousand million objects or references), or w's error. */
 WEFT_API int weft_why_alive(const void *obj, weft_writer *w, void *ctx, int form);
 
-/* Writes what the heap is made of, as JSON (see src/debug/heap_dump.c): objects and bytes by type, by size, by place that allocated them (from
+/* Writes what the heap is made of, as JSON (see share/doc/weft/json.txt): objects and bytes by type, by size, by place that allocated them (from
  * samples), by kind of root; and which objects keep most of it. Terms and errors of weft_why_alive. Takes some 60 bytes of memory for each object
  * and 8 for each reference while it works. */
 WEFT_API int weft_heap_dump(weft_writer *w, void *ctx);

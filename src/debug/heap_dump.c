@@ -13,7 +13,8 @@
  *    "heap":{"objects":1000321,"bytes":64020544,"spans":7816,"references":2000001,"address_space_bytes":67108864},
  *    "types":{"all":3,"shown":3,"list":[{"type":"struct node","kind":"typed","objects":1000000,"bytes":64000000},...]},
  *    "sizes":{"all":5,"shown":5,"list":[{"bytes_each":64,"kind":"typed","objects":1000000,"bytes":64000000},...]},
- * "sites":{"rate_bytes":524288,"all":2,"shown":2,"list":[{"objects":998000,"bytes":63900000,"samples":122,"stack":["grow at tree.c:31",...]},...]},
+ *    "sites":{"rate_bytes":524288,"all":2,"shown":2,"list":[{"objects":998000,"bytes":63900000,"samples":122,
+ *      "stack":["grow at tree.c:31",...]},...]},
  *    "retained":{"done":true,"unreached":0,"all":12,"shown":12,"list":[{"address":"0x7f..","type":"struct tree","kind":"typed","bytes":32,
  *      "retained_bytes":64000032,"retained_objects":1000001,"site":"","inside":null},...]},
  *    "roots":{"words":120,"list":[{"kind":"data","words":12,"objects":9,"reached_bytes":64000000},...]}}
