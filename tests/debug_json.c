@@ -230,6 +230,51 @@ static void fibers(void *arg)
 
 Test(debug_json, fibers_by_state_place_and_wait) { test_run_each(fibers, NULL); }
 
+static w_u32 in_a_call, call_over;
+
+static void waits_then_calls(void *first)
+{
+    cr_assert_eq(weft_chan_recv(first, NULL), 1);
+    weft_blocking_begin();
+    store_rel(&in_a_call, 1);
+    while (load_acq(&call_over) == 0)
+        usleep(1000);
+    weft_blocking_end();
+}
+
+/* Until the monitor has looked at the clock again. */
+static void clock_goes_on(void)
+{
+    int64_t coarse = load_rlx(&sched.coarse_ns), until = weft_now() + 10 * WEFT_SECOND;
+    while (load_rlx(&sched.coarse_ns) == coarse && weft_now() < until)
+        continue;
+}
+
+/* Who is in a call has been there since the call began, not since he waited for something else before. */
+static void one_in_a_call(void *arg)
+{
+    (void)arg;
+    weft_chan *first = weft_chan_make(0, 0);
+    never = weft_chan_make(0, 0);
+    const weft_go_opts opts = { .size = sizeof opts, .name = "calls" };
+    cr_assert_eq(weft_go_opts_run(waits_then_calls, first, &opts), 0);
+    test_until(receivers(first) == 1);
+    clock_goes_on();
+    make_receivers(1, "waits");
+    all_receive(1);
+    clock_goes_on();
+    cr_assert_eq(weft_chan_send(first, NULL), 0);
+    test_until(load_acq(&in_a_call) != 0);
+    struct js *d = js_document("fibers");
+    const struct js *list = js_at(d, "waits.list"), *calls = js_with(list, "name", "calls"), *waits = js_with(list, "name", "waits");
+    store_rel(&call_over, 1);
+    cr_expect_str_eq(js_str(calls, "state"), "syscall");
+    cr_expect_lt(js_num(calls, "wait_ns"), js_num(waits, "wait_ns"));
+    weft_chan_close(never);
+}
+
+Test(debug_json, fibers_are_in_a_call_since_it_began) { test_run_procs(3, one_in_a_call, NULL); }
+
 static void waiter(void *arg) { weft_chan_recv(arg, NULL); }
 
 static void leaks(void *arg)

@@ -143,6 +143,7 @@ void blocking_leave(const struct arch_frame *fr)
     m->blocked = f;
     __atomic_store_n(&m->blocking, true, __ATOMIC_RELAXED); /* rlx: others count, as with cur below */
     f->why = WAIT_BLOCKING;
+    f->since_ns = load_rlx(&sched.coarse_ns); /* rlx: for show */
     struct p *p = m_disown(m);
     store_rel(&f->state, FIBER_WAITING); /* rel: publishes sp and frame */
     __atomic_store_n(&m->cur, NULL, __ATOMIC_RELEASE);

@@ -130,7 +130,7 @@ struct fiber {
     struct chan_waiter *waits; /* those of ours that are in queues of channels, while parked there: a fork takes them out (fork.c) */
     bool main_exits;        /* the main fiber called weft_exit: the others go on */
     uint32_t arena;         /* stack.c's: where its slot lies */
-    int64_t since_ns;       /* parked at, by the coarse clock; 0: not known */
+    int64_t since_ns;       /* parked, or in a call, since; by the coarse clock; 0: not known */
     struct exceptions exceptions; /* while it does not run: it may wait in a handler, and go on on another thread */
     void *asan_fake, *tsan_fiber;
     uint64_t told;          /* for listeners of probe points */
