@@ -58,7 +58,7 @@ static void from_fiber(void *arg)
     uint64_t before = test_stops();
     char *p = page();
     cr_expect_eq(test_stops(), before, "nothing was stopped");
-    cr_expect(has(p, "\nfibers 38: "), "%s", p);
+    cr_expect(has(p, "\nfibers 38; "), "%s", p);
     cr_expect(has(p, "30 chan receive"), "%s", p);
     cr_expect(has(p, "7 sleep"), "%s", p);
     cr_expect(has(p, "     30  make_receivers (" TEST_SRC "/tests/debug_page.c:"), "%s", p);

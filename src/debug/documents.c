@@ -13,7 +13,8 @@
  *              "fibers":{"all":1034,"running":1,"runnable":4,"waiting":1028,"blocking":1},"hand_offs":12,
  *              "wait_for_processor":{"count":10233,"p50_ns":1024,"p99_ns":114688,"max_ns":2097152},
  *              "threads":{"all":7,"shown":7,"made":9,"ended":2,"list":[{"id":3,"tid":4714,"does":"runs","fiber":{...},"hosts":false,"locked":false}]}}
- *             state: running, scheduling (a thread looks for work), idle. machine, fiber: null. max_ns: the end of the highest bucket
+ *             state: running, scheduling (a thread looks for work), idle. machine, fiber: null. max_ns: the end of the highest bucket. fibers: those of
+ *             the runtime's own, too, which "fibers" leaves out
  *   fibers    {"at_ms":...,"all":1034,"made":5120,"leaked":0,"states":[{"state":"IO wait","n":1024}],
  *              "sites":{"all":3,"shown":3,"list":[{"site":"accept_loop at /s/server.c:88","n":1024,"states":[{"state":"IO wait","n":1022},...]}]},
  *              "waits":{"all":1029,"shown":200,"list":[{"id":9,"name":"janitor","state":"sleep","wait_ns":93000000000,"site":"...","parent":1,

@@ -83,7 +83,7 @@ static void put_fibers(struct look *l)
     struct look_group *site = look_by_site(l, &sites), *state = look_by_state(l, &states);
     if (site == NULL || state == NULL)
         return;
-    text_putf(t, "fibers %lu: %lu running, %lu runnable, %lu waiting, %lu blocking; made %lu; ", (unsigned long)l->fibers,
+    text_putf(t, "fibers %lu; with the runtime's own %lu running, %lu runnable, %lu waiting, %lu blocking, made %lu; ", (unsigned long)l->fibers,
               (unsigned long)look_num(l, RUNNING), (unsigned long)look_num(l, RUNNABLE), (unsigned long)look_num(l, WAITING),
               (unsigned long)look_num(l, NOT_IN), (unsigned long)look_num(l, MADE));
     text_putf(t, "leaked %lu, when goroutineleak was last written\n  are ", (unsigned long)leaked_count());

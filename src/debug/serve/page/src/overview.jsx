@@ -68,7 +68,7 @@ export function Overview({ state }) {
         <Tile
           id="fibers"
           label="Fibers"
-          tip="Green threads that exist now, the runtime's own left out. In a leak this number rises without end; the Fibers view says who makes them."
+          tip="Green threads that exist now, a few of the runtime's own among them. In a leak this number rises without end; the Fibers view says who makes them."
           value={count(procs?.fibers.all)}
           sub={procs && `${count(procs.fibers.running)} run, ${count(procs.fibers.runnable)} could`}
           spark={state.history.map((s) => s.fibers)}
