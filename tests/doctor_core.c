@@ -127,7 +127,7 @@ Test(doctor_core, a_librarys_sentence_is_told_as_it_is_and_each_code_has_its_cur
         const struct told *t = NULL;
         cr_assert_eq(told_of(code, &t), 1, "W%02d", code);
         cr_expect_str_eq(t->what, "a library has seen it", "W%02d: %s", code, t->what);
-        cr_expect_str_not_empty(t->cure, "W%02d", code);
+        cr_expect_neq(t->cure[0], 0, "W%02d", code);
     }
 }
 
