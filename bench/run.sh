@@ -286,8 +286,8 @@ while IFS='|' read -r name command procs most peers figures <&3; do
 done 3< "$OUT/questions"
 if asked kv && [ -e bench/kv.sh ]; then
     B=$B BENCH_OUT=$OUT ROUNDS=$ROUNDS sh bench/kv.sh | tee -a "$OUT/table.txt"
-    B=$B BENCH_OUT=$OUT sh bench/kv_profile.sh | tee -a "$OUT/table.txt"
-    B=$B BENCH_OUT=$OUT sh bench/kv_doctor.sh | tee -a "$OUT/table.txt"
+    B=$B BENCH_OUT=$OUT sh bench/kv_cost.sh profile | tee -a "$OUT/table.txt"
+    B=$B BENCH_OUT=$OUT sh bench/kv_cost.sh doctor | tee -a "$OUT/table.txt"
 fi
 echo
 awk '/MISSED|no figure/ { missed++; print "missed: " $0; next }
