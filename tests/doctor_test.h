@@ -136,4 +136,18 @@ static __attribute__((unused)) bool trace_logs(const char *path, struct test_out
     return true;
 }
 
+/* The same of a trace that fn, run under the doctor, writes to its argument, a FILE. Skips the test if there is no reader. */
+static __attribute__((unused)) void doctor_traced(struct test_output *out, weft_fn *fn, const char *modes, const char *debug)
+{
+    char path[] = "/tmp/doctor_XXXXXX";
+    FILE *f = fdopen(mkstemp(path), "w");
+    cr_assert_not_null(f);
+    doctor_run(fn, f, modes, debug);
+    fclose(f);
+    bool read = trace_logs(path, out);
+    unlink(path);
+    if (!read)
+        cr_skip_test("no Go");
+}
+
 #endif

@@ -243,15 +243,7 @@ static void traced_fiber(void *arg)
 static void expect_in_trace(weft_fn *fn, const char *modes, const char *debug, const char *message)
 {
     static struct test_output out;
-    char path[] = "/tmp/doctor_XXXXXX";
-    FILE *f = fdopen(mkstemp(path), "w");
-    cr_assert_not_null(f);
-    doctor_run(fn, f, modes, debug);
-    fclose(f);
-    bool read = trace_logs(path, &out);
-    unlink(path);
-    if (!read)
-        cr_skip_test("no Go");
+    doctor_traced(&out, fn, modes, debug);
     cr_expect_not_null(strstr(out.text, message), "%s", out.text);
 }
 
