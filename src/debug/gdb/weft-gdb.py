@@ -391,7 +391,7 @@ class Fibers(gdb.Command):
         widths = [max(len(r[i]) for r in rows + [heads]) for i in range(4)]
         for r in [heads] + rows:
             print("  ".join([r[0].rjust(widths[0])] + [r[i].ljust(widths[i]) for i in (1, 2, 3)] + [r[4]]).rstrip())
-        print("%d fibers%s" % (len(rows), ", and %d of the runtime (weft fibers all)" % hidden if hidden else ""))
+        print("%d fiber%s%s" % (len(rows), "" if len(rows) == 1 else "s", ", and %d of the runtime (weft fibers all)" % hidden if hidden else ""))
 
 
 class Bt(gdb.Command):
