@@ -115,7 +115,7 @@ static void holds(void *arg)
 {
     (void)arg;
     void *volatile mine = weft_alloc_noscan(64);
-    of_other = ~(uintptr_t)mine;
+    __atomic_store_n(&of_other, ~(uintptr_t)mine, __ATOMIC_RELEASE); /* acq in on_stacks */
     int v;
     weft_chan_recv(gate, &v);
     weft_keep_alive(mine);
@@ -130,7 +130,7 @@ static void on_stacks(void *arg)
     opts.id = &other_id;
     gate = weft_chan_make(sizeof(int), 0);
     cr_assert_eq(weft_go_opts_run(holds, NULL, &opts), 0);
-    while (of_other == 0)
+    while (__atomic_load_n(&of_other, __ATOMIC_ACQUIRE) == 0)
         weft_yield();
     snprintf(text, sizeof text, " of fiber %lu\n", (unsigned long)other_id);
     why((void *)~of_other, &s, text);
@@ -279,7 +279,8 @@ static void names(void *arg)
     double objects = json_number(s.text, "\"heap\"", "objects"), bytes = json_number(s.text, "\"heap\"", "bytes");
     cr_assert(objects >= 2 * N && objects < 2 * N + 300 && bytes >= N * (24 + 40), "%.0f objects, %.0f bytes", objects, bytes);
     cr_assert_eq(json_number(s.text, "\"retained\"", "unreached"), 0);
-    cr_assert_eq(json_number(s.text, "\"kind\":\"typed\",\"bytes\":40,\"retained_bytes\"", "retained_objects"), N, "%s", s.text);
+    double kept = json_number(s.text, "\"kind\":\"typed\",\"bytes\":40,\"retained_bytes\"", "retained_objects");
+    cr_assert(kept > N - 20 && kept <= N, "some of the last are on the stack, too: %s", s.text);
     /* every object is sampled: estimates are counts */
     cr_assert_eq(json_number(s.text, "\"sites\"", "objects"), N, "%s", s.text);
     cr_assert(strstr(s.text, "\"stack\":[\"names at retain_why.c:") != NULL, "%s", s.text);
