@@ -166,6 +166,19 @@ Test(doctor_core, modes_for_all_and_for_one)
     unsetenv("WEFT_DEBUG");
 }
 
+static void counts(void *arg)
+{
+    (void)arg;
+    calls_offender("counted");
+    cr_assert_eq(weft_doctor_flush(), 0);
+    cr_expect_not(load_acq(&doctor.table)[0].resolved);
+    cr_expect_not_null(strstr(doctor_text(WEFT_FORM_TEXT), "offender at doctor_core.c:"));
+    calls_offender("as well");
+}
+
+/* Symbols cost milliseconds and memory, at the end of the runtime, too. */
+Test(doctor_core, what_is_only_counted_is_not_looked_up_till_somebody_asks) { doctor_run(counts, NULL, "count", NULL); }
+
 static void never(void *arg) { (void)arg; }
 
 static void expect_refused(const char *modes, const char *why)

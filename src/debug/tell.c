@@ -270,11 +270,12 @@ static void tell_one(const struct finding *f)
     off_free(OFF_PROF, what);
 }
 
-static bool all_resolved(uint32_t from, uint32_t n)
+/* Those of that mode or a stronger one. */
+static bool all_resolved(uint32_t from, uint32_t n, int mode)
 {
     const struct finding *t = load_acq(&doctor.table); /* acq: with n */
     for (uint32_t i = from; i < n; i++)
-        if (!t[i].resolved)
+        if (!t[i].resolved && t[i].mode >= mode)
             return false;
     return true;
 }
@@ -288,7 +289,7 @@ static void tell_new(void)
         if (from == n)
             return;
         pthread_mutex_lock(&tell.texts);
-        if (!all_resolved(from, n))
+        if (!all_resolved(from, n, DOCTOR_REPORT))
             helper_run(texts_make, NULL);
         pthread_mutex_unlock(&tell.texts);
         for (uint32_t i = from; i < n; i++) {
@@ -520,7 +521,7 @@ static void report_make(void *arg)
     const struct finding *t = load_acq(&doctor.table); /* acq: with n */
     report_head(&r->text, r->form, n);
     pthread_mutex_lock(&tell.texts);
-    if (!all_resolved(0, n))
+    if (!all_resolved(0, n, DOCTOR_COUNT))
         texts_make(NULL);
     for (uint32_t i = 0; i < n; i++) {
         struct now now;
