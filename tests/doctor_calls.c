@@ -106,11 +106,15 @@ static void collects_now_and_then(void)
     weft_sleep(250 * MS);
 }
 
+static bool no_burst; /* they took so long that they were a loop */
+
 static void burst_of_collections(void *arg)
 {
     lives();
+    int64_t began = weft_now();
     for (int i = 0; i < 12; i++)
         weft_gc();
+    no_burst = weft_now() - began > 500 * MS;
     weft_sleep(1200 * MS);
     weft_gc();
     loops(arg);
@@ -120,6 +124,8 @@ static void burst_of_collections(void *arg)
 Test(doctor_calls, w04_is_silent_of_bursts_and_of_some_now_and_then)
 {
     doctor_run(burst_of_collections, &(struct loop){ collects_now_and_then, 1500 }, NULL, NULL);
+    if (no_burst)
+        cr_skip_test("twelve collections take more than half a second here");
     expect_none();
 }
 
