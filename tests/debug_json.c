@@ -530,7 +530,7 @@ static void busy(void *arg)
     store_rel(&stop, 0);
     for (int i = 0; i < 4; i++)
         weft_go(churn, NULL);
-    for (int i = 0; i < 30; i++)
+    for (int i = 0; i < (test_is_slow() ? 5 : 30); i++)
         for (unsigned k = 0; weft_debug_what(k) != NULL; k++)
             js_document(weft_debug_what(k));
     struct js *d = js_document("fibers");

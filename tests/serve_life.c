@@ -258,7 +258,7 @@ Test(serve_life, client_that_does_not_read_holds_up_nobody)
 
 static int load_port, load_on = 1;
 
-static void *load(void *arg)
+static void *asks_and_leaves(void *arg)
 {
     uintptr_t i = (uintptr_t)arg;
     for (; COUNT(load_on) != 0; i++) {
@@ -283,7 +283,7 @@ static void under_load(void *arg)
     weft_debug_serve_stop(serve_begin(serve_opts())); /* what is made once is there */
     int fds = test_fds();
     for (uintptr_t i = 0; i < w_countof(thread); i++)
-        pthread_create(&thread[i], NULL, load, (void *)i);
+        pthread_create(&thread[i], NULL, asks_and_leaves, (void *)i);
     for (int i = 0; i < 30; i++) {
         weft_debug_server *s = serve_begin(serve_opts());
         SET(load_port, weft_debug_port(s));
@@ -418,11 +418,9 @@ static void forks(void *arg)
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 7, "%x", status);
 }
 
-Test(serve_life, child_of_a_fork_serves_nothing_and_keeps_nothing) { test_run_procs(2, forks, NULL); }
+Test(serve_life, child_of_a_fork_serves_nothing_and_keeps_nothing, CHILD_GOES_ON) { test_run_procs(2, forks, NULL); }
 
-/* Documents are made all the time, under locks of theirs, when the process forks: the child's own server has them, too. (Of a sanitizer's allocator the
- * child would find locks taken by threads that it does not have.) */
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/* Documents are made all the time, under locks of theirs, when the process forks: the child's own server has them, too. */
 static void *asks_for_a_document(void *arg)
 {
     while (COUNT(load_on) != 0)
@@ -463,5 +461,4 @@ static void forks_beside_documents(void *arg)
     weft_debug_serve_stop(s);
 }
 
-Test(serve_life, child_of_a_fork_can_serve_what_is_being_made) { test_run_procs(2, forks_beside_documents, NULL); }
-#endif
+Test(serve_life, child_of_a_fork_can_serve_what_is_being_made, CHILD_GOES_ON) { test_run_procs(2, forks_beside_documents, NULL); }
