@@ -205,8 +205,9 @@ static enum signal_whose stop_signal(int sig, siginfo_t *info, void *ctx)
 static int send_signal(struct m *m)
 {
     int err = errno;
+    int tid = __atomic_load_n(&m->tid, __ATOMIC_RELAXED); /* rlx: to a profile's helper it may be that of the machine's next thread, which was not asked */
     add_acq_rel(&m->signalled, 1); /* rel: publishes stop_sent; acq in take_signalled */
-    int r = syscall(SYS_tgkill, getpid(), m->tid, sched.stop_signal) == 0 ? 0 : -errno;
+    int r = syscall(SYS_tgkill, getpid(), tid, sched.stop_signal) == 0 ? 0 : -errno;
     errno = err;
     return r;
 }
