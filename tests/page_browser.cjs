@@ -224,6 +224,7 @@ async function truth({ page, heard }) {
   await resume(page)
 
   await go(page, 'heap')
+  await until(async () => (heard.get('heap')?.history.length ? '' : 'no collection yet'), 60000)
   await pause(page)
   check(
     'heap',
@@ -234,7 +235,7 @@ async function truth({ page, heard }) {
         same(await tile(page, 'cycles'), en.format(told.cycles)) ||
         same(await tile(page, 'goal'), bytes(told.goal_bytes)) ||
         same(await tile(page, 'marked'), bytes(told.marked_bytes)) ||
-        same((await texts(page, '[data-panel=cycles] tbody td:first-child'))[0].replace(' forced', ''), en.format(last.cycle))
+        same((await texts(page, '[data-panel=cycles] tbody td:first-child'))[0]?.replace(' forced', ''), en.format(last.cycle))
       )
     }),
   )

@@ -153,6 +153,9 @@ static void escaped(struct buf *t, const char *s, bool quotes)
             buf_add(t, s, 1);
 }
 
+/* Also: written without an exponent. (No call of libm: who links with the library may have none.) */
+static bool is_whole(double v) { return v > -1e15 && v < 1e15 && v == (double)(int64_t)v; }
+
 /* As short as it can be written and read back. */
 static void number(struct buf *t, double v)
 {
@@ -161,7 +164,7 @@ static void number(struct buf *t, double v)
         buf_puts(t, isnan(v) ? "NaN" : v > 0 ? "+Inf" : "-Inf");
         return;
     }
-    if (v == trunc(v) && fabs(v) < 1e15) {
+    if (is_whole(v)) {
         buf_printf(t, "%.0f", v);
         return;
     }
@@ -252,7 +255,7 @@ static void bucket(struct buf *t, const char *name, const char *label, const cha
     if (label != NULL)
         buf_printf(t, "%s=\"%.*s\",", label, (int)value_n, value);
     buf_puts(t, "le=\"");
-    if (le == trunc(le) && le < 1e15) { /* OpenMetrics wants a point */
+    if (is_whole(le)) { /* OpenMetrics wants a point */
         buf_printf(t, "%.0f", le);
         buf_puts(t, ".0");
     } else {
