@@ -30,12 +30,16 @@ for program in examples/bugs/[0-9]*.c; do
     bug=$(basename "$program" .c)
     number=${bug%%_*}
     grep -q "WEFT_W$number\>" src/debug/*.c src/debug/serve/*.c || continue # nobody looks for it
+    but=
     case $number in
     07 | 11) [ "$SAN" != thread ] || continue ;;
     04 | 05 | 06 | 10 | 12 | 13) [ -z "$SAN" ] || continue ;;
-    14) [ -x "$B/examples/bugs/$bug" ] || continue ;; # without the endpoint (SERVE=) there is none
+    14)
+        [ -x "$B/examples/bugs/$bug" ] || continue # without the endpoint (SERVE=) there is none
+        but=w04=off                                # strangers have collections made: as many as they get, which is another bug
+        ;;
     esac
-    found "W$number" "${bug}_buggy" "$B/examples/bugs/$bug" buggy
+    found "W$number" "${bug}_buggy" env WEFT_DEBUG=$but "$B/examples/bugs/$bug" buggy
     found "" "${bug}_fixed" "$B/examples/bugs/$bug" fixed
 done
 

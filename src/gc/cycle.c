@@ -40,6 +40,7 @@
 enum phase { PHASE_SWEEP_TERM, PHASE_MARK, PHASE_MARK_TERM, PHASE_SWEEP };
 
 #define LOADER_TRIES 1000u
+#define LOADER_NS INT64_C(1000000000) /* a thread in the loader may have no CPU for as long as many tries take */
 #define WORKER_BYTES (1u << 20) /* half the heap and roots: so much is worth a further worker */
 
 static struct {
@@ -162,7 +163,8 @@ static void relax(void)
 /* Stops the world with a table of modules that is true. false: no memory for it, or somebody was loading modules all the time. */
 static bool stop_with_roots(void)
 {
-    for (unsigned i = 0; i < LOADER_TRIES; i++) {
+    int64_t begin = os_now_ns();
+    for (unsigned i = 0; i < LOADER_TRIES || os_now_ns() - begin < LOADER_NS; i++) {
         if (roots_prepare() != 0)
             return false;
         heap.host.stop_world(WEFT_STOP_GC);
