@@ -31,15 +31,16 @@ struct pp {
     size_t bytes; /* before compression */
 };
 
-/* What a writer got: ctx of sink_write. */
+/* What a writer got, with a zero behind it: ctx of sink_write. Nothing written: NULL. */
 struct sink {
-    uint8_t *bytes;
+    union { uint8_t *bytes; char *text; };
     size_t len, room;
     unsigned calls;
     int err;         /* != 0: returned by call number fail_at (0: the first), and by all after it */
     unsigned fail_at;
 };
 int sink_write(void *ctx, const void *data, size_t n);
+void sink_free(struct sink *s); /* and empties it */
 
 /* All members of a gzip file. *members: how many; ends: where each of them ends, room for 1000; both may be NULL. */
 uint8_t *pp_gunzip(const void *file, size_t n, size_t *len, size_t *members, size_t *ends);

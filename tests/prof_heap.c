@@ -581,8 +581,7 @@ static void as_text(void *arg)
         kept[i] = site_b(10000);
     collect();
     cr_assert_eq(weft_profile_write(weft_profile_lookup("heap"), sink_write, &to, 1), 0);
-    sink_write(&to, "", 1);
-    const char *text = (char *)to.bytes;
+    const char *text = to.text;
     long in_use, in_use_bytes, all, all_bytes, rate;
     cr_assert_eq(sscanf(text, "heap profile: %ld: %ld [%ld: %ld] @ heap/%ld\n", &in_use, &in_use_bytes, &all, &all_bytes, &rate), 5, "%s", text);
     cr_assert(in_use >= 70 && in_use_bytes >= 60 * 104 + 10 * 10240 && all >= in_use);

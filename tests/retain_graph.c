@@ -249,19 +249,19 @@ static void long_list(void *arg)
             head->back = l;
         head = l;
     }
-    struct said s = { 0 };
-    cr_assert_eq(weft_heap_dump(said_write, &s), 0);
+    struct sink s = { 0 };
+    cr_assert_eq(weft_heap_dump(sink_write, &s), 0);
     js_parse(s.text);
     cr_assert_eq(json_number(s.text, "\"struct link\"", "objects"), N);
     cr_assert_eq(json_number(s.text, "\"retained\"", "retained_objects"), N, "the first element keeps all: %s", s.text);
     cr_assert_eq(json_number(s.text, "\"retained\"", "unreached"), 0);
-    said_free(&s);
+    sink_free(&s);
     struct link *last = head;
     for (int i = 0; i < N - 1; i++)
         last = last->next;
-    cr_assert_eq(weft_why_alive(last, said_write, &s, WEFT_FORM_JSON), 0);
+    cr_assert_eq(weft_why_alive(last, sink_write, &s, WEFT_FORM_JSON), 0);
     js_parse(s.text);
-    said_free(&s);
+    sink_free(&s);
 }
 Test(retain_graph, a_list_of_two_hundred_thousand, .timeout = 60) { test_run(long_list, NULL); }
 
@@ -273,18 +273,18 @@ static void one_large_object(void *arg)
     wide = weft_alloc(N * sizeof *wide);
     for (int i = 0; i < N; i++)
         wide[i] = weft_alloc_noscan(16);
-    struct said s = { 0 };
-    cr_assert_eq(weft_heap_dump(said_write, &s), 0);
+    struct sink s = { 0 };
+    cr_assert_eq(weft_heap_dump(sink_write, &s), 0);
     cr_assert_geq(json_number(s.text, "\"heap\"", "references"), N);
     cr_assert_leq(json_number(s.text, "\"heap\"", "references"), N + 100);
     cr_assert_geq(json_number(s.text, "\"retained\"", "retained_objects"), N + 1 - 20); /* some are on the stack, too */
-    said_free(&s);
+    sink_free(&s);
     for (int i = 0; i < N; i += 29989) {
         char field[40];
         snprintf(field, sizeof field, ", field at %d\n", i * 8);
-        cr_assert_eq(weft_why_alive(wide[i], said_write, &s, WEFT_FORM_TEXT), 0);
+        cr_assert_eq(weft_why_alive(wide[i], sink_write, &s, WEFT_FORM_TEXT), 0);
         cr_assert(strstr(s.text, field) != NULL && strstr(s.text, "is kept by wide in ") != NULL, "%s", s.text);
-        said_free(&s);
+        sink_free(&s);
     }
 }
 Test(retain_graph, one_large_object, .timeout = 60) { test_run_procs(2, one_large_object, NULL); }

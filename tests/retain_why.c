@@ -10,15 +10,15 @@ struct outer { uint64_t n[3]; struct inner *inner; };
 static void *table[16];
 static __thread void *volatile of_thread; /* nobody reads it */
 
-static void why(void *obj, struct said *s, const char *wanted)
+static void why(void *obj, struct sink *s, const char *wanted)
 {
-    said_free(s);
-    cr_assert_eq(weft_why_alive(obj, said_write, s, WEFT_FORM_TEXT), 0);
+    sink_free(s);
+    cr_assert_eq(weft_why_alive(obj, sink_write, s, WEFT_FORM_TEXT), 0);
     cr_assert(strstr(s->text, wanted) != NULL, "no \"%s\" in\n%s", wanted, s->text);
-    struct said j = { 0 };
-    cr_assert_eq(weft_why_alive(obj, said_write, &j, WEFT_FORM_JSON), 0);
+    struct sink j = { 0 };
+    cr_assert_eq(weft_why_alive(obj, sink_write, &j, WEFT_FORM_JSON), 0);
     js_parse(j.text);
-    said_free(&j);
+    sink_free(&j);
 }
 
 /* The object's address as a number that no stack holds. */
@@ -37,7 +37,7 @@ static __attribute__((noinline)) uintptr_t chain(void)
 static void tells_the_way(void *arg)
 {
     (void)arg;
-    struct said s = { 0 };
+    struct sink s = { 0 };
     uintptr_t leaf = chain();
     test_wipe_stack();
     why((void *)~leaf, &s, "is kept by table in retain_why, +24\n");
@@ -47,12 +47,12 @@ static void tells_the_way(void *arg)
               (p = strstr(p, "16 bytes, struct inner")) != NULL && (p = strstr(p, "field at 8\n  -> ")) != NULL &&
               (p = strstr(p, "104 bytes, noscan")) != NULL, "%s", s.text);
     cr_assert(strstr(s.text, "allocated by chain at retain_why.c:") != NULL, "%s", s.text);
-    said_free(&s);
-    cr_assert_eq(weft_why_alive((char *)~leaf + 5, said_write, &s, WEFT_FORM_JSON), 0);
+    sink_free(&s);
+    cr_assert_eq(weft_why_alive((char *)~leaf + 5, sink_write, &s, WEFT_FORM_JSON), 0);
     cr_assert_eq(json_number(s.text, "\"object\"", "offset"), 5);
     cr_assert_eq(json_number(s.text, "\"path\"", "field"), 56);
     cr_assert(strstr(s.text, "\"symbol\":\"table\"") != NULL && strstr(s.text, "\"kind\":\"data\"") != NULL, "%s", s.text);
-    said_free(&s);
+    sink_free(&s);
 }
 Test(retain_why, tells_the_way_object_by_object) { test_run_debug(0, "memprofilerate=1", tells_the_way, NULL); }
 
@@ -96,14 +96,14 @@ static void kinds(void *arg)
         { "thread", "is kept by thread-local storage of thread " },
     };
     (void)arg;
-    struct said s = { 0 };
+    struct sink s = { 0 };
     weft_lock_os_thread();
     for (size_t i = 0; i < w_countof(of); i++) {
         uintptr_t h = kept_by(of[i].by);
         test_wipe_stack();
         why((void *)~h, &s, of[i].text);
     }
-    said_free(&s);
+    sink_free(&s);
 }
 Test(retain_why, names_the_kind_of_root) { test_run_procs(2, kinds, NULL); }
 
@@ -124,7 +124,7 @@ static void holds(void *arg)
 static void on_stacks(void *arg)
 {
     (void)arg;
-    struct said s = { 0 };
+    struct sink s = { 0 };
     char text[80];
     weft_go_opts opts = WEFT_GO_OPTS_INIT;
     opts.id = &other_id;
@@ -142,7 +142,7 @@ static void on_stacks(void *arg)
         mine = weft_alloc_noscan(6000);
     snprintf(text, sizeof text, " of fiber %lu, which asks\n", (unsigned long)weft_fiber_id());
     why(mine, &s, text);
-    said_free(&s);
+    sink_free(&s);
     weft_chan_close(gate);
 }
 Test(retain_why, what_lies_on_stacks_comes_last) { test_run(on_stacks, NULL); }
@@ -161,11 +161,11 @@ static __attribute__((noinline)) uintptr_t finalizers_in_a_circle(void)
 static void circle(void *arg)
 {
     (void)arg;
-    struct said s = { 0 };
+    struct sink s = { 0 };
     uintptr_t h = finalizers_in_a_circle();
     test_wipe_stack();
     why((void *)~h, &s, "which has a finalizer\n");
-    said_free(&s);
+    sink_free(&s);
 }
 Test(retain_why, a_circle_of_finalizers) { test_run(circle, NULL); }
 
@@ -173,13 +173,13 @@ Test(retain_why, a_circle_of_finalizers) { test_run(circle, NULL); }
 
 static void *from_thread(void *h)
 {
-    struct said s = { 0 };
-    cr_assert_eq(weft_why_alive((void *)~(uintptr_t)h, said_write, &s, WEFT_FORM_TEXT), 0);
+    struct sink s = { 0 };
+    cr_assert_eq(weft_why_alive((void *)~(uintptr_t)h, sink_write, &s, WEFT_FORM_TEXT), 0);
     cr_assert(strstr(s.text, "is kept by table in ") != NULL, "%s", s.text);
-    said_free(&s);
-    cr_assert_eq(weft_heap_dump(said_write, &s), 0);
+    sink_free(&s);
+    cr_assert_eq(weft_heap_dump(sink_write, &s), 0);
     js_parse(s.text);
-    said_free(&s);
+    sink_free(&s);
     return NULL;
 }
 
@@ -200,13 +200,13 @@ static int refuse(void *ctx, const void *data, size_t n) { (void)ctx, (void)data
 static void errors(void *arg)
 {
     (void)arg;
-    struct said s = { 0 };
+    struct sink s = { 0 };
     int local;
     void *obj = weft_alloc(16);
     cr_expect_eq(weft_why_alive(obj, NULL, NULL, WEFT_FORM_TEXT), -EINVAL);
-    cr_expect_eq(weft_why_alive(obj, said_write, &s, 7), -EINVAL);
-    cr_expect_eq(weft_why_alive(&local, said_write, &s, WEFT_FORM_TEXT), -ENOENT);
-    cr_expect_eq(weft_why_alive(NULL, said_write, &s, WEFT_FORM_TEXT), -ENOENT);
+    cr_expect_eq(weft_why_alive(obj, sink_write, &s, 7), -EINVAL);
+    cr_expect_eq(weft_why_alive(&local, sink_write, &s, WEFT_FORM_TEXT), -ENOENT);
+    cr_expect_eq(weft_why_alive(NULL, sink_write, &s, WEFT_FORM_TEXT), -ENOENT);
     cr_expect_eq(weft_why_alive(obj, refuse, NULL, WEFT_FORM_JSON), -EPIPE);
     cr_expect_eq(weft_heap_dump(NULL, NULL), -EINVAL);
     cr_expect_eq(weft_heap_dump(refuse, NULL), -EPIPE);
@@ -216,8 +216,8 @@ static void errors(void *arg)
 }
 Test(retain_why, errors)
 {
-    cr_expect_eq(weft_why_alive(&table, said_write, NULL, WEFT_FORM_TEXT), -ESRCH);
-    cr_expect_eq(weft_heap_dump(said_write, NULL), -ESRCH);
+    cr_expect_eq(weft_why_alive(&table, sink_write, NULL, WEFT_FORM_TEXT), -ESRCH);
+    cr_expect_eq(weft_heap_dump(sink_write, NULL), -ESRCH);
     test_run(errors, NULL);
 }
 
@@ -225,18 +225,18 @@ static void every_refusal(void *arg)
 {
     (void)arg;
     int err;
-    struct said s = { 0 };
+    struct sink s = { 0 };
     uintptr_t leaf = chain();
-    err = weft_why_alive((void *)~leaf, said_write, &s, WEFT_FORM_JSON);
+    err = weft_why_alive((void *)~leaf, sink_write, &s, WEFT_FORM_JSON);
     cr_assert(err == 0 || ((err == -ENOMEM || err == -EAGAIN) && s.len == 0), "%d", err);
     if (err == 0)
         js_parse(s.text);
-    said_free(&s);
-    err = weft_heap_dump(said_write, &s);
+    sink_free(&s);
+    err = weft_heap_dump(sink_write, &s);
     cr_assert(err == 0 || err == -ENOMEM || err == -EAGAIN, "%d", err);
     if (err == 0)
         js_parse(s.text);
-    said_free(&s);
+    sink_free(&s);
 }
 
 /* From the nth request of memory on, all fail. */
@@ -260,7 +260,7 @@ static void names(void *arg)
     (void)arg;
     size_t at = 8;
     const weft_type *t = weft_type_make(40, &at, 1);
-    struct said s = { 0 };
+    struct sink s = { 0 };
     cr_assert_eq(weft_type_name(t, "a \"quoted\" name"), 0);
     cr_assert_eq(weft_type_name(t, "another"), 0);
     cr_assert_eq(weft_type_name(t, "another"), 0);
@@ -272,7 +272,7 @@ static void names(void *arg)
         o[1] = table[1];
         table[1] = o;
     }
-    cr_assert_eq(weft_heap_dump(said_write, &s), 0);
+    cr_assert_eq(weft_heap_dump(sink_write, &s), 0);
     js_parse(s.text);
     cr_assert_eq(json_number(s.text, "\"type\":\"struct node\"", "objects"), N);
     cr_assert_eq(json_number(s.text, "\"type\":\"another | a \\\"quoted\\\" name\"", "objects"), N, "%s", s.text);
@@ -284,7 +284,7 @@ static void names(void *arg)
     /* every object is sampled: estimates are counts */
     cr_assert_eq(json_number(s.text, "\"sites\"", "objects"), N, "%s", s.text);
     cr_assert(strstr(s.text, "\"stack\":[\"names at retain_why.c:") != NULL, "%s", s.text);
-    said_free(&s);
+    sink_free(&s);
 }
 Test(retain_why, the_dump_counts_and_names) { test_run_debug(0, "memprofilerate=1", names, NULL); }
 
@@ -297,11 +297,11 @@ static void estimates(void *arg)
         o[0] = table[0];
         table[0] = o;
     }
-    struct said s = { 0 };
-    cr_assert_eq(weft_heap_dump(said_write, &s), 0);
+    struct sink s = { 0 };
+    cr_assert_eq(weft_heap_dump(sink_write, &s), 0);
     double n = json_number(s.text, "\"sites\"", "objects"), bytes = json_number(s.text, "\"sites\"", "bytes");
     cr_assert(n > N * 0.7 && n < N * 1.3 && bytes > N * 64 * 0.7 && bytes < N * 64 * 1.3, "%.0f objects of %d: %s", n, N, s.text);
-    said_free(&s);
+    sink_free(&s);
 }
 Test(retain_why, sites_are_estimates) { test_run_debug(0, "memprofilerate=65536,schedseed=7", estimates, NULL); }
 
@@ -310,14 +310,14 @@ static void while_busy(void *arg)
     (void)arg;
     busy_begin(busy_alloc, 6);
     for (int i = 0; i < 20; i++) {
-        struct said s = { 0 };
-        cr_assert_eq(weft_heap_dump(said_write, &s), 0);
+        struct sink s = { 0 };
+        cr_assert_eq(weft_heap_dump(sink_write, &s), 0);
         js_parse(s.text);
         cr_assert_eq(json_number(s.text, "\"retained\"", "unreached"), 0, "%s", s.text);
-        said_free(&s);
+        sink_free(&s);
         uintptr_t leaf = chain();
-        cr_assert_eq(weft_why_alive((void *)~leaf, said_write, &s, WEFT_FORM_TEXT), 0);
-        said_free(&s);
+        cr_assert_eq(weft_why_alive((void *)~leaf, sink_write, &s, WEFT_FORM_TEXT), 0);
+        sink_free(&s);
     }
     busy_end();
 }

@@ -10,11 +10,18 @@ int sink_write(void *ctx, const void *data, size_t n)
     unsigned call = s->calls++;
     if (s->err != 0 && call >= s->fail_at)
         return s->err;
-    if (s->len + n > s->room)
-        s->bytes = realloc(s->bytes, s->room = 2 * (s->len + n));
+    if (s->len + n >= s->room)
+        s->bytes = realloc(s->bytes, s->room = 2 * (s->len + n + 1));
     memcpy(s->bytes + s->len, data, n);
     s->len += n;
+    s->bytes[s->len] = 0;
     return 0;
+}
+
+void sink_free(struct sink *s)
+{
+    free(s->bytes);
+    *s = (struct sink){ 0 };
 }
 
 uint8_t *pp_gunzip(const void *file, size_t n, size_t *len, size_t *members, size_t *ends)
