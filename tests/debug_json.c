@@ -1,4 +1,5 @@
 /* weft_debug_json: that it is JSON, and true. */
+#include "churn.h"
 #include "json_test.h"
 #include "metrics_test.h"
 #include "waiting.h"
@@ -509,26 +510,10 @@ Test(debug_json, the_program_and_its_settings)
 
 /* ---- while much goes on ---------------------------------------------------------------------------------------------- */
 
-static void nothing(void *arg) { (void)arg; }
-static void churn(void *arg)
-{
-    (void)arg;
-    weft_set_name("churns");
-    while (load_acq(&stop) == 0) {
-        weft_waitgroup g = { 0 };
-        for (int i = 0; i < 50; i++)
-            weft_waitgroup_go(&g, nothing, NULL);
-        weft_waitgroup_wait(&g);
-        weft_alloc(100);
-    }
-}
-
 static void busy(void *arg)
 {
     (void)arg;
-    store_rel(&stop, 0);
-    for (int i = 0; i < 4; i++)
-        weft_go(churn, NULL);
+    churn_begin();
     for (int i = 0; i < (test_is_slow() ? 5 : 30); i++)
         for (unsigned k = 0; weft_debug_what(k) != NULL; k++)
             js_document(weft_debug_what(k));
@@ -537,8 +522,7 @@ static void busy(void *arg)
     for (const struct js *s = js_at(d, "sites.list")->first; s != NULL; s = s->next)
         sum += js_num(s, "n");
     cr_expect_eq(sum, js_num(d, "all"));
-    store_rel(&stop, 1);
-    test_until(weft_num_fibers() == 1);
+    churn_end();
 }
 
 Test(debug_json, at_any_time) { test_run_each(busy, NULL); }

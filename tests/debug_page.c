@@ -1,4 +1,5 @@
 /* weft_debug_dump: one page that says where everything is, from a fiber and from a thread of the host, while much goes on. */
+#include "churn.h"
 #include "leak_test.h"
 #include "pprof_test.h"
 #include <errno.h>
@@ -100,33 +101,16 @@ Test(debug_page, a_thread_of_the_host_may_ask) { test_run_each(from_thread, NULL
 
 /* ---- while much goes on ------------------------------------------------------------------------------------------- */
 
-static w_u32 stop;
-static void nothing(void *arg) { (void)arg; }
-static void churn(void *arg)
-{
-    (void)arg;
-    while (load_acq(&stop) == 0) {
-        weft_waitgroup g = { 0 };
-        for (int i = 0; i < 50; i++)
-            weft_waitgroup_go(&g, nothing, NULL);
-        weft_waitgroup_wait(&g);
-        weft_alloc(100);
-    }
-}
-
 static void busy(void *arg)
 {
     (void)arg;
-    store_rel(&stop, 0);
-    for (int i = 0; i < 4; i++)
-        weft_go(churn, NULL);
+    churn_begin();
     for (int i = 0; i < 50; i++) {
         char *p = page();
         cr_assert(has(p, "\ntrace: off\n"));
         free(p);
     }
-    store_rel(&stop, 1);
-    test_until(weft_num_fibers() == 1);
+    churn_end();
 }
 
 Test(debug_page, at_any_time) { test_run_each(busy, NULL); }
