@@ -35,6 +35,35 @@ static inline weft_chan *bench_wait_at_gate(long n)
     return w.gate;
 }
 
+/* ---- asking: numbers to another fiber and back, over two unbuffered channels ---- */
+
+static weft_chan *bench_there, *bench_back; /* the other fiber ends when bench_there is closed */
+
+static inline void bench_echo(void *arg)
+{
+    int64_t v;
+    (void)arg;
+    while (weft_chan_recv(bench_there, &v) == 1)
+        bench_must(weft_chan_send(bench_back, &v), "weft_chan_send");
+}
+
+/* Starts the other fiber: bench_echo, or a function that comes to it. */
+static inline void bench_ask_begin(weft_fn *echo)
+{
+    bench_there = weft_chan_make_noscan(8, 0);
+    bench_back = weft_chan_make_noscan(8, 0);
+    bench_must(weft_go(echo, NULL), "weft_go");
+}
+
+static inline void bench_ask(long n)
+{
+    for (int64_t i = 0, v; i < n; i++) {
+        bench_must(weft_chan_send(bench_there, &i), "weft_chan_send");
+        if (weft_chan_recv(bench_back, &v) != 1 || v != i)
+            abort();
+    }
+}
+
 /* For main: runs fn as the main fiber. */
 static inline int bench_run(weft_fn *fn)
 {

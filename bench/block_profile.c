@@ -8,24 +8,11 @@
 #define TURNS 9
 
 static long trips, budget;
-static weft_chan *there, *back;
-
-static void echo(void *arg)
-{
-    int64_t v;
-    (void)arg;
-    while (weft_chan_recv(there, &v) == 1)
-        bench_must(weft_chan_send(back, &v), "weft_chan_send");
-}
 
 static double ask(long n)
 {
     bench_span t = bench_begin();
-    for (int64_t i = 0, v; i < n; i++) {
-        bench_must(weft_chan_send(there, &i), "weft_chan_send");
-        if (weft_chan_recv(back, &v) != 1 || v != i)
-            abort();
-    }
+    bench_ask(n);
     return (double)bench_end(t).cpu_ns / (double)n; /* not of who else runs on the machine */
 }
 
@@ -53,9 +40,7 @@ static void run(void *arg)
 {
     double off[TURNS], on[TURNS], slowdown[TURNS], added[TURNS];
     (void)arg;
-    there = weft_chan_make_noscan(8, 0);
-    back = weft_chan_make_noscan(8, 0);
-    bench_must(weft_go(echo, NULL), "weft_go");
+    bench_ask_begin(bench_echo);
     ask(trips / 10);
     for (int i = 0; i < TURNS; i++) {
         off[i] = ask(trips);
@@ -72,7 +57,7 @@ static void run(void *arg)
     bench_num("slowdown", median(slowdown));
     bench_num("added_ns", median(added));
     bench_close();
-    weft_chan_close(there);
+    weft_chan_close(bench_there);
 }
 
 int main(int argc, char **argv)

@@ -9,7 +9,6 @@
 
 static long trips;
 static bool locked;
-static weft_chan *there, *back;
 
 static void lock(void)
 {
@@ -19,34 +18,20 @@ static void lock(void)
 
 static void echo(void *arg)
 {
-    int64_t v;
-    (void)arg;
     lock();
-    while (weft_chan_recv(there, &v) == 1)
-        bench_must(weft_chan_send(back, &v), "weft_chan_send");
-}
-
-static void ask(long n)
-{
-    for (int64_t i = 0, v; i < n; i++) {
-        bench_must(weft_chan_send(there, &i), "weft_chan_send");
-        if (weft_chan_recv(back, &v) != 1 || v != i)
-            abort();
-    }
+    bench_echo(arg);
 }
 
 static void run(void *arg)
 {
     (void)arg;
     lock();
-    there = weft_chan_make_noscan(8, 0);
-    back = weft_chan_make_noscan(8, 0);
-    bench_must(weft_go(echo, NULL), "weft_go");
-    ask(trips / 10);
+    bench_ask_begin(echo);
+    bench_ask(trips / 10);
     bench_span t = bench_begin();
-    ask(trips);
+    bench_ask(trips);
     bench_report("chan_unbuf", "weft", (double)trips, bench_end(t));
-    weft_chan_close(there);
+    weft_chan_close(bench_there);
 }
 
 int main(int argc, char **argv)

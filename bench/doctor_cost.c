@@ -12,36 +12,15 @@ enum { MAX_PAIRS = 2000, KEPT = 4096 };
 static long n, pairs;
 static double took;
 
-static weft_chan *there, *back;
-
-static void echo(void *arg)
-{
-    int64_t v;
-    (void)arg;
-    while (weft_chan_recv(there, &v) == 1)
-        bench_must(weft_chan_send(back, &v), "weft_chan_send");
-}
-
-static void ping(long times)
-{
-    for (int64_t i = 0, v; i < times; i++) {
-        bench_must(weft_chan_send(there, &i), "weft_chan_send");
-        if (weft_chan_recv(back, &v) != 1 || v != i)
-            abort();
-    }
-}
-
 static void chan(void *arg)
 {
     (void)arg;
-    there = weft_chan_make_noscan(8, 0);
-    back = weft_chan_make_noscan(8, 0);
-    bench_must(weft_go(echo, NULL), "weft_go");
-    ping(n / 10);
+    bench_ask_begin(bench_echo);
+    bench_ask(n / 10);
     bench_span t = bench_begin();
-    ping(n);
+    bench_ask(n);
     took = (double)bench_end(t).cpu_ns / (double)n;
-    weft_chan_close(there);
+    weft_chan_close(bench_there);
 }
 
 static void **kept;

@@ -6,7 +6,6 @@
 #include "bench_weft.h"
 
 static long trips;
-static weft_chan *there, *back;
 static uint64_t bytes;
 
 static int count(void *ctx, const void *data, size_t n)
@@ -17,31 +16,17 @@ static int count(void *ctx, const void *data, size_t n)
     return 0;
 }
 
-static void echo(void *arg)
-{
-    int64_t v;
-    (void)arg;
-    while (weft_chan_recv(there, &v) == 1)
-        bench_must(weft_chan_send(back, &v), "weft_chan_send");
-}
-
 static double ask(long n)
 {
     bench_span t = bench_begin();
-    for (int64_t i = 0, v; i < n; i++) {
-        bench_must(weft_chan_send(there, &i), "weft_chan_send");
-        if (weft_chan_recv(back, &v) != 1 || v != i)
-            abort();
-    }
+    bench_ask(n);
     return (double)bench_end(t).wall_ns / (double)n;
 }
 
 static void run(void *arg)
 {
     (void)arg;
-    there = weft_chan_make_noscan(8, 0);
-    back = weft_chan_make_noscan(8, 0);
-    bench_must(weft_go(echo, NULL), "weft_go");
+    bench_ask_begin(bench_echo);
     ask(trips / 10);
     double off = ask(trips);
     bench_must(weft_trace_start(count, NULL, NULL), "weft_trace_start");
@@ -58,7 +43,7 @@ static void run(void *arg)
     bench_num("event_ns", (on - off) / 6);
     bench_num("bytes", (double)bytes / (6 * 1.1 * (double)trips));
     bench_close();
-    weft_chan_close(there);
+    weft_chan_close(bench_there);
 }
 
 int main(int argc, char **argv)
