@@ -87,6 +87,19 @@ static inline int bench_compare_i64(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static inline int bench_compare_double(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts them. */
+static inline double bench_median(double *v, long n)
+{
+    qsort(v, (size_t)n, sizeof *v, bench_compare_double);
+    return v[n / 2];
+}
+
 /* ---- the line: bench_open, then bench_num..., then bench_close ------------------------------------- */
 
 static inline void bench_open(const char *bench, const char *impl)

@@ -24,18 +24,6 @@ static void profile(bool on)
         bench_must(weft_set_block_profile_rate(on), "weft_set_block_profile_rate");
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v)
-{
-    qsort(v, TURNS, sizeof *v, compare);
-    return v[TURNS / 2];
-}
-
 static void run(void *arg)
 {
     double off[TURNS], on[TURNS], slowdown[TURNS], added[TURNS];
@@ -52,10 +40,10 @@ static void run(void *arg)
         added[i] = (on[i] - off[i]) / 2;
     }
     bench_open("block_profile", "weft");
-    bench_num("ns_per_op", median(on));
-    bench_num("off_ns", median(off));
-    bench_num("slowdown", median(slowdown));
-    bench_num("added_ns", median(added));
+    bench_num("ns_per_op", bench_median(on, TURNS));
+    bench_num("off_ns", bench_median(off, TURNS));
+    bench_num("slowdown", bench_median(slowdown, TURNS));
+    bench_num("added_ns", bench_median(added, TURNS));
     bench_close();
     weft_chan_close(bench_there);
 }

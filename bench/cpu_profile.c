@@ -44,18 +44,6 @@ static struct round timed(bool profile)
     return r;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, long n)
-{
-    qsort(v, (size_t)n, sizeof *v, compare);
-    return v[n / 2];
-}
-
 static void run(void *arg)
 {
     static double off[MAX_ROUNDS], on[MAX_ROUNDS], slower[MAX_ROUNDS], others[MAX_ROUNDS];
@@ -70,10 +58,10 @@ static void run(void *arg)
         others[i] = (i % 2 ? a : b).others / on[i] * 100;
     }
     bench_open("cpu_profile", "weft");
-    bench_num("off_ms", median(off, rounds) / 1e6);
-    bench_num("on_ms", median(on, rounds) / 1e6);
-    bench_num("slower_percent", median(slower, rounds));
-    bench_num("helpers_percent", median(others, rounds));
+    bench_num("off_ms", bench_median(off, rounds) / 1e6);
+    bench_num("on_ms", bench_median(on, rounds) / 1e6);
+    bench_num("slower_percent", bench_median(slower, rounds));
+    bench_num("helpers_percent", bench_median(others, rounds));
     bench_close();
 }
 

@@ -55,18 +55,6 @@ static double life(weft_fn *fn, const char *doctor)
     return took;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v)
-{
-    qsort(v, (size_t)pairs, sizeof *v, compare);
-    return v[pairs / 2];
-}
-
 int main(int argc, char **argv)
 {
     static double off[MAX_PAIRS], on[MAX_PAIRS], slower[MAX_PAIRS];
@@ -87,9 +75,9 @@ int main(int argc, char **argv)
         slower[i] = (on[i] / off[i] - 1) * 100;
     }
     bench_open("doctor_cost", "weft");
-    bench_num("off_ns", median(off));
-    bench_num("on_ns", median(on));
-    bench_num("slower_percent", median(slower));
+    bench_num("off_ns", bench_median(off, pairs));
+    bench_num("on_ns", bench_median(on, pairs));
+    bench_num("slower_percent", bench_median(slower, pairs));
     bench_close();
     return 0;
 }

@@ -36,18 +36,6 @@ static double timed(long bytes)
     return (double)bench_end(t).cpu_ns / OBJECTS;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, long n)
-{
-    qsort(v, (size_t)n, sizeof *v, compare);
-    return v[n / 2];
-}
-
 static void run(void *arg)
 {
     static double off[MAX_ROUNDS], on[MAX_ROUNDS], slower[MAX_ROUNDS];
@@ -64,9 +52,9 @@ static void run(void *arg)
         slower[i] = (on[i] / off[i] - 1) * 100;
     }
     bench_open("heap_sample", "weft");
-    bench_num("off_ns", median(off, rounds));
-    bench_num("on_ns", median(on, rounds));
-    bench_num("slower_percent", median(slower, rounds));
+    bench_num("off_ns", bench_median(off, rounds));
+    bench_num("on_ns", bench_median(on, rounds));
+    bench_num("slower_percent", bench_median(slower, rounds));
     bench_close();
 }
 
