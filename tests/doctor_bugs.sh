@@ -2,15 +2,12 @@
 # doctor_bugs - the doctor finds in each example the bug that it shows, and no other; in its fixed form nothing; and nothing in programs that are sound:
 # hello, the interpreter, the server under load with a client that polls, profiles and a trace. (Programs for stress: doctor_healthy.c.)
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 TMP=$(mktemp -d) || exit 1
 SERVER=
 trap '[ -n "$SERVER" ] && kill "$SERVER" 2>/dev/null; rm -rf "$TMP"' EXIT
-bad=0
 unset WEFT_DEBUG WEFT_MAXPROCS # they run as their users run them
 
-report() { # name, empty or what is wrong
-    if [ -z "$2" ]; then echo "ok $1"; else echo "not ok $1: $2"; bad=1; fi
-}
 # The codes in a program's output, each once: lines of the log, or of the examples' own.
 codes() { sed -n 's/^weft: doctor: \(W[0-9]*\): .*/\1/p; s/^  doctor  *\(W[0-9]*\): .*/\1/p' "$1" | sort -u | tr '\n' ' ' | sed 's/ $//'; }
 found() { # wanted codes, name, command...
@@ -49,19 +46,8 @@ for program in examples/scheme/bench/*.scm; do
     found "" "scheme_$(basename "$program" .scm)" "$B/examples/scheme/scheme" "$program"
 done
 
-start() { # options
-    : > "$TMP/out"
-    "$B/examples/kv/kv" --port 0 "$@" > "$TMP/out" 2> "$TMP/err" &
-    SERVER=$!
-    n=0
-    while ! grep -q ready "$TMP/out" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-    port=$(sed -n 's/.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
-}
 stop() {
-    kill -TERM "$SERVER"
-    wait "$SERVER"
-    code=$?
-    SERVER=
+    kv_stop
     [ $code = 0 ] || wrong="$wrong exit code $code"
     got=$(codes "$TMP/err")
     [ -z "$got" ] || wrong="$wrong found: $got: $(grep -A 12 '^weft: doctor' "$TMP/err")"
@@ -69,7 +55,7 @@ stop() {
 load() { # name, options of the server
     name=$1; shift
     wrong=
-    start "$@"
+    kv_start "$@"
     (while kill -0 "$SERVER" 2> /dev/null; do timeout 20 redis-cli -p "$port" info > /dev/null 2>&1; sleep 0.05; done) & # as a monitor polls
     poller=$!
     timeout 60 redis-benchmark -p "$port" -n 20000 -t ping_mbulk,set,get,incr,lpush,lpop,hset,lrange_100,mset -r 10000 -c 50 --csv > "$TMP/bench" 2>&1 ||

@@ -2,15 +2,12 @@
 # doctor_cmd - weft-doctor on traces and profiles of weft programs and of Go programs (where Go is there), misused and healthy ones; on files that are
 # cut, damaged, empty, or something else; and what it says to a machine.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 TMP=$(mktemp -d) || exit 1
 trap 'rm -rf "$TMP"' EXIT
 doctor=$(cd "$B" && pwd)/weft-doctor replay=$(cd "$B" && pwd)/tests/fuzz/replay
-bad=0
 unset WEFT_DEBUG WEFT_MAXPROCS
 
-report() { # name, empty or what is wrong
-    if [ -z "$2" ]; then echo "ok $1"; else echo "not ok $1: $2"; bad=1; fi
-}
 # expect NAME CODE PATTERNS ARGUMENTS...: the exit code, and lines that the output has (one pattern a line; "!" before it: has not)
 expect() {
     name=$1 want=$2 patterns=$3

@@ -1,20 +1,16 @@
 #!/bin/sh
 # gdb_script - the gdb script on a program with fibers in all states: live, and as a core file; before the runtime's life, and without weft.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 if [ -n "${SAN:-}" ]; then
     echo "[SKIP] gdb_script: a sanitizer's memory is no place for a debugger"
     exit 0
 fi
-if ! command -v gdb > /dev/null; then
-    [ "${CI:-}" != true ] || { echo "not ok gdb_script: gdb is missing"; exit 1; }
-    echo "[SKIP] gdb_script: no gdb"
-    exit 0
-fi
+command -v gdb > /dev/null || skip "no gdb"
 script=$(cd "$(dirname "$0")/.." && pwd)/src/debug/gdb/weft-gdb.py
 program=$(cd "$B" && pwd)/tests/prog/parked
 TMP=$(mktemp -d) || exit 1
 trap 'rm -rf "$TMP"' EXIT
-bad=0
 unset WEFT_DEBUG WEFT_MAXPROCS
 
 # gdb_run ARGUMENTS...: with the script and the commands in $TMP/commands

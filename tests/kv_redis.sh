@@ -1,32 +1,22 @@
 #!/bin/sh
 # kv_redis - examples/kv driven by the real clients: redis-cli for every command, redis-benchmark for load.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 TMP=$(mktemp -d) || exit 1
 SERVER=
 trap '[ -n "$SERVER" ] && kill "$SERVER" 2>/dev/null; rm -rf "$TMP"' EXIT
-bad=0
 
-report() { # name, empty or what is wrong
-    if [ -z "$2" ]; then echo "ok $1"; else echo "not ok $1: $2"; bad=1; fi
-}
 for tool in redis-cli redis-benchmark; do
     command -v $tool > /dev/null || { echo "not ok kv_redis: $tool is missing (Debian: redis-tools)"; exit 1; }
 done
 
 start() { # WEFT_DEBUG and options
     debug=$1; shift
-    : > "$TMP/out"
-    WEFT_DEBUG=$debug "$B/examples/kv/kv" --port 0 --unix "$TMP/sock" "$@" > "$TMP/out" 2> "$TMP/err" &
-    SERVER=$!
-    n=0
-    while ! grep -q ready "$TMP/out" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-    port=$(sed -n 's/.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
+    export WEFT_DEBUG="$debug"
+    kv_start --unix "$TMP/sock" "$@"
 }
 stop() { # what is wrong with the end: in $ended
-    kill -TERM "$SERVER"
-    wait "$SERVER"
-    code=$?
-    SERVER=
+    kv_stop
     ended=
     [ $code = 0 ] || ended=" exit code $code: $(tail -n 3 "$TMP/err")"
 }

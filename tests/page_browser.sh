@@ -4,15 +4,11 @@
 #   SHOTS=dir   also leaves pictures there (`make shots`)
 # Needs Chromium (Debian: chromium-headless-shell, or chromium) and npm, which fetches playwright-core into build/browser.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 NODE=$(pwd)/build/browser
 TMP=$(mktemp -d) || exit 1
 pids=
 trap 'exec 3>&- 2> /dev/null; kill $pids 2> /dev/null; rm -rf "$TMP"' EXIT
-skip() { # what is missing
-    [ "${CI:-}" != true ] || { echo "not ok page_browser: $1"; exit 1; }
-    echo "[SKIP] page_browser: $1"
-    exit 0
-}
 chromium=
 for name in chromium-headless-shell chromium chromium-browser google-chrome; do
     [ -n "$chromium" ] || chromium=$(command -v $name || true)
@@ -27,9 +23,7 @@ if [ ! -d "$NODE/node_modules/playwright-core" ]; then
 fi
 
 wait_for() { # file, words
-    n=0
-    while ! grep -q "$2" "$1" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-    grep -q "$2" "$1" || { echo "not ok page_browser: no '$2': $(cat "$1" "$TMP/err")"; exit 1; }
+    until_it 10 grep -q "$2" "$1" || { echo "not ok page_browser: no '$2': $(cat "$1" "$TMP/err")"; exit 1; }
 }
 CLIENTS=30
 # The browser comes first: the load is to be there, not to win.

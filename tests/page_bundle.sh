@@ -1,13 +1,9 @@
 #!/bin/sh
 # page_bundle - what is committed in src/debug/serve/page/dist is what build.sh makes of src, with the libraries of package-lock.json.
+. "$(dirname "$0")/support/script.sh"
 here=$(pwd)/src/debug/serve/page
 TMP=$(mktemp -d) || exit 1
 trap 'rm -rf "$TMP"' EXIT
-skip() { # what is missing
-    [ "${CI:-}" != true ] || { echo "not ok page_bundle: $1"; exit 1; }
-    echo "[SKIP] page_bundle: $1"
-    exit 0
-}
 command -v npm > /dev/null || skip "no npm (Debian: npm)"
 mkdir "$TMP/page"
 cp -r "$here/src" "$here/package.json" "$here/package-lock.json" "$here/.npmrc" "$here/build.sh" "$TMP/page/"

@@ -2,30 +2,20 @@
 # page_read - the live page's decoders of profiles and traces (src/debug/serve/page/src/pprof.js, trace.js), on those of examples/kv under load,
 # against what Go's own tools say of the same files.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 PPROF=$(pwd)/build/go/pprof TOOL=$(pwd)/build/go/trace
 TMP=$(mktemp -d) || exit 1
 SERVER=
 trap '[ -n "$SERVER" ] && kill "$SERVER" 2>/dev/null; rm -rf "$TMP"' EXIT
 export PPROF_TMPDIR="$TMP"
-skip() { # what is missing
-    [ "${CI:-}" != true ] || { echo "not ok page_read: $1"; exit 1; }
-    echo "[SKIP] page_read: $1"
-    exit 0
-}
 command -v node > /dev/null || skip "no node (Debian: nodejs)"
 [ -x "$PPROF" ] && [ -x "$TOOL" ] || skip "no Go"
 command -v redis-benchmark > /dev/null || { echo "not ok page_read: redis-benchmark is missing (Debian: redis-tools)"; exit 1; }
 
-"$B/examples/kv/kv" --port 0 --procs 2 --cpu-profile "$TMP/cpu.pb.gz" --trace "$TMP/kv.trace" > "$TMP/out" 2> "$TMP/err" &
-SERVER=$!
-n=0
-while ! grep -q ready "$TMP/out" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-port=$(sed -n 's/.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
+kv_start --procs 2 --cpu-profile "$TMP/cpu.pb.gz" --trace "$TMP/kv.trace"
 timeout 60 redis-benchmark -p "$port" -t set,lpush -n 60000 -c 20 -P 16 -r 10000 -d 64 -q > /dev/null 2>&1 ||
     { echo "not ok kv: the load failed"; exit 1; }
-kill -TERM "$SERVER"
-wait "$SERVER"
-SERVER=
+kv_stop
 "$PPROF" -top -unit=ns -nodefraction=0 -edgefraction=0 -nodecount=1000000 "$TMP/cpu.pb.gz" > "$TMP/top" 2> /dev/null
 "$TOOL" -d=parsed "$TMP/kv.trace" > "$TMP/parsed" 2> "$TMP/err" || { echo "not ok trace: $(head -n 3 "$TMP/err")"; exit 1; }
 node --no-warnings tests/page_read.mjs src/debug/serve/page/src "$TMP/cpu.pb.gz" "$TMP/top" "$TMP/kv.trace" "$TMP/parsed"

@@ -2,22 +2,18 @@
 # page_serve - the live page's files, as the endpoint serves them: whole, gzipped or not, with tags, types and the policy that lets them load nothing
 # else.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 DIST=$(pwd)/src/debug/serve/page/dist
 TMP=$(mktemp -d) || exit 1
 HOST=
 trap 'exec 3>&- 2> /dev/null; [ -n "$HOST" ] && kill "$HOST" 2>/dev/null; rm -rf "$TMP"' EXIT
-bad=0
-report() { # name, empty or what is wrong
-    if [ -z "$2" ]; then echo "ok $1"; else echo "not ok $1: $2"; bad=1; fi
-}
 command -v curl > /dev/null || { echo "not ok page_serve: curl is missing (Debian: curl)"; exit 1; }
 
 mkfifo "$TMP/in"
 "$B/tests/prog/serve_host" < "$TMP/in" > "$TMP/out" 2> "$TMP/err" &
 HOST=$!
 exec 3> "$TMP/in" # it ends when this does
-n=0
-while ! grep -q '^port' "$TMP/out" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+until_it 10 grep -q '^port' "$TMP/out"
 at=http://127.0.0.1:$(sed -n 's/^port //p' "$TMP/out")
 get() { : > "$TMP/body"; curl -s -m 20 -D "$TMP/head" -o "$TMP/body" "$@"; }
 has() { # words of the headers, each in a line

@@ -1,6 +1,7 @@
 #!/bin/sh
 # prof_viewers - profiles of examples/kv under load, in the viewer that they are for: go tool pprof (built to build/go), its reports and its web pages.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 PPROF=$(pwd)/build/go/pprof
 [ -x "$PPROF" ] || PPROF=$(dirname "$0")/../build/go/pprof
 TMP=$(mktemp -d) || exit 1
@@ -8,7 +9,6 @@ SERVER=
 VIEWER=
 trap '[ -n "$SERVER" ] && kill "$SERVER" 2>/dev/null; [ -n "$VIEWER" ] && kill "$VIEWER" 2>/dev/null; rm -rf "$TMP"' EXIT
 export PPROF_TMPDIR="$TMP"
-bad=0
 
 for tool in redis-benchmark curl; do
     command -v $tool > /dev/null || { echo "not ok prof_viewers: $tool is missing (Debian: redis-tools, curl)"; exit 1; }
@@ -30,19 +30,12 @@ view() { # name, profile, options: then words that the report has
     says "$name" "$TMP/report" "$@"
 }
 
-"$B/examples/kv/kv" --port 0 --procs 2 --cpu-profile "$TMP/cpu.pb.gz" --wall-profile "$TMP/wall.pb.gz" > "$TMP/out" 2> "$TMP/err" &
-SERVER=$!
-n=0
-while ! grep -q ready "$TMP/out" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-port=$(sed -n 's/.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
+kv_start --procs 2 --cpu-profile "$TMP/cpu.pb.gz" --wall-profile "$TMP/wall.pb.gz"
 load() { timeout 60 redis-benchmark -p "$port" -t set,lpush -n 100000 -c 20 -P 16 -r 10000 -d 64 -q > /dev/null 2>&1; }
 load
 cp "$TMP/cpu.pb.gz" "$TMP/middle.pb.gz" # while it is being taken: what has been flushed is a profile, unless a piece is just being written
 load
-kill -TERM "$SERVER"
-wait "$SERVER"
-code=$?
-SERVER=
+kv_stop
 [ $code = 0 ] && [ ! -s "$TMP/err" ] || { echo "not ok server: exit code $code: $(cat "$TMP/err")"; bad=1; }
 
 view top "$TMP/cpu.pb.gz" -top "^File: kv$" "^Type: cpu$" "^Duration: " "Total samples = " "flat%"
@@ -59,11 +52,11 @@ view states "$TMP/wall.pb.gz" -tags "state: Total" "IO wait"
 
 "$PPROF" -no_browser -http 127.0.0.1: "$TMP/cpu.pb.gz" > "$TMP/http" 2>&1 &
 VIEWER=$!
-url= n=0
-while [ -z "$url" ] && kill -0 $VIEWER 2> /dev/null && [ $n -lt 600 ]; do
-    sleep 0.1; n=$((n + 1))
+serves_or_ended() {
     url=$(sed -n 's|.*Serving web UI on \(http://[^ /]*\).*|\1|p' "$TMP/http")
-done
+    [ -n "$url" ] || ! kill -0 $VIEWER 2> /dev/null
+}
+until_it 60 serves_or_ended
 page() { timeout 60 curl -sf --retry 20 --retry-connrefused "$url/ui/$1" > "$TMP/page" || cat "$TMP/http" >> "$TMP/page"; }
 page top
 says "http top" "$TMP/page" "<title>kv cpu" "TopTable\|viewer("

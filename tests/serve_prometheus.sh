@@ -2,36 +2,19 @@
 # serve_prometheus - the endpoint of examples/kv, under load, and those for whom it is: promtool and a Prometheus that scrapes it; the paths that
 # Parca and Grafana Alloy (pyroscope.scrape) fetch by default.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 KV=$B/examples/kv/kv
 TMP=$(mktemp -d) || exit 1
 SERVER= LOAD= PROM=
 trap 'kill $SERVER $LOAD $PROM 2>/dev/null; wait 2>/dev/null; rm -rf "$TMP"' EXIT
-bad=0
 
-report() { # name, empty or what is wrong
-    if [ -z "$2" ]; then echo "ok $1"; else echo "not ok $1: $2"; bad=1; fi
-}
 for tool in curl redis-benchmark; do
     command -v $tool > /dev/null || { echo "not ok serve_prometheus: $tool is missing (Debian: redis-tools, curl)"; exit 1; }
 done
 [ -x "$KV" ] || { echo "skipped: $KV is not built"; exit 0; }
 "$KV" --help | grep -q -- --debug-port || { echo "not ok serve_prometheus: kv has no --debug-port"; exit 1; }
 
-"$KV" --port 0 --procs 2 --debug-port 0 > "$TMP/out" 2> "$TMP/err" &
-SERVER=$!
-until_it() { # condition, as a command: for up to 30 seconds
-    n=0
-    until "$@"; do
-        n=$((n + 1))
-        [ $n -lt 300 ] || return 1
-        sleep 0.1
-    done
-}
-if ! until_it grep -q ready "$TMP/out"; then
-    echo "not ok serve_prometheus: kv does not start: $(cat "$TMP/err")"
-    exit 1
-fi
-port=$(sed -n 's/.*ready on.* 127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
+kv_start --procs 2 --debug-port 0
 debug=$(sed -n 's|.*http://127.0.0.1:\([0-9]*\)/debug/.*|\1|p' "$TMP/out")
 while :; do redis-benchmark -p "$port" -t set,get,lpush -n 50000 -c 20 -P 16 -r 10000 -d 64 -q; done > /dev/null 2>&1 &
 LOAD=$!
@@ -50,14 +33,7 @@ code=$(fetch "http://127.0.0.1:$debug/debug/fgprof?seconds=1")
 report "the paths that Parca and Alloy scrape by default" "$wrong"
 
 # ---- promtool ------------------------------------------------------------------------------------------------------------------------------
-if ! command -v promtool > /dev/null || ! command -v prometheus > /dev/null; then
-    if [ "${CI:-}" = true ]; then
-        echo "not ok serve_prometheus: prometheus is missing (Debian: prometheus)"
-        exit 1
-    fi
-    echo "skipped: prometheus is not there (Debian: prometheus)"
-    exit $bad
-fi
+command -v promtool > /dev/null && command -v prometheus > /dev/null || skip "no Prometheus (Debian: prometheus)"
 wrong=
 fetch "http://127.0.0.1:$debug/metrics" > /dev/null
 promtool check metrics < "$TMP/body" > "$TMP/promtool" 2>&1 || wrong=" exit code $?"
@@ -83,7 +59,7 @@ listens() {
     done
     return 1
 }
-if ! until_it listens; then
+if ! until_it 30 listens; then
     report "Prometheus scrapes kv" "it does not start: $(tail -n 3 "$TMP/prom")"
     exit 1
 fi
@@ -91,7 +67,7 @@ query() { curl -s -m 10 -G "http://127.0.0.1:$web/api/v1/query" --data-urlencode
 value() { query "$1" | sed -n 's/.*"value":\[[^,]*,"\([^"]*\)"\].*/\1/p'; }
 scraped() { [ "$(value 'sum_over_time(up{job="kv"}[1m]) >= bool 3')" = 1 ]; } # one that takes longer than a second counts as 0
 wrong=
-until_it scraped || wrong=" three scrapes: $(query 'up')"
+until_it 30 scraped || wrong=" three scrapes: $(query 'up')"
 n=$(value 'scrape_samples_scraped{job="kv"}')
 [ "${n:-0}" -gt 400 ] || wrong="$wrong [$n samples]"
 [ "$(value 'weft_processors')" = 2 ] || wrong="$wrong [processors $(value weft_processors)]"
@@ -109,9 +85,6 @@ report "Prometheus scrapes kv under load" "$wrong"
 kill $LOAD $PROM 2> /dev/null
 wait $LOAD $PROM 2> /dev/null
 LOAD= PROM=
-kill -TERM $SERVER
-wait $SERVER
-code=$?
-SERVER=
+kv_stop
 [ $code = 0 ] || report "kv ends while it is scraped" "exit code $code: $(tail -n 3 "$TMP/err")"
 exit $bad

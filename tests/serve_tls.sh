@@ -1,15 +1,12 @@
 #!/bin/sh
 # serve_tls - the endpoint with TLS, client certificates, tokens and unix sockets, asked by curl; certificates are made by openssl.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 TMP=$(mktemp -d) || exit 1
 HOST=
 trap '[ -z "$HOST" ] || kill "$HOST" 2>/dev/null; rm -rf "$TMP"' EXIT
-bad=0
 for tool in curl openssl; do
-    command -v $tool > /dev/null && continue
-    [ "${CI:-}" != true ] || { echo "not ok serve_tls: $tool is missing"; exit 1; }
-    echo "skipped: $tool is not there"
-    exit 0
+    command -v $tool > /dev/null || skip "no $tool"
 done
 cd "$TMP" || exit 1
 
@@ -35,8 +32,7 @@ begin() { # options
     "$B/tests/prog/serve_host" "$@" < in > out 2> err &
     HOST=$!
     exec 9> in
-    n=0
-    while ! [ -s out ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+    until_it 10 [ -s out ]
     port=$(sed -n 's/port //p' out)
 }
 end() {

@@ -2,25 +2,22 @@
 # serve_viewers - the endpoint of examples/kv under load, asked by those that it is for: curl, go tool pprof, go tool trace; and by scrapers, as Parca and
 # Grafana Alloy ask by default; and beside a Go program that serves net/http/pprof: the same questions have the same answers.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 HERE=$(cd "$(dirname "$0")/.." && pwd)
 TMP=$(mktemp -d) || exit 1
-KV=
+SERVER=
 GO=
 VIEWER=
-trap 'for p in $KV $GO $VIEWER; do kill "$p" 2>/dev/null; done; rm -rf "$TMP"' EXIT
+trap 'for p in $SERVER $GO $VIEWER; do kill "$p" 2>/dev/null; done; rm -rf "$TMP"' EXIT
 export PPROF_TMPDIR="$TMP" HOME="$TMP" # no settings of the user's
-bad=0
 ok() { echo "ok $1"; }
 wrong() { echo "not ok $1: $2"; bad=1; }
 for tool in curl redis-benchmark; do
     command -v $tool > /dev/null || { echo "not ok serve_viewers: $tool is missing (Debian: redis-tools, curl)"; exit 1; }
 done
 
-"$B/examples/kv/kv" --port 0 --procs 2 --debug-port 0 > "$TMP/out" 2> "$TMP/err" &
-KV=$!
-n=0
-while ! { grep -q ready "$TMP/out" && grep -q serves "$TMP/err"; } && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-port=$(sed -n 's/.*ready on.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/out")
+kv_start --procs 2 --debug-port 0
+until_it 10 grep -q serves "$TMP/err"
 U=$(sed -n 's|.*\(http://127.0.0.1:[0-9]*\)/debug/.*|\1|p' "$TMP/err")
 timeout 100 redis-benchmark -p "$port" -t set,lpush -l -n 100000 -c 20 -P 16 -r 10000 -d 64 -q > /dev/null 2>&1 &
 LOAD=$!
@@ -43,11 +40,7 @@ fetch "Alloy, Parca: fgprof" "/debug/fgprof?seconds=1" application/octet-stream
 # ---- Go's tools
 PPROF=$HERE/build/go/pprof
 GOTRACE=$HERE/build/go/trace
-if [ ! -x "$PPROF" ] || [ ! -x "$GOTRACE" ]; then
-    [ "${CI:-}" != true ] || wrong serve_viewers "go tool pprof is missing"
-    echo "skipped: go tool pprof is not there: install Go"
-    exit $bad
-fi
+[ -x "$PPROF" ] && [ -x "$GOTRACE" ] || skip "no Go"
 says() { # name, file, words
     name=$1 file=$2; shift 2
     for word in "$@"; do
@@ -82,8 +75,8 @@ mkfifo "$TMP/in"
 "$B/tests/prog/serve_host" own=1 cmdline=1 < "$TMP/in" > "$TMP/host.out" 2> "$TMP/host.err" &
 HOST=$!
 exec 9> "$TMP/in" # it serves until this is closed
-n=0
-while ! { grep -q port "$TMP/host.out" && [ -s "$TMP/go.out" ]; } && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+until_it 10 grep -q port "$TMP/host.out"
+until_it 10 [ -s "$TMP/go.out" ]
 G=http://$(cat "$TMP/go.out")
 W=http://127.0.0.1:$(sed -n 's/port //p' "$TMP/host.out")
 
@@ -134,9 +127,6 @@ beside GET /nothing ""
 exec 9>&-
 wait $HOST
 
-kill -TERM $KV
-wait $KV
-code=$?
-KV=
+kv_stop
 [ $code = 0 ] || wrong "kv ends well" "exit code $code"
 exit $bad

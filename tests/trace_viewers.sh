@@ -2,15 +2,12 @@
 # trace_viewers - what a person sees of a trace: the pages of `go tool trace`, fetched with curl, and the profiles it makes of it; of a program
 # with tasks, regions and logs, and of examples/kv under load. Links are followed as a person would.
 B=${B:?output directory}
+. "$(dirname "$0")/support/script.sh"
 TOOL=$(pwd)/build/go/trace PPROF=$(pwd)/build/go/pprof
 TMP=$(mktemp -d) || exit 1
 SERVER=
 trap '[ -n "$SERVER" ] && kill "$SERVER" 2>/dev/null; rm -rf "$TMP"' EXIT
-bad=0
 
-report() { # name, empty or what is wrong
-    if [ -z "$2" ]; then echo "ok $1"; else echo "not ok $1: $2"; bad=1; fi
-}
 for tool in "$TOOL" "$PPROF"; do
     [ -x "$tool" ] || { echo "[SKIP] trace_viewers: no Go"; exit 0; }
 done
@@ -21,17 +18,10 @@ done
 # ---- the traces ---------------------------------------------------------------------------------------------------
 "$B/tests/prog/trace_tasks" "$TMP/tasks.trace" || { echo "not ok trace_tasks: exit code $?"; exit 1; }
 
-"$B/examples/kv/kv" --port 0 --trace "$TMP/kv.trace" > "$TMP/kv.out" 2> "$TMP/kv.err" &
-SERVER=$!
-n=0
-while ! grep -q ready "$TMP/kv.out" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-port=$(sed -n 's/.*127.0.0.1:\([0-9]*\).*/\1/p' "$TMP/kv.out")
+kv_start --trace "$TMP/kv.trace"
 timeout 60 redis-benchmark -p "$port" -t set,get,lpush,hset -n 5000 -c 20 -P 2 -r 1000 > /dev/null 2>&1 || { echo "not ok kv: the load failed"; bad=1; }
-kill -TERM "$SERVER"
-wait "$SERVER"
-code=$?
-SERVER=
-[ $code = 0 ] || { echo "not ok kv: exit code $code: $(tail -n 3 "$TMP/kv.err")"; exit 1; }
+kv_stop
+[ $code = 0 ] || { echo "not ok kv: exit code $code: $(tail -n 3 "$TMP/err")"; exit 1; }
 
 # ---- as text -------------------------------------------------------------------------------------------------------
 parsed() { # name
@@ -71,8 +61,7 @@ pages() { # name, function of a fiber, paths...
     : > "$TMP/http"
     BROWSER=true DISPLAY= "$TOOL" -http=127.0.0.1:0 "$TMP/$name.trace" > "$TMP/http" 2>&1 &
     SERVER=$!
-    n=0
-    while ! grep -q listening "$TMP/http" && [ $n -lt 300 ]; do sleep 0.1; n=$((n + 1)); done
+    until_it 30 grep -q listening "$TMP/http"
     url=$(sed -n 's/.*listening on //p' "$TMP/http")
     wrong=
     for path in / /trace /jsontrace /goroutines "/goroutine?name=$fiber" /usertasks /userregions /mmu '/io?raw=1' '/block?raw=1' '/syscall?raw=1' '/sched?raw=1' "$@"; do
