@@ -5,22 +5,12 @@
 # Needs Chromium (Debian: chromium-headless-shell, or chromium) and npm, which fetches playwright-core into build/browser.
 B=${B:?output directory}
 . "$(dirname "$0")/support/script.sh"
-NODE=$(pwd)/build/browser
 TMP=$(mktemp -d) || exit 1
 pids=
 trap 'exec 3>&- 2> /dev/null; kill $pids 2> /dev/null; rm -rf "$TMP"' EXIT
-chromium=
-for name in chromium-headless-shell chromium chromium-browser google-chrome; do
-    [ -n "$chromium" ] || chromium=$(command -v $name || true)
-done
-[ -n "$chromium" ] || skip "no Chromium (Debian: chromium-headless-shell)"
-command -v npm > /dev/null && command -v node > /dev/null || skip "no npm (Debian: npm)"
+. "$(dirname "$0")/support/browser.sh"
 command -v redis-benchmark > /dev/null || { echo "not ok page_browser: redis-benchmark is missing (Debian: redis-tools)"; exit 1; }
-if [ ! -d "$NODE/node_modules/playwright-core" ]; then
-    mkdir -p "$NODE"
-    timeout 120 npm install --prefix "$NODE" --no-audit --no-fund --silent playwright-core@1 > "$TMP/npm" 2>&1 ||
-        skip "npm could not fetch playwright-core: $(tail -n 1 "$TMP/npm")"
-fi
+fetched playwright-core@1
 
 wait_for() { # file, words
     until_it 10 grep -q "$2" "$1" || { echo "not ok page_browser: no '$2': $(cat "$1" "$TMP/err")"; exit 1; }

@@ -3,8 +3,8 @@ const { chromium } = require('playwright-core')
 const fs = require('fs')
 const http = require('http')
 const path = require('path')
-const { OUT, CHROMIUM, TRACE, PPROF } = process.env
-const dist = path.join(OUT, 'node/node_modules/speedscope/dist/release')
+const { OUT, CHROMIUM, TRACE, PPROF, NODE_PATH } = process.env
+const dist = path.join(NODE_PATH, 'speedscope/dist/release')
 const types = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.wasm': 'application/wasm' }
 let bad = 0
 

@@ -3,26 +3,19 @@
 # trace in `go tool trace`, each opened in headless Chromium. Leaves pictures in build/shots, and checks that speedscope shows the hot function first.
 # `make shots` calls it.
 #   B=dir  where the programs are
-# Needs npm (speedscope and playwright-core are fetched into build/shots/node), Go, and Chromium (Debian: chromium-headless-shell, or chromium);
+# Needs npm (speedscope and playwright-core are fetched into build/browser), Go, and Chromium (Debian: chromium-headless-shell, or chromium);
 # where one is missing it says so, and shows nothing.
 set -eu
 cd "$(dirname "$0")/.."
 B=${B:?output directory}
 OUT=$(pwd)/build/shots
 skip() { echo "[SKIP] shots: $1"; exit 0; }
-chromium=
-for name in chromium-headless-shell chromium chromium-browser google-chrome; do
-    [ -n "$chromium" ] || chromium=$(command -v $name || true)
-done
-[ -n "$chromium" ] || skip "no Chromium (Debian: apt-get install chromium-headless-shell)"
-command -v npm > /dev/null && command -v node > /dev/null || skip "no npm (Debian: apt-get install npm)"
+. tests/support/browser.sh
 
-mkdir -p "$OUT/node"
+mkdir -p "$OUT"
 SHOTS=$OUT tests/page_browser.sh
 command -v go > /dev/null || skip "no Go: pictures of the page only"
-if [ ! -d "$OUT/node/node_modules/speedscope" ] || [ ! -d "$OUT/node/node_modules/playwright-core" ]; then
-    npm install --prefix "$OUT/node" --no-audit --no-fund --silent speedscope@1 playwright-core@1 || skip "npm could not fetch speedscope and playwright-core"
-fi
+fetched speedscope@1 playwright-core@1
 "$B/tests/prog/shown" "$OUT/cpu.pb.gz" "$OUT/run.trace"
 # The file is a sequence of gzip members, of which speedscope reads the first one only: so it gets it unpacked.
 gzip -dc "$OUT/cpu.pb.gz" > "$OUT/cpu.pb"
@@ -49,5 +42,5 @@ trace=$url
 port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close() })')
 serve pprof build/go/pprof -no_browser -http="127.0.0.1:$port" "$OUT/cpu.pb.gz" # which does not tell a port of the system's choice
 pprof=$url
-OUT=$OUT CHROMIUM=$chromium TRACE=$trace PPROF=$pprof NODE_PATH="$OUT/node/node_modules" node tools/shots.cjs
+OUT=$OUT CHROMIUM=$chromium TRACE=$trace PPROF=$pprof NODE_PATH="$NODE/node_modules" node tools/shots.cjs
 echo "shots: pictures are in build/shots"
