@@ -88,15 +88,14 @@ const ints = (into) => (v, wire) => {
 const bracketed = (file) => `[${file.replace(/^.*\//, '').replace(/^\[|\]$/g, '')}]`
 
 function decode(bytes) {
-  const strings = [], types = [], samples = [], period = {}
+  const strings = [], types = [], samples = []
   const locations = new Map(), functions = new Map(), mappings = new Map()
   const text = new TextDecoder()
-  const head = { time: 0, duration: 0, chosen: 0 }
-  const pair = (into) => (r) => r.message({ 1: (v) => (into.type = v), 2: (v) => (into.unit = v) })
+  let duration = 0
   new Reader(bytes).message({
     1: (r) => {
       const t = { type: 0, unit: 0 }
-      pair(t)(r)
+      r.message({ 1: (v) => (t.type = v), 2: (v) => (t.unit = v) })
       types.push(t)
     },
     2: (r) => {
@@ -135,16 +134,12 @@ function decode(bytes) {
       functions.set(f.id, f)
     },
     6: (r) => strings.push(text.decode(r.bytes.subarray(r.at, r.end))),
-    9: (v) => (head.time = head.time || v), // of the first piece
-    10: (v) => (head.duration = v),
-    11: pair(period),
-    14: (v) => (head.chosen = v),
+    10: (v) => (duration = v),
   })
   const s = (i) => strings[i] || ''
   return {
     types: types.map((t) => ({ type: s(t.type), unit: s(t.unit) })),
-    chosen: s(head.chosen),
-    timeNs: head.time, durationNs: head.duration,
+    durationNs: duration,
     samples: samples.map((x) => ({
       values: x.values,
       labels: x.labels.map((l) => ({ key: s(l.key), value: l.num === null ? s(l.text) : String(l.num) })),
@@ -222,7 +217,7 @@ export function functions(profile, index) {
     const seen = new Set()
     sample.frames.forEach((f, i) => {
       const key = `${f.name}\n${f.file}`
-      if (!all.has(key)) all.set(key, { name: f.name, file: f.file, owner: owner(f), self: 0, total: 0 })
+      if (!all.has(key)) all.set(key, { name: f.name, file: f.file, self: 0, total: 0 })
       const x = all.get(key)
       if (i === 0) x.self += v
       if (!seen.has(key)) x.total += v

@@ -46,7 +46,6 @@ const KINDS = {
     name: 'Leaked fibers',
     path: 'pprof/goroutineleak',
     value: 'goroutineleak',
-    heavy: true,
     about: 'Fibers that wait for what nobody can ever do. To find them takes a collection.',
   },
   threadcreate: { name: 'Threads', path: 'pprof/threadcreate', value: 'threadcreate', about: "The runtime's threads, by who made it make them." },
@@ -200,11 +199,8 @@ export function Profiles() {
   const take = () =>
     taken.start(k.path + (k.window ? `?seconds=${seconds}` : ''), k.window ? seconds : 0, async (data) => {
       const profile = await readProfile(data)
-      const first = Math.max(
-        0,
-        profile.types.findIndex((t) => t.type === k.value),
-      )
-      setIndex(profile.types.some((t) => t.type === k.value) ? first : profile.types.length - 1)
+      const first = profile.types.findIndex((t) => t.type === k.value)
+      setIndex(first >= 0 ? first : profile.types.length - 1)
       setBy('')
       setGot({ kind, name: k.name, profile, data, at: Date.now() })
     })

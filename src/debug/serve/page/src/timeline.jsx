@@ -507,7 +507,7 @@ function Canvas({ trace, lanes, colour, view, move, zoom, pick, picked, keys }) 
   }
   const down = (e) => {
     if (e.button !== 0) return
-    drag.current = { x: at(e)[0], view, moved: false, y: at(e)[1] }
+    drag.current = { x: at(e)[0], view, moved: false }
     canvas.current.setPointerCapture(e.pointerId)
     again()
   }

@@ -6,12 +6,17 @@
 
 const ARGS = { 9: 2, 10: 2, 11: 0, 12: 3, 13: 2, 14: 3, 15: 1, 16: 2, 17: 0, 18: 0, 19: 2, 20: 2, 21: 3, 22: 2, 23: 0, 24: 0, 25: 3, 26: 2, 27: 0, 28: 1,
   29: 2, 30: 1, 31: 1, 32: 1, 33: 2, 34: 1, 35: 1, 36: 0, 37: 1, 38: 1, 39: 1, 40: 4, 41: 2, 42: 3, 43: 3, 44: 4, 45: 2, 46: 2, 47: 3, 48: 4 }
-const E = { BATCH: 1, STACKS: 2, STACK: 3, STRINGS: 4, STRING: 5, SAMPLES: 6, FREQUENCY: 8, PROC_START: 10, PROC_STOP: 11, PROC_STEAL: 12, PROC_STATUS: 13,
-  GO_CREATE: 14, GO_CREATE_SYSCALL: 15, GO_START: 16, GO_DESTROY: 17, GO_DESTROY_SYSCALL: 18, GO_STOP: 19, GO_BLOCK: 20, GO_UNBLOCK: 21, SYSCALL_BEGIN: 22,
-  SYSCALL_END: 23, SYSCALL_END_BLOCKED: 24, GO_STATUS: 25, STW_BEGIN: 26, STW_END: 27, GC_ACTIVE: 28, GC_BEGIN: 29, GC_END: 30, HEAP_ALLOC: 37,
-  HEAP_GOAL: 38, GO_LABEL: 39, USER_LOG: 44, GO_SWITCH: 45, GO_SWITCH_DESTROY: 46, GO_CREATE_BLOCKED: 47, GO_STATUS_STACK: 48, SYNC: 50, SNAPSHOT: 51,
-  END: 52 }
+const E = { BATCH: 1, STACKS: 2, STACK: 3, STRINGS: 4, STRING: 5, SAMPLES: 6, FREQUENCY: 8, PROC_START: 10, PROC_STOP: 11, PROC_STEAL: 12,
+  PROC_STATUS: 13, GO_CREATE: 14, GO_CREATE_SYSCALL: 15, GO_START: 16, GO_DESTROY: 17, GO_DESTROY_SYSCALL: 18, GO_STOP: 19, GO_BLOCK: 20, GO_UNBLOCK: 21,
+  SYSCALL_BEGIN: 22, SYSCALL_END: 23, SYSCALL_END_BLOCKED: 24, GO_STATUS: 25, STW_BEGIN: 26, STW_END: 27, GC_ACTIVE: 28, GC_BEGIN: 29, GC_END: 30,
+  GO_LABEL: 39, USER_LOG: 44, GO_SWITCH: 45, GO_SWITCH_DESTROY: 46, GO_CREATE_BLOCKED: 47, GO_STATUS_STACK: 48, SYNC: 50, SNAPSHOT: 51, END: 52 }
 const NO_ID = 18446744073709552000 // what ~0 is as a double
+
+// The list under that key, a new one if there is none.
+function listOf(map, key) {
+  if (!map.has(key)) map.set(key, [])
+  return map.get(key)
+}
 
 const pause = () => new Promise((done) => setTimeout(done))
 
@@ -78,7 +83,7 @@ export async function readTrace(bytes) {
   // ---- events ----
   const out = {
     pieces: [],   // { p, g, t0, t1, call, m, gen, why, stack }: p -1: in a call, without a processor
-    stops: [], cycles: [], logs: [], heap: [], goals: [], waits: [], runnable: [],
+    stops: [], cycles: [], logs: [], waits: [], runnable: [],
     taken: new Map(), // by processor: when it was taken from a thread in a call
     fibers: new Map(), from: Infinity, to: 0, wall: null,
   }
@@ -132,7 +137,7 @@ export async function readTrace(bytes) {
         switch (e) {
         case E.PROC_START: piece(t); me.p = a; break
         case E.PROC_STOP: piece(t); me.p = -1; break
-        case E.PROC_STEAL: out.taken.set(a, [...(out.taken.get(a) || []), t]); break
+        case E.PROC_STEAL: listOf(out.taken, a).push(t); break
         case E.PROC_STATUS: if (b === 1 || b === 3) me.p = a, me.since = me.since || t; break
         case E.GO_START: piece(t); me.g = a; me.call = false; ready(t, a, 0); break
         case E.GO_STOP: piece(t, string(a) || 'yields', b); ready(t, me.g, 1); me.g = 0; break
@@ -163,8 +168,6 @@ export async function readTrace(bytes) {
         case E.GC_ACTIVE: if (!cycle) cycle = { t0: t, t1: t, open: true }, out.cycles.push(cycle); break
         case E.GC_BEGIN: cycle = { t0: t, t1: t, open: true }; out.cycles.push(cycle); break
         case E.GC_END: if (cycle) cycle.t1 = t, (cycle.open = false), (cycle = null); break
-        case E.HEAP_ALLOC: out.heap.push([t, a]); break
-        case E.HEAP_GOAL: if (a > 0) out.goals.push([t, a]); break
         case E.USER_LOG: out.logs.push({ t, key: string(b), text: string(c), g: me.g }); break
         }
       }
@@ -177,8 +180,6 @@ export async function readTrace(bytes) {
   waits(out, queue)
   out.events = events
   for (const list of [out.stops, out.logs, out.cycles]) list.sort((a, b) => (a.t0 ?? a.t) - (b.t0 ?? b.t))
-  out.heap.sort((a, b) => a[0] - b[0])
-  out.goals.sort((a, b) => a[0] - b[0])
   return out
 }
 
@@ -198,8 +199,7 @@ function lanes(out, fiber) {
       off.push(x)
       continue
     }
-    if (!by.has(x.p)) by.set(x.p, [])
-    const list = by.get(x.p)
+    const list = listOf(by, x.p)
     const last = list[list.length - 1]
     if (last && last.t1 > x.t0) cut(last, x.t0, off)
     list.push(x)

@@ -68,10 +68,6 @@ export function Hint({ tip, children, ...rest }) {
   )
 }
 
-export function useTip() {
-  return useContext(Tips)
-}
-
 // ---- frames ----
 
 export function Head({ title, children }) {
