@@ -27,11 +27,10 @@ static int64_t stopped_ns(void)
 /* Each goes to a place that is found by going left and right at random. */
 static void grow(void)
 {
-    uint64_t x = 88172645463325252u;
+    uint64_t state = 88172645463325252u;
     for (long i = 0; i < objects; i++) {
         struct node *n = weft_alloc_typed(WEFT_TYPE(struct node, left, right)), **at = &root;
-        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-        for (uint64_t way = x; *at != NULL; way = way >> 1 | way << 63)
+        for (uint64_t way = bench_random(&state); *at != NULL; way = way >> 1 | way << 63)
             at = way & 1 ? &(*at)->left : &(*at)->right;
         *at = n;
         if (i == objects / 2)
@@ -41,33 +40,29 @@ static void grow(void)
 
 static void run(void *arg)
 {
-    static int64_t gc[ROUNDS_MAX], stop[ROUNDS_MAX], wall[ROUNDS_MAX], why[ROUNDS_MAX];
+    static double gc[ROUNDS_MAX], stop[ROUNDS_MAX], wall[ROUNDS_MAX], why[ROUNDS_MAX];
     size_t bytes = 0;
     (void)arg;
     grow();
     for (long i = 0; i < rounds; i++) {
         int64_t before = stopped_ns();
         weft_gc();
-        gc[i] = stopped_ns() - before;
+        gc[i] = (double)(stopped_ns() - before);
         before = stopped_ns();
         bytes = 0;
         bench_span s = bench_begin();
         bench_must(weft_heap_dump(count, &bytes), "weft_heap_dump");
-        wall[i] = bench_end(s).wall_ns;
-        stop[i] = stopped_ns() - before;
+        wall[i] = (double)bench_end(s).wall_ns;
+        stop[i] = (double)(stopped_ns() - before);
         s = bench_begin();
         bench_must(weft_why_alive(some, count, &bytes, WEFT_FORM_JSON), "weft_why_alive");
-        why[i] = bench_end(s).wall_ns;
+        why[i] = (double)bench_end(s).wall_ns;
     }
-    qsort(gc, (size_t)rounds, sizeof *gc, bench_compare_i64);
-    qsort(stop, (size_t)rounds, sizeof *stop, bench_compare_i64);
-    qsort(wall, (size_t)rounds, sizeof *wall, bench_compare_i64);
-    qsort(why, (size_t)rounds, sizeof *why, bench_compare_i64);
     bench_open("heap_dump", "weft");
-    bench_num("gc_stop_ns", (double)gc[rounds / 2]);
-    bench_num("stop_ns", (double)stop[rounds / 2]);
-    bench_num("wall_ns", (double)wall[rounds / 2]);
-    bench_num("why_ns", (double)why[rounds / 2]);
+    bench_num("gc_stop_ns", bench_median(gc, rounds));
+    bench_num("stop_ns", bench_median(stop, rounds));
+    bench_num("wall_ns", bench_median(wall, rounds));
+    bench_num("why_ns", bench_median(why, rounds));
     bench_num("bytes", (double)bytes);
     bench_close();
 }

@@ -45,14 +45,13 @@ static void scrape(int fd)
 
 static double document(const char *what)
 {
-    int64_t ns[21];
+    double ns[21];
     for (int i = 0; i < 21; i++) {
         bench_span t = bench_begin();
         bench_must(weft_debug_json(what, count, NULL), what);
-        ns[i] = bench_end(t).wall_ns;
+        ns[i] = (double)bench_end(t).wall_ns;
     }
-    qsort(ns, 21, sizeof *ns, bench_compare_i64);
-    return (double)ns[10];
+    return bench_median(ns, 21);
 }
 
 static void run(void *arg)
