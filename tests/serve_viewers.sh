@@ -17,7 +17,6 @@ for tool in curl redis-benchmark; do
 done
 
 kv_start --procs 2 --debug-port 0
-until_it 10 grep -q serves "$TMP/err"
 U=$(sed -n 's|.*\(http://127.0.0.1:[0-9]*\)/debug/.*|\1|p' "$TMP/err")
 timeout 100 redis-benchmark -p "$port" -t set,lpush -l -n 100000 -c 20 -P 16 -r 10000 -d 64 -q > /dev/null 2>&1 &
 LOAD=$!
@@ -75,8 +74,8 @@ mkfifo "$TMP/in"
 "$B/tests/prog/serve_host" own=1 cmdline=1 < "$TMP/in" > "$TMP/host.out" 2> "$TMP/host.err" &
 HOST=$!
 exec 9> "$TMP/in" # it serves until this is closed
-until_it 10 grep -q port "$TMP/host.out"
-until_it 10 [ -s "$TMP/go.out" ]
+both_serve() { grep -q port "$TMP/host.out" && [ -s "$TMP/go.out" ]; }
+until_it 10 both_serve
 G=http://$(cat "$TMP/go.out")
 W=http://127.0.0.1:$(sed -n 's/port //p' "$TMP/host.out")
 
