@@ -6,9 +6,9 @@
  * never takes more than a twentieth of a CPU, however many ask. at_ms in it tells how old it is. Of several who ask at the same time one makes it. */
 #include "debug/serve/api.h"
 #include "debug/serve/buf.h"
+#include "debug/serve/clock.h"
 #include <pthread.h>
 #include <strings.h>
-#include <time.h>
 #include <weft/debug.h>
 #include <weft/sched.h>
 #include <weft/trace.h>
@@ -103,13 +103,6 @@ static struct kept {
     struct buf text;
     int64_t until_ns;
 } documents[DOCUMENTS_MAX][2] = { [0 ... DOCUMENTS_MAX - 1] = { { .lock = PTHREAD_MUTEX_INITIALIZER }, { .lock = PTHREAD_MUTEX_INITIALIZER } } };
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 /* -1: there is none of that name. */
 static int number_of(const char *name)

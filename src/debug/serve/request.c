@@ -10,6 +10,7 @@
  *
  * Whoever waits here does so at most a tenth of a second at a time, looking whether he still should. */
 #include "debug/serve/request.h"
+#include "debug/serve/clock.h"
 #include "debug/serve/server.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -24,13 +25,6 @@
 #define SLOWEST_BYTES 65536              /* and a second for so many bytes that it has taken */
 #define SEND_AT_BYTES 16384
 #define REF_ABANDONED (1u << 16)         /* a reference like others, that is told from them when it is the last */
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
 
 struct request *request_new(weft_debug_server *s, const char *target)
 {

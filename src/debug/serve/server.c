@@ -24,6 +24,7 @@
  * A client that closes its side (FIN) may still read, or may be gone; as in Go, what it asked for is cut short, and sent. If nobody is there, the kernel
  * says so then. */
 #include "debug/serve/server.h"
+#include "debug/serve/clock.h"
 #include <errno.h>
 #include <microhttpd.h>
 #include <signal.h>
@@ -32,7 +33,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 #include <weft/sched.h>
 
@@ -67,13 +67,6 @@ void server_log(const weft_debug_server *s, const char *fmt, ...)
         s->set.log(s->set.log_arg, line);
     else
         fprintf(stderr, "%s\n", line);
-}
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
 /* All signals stay with the host's threads, but those that a thread gets for what it does itself. (Attaching to the runtime unblocks what that needs.) */
