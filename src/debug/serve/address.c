@@ -168,17 +168,17 @@ int listener_open(struct listener *l, const weft_serve_opts *opts, const char **
     *l = (struct listener){ .fd = -1, .local = address_is_local(opts, why) };
     int err = opts->unix_path != NULL ? open_unix(l, opts, why) : open_inet(l, opts, why);
     if (err != 0)
-        listener_close(l, true);
+        listener_close(l);
     else
         *why = "";
     return err;
 }
 
 /* The name goes first: as long as it is listened to, nobody takes it for one that nobody serves, and puts his own in its place. */
-void listener_close(struct listener *l, bool remove)
+void listener_close(struct listener *l)
 {
     struct stat st;
-    if (remove && l->path != NULL && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+    if (l->path != NULL && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
         unlink(l->path);
     if (l->fd >= 0)
         close(l->fd);

@@ -21,7 +21,7 @@ bool address_is_local(const weft_serve_opts *opts, const char **why);
 
 /* Opens it. 0, or a negative errno, and *why a sentence. */
 int listener_open(struct listener *l, const weft_serve_opts *opts, const char **why);
-void listener_close(struct listener *l, bool remove);
+void listener_close(struct listener *l);
 
 bool peer_is_local(const struct sockaddr *a);
 bool peer_same(const struct sockaddr *a, const struct sockaddr *b); /* the same machine */

@@ -97,7 +97,7 @@ static void tell_denied(weft_debug_server *s, struct conn *c)
     s->denied_ns = s->now_ns;
 }
 
-/* 0: it may; else it has been answered. */
+/* False: it may not, and has been answered. */
 static bool may_ask(weft_debug_server *s, struct conn *c, enum MHD_Result *answer)
 {
     if (s->set.client_certs && !certificate_good(c)) {

@@ -14,6 +14,7 @@
 #include "debug/serve/server.h"
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -25,6 +26,15 @@
 #define SLOWEST_BYTES 65536              /* and a second for so many bytes that it has taken */
 #define SEND_AT_BYTES 16384
 #define REF_ABANDONED (1u << 16)         /* a reference like others, that is told from them when it is the last */
+
+/* Text for the log: at most room - 1 bytes of it, with '?' for what cannot be printed. */
+static void printable(char *out, size_t room, const char *text)
+{
+    size_t n = 0;
+    for (; *text != 0 && n + 1 < room; text++)
+        out[n++] = *text > ' ' && *text <= '~' ? *text : '?';
+    out[n] = 0;
+}
 
 struct request *request_new(weft_debug_server *s, const char *target)
 {
@@ -79,22 +89,13 @@ void request_unref(struct request *r)
     free(r);
 }
 
-void printable(char *out, size_t room, const char *text)
-{
-    size_t n = 0;
-    for (; *text != 0 && n + 1 < room; text++)
-        out[n++] = *text > ' ' && *text <= '~' ? *text : '?';
-    out[n] = 0;
-}
-
 /* ---- what came -------------------------------------------------------------------------------------------------------- */
 
 const char *request_path(const struct request *r) { return r->uri.path; }
 const char *request_rest(const struct request *r) { return r->uri.path + strlen(r->route->path); }
 const char *request_raw_query(const struct request *r) { return r->uri.query; }
-bool request_is_head(const struct request *r) { return r->head; }
-int request_max_seconds(const struct request *r) { return server_settings(r->server)->max_seconds; }
-bool request_cmdline(const struct request *r) { return server_settings(r->server)->cmdline; }
+int request_max_seconds(const struct request *r) { return r->server->set.max_seconds; }
+bool request_cmdline(const struct request *r) { return r->server->set.cmdline; }
 
 const char *request_query(const struct request *c, const char *name)
 {
@@ -197,7 +198,7 @@ int request_abandon(struct request *r)
 
 static void commit(struct request *r)
 {
-    store_rel(&r->committed, 1); /* rel: publishes status and headers; acq in answer(), server.c */
+    store_rel(&r->committed, 1); /* rel: publishes status and headers; acq in on_request, ask.c */
 }
 
 static size_t in_ring(const struct request *r)
@@ -347,7 +348,7 @@ static bool refuse_other_site(struct request *r)
 
 bool request_heavy(struct request *r)
 {
-    struct jobs *j = server_jobs(r->server);
+    struct jobs *j = &r->server->jobs;
     char who[WHO_BYTES];
     if (r->is_heavy)
         return true;
@@ -374,7 +375,7 @@ bool request_heavy(struct request *r)
 
 bool request_window(struct request *r)
 {
-    struct jobs *j = server_jobs(r->server);
+    struct jobs *j = &r->server->jobs;
     if (r->is_window)
         return true;
     if (refuse_other_site(r))
@@ -394,7 +395,7 @@ bool request_window(struct request *r)
 
 static void job_end(struct request *r)
 {
-    struct jobs *j = server_jobs(r->server);
+    struct jobs *j = &r->server->jobs;
     if (!r->is_heavy && !r->is_window)
         return;
     pthread_mutex_lock(&j->lock);
@@ -426,6 +427,6 @@ void request_run(struct request *r)
     else
         r->failed = err;
     job_end(r);
-    store_rel(&r->done, 1); /* rel: publishes all of it; acq in server.c */
+    store_rel(&r->done, 1); /* rel: publishes all of it; acq in read_answer, ask.c */
     server_wake(r->server);
 }

@@ -9,7 +9,6 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <weft/serve.h>
-#include <stdio.h>
 
 #define REQUEST_HEADERS 16
 #define RING_BYTES (256u << 10) /* of an answer between the two threads; a power of two */
@@ -74,8 +73,5 @@ void request_leave(struct request *r, uint32_t how);
 /* Of the server: takes up to n bytes out. 0: there are none now. */
 size_t request_take(struct request *r, char *buf, size_t n);
 bool request_has(const struct request *r);
-
-/* Text for the log: at most room - 1 bytes of it, with '?' for what cannot be printed. */
-void printable(char *out, size_t room, const char *text);
 
 #endif

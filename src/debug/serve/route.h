@@ -36,7 +36,6 @@ const char *request_query(const struct request *r, const char *name);
 /* A header of the request; NULL: it has none. */
 const char *request_header(const struct request *r, const char *name);
 const void *request_body(const struct request *r, size_t *bytes);
-bool request_is_head(const struct request *r);
 int request_max_seconds(const struct request *r);   /* as the server allows */
 bool request_cmdline(const struct request *r);      /* as the server was told */
 

@@ -170,7 +170,7 @@ static int address_allowed(const weft_debug_server *s, const weft_serve_opts *o,
 
 static void server_free(weft_debug_server *s)
 {
-    listener_close(&s->listener, true);
+    listener_close(&s->listener);
     if (s->poll_fd >= 0)
         close(s->poll_fd);
     if (s->wake_fd >= 0)
@@ -275,7 +275,7 @@ int weft_debug_serve_stop(weft_debug_server *s)
         return 0;
     }
     int saved = errno;
-    store_rel(&s->stopping, 1); /* rel: publishes nothing, for symmetry; acq in serve */
+    store_rel(&s->stopping, 1); /* rel: publishes nothing, for symmetry; acq in server_main */
     server_wake(s);
     join(s->thread);
     all_remove(s);

@@ -45,9 +45,6 @@ static __thread const weft_debug_server *of_server; /* whose thread this is */
 void server_own_thread(const weft_debug_server *s) { of_server = s; }
 bool server_is_mine(const weft_debug_server *s) { return of_server == s; }
 
-const struct settings *server_settings(const weft_debug_server *s) { return &s->set; }
-struct jobs *server_jobs(weft_debug_server *s) { return &s->jobs; }
-
 void server_wake(weft_debug_server *s)
 {
     uint64_t one = 1;

@@ -73,8 +73,6 @@ struct weft_debug_server {
     pthread_mutex_t conns_lock;
 };
 
-const struct settings *server_settings(const weft_debug_server *s);
-struct jobs *server_jobs(weft_debug_server *s);
 void server_wake(weft_debug_server *s);
 void server_log(const weft_debug_server *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void server_own_thread(const weft_debug_server *s); /* the calling thread is one of its own */
