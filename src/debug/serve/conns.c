@@ -29,6 +29,16 @@ void conn_cut(struct conn *c)
         request_leave(c->r, GONE);
 }
 
+static void unlink_conn(weft_debug_server *s, struct conn *c)
+{
+    pthread_mutex_lock(&s->conns_lock);
+    if (c->next != NULL)
+        c->next->prev = c->prev;
+    *(c->prev != NULL ? &c->prev->next : &s->conns) = c->next;
+    pthread_mutex_unlock(&s->conns_lock);
+    free(c);
+}
+
 void conns_ended(weft_debug_server *s, struct conn *c)
 {
     if (s->adding == c)
@@ -36,14 +46,9 @@ void conns_ended(weft_debug_server *s, struct conn *c)
     if (c->watched)
         epoll_ctl(s->poll_fd, EPOLL_CTL_DEL, c->fd, NULL);
     shutdown(c->fd, SHUT_WR); /* the other side sees the end even if a child of a fork has the descriptor, too */
-    pthread_mutex_lock(&s->conns_lock);
-    if (c->next != NULL)
-        c->next->prev = c->prev;
-    *(c->prev != NULL ? &c->prev->next : &s->conns) = c->next;
-    pthread_mutex_unlock(&s->conns_lock);
     s->nconns--;
     s->ncut -= c->cut;
-    free(c);
+    unlink_conn(s, c);
 }
 
 /* Of those that wait for a request, that which has done so longest; from: of that address only, or NULL. */
@@ -68,11 +73,10 @@ static int of_address(weft_debug_server *s, const struct sockaddr *from)
 static bool make_room(weft_debug_server *s, const struct conn *c)
 {
     const struct sockaddr *from = (const void *)&c->addr;
-    struct conn *out = NULL;
     bool many = !c->local && of_address(s, from) >= s->set.max_per_address;
     if (!many && s->nconns - s->ncut < s->set.max_connections)
         return true;
-    out = idle_longest(s, many ? from : NULL);
+    struct conn *out = idle_longest(s, many ? from : NULL);
     if (out != NULL)
         conn_cut(out);
     return out != NULL;
@@ -116,16 +120,6 @@ static int accept_locked(weft_debug_server *s, struct conn *c, socklen_t *len)
         c->next->prev = c;
     s->conns = c;
     return 0;
-}
-
-static void unlink_conn(weft_debug_server *s, struct conn *c)
-{
-    pthread_mutex_lock(&s->conns_lock);
-    s->conns = c->next; /* it was the newest */
-    if (c->next != NULL)
-        c->next->prev = NULL;
-    pthread_mutex_unlock(&s->conns_lock);
-    free(c);
 }
 
 static void watch(weft_debug_server *s, struct conn *c, int how, uint32_t events)
