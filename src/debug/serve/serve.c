@@ -139,8 +139,6 @@ static int settings_make(struct settings *set, const weft_serve_opts *o, const c
     set->tls = o->tls_cert != NULL;
     set->client_certs = o->tls_client_ca != NULL;
     set->cmdline = o->cmdline;
-    set->log = o->log;
-    set->log_arg = o->log_arg;
     set->token = o->token != NULL ? strdup(o->token) : NULL;
     set->open = o->token == NULL && !set->client_certs && o->unix_path == NULL;
     *why = "no memory";
@@ -232,9 +230,9 @@ int weft_debug_serve(const weft_serve_opts *opts, weft_debug_server **out)
         s->pid = getpid();
         pthread_mutex_init(&s->jobs.lock, NULL);
         pthread_mutex_init(&s->conns_lock, NULL);
-        err = server_start(s, &o, &why);
         s->set.log = o.log;
         s->set.log_arg = o.log_arg;
+        err = server_start(s, &o, &why);
         if (err == 0) {
             *out = s;
             say_where(s, &o);
