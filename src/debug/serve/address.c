@@ -165,13 +165,7 @@ static int open_unix(struct listener *l, const weft_serve_opts *opts, const char
 
 int listener_open(struct listener *l, const weft_serve_opts *opts, const char **why)
 {
-    *l = (struct listener){ .fd = -1, .local = address_is_local(opts, why) };
-    int err = opts->unix_path != NULL ? open_unix(l, opts, why) : open_inet(l, opts, why);
-    if (err != 0)
-        listener_close(l);
-    else
-        *why = "";
-    return err;
+    return opts->unix_path != NULL ? open_unix(l, opts, why) : open_inet(l, opts, why);
 }
 
 /* The name goes first: as long as it is listened to, nobody takes it for one that nobody serves, and puts his own in its place. */

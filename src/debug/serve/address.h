@@ -19,7 +19,8 @@ struct listener {
 /* The address that opts ask for is one of this machine only. NULL, or in *why what is wrong with what they ask. */
 bool address_is_local(const weft_serve_opts *opts, const char **why);
 
-/* Opens it. 0, or a negative errno, and *why a sentence. */
+/* Opens it; its fd is -1, and opts are such that address_is_local finds nothing wrong. 0, or a negative errno, and *why a sentence: it is to be closed
+ * all the same. */
 int listener_open(struct listener *l, const weft_serve_opts *opts, const char **why);
 void listener_close(struct listener *l);
 

@@ -146,12 +146,12 @@ static int settings_make(struct settings *set, const weft_serve_opts *o, const c
 }
 
 /* What others can reach shows what the program holds, and lets them make it work. */
-static int address_allowed(const weft_debug_server *s, const weft_serve_opts *o, const char **why)
+static int address_allowed(weft_debug_server *s, const weft_serve_opts *o, const char **why)
 {
-    bool local = address_is_local(o, why);
+    s->listener.local = address_is_local(o, why);
     if (*why != NULL)
         return -EINVAL;
-    if (local || s->set.token != NULL || s->set.client_certs)
+    if (s->listener.local || s->set.token != NULL || s->set.client_certs)
         return 0;
 #ifdef WEFT_SERVE_UNSAFE_DEMO /* an object of examples/bugs/14 alone */
     if (o->unsafe_demo) {
