@@ -44,7 +44,7 @@
 #include <weft/mem.h>
 #include <weft/metrics.h>
 
-enum shape { BY_RULE, GAUGE, COUNTER, HISTOGRAM, LEFT_OUT };
+enum shape { GAUGE, COUNTER, HISTOGRAM, LEFT_OUT };
 
 /* One line per metric of weft's; those of one family follow each other. help NULL: the description of the (first) metric. */
 static const struct family {
@@ -221,6 +221,14 @@ static double bound(const weft_metric_desc *d, unsigned i)
 }
 static unsigned bounds(const weft_metric_desc *d) { return is_time(d) ? TIME_MOST_LOG2 - TIME_LEAST_LOG2 + 1 : 12; }
 
+static double u64_of(const struct out *o, const char *name)
+{
+    for (size_t i = 0; i < o->n; i++)
+        if (strcmp(o->desc[i].name, name) == 0)
+            return o->m[i].kind == WEFT_METRIC_U64 ? (double)o->m[i].u64 : NAN;
+    return NAN;
+}
+
 /* Exact where weft keeps it: of stops, their lengths; of sizes, the bytes. */
 static double sum_of(const struct out *o, size_t i)
 {
@@ -238,9 +246,8 @@ static double sum_of(const struct out *o, size_t i)
     }
     const char *bytes = strstr(d->name, "allocs-by-size") != NULL  ? "/gc/heap/allocs:bytes"
                         : strstr(d->name, "frees-by-size") != NULL ? "/gc/heap/frees:bytes" : NULL;
-    for (size_t k = 0; bytes != NULL && k < o->n; k++)
-        if (strcmp(o->desc[k].name, bytes) == 0)
-            return (double)o->m[k].u64;
+    if (bytes != NULL)
+        return u64_of(o, bytes);
     double sum = 0;
     for (uint32_t k = 0; k < d->buckets; k++) {
         double lo = d->bounds[k], hi = d->bounds[k + 1];
@@ -255,13 +262,8 @@ static void bucket(struct buf *t, const char *name, const char *label, const cha
     if (label != NULL)
         buf_printf(t, "%s=\"%.*s\",", label, (int)value_n, value);
     buf_puts(t, "le=\"");
-    if (is_whole(le)) { /* OpenMetrics wants a point */
-        buf_printf(t, "%.0f", le);
-        buf_puts(t, ".0");
-    } else {
-        number(t, le);
-    }
-    buf_printf(t, "\"} %" PRIu64 "\n", n);
+    number(t, le);
+    buf_printf(t, "%s\"} %" PRIu64 "\n", is_whole(le) ? ".0" : "", n); /* OpenMetrics wants a point */
 }
 
 static void histogram(struct out *o, const char *name, size_t i, const char *label, const char *value, size_t value_n)
@@ -460,14 +462,6 @@ static void process(struct out *o)
 }
 
 /* ---- Go's names ----------------------------------------------------------------------------------------------------------- */
-
-static double u64_of(const struct out *o, const char *name)
-{
-    for (size_t i = 0; i < o->n; i++)
-        if (strcmp(o->desc[i].name, name) == 0)
-            return o->m[i].kind == WEFT_METRIC_U64 ? (double)o->m[i].u64 : NAN;
-    return NAN;
-}
 
 /* Those of client_golang's collector of Go's runtime that have been there for ever, as sums of weft's metrics. */
 static const struct { const char *name; enum shape shape; const char *unit, *help, *of[8]; } go_names[] = {
