@@ -7,7 +7,7 @@
 #define UNKNOWN INT64_MIN
 
 struct fiber {
-    uint64_t id, seq, gen;
+    uint64_t seq, gen;
     int64_t runnable;       /* since when; UNKNOWN: it is not, or nobody knows */
     uint32_t made;          /* stack of who made it */
     uint32_t root;          /* a stack with the function it began with */
@@ -20,7 +20,7 @@ struct thread {
     uint32_t made;          /* who made that one */
 };
 struct times { int64_t *ns; size_t n, room; };
-/* By stack, or by text. */
+/* By stack. */
 struct place { uint32_t stack; uint64_t count; int64_t sum, max; struct times at; };
 struct places { struct place *place; size_t n, room; struct map by; };
 struct log { char *line; uint32_t stack; };
@@ -131,7 +131,7 @@ static struct fiber *fiber_of(struct look *l, uint64_t id)
         at = (uint32_t)l->nfibers;
         map_put(&l->fibers, id, at);
         MUST_ROOM(l->fiber, l->nfibers, l->fibers_room);
-        l->fiber[l->nfibers++] = (struct fiber){ .id = id, .runnable = UNKNOWN };
+        l->fiber[l->nfibers++] = (struct fiber){ .runnable = UNKNOWN };
     }
     return &l->fiber[at];
 }

@@ -66,7 +66,7 @@ int main(int argc, char **argv)
         free(data);
     }
     report_print(r, stdout, json);
-    int code = report_failed(r) ? 2 : report_count(r, true) > 0 ? 1 : 0;
+    int code = report_failed(r) ? 2 : report_count(r) > 0 ? 1 : 0;
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "weft-doctor: %s\n", strerror(errno));
         code = 2;

@@ -142,10 +142,10 @@ void report_as(struct report *r, const char *code)
     x->code = must_dup(code, strlen(code));
 }
 
-size_t report_count(const struct report *r, bool all)
+size_t report_count(const struct report *r)
 {
     size_t n = 0;
-    for (size_t i = all ? 0 : r->n - 1; i < r->n; i++)
+    for (size_t i = 0; i < r->n; i++)
         n += r->file[i].n;
     return n;
 }
@@ -209,7 +209,7 @@ static void print_text(const struct report *r, FILE *out)
             putc('\n', out);
         }
     }
-    size_t n = report_count(r, true);
+    size_t n = report_count(r);
     fprintf(out, "%zu finding%s in %zu file%s\n", n, n == 1 ? "" : "s", r->n, r->n == 1 ? "" : "s");
 }
 
@@ -266,7 +266,7 @@ static void put_lines(FILE *out, const char *key, const char *text)
 
 static void print_json(const struct report *r, FILE *out)
 {
-    fprintf(out, "{\"version\": 1, \"findings\": %zu, \"files\": [", report_count(r, true));
+    fprintf(out, "{\"version\": 1, \"findings\": %zu, \"files\": [", report_count(r));
     for (size_t i = 0; i < r->n; i++) {
         const struct file *f = &r->file[i];
         fputs(i == 0 ? "\n  {" : ",\n  {", out);

@@ -47,8 +47,7 @@ void report_add(struct report *r, enum rule rule, const char *stack, const char 
 /* The last one has another code: it was told by the program's own doctor. */
 void report_as(struct report *r, const char *code);
 
-/* So many findings of this file, or of all. */
-size_t report_count(const struct report *r, bool all);
+size_t report_count(const struct report *r); /* findings, of all files */
 bool report_has(const struct report *r, enum rule rule); /* in this file */
 enum rule report_rule(const char *code); /* the rule with that code, or RULE_WXX */
 bool report_failed(const struct report *r); /* a file could not be read */

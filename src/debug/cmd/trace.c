@@ -367,8 +367,6 @@ uint32_t trace_stack_of(struct trace *t, uint64_t id)
     return r->known = (uint32_t)t->nstacks++;
 }
 
-uint32_t trace_stacks(const struct trace *t) { return (uint32_t)t->nstacks; }
-
 void trace_stack_show(const struct trace *t, uint32_t stack, struct text *out)
 {
     const struct stack *s = &t->stack[stack];
@@ -392,10 +390,4 @@ bool trace_stack_has(const struct trace *t, uint32_t stack, const char *function
         if (trace_text_is(t->frame[s->frame + i].function, function))
             return true;
     return false;
-}
-
-struct trace_text trace_stack_root(const struct trace *t, uint32_t stack)
-{
-    const struct stack *s = &t->stack[stack];
-    return s->frames == 0 ? (struct trace_text){ "", 0 } : t->frame[s->frame + s->frames - 1].function;
 }

@@ -26,7 +26,7 @@ void trace_close(struct trace *t);
 /* False: that was the last one. */
 bool trace_next(struct trace *t, struct trace_event *ev);
 
-int trace_version(const struct trace *t);         /* 22 to 26 */
+int trace_version(const struct trace *t);         /* 22 to 27 */
 uint64_t trace_generations(const struct trace *t); /* complete ones, so far */
 uint64_t trace_number(const struct trace *t);     /* of the generation that is read */
 /* Behind the last event: bytes that belong to no complete generation, and batches with something in them that no event is. */
@@ -38,11 +38,8 @@ struct trace_text trace_text(const struct trace *t, uint64_t id);
 bool trace_text_is(struct trace_text s, const char *what);
 /* Stacks by numbers that hold for the whole file, and are the same for the same frames; 0: none. */
 uint32_t trace_stack_of(struct trace *t, uint64_t id);
-uint32_t trace_stacks(const struct trace *t); /* numbers are below that */
 void trace_stack_show(const struct trace *t, uint32_t stack, struct text *out);
 /* A frame with a function of that name. */
 bool trace_stack_has(const struct trace *t, uint32_t stack, const char *function);
-/* Its outermost function. */
-struct trace_text trace_stack_root(const struct trace *t, uint32_t stack);
 
 #endif
