@@ -158,10 +158,8 @@ static void look_locks(struct report *r, const struct profile *p)
 
 static bool hash_frame(void *arg, const struct profile_frame *f)
 {
-    uint64_t h = *(uint64_t *)arg;
-    for (const char *s = f->function; *s != 0; s++)
-        h = (h ^ (uint8_t)*s) * 0x100000001b3ull;
-    *(uint64_t *)arg = (h ^ f->line) * 0x100000001b3ull;
+    uint64_t *key = arg;
+    *key = map_key(map_key(*key, f->function, strlen(f->function)), &f->line, sizeof f->line);
     return true;
 }
 
@@ -185,7 +183,7 @@ static int64_t gather(struct crowds *c, const struct profile *p, int type)
 {
     int64_t all = 0;
     for (size_t i = 0; i < p->nsamples; i++) {
-        uint64_t key = 0xcbf29ce484222325ull;
+        uint64_t key = MAP_KEY;
         profile_frames(p, &p->sample[i], hash_frame, &key);
         struct crowd *x = crowd_of(c, key);
         int64_t n = profile_value(p, &p->sample[i], type);

@@ -43,6 +43,15 @@ static inline void map_put(struct map *m, uint64_t key, uint32_t value)
     m->slot[i].value = value + 1;
 }
 
+/* A key for what is no number: its bytes, from MAP_KEY on. (FNV-1a) */
+#define MAP_KEY 0xcbf29ce484222325ull
+static inline uint64_t map_key(uint64_t key, const void *data, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        key = (key ^ ((const uint8_t *)data)[i]) * 0x100000001b3ull;
+    return key;
+}
+
 static inline void map_free(struct map *m)
 {
     free(m->slot);

@@ -329,13 +329,6 @@ struct trace_text trace_text(const struct trace *t, uint64_t id)
 
 bool trace_text_is(struct trace_text s, const char *what) { return s.n == strlen(what) && memcmp(s.at, what, s.n) == 0; }
 
-static uint64_t mix(uint64_t h, const void *data, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ ((const uint8_t *)data)[i]) * 0x100000001b3ull;
-    return h;
-}
-
 uint32_t trace_stack_of(struct trace *t, uint64_t id)
 {
     uint32_t at = map_get(&t->raws, id);
@@ -345,14 +338,14 @@ uint32_t trace_stack_of(struct trace *t, uint64_t id)
     if (r->known != 0)
         return r->known;
     size_t from = t->nframes;
-    uint64_t key = 0xcbf29ce484222325ull;
+    uint64_t key = MAP_KEY;
     const uint8_t *p = r->at;
     for (uint32_t i = 0; i < r->frames; i++) {
         uint64_t pc = 0, function = 0, file = 0, line = 0;
         (void)(trace_get(&p, r->end, &pc) && trace_get(&p, r->end, &function) && trace_get(&p, r->end, &file) && trace_get(&p, r->end, &line));
         struct frame f = { trace_text(t, function), trace_text(t, file), line };
-        key = mix(mix(mix(key, f.function.at, f.function.n), "", 1), f.file.at, f.file.n);
-        key = mix(key, &line, sizeof line);
+        key = map_key(map_key(map_key(key, f.function.at, f.function.n), "", 1), f.file.at, f.file.n);
+        key = map_key(key, &line, sizeof line);
         MUST_ROOM(t->frame, t->nframes, t->frames_room);
         t->frame[t->nframes++] = f;
     }
