@@ -74,7 +74,7 @@ function comment_line(s)
     text = text s "\n"
 }
 
-function end_item(    title, rest, at)
+function end_item(    title, rest, at, i)
 {
     if (first && text != "") {
         title = rest = text
@@ -160,7 +160,7 @@ END {
 
 # ---- text in pieces: calls piece(kind, s) for "p", "li" and "pre" ------------------------------------------------------
 
-function pieces(t,    n, lines, i, s, kind, body, bare, want, bullet)
+function pieces(t,    n, lines, i, s, kind, body, bare, want, bullet, indent)
 {
     n = split(t, lines, "\n")
     kind = body = ""
@@ -219,7 +219,7 @@ function escape(s)
     return s
 }
 
-# Escapes s and makes links of the names in it. plain: of no name, but of this one, which is declared here.
+# Escapes s and makes links of the names in it, but of those that the part `here` declares.
 function linked(s, here,    out, word, bare)
 {
     s = escape(s)
@@ -291,14 +291,14 @@ function html_code(s, here,    out, at, end)
     return out linked(s, here)
 }
 
-function write_html(    i, k, h, n, open)
+function write_html(    i, k, h, last)
 {
     html_head()
     print "<nav id=\"nav\"><a class=\"home\" href=\"#top\"><b>weft</b> " escape(version) "</a>"
     print "<input id=\"find\" type=\"search\" placeholder=\"Search  ( / )\" aria-label=\"Search for a name\" autocomplete=\"off\" spellcheck=\"false\">"
     print "<p id=\"none\" hidden>No such name</p>"
     for (h = 1; h <= nheaders; h++) {
-        print "<details" (h <= 2 ? "" : "") "><summary><a href=\"#" header[h] "\">" header[h] "</a></summary><ul>"
+        print "<details><summary><a href=\"#" header[h] "\">" header[h] "</a></summary><ul>"
         for (k = 1; k <= nnames; k++)
             if (part_file[part_of[name[k]]] == header[h] && kind_of[name[k]] != "constant")
                 print "<li><a class=\"" kind_of[name[k]] "\" href=\"#" name[k] "\">" name[k] "</a></li>"
@@ -310,7 +310,6 @@ function write_html(    i, k, h, n, open)
     for (h = 1; h <= nheaders; h++)
         print "<tr><td><a href=\"#" header[h] "\">weft/" header[h] "</a></td><td>" ticked(linked(about[header[h]])) "</td></tr>"
     print "</table>"
-    n = open = 0
     for (i = 1; i <= nparts; i++) {
         if (part_file[i] != last) {
             last = part_file[i]
