@@ -24,23 +24,18 @@ import gdb
 import gdb.unwinder
 
 STATES = ("free", "runnable", "running", "waiting", "dead")  # enum fiber_state
-RUNNABLE, RUNNING, WAITING, DEAD = 1, 2, 3, 4
+RUNNABLE, RUNNING, WAITING = 1, 2, 3
 FLAG_THREAD, FLAG_SYSTEM = 1, 2
-WAIT_BLOCKING_TEXT = "syscall"
 COLOURS, COLOUR_BYTES, CACHE_LINE = 16, 128, 64  # sched/stack.c
 PAGE_SHIFT, CLASS_LARGE, PAGE_NOSCAN = 13, 127, 128  # gc/heap.h
 NO_TIME = "-"
-
-
-class NotThere(gdb.GdbError):
-    pass
 
 
 def variable(file, name):
     try:
         return gdb.parse_and_eval("'src/%s'::%s" % (file, name))
     except gdb.error:
-        raise NotThere("weft: no debug information of libweft: is it loaded, and made with -g?")
+        raise gdb.GdbError("weft: no debug information of libweft: is it loaded, and made with -g?")
 
 
 def plain(value):
@@ -136,7 +131,7 @@ class Runtime:
     def __init__(self):
         self.sched = variable("sched/runtime.c", "sched")
         if int(plain(self.sched["running"])) == 0:
-            raise NotThere("weft: the runtime does not run")
+            raise gdb.GdbError("weft: the runtime does not run")
         self.machine = plain(self.sched["all_m"]).type.target()
         self.fiber = self.machine["cur"].type.target()
         names = ("state", "id", "fn", "site", "sp", "why", "flags", "bound", "since_ns", "name")
@@ -243,7 +238,7 @@ def state_of(f):
     if f.at == 0:
         return "runnable, not started"
     if f.machine is not None and f.state != WAITING:
-        where = "running" if not f.machine["blocking"] else WAIT_BLOCKING_TEXT
+        where = "running" if not f.machine["blocking"] else "syscall"
         return where + (", thread %d" % f.thread.num if f.thread is not None else "")
     if f.state == WAITING:
         return f.why
