@@ -16,7 +16,7 @@ make -s -j2 lib "$PWD/build/gcc-release/tests/prog/misuse"
 "$CLANG" -g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -Iinclude -Isrc \
     tests/fuzz/files.c $(ls src/debug/cmd/*.c | grep -v /main.c) -lz -o "$out/files"
 
-seed() # kind, folder of a program's files
+seed() # whose files, their folder
 {
     for f in "$2"/*; do
         case $f in

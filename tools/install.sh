@@ -71,8 +71,6 @@ do_install()
     echo "$list" >>"$made"
     sort -u "$made" >"$made.all"
     install -m 644 "$made.all" "$DESTDIR$list"
-    # The loader's table, where it looks by itself.
-    case $DESTDIR$LIBDIR in /usr/*) PATH="$PATH:/sbin" ldconfig 2>/dev/null || true ;; esac
 }
 
 do_uninstall()
@@ -92,7 +90,8 @@ do_uninstall()
     while [ "$dir" != "$PREFIX/share" ] && rmdir "$DESTDIR$dir" 2>/dev/null; do
         dir=${dir%/*}
     done
-    case $DESTDIR$LIBDIR in /usr/*) PATH="$PATH:/sbin" ldconfig 2>/dev/null || true ;; esac
 }
 
 "do_$1"
+# The loader's table, where it looks by itself.
+case $DESTDIR$LIBDIR in /usr/*) PATH="$PATH:/sbin" ldconfig 2>/dev/null || true ;; esac
