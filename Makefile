@@ -44,7 +44,7 @@ JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 say = $(if $(V),,@printf '  %-8s%s\n' $(1) '$(patsubst $(B)/%,%,$(2))')
 
 VERSION := $(shell sed -n 's/^.define WEFT_VERSION "\(.*\)"/\1/p' include/weft/base.h)
-SONAME := libweft.so.$(firstword $(subst ., ,$(VERSION)))
+MAJOR := $(firstword $(subst ., ,$(VERSION)))
 
 # Libraries of another architecture that lie in a tree of their own (tools/aarch64.sh), and what runs its programs.
 SYSROOT ?=
@@ -83,7 +83,8 @@ LATE := $(filter src/prof/% src/trace/% $(addsuffix .c,$(addprefix src/gc/,alloc
 OBJ := $(patsubst %,$(B)/%.o,$(basename $(filter-out $(LATE),$(SRC))))
 LATE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(LATE)))
 SERVE_SRC := $(if $(SERVE),$(wildcard src/debug/serve/*.c))
-SERVE_OBJ := $(patsubst %,$(B)/%.o,$(basename $(SERVE_SRC)) $(if $(SERVE),src/debug/serve/page/files))
+PAGE_OBJ := $(if $(SERVE),$(B)/src/debug/serve/page/files.o)
+SERVE_OBJ := $(SERVE_SRC:%.c=$(B)/%.o) $(PAGE_OBJ)
 JEMALLOC ?= $(shell $(CC) -print-file-name=libjemalloc_pic.a)
 JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib malloc_message
 JEM_DIVERT := mmap munmap secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
@@ -130,20 +131,23 @@ $(B)/jemalloc.o: Makefile $(B)/jemalloc
 $(B)/all.o: $(B)/src/base/text_first.o $(OBJ) $(B)/jemalloc.o $(LATE_OBJ) $(B)/src/base/text_last.o $(B)/sources
 	$(Q)$(LD) -r -o $@ $(filter %.o,$^)
 $(B)/weft.o: $(B)/all.o
+$(B)/weft-debug.o: $(B)/serve.o
+$(B)/weft.o $(B)/weft-debug.o:
 	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='weft_*' $< $@
-$(B)/libweft.a: $(B)/weft.o
+$(B)/lib%.a: $(B)/%.o
 	$(call say,AR,$@)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $<
 # The member of libc that holds pthread_atfork, which is called at the start, comes first: else it lies behind what comes last on purpose.
 NONSHARED = $(wildcard $(shell $(CC) -print-file-name=libc_nonshared.a))
 # nodelete: threads of the host may hold thread-local data of ours when they end, after a dlclose.
-$(B)/$(SONAME): $(B)/weft.o src/weft.map
+SO_FLAGS = -Wl,-soname,$(@F) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic -Wl,-z,nodelete \
+    $(if $(SAN),,-Wl$(comma)-z$(comma)defs) $(LDFLAGS_ALL)
+$(B)/libweft.so.$(MAJOR): $(B)/weft.o src/weft.map
 	$(call say,LINK,$@)
-	$(Q)$(CC) -shared -o $@ -Wl,-u,pthread_atfork $(NONSHARED) $< -Wl,-soname,$(SONAME) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic \
-	    -Wl,-z,nodelete $(if $(SAN),,-Wl$(comma)-z$(comma)defs) $(LDFLAGS_ALL) $(SYSLIBS)
-$(B)/libweft.so: $(B)/$(SONAME)
-	$(Q)ln -sf $(SONAME) $@
+	$(Q)$(CC) -shared -o $@ -Wl,-u,pthread_atfork $(NONSHARED) $< $(SO_FLAGS) $(SYSLIBS)
+$(B)/lib%.so: $(B)/lib%.so.$(MAJOR)
+	$(Q)ln -sf $(<F) $@
 $(B)/weft.pc: Makefile include/weft/base.h
 	@mkdir -p $(@D)
 	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' 'includedir=$${prefix}/include' '' \
@@ -151,7 +155,6 @@ $(B)/weft.pc: Makefile include/weft/base.h
 	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lweft' 'Libs.private: $(SYSLIBS)' > $@
 
 # ---- libweft-debug: the same way, but its own ------------------------------------------------------------------
-DEBUG_SONAME := libweft-debug.so.$(firstword $(subst ., ,$(VERSION)))
 # The live page's files as C (src/debug/serve/page.c).
 PAGE_FILES := $(wildcard src/debug/serve/page/dist/*)
 $(B)/src/debug/serve/page/files.c: src/debug/serve/page/embed.sh $(PAGE_FILES)
@@ -162,18 +165,9 @@ $(B)/src/debug/serve/page/files.o: $(B)/src/debug/serve/page/files.c $(B)/flags
 	$(Q)$(CC) $(LIB_CFLAGS) $(CFLAGS) -c $< -o $@
 $(B)/serve.o: $(SERVE_OBJ) $(B)/serve-sources
 	$(Q)$(LD) -r -o $@ $(filter %.o,$^)
-$(B)/weft-debug.o: $(B)/serve.o
-	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='weft_*' $< $@
-$(B)/libweft-debug.a: $(B)/weft-debug.o
-	$(call say,AR,$@)
-	@rm -f $@
-	$(Q)$(AR) rcs $@ $<
-$(B)/$(DEBUG_SONAME): $(B)/weft-debug.o $(B)/libweft.so src/weft.map
+$(B)/libweft-debug.so.$(MAJOR): $(B)/weft-debug.o $(B)/libweft.so src/weft.map
 	$(call say,LINK,$@)
-	$(Q)$(CC) -shared -o $@ $< -Wl,-soname,$(DEBUG_SONAME) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic \
-	    -Wl,-z,nodelete $(if $(SAN),,-Wl$(comma)-z$(comma)defs) $(LDFLAGS_ALL) -L$(B) -lweft $(SERVE_LIBS) -pthread
-$(B)/libweft-debug.so: $(B)/$(DEBUG_SONAME)
-	$(Q)ln -sf $(DEBUG_SONAME) $@
+	$(Q)$(CC) -shared -o $@ $< $(SO_FLAGS) -L$(B) -lweft $(SERVE_LIBS) -pthread
 $(B)/weft-debug.pc: Makefile include/weft/base.h
 	@mkdir -p $(@D)
 	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' '' \
@@ -234,7 +228,7 @@ SERVE_TESTS := $(filter serve_%,$(TEST_NAMES))
 SERVE_PROGS := $(addprefix $(B)/tests/prog/,$(notdir $(basename $(wildcard tests/prog/serve_*.c))))
 $(addprefix $(B)/tests/,$(SERVE_TESTS)): $(B)/serve.o
 $(SERVE_PROGS): $(B)/libweft-debug.a
-ENDPOINT = $(if $(filter serve_%,$*),$(SERVE_LIBS))
+ENDPOINT = $(if $(filter %/serve.o %-debug.a,$^),$(SERVE_LIBS))
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/support.a $(B)/all.o $(if $(MINI),$(B)/tests/mini/mini.o)
 	$(call say,LINK,$@)
 	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ -Wl,-u,test_limit $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) $(ENDPOINT) -lz $(SYSLIBS)
@@ -290,22 +284,21 @@ check: have-deps
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))
 EXAMPLES := $(patsubst examples/%.c,$(B)/examples/%,$(filter-out $(if $(SERVE),,examples/bugs/14_%),$(wildcard examples/*.c examples/bugs/*.c))) \
     $(foreach d,$(sort $(EXAMPLE_DIRS)),$(B)/examples/$d/$d)
-PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(ENDPOINT_CFLAGS) $(filter %.c,$^) -o $@ $(filter %-debug.a,$^) $(B)/libweft.a $(LDFLAGS_ALL) -lm \
-    $(if $(filter %-debug.a,$^),$(SERVE_LIBS)) $(SYSLIBS)
+PROG_LINK = $(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) $(ENDPOINT_CFLAGS) $(filter %.c,$^) -o $@ $(filter %-debug.a,$^) $(B)/libweft.a $(LDFLAGS_ALL) -lm $(ENDPOINT) \
+    $(SYSLIBS)
 # kv has the endpoint, where it is built.
 $(B)/examples/kv/kv: ENDPOINT_CFLAGS = $(if $(SERVE),,-DWITHOUT_ENDPOINT)
 $(B)/examples/kv/kv: $(if $(SERVE),$(B)/libweft-debug.a)
 
 # Bug 14 has objects of the endpoint of its own, in which one option switches the rules off; no library has it.
-UNSAFE_C := $(patsubst src/debug/serve/%.c,$(B)/examples/unsafe/%.o,$(filter %.c,$(SERVE_SRC)))
-UNSAFE_OBJ := $(UNSAFE_C) $(filter-out $(patsubst %.c,$(B)/%.o,$(SERVE_SRC)),$(SERVE_OBJ))
-$(UNSAFE_C): $(B)/examples/unsafe/%.o: src/debug/serve/%.c $(B)/flags
+UNSAFE_OBJ := $(SERVE_SRC:src/debug/serve/%.c=$(B)/examples/unsafe/%.o)
+$(UNSAFE_OBJ): $(B)/examples/unsafe/%.o: src/debug/serve/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LIB_CFLAGS) $(CFLAGS) -DWEFT_SERVE_UNSAFE_DEMO -c $< -o $@
-$(B)/examples/bugs/14_%: examples/bugs/14_%.c $(UNSAFE_OBJ) $(B)/libweft.a $(B)/flags
+$(B)/examples/bugs/14_%: examples/bugs/14_%.c $(UNSAFE_OBJ) $(PAGE_OBJ) $(B)/libweft.a $(B)/flags
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -DWEFT_SERVE_UNSAFE_DEMO $< $(UNSAFE_OBJ) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -lm $(SERVE_LIBS) $(SYSLIBS)
+	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -DWEFT_SERVE_UNSAFE_DEMO $(filter %.c %.o %.a,$^) -o $@ $(LDFLAGS_ALL) -lm $(SERVE_LIBS) $(SYSLIBS)
 
 examples: $(EXAMPLES)
 define DIR_PROGRAM
