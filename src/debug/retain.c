@@ -167,17 +167,7 @@ void retain_site(struct retain *r, uint32_t i, char *to)
 
 /* ---- the runtime's end ------------------------------------------------------------------------------------- */
 
-static void forget(void *arg)
-{
-    (void)arg;
-    maps_close(symbols_gone);
-}
-
-static void retain_end(void)
-{
-    if (xchg_acq(&symbols_kept, 0) != 0)
-        helper_run(forget, NULL); /* no thread to be had: it is kept */
-}
+static void retain_end(void) { symbols_end(&symbols_kept); }
 
 static struct sched_guest guest = { .end = retain_end };
 

@@ -553,12 +553,6 @@ int weft_doctor_report(weft_writer *w, void *ctx, int form)
 
 /* ---- life ----------------------------------------------------------------------------------------------------------------------------- */
 
-static void texts_forget(void *arg)
-{
-    (void)arg;
-    maps_close(symbols_gone);
-}
-
 void tell_end(void)
 {
     uint32_t n = findings();
@@ -576,8 +570,7 @@ void tell_end(void)
             off_free(OFF_PROF, t[i].lines[k]);
             off_free(OFF_PROF, t[i].json[k]);
         }
-    if (xchg_acq(&tell.symbols, 0) != 0) /* acq: rel by the join */
-        helper_run(texts_forget, NULL); /* no thread to be had: they are kept */
+    symbols_end(&tell.symbols);
     store_rlx(&tell.runs, 0); /* rlx: as above */
     store_rlx(&tell.ends, 0);
     store_rlx(&tell.told, 0);

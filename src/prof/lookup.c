@@ -73,13 +73,7 @@ int weft_symbols_write(const uint64_t *pc, size_t n, weft_writer *w, void *ctx)
     return err != 0 ? err : l.err;
 }
 
-static void forget(void *arg) { (void)arg, maps_close(symbols_gone); }
-
-static void lookup_end(void)
-{
-    if (xchg_acq(&kept, 0) != 0)
-        helper_run(forget, NULL); /* no thread to be had: it is kept */
-}
+static void lookup_end(void) { symbols_end(&kept); }
 
 static struct sched_guest guest = { .end = lookup_end };
 

@@ -486,20 +486,13 @@ int weft_profile_delta_end(weft_profile_delta *d, weft_writer *w, void *ctx)
 
 /* ---- the runtime's end, and forks --------------------------------------------------------------------------------------------------- */
 
-static void forget(void *arg)
-{
-    (void)arg;
-    maps_close(symbols_gone);
-}
-
 /* Nobody writes profiles any more. */
 static void profile_end(void)
 {
     if (load_rlx(&walks) != 0) /* rlx: nobody else is there */
         walk_unuse();
     store_rlx(&walks, 0);
-    if (xchg_acq(&symbols_kept, 0) != 0)
-        helper_run(forget, NULL); /* no thread to be had: it is kept */
+    symbols_end(&symbols_kept);
 }
 
 /* Threads that were in the middle of weft_profile_add or remove while no runtime ran are no more, nor is there a fork in the middle of it else. */

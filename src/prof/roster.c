@@ -678,18 +678,8 @@ w_noinline int roster_each(void (*each)(uint64_t id, const void *site, void *arg
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
 
-static void forget(void *arg)
-{
-    (void)arg;
-    maps_close(symbols_gone);
-}
-
 /* Nobody makes any more. */
-static void roster_end(void)
-{
-    if (xchg_acq(&symbols_kept, 0) != 0)
-        helper_run(forget, NULL); /* no thread to be had: it is kept */
-}
+static void roster_end(void) { symbols_end(&symbols_kept); }
 
 static void __attribute__((constructor)) roster_init(void)
 {

@@ -19,7 +19,6 @@
 #include "base/probe.h"
 #include "os/clock.h"
 #include "os/futex.h"
-#include "os/maps.h"
 #include "prof/symbols.h"
 #include "prof/walk.h"
 #include "sched/guard.h"
@@ -30,7 +29,7 @@
 #define HZ_MAX 10000
 
 static struct sampler *samplers;
-static bool symbols; /* modules were looked at. Under the control of any */
+static w_u32 symbols; /* modules were looked at. rlx: read when nobody starts one any more */
 
 w_startup void sampler_add(struct sampler *s)
 {
@@ -140,7 +139,7 @@ static int begin(struct sampler *s, const struct sampler_opts *o)
         goto no_helper;
     s->on = true;
     s->ctx = o->live.ctx;
-    symbols = true;
+    store_rlx(&symbols, 1); /* rlx: see there */
     pthread_once(&registered, register_exit);
     return 0;
 no_helper:
@@ -271,8 +270,6 @@ bool sampler_state(const char *what, struct sampler_state *out)
 
 /* ---- for the runtime ------------------------------------------------------------------------------------------------- */
 
-static void forget_symbols(void *arg) { (void)arg, maps_close(symbols_gone); }
-
 static void samplers_end(void)
 {
     for (struct sampler *s = samplers; s != NULL; s = s->next) {
@@ -287,9 +284,7 @@ static void samplers_end(void)
             s->gone(s);
         pthread_mutex_unlock(&s->control);
     }
-    if (symbols)
-        helper_run(forget_symbols, NULL); /* no thread to be had: they are kept */
-    symbols = false;
+    symbols_end(&symbols);
 }
 
 /* What somebody had in hand who was about to start or stop one is lost. */

@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include "base/fmt.h"
 #include "base/offheap.h"
+#include "prof/helper.h"
 
 struct text { struct text *next; char s[]; };
 
@@ -377,4 +378,16 @@ bool symbols_data(const struct maps *t, uintptr_t addr, const char **name, uint6
     *offset = off;
     errno = err;
     return *name != NULL && GELF_ST_TYPE(sym.st_info) == STT_OBJECT && off < sym.st_size; /* else it is the nearest one before */
+}
+
+static void forget(void *arg)
+{
+    (void)arg;
+    maps_close(symbols_gone);
+}
+
+void symbols_end(w_u32 *kept)
+{
+    if (xchg_acq(kept, 0) != 0) /* acq: nobody reads any more; rel by who has seen that (a join, a mutex, the end of all threads) */
+        helper_run(forget, NULL); /* no thread to be had: they are kept */
 }

@@ -2,6 +2,7 @@
 #ifndef WEFT_PROF_SYMBOLS_H
 #define WEFT_PROF_SYMBOLS_H
 
+#include "base/atomic.h"
 #include "os/maps.h"
 
 #define SYMBOLS_INLINED_MAX 16 /* functions inlined into one another at one place that are told apart */
@@ -26,5 +27,8 @@ bool symbols_data(const struct maps *t, uintptr_t addr, const char **name, uint6
 
 /* For maps_begin: drops what was read about a module. Both only on a helper, [FILES] in helper.h. */
 void symbols_gone(struct maps_module *m);
+
+/* The runtime ends. Drops all that was read, if *kept (then 0) says that something was. Outside the runtime, in no fiber. */
+void symbols_end(w_u32 *kept);
 
 #endif
