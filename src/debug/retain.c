@@ -42,6 +42,13 @@ static void work(void *arg)
         r->err = -ENOMEM;
 }
 
+static int work_outside(void *arg)
+{
+    struct retain *r = arg;
+    int err = helper_run(work, r);
+    return err != 0 ? err : r->err;
+}
+
 /* Without a runtime there is no stop that would wait for who holds a lock of the memory's. */
 static void drop(struct retain *r)
 {
@@ -62,17 +69,10 @@ static int take(struct retain *r)
     m = m_self();
     r->wall_ns = os_wall_ns();
     store_rlx(&symbols_kept, 1); /* rlx: read when nobody asks any more */
-    if (m->foreign)
-        call_away(r->away = m);
+    if (err == 0)
+        return helper_outside(m, work_outside, r);
     rt_leave(m);
-    if (err == 0) {
-        weft_blocking_begin();
-        err = helper_run(work, r);
-        weft_blocking_end();
-    }
-    if (r->away != NULL)
-        call_back(r->away);
-    return err != 0 ? err : r->err;
+    return err;
 }
 
 int retain_run(struct retain *r, weft_writer *w, void *ctx)

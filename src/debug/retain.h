@@ -8,8 +8,6 @@
 #include "prof/symbols.h"
 #include "prof/text.h"
 
-struct m;
-
 /* The first member of what its user needs besides. */
 struct retain {
     bool fields;                     /* trail_take's */
@@ -22,7 +20,6 @@ struct retain {
     struct symbol scratch[SYMBOLS_INLINED_MAX];
     /* retain.c's */
     struct trail_taken *taken;
-    struct m *away;
     int err;
 };
 

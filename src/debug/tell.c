@@ -421,18 +421,7 @@ static bool on_thread(void) { return load_acq(&tell.runs) != 0 && pthread_equal(
 static int outside(int (*fn)(void *arg), void *arg)
 {
     struct m *m = rt_enter_try();
-    if (m == NULL)
-        return -ESRCH;
-    bool away = m->foreign;
-    if (away)
-        call_away(m);
-    rt_leave(m);
-    weft_blocking_begin();
-    int err = fn(arg);
-    weft_blocking_end();
-    if (away)
-        call_back(m);
-    return err;
+    return m != NULL ? helper_outside(m, fn, arg) : -ESRCH;
 }
 
 static int flush_outside(void *arg)

@@ -29,6 +29,7 @@
 #include "os/clock.h"
 #include "os/ticks.h"
 #include "prof/buckets.h"
+#include "prof/helper.h"
 #include "prof/profile.h"
 #include "prof/walk.h"
 #include "sched/guard.h"
@@ -290,27 +291,27 @@ static void tell_rest(struct waits *s)
     store_rel(&s->adapting, 0); /* rel: as in spent */
 }
 
+struct setting { struct waits *s; int64_t rate; double budget; };
+
+static int set_locked(void *arg)
+{
+    const struct setting *to = arg;
+    pthread_mutex_lock(&settings);
+    int err = set(to->s, to->rate, to->budget);
+    pthread_mutex_unlock(&settings);
+    return err;
+}
+
 /* Making walks exact, and waiting for listeners, are for outside of the runtime. */
 static int set_outside(struct waits *s, int64_t rate, double budget)
 {
     struct m *m = rt_enter_try();
     if (m == NULL)
         return -ESRCH;
-    bool away = m->foreign;
     if (PROBE_WANTED(waits_cost))
         tell_rest(s);
     PROBE(waits_rate, s == &mutex, budget > 0 ? 0 : rate, 0);
-    if (away)
-        call_away(m);
-    rt_leave(m);
-    weft_blocking_begin();
-    pthread_mutex_lock(&settings);
-    int err = set(s, rate, budget);
-    pthread_mutex_unlock(&settings);
-    weft_blocking_end();
-    if (away)
-        call_back(m);
-    return err;
+    return helper_outside(m, set_locked, &(struct setting){ s, rate, budget });
 }
 
 /* Percent of processor time that a rate may take. */

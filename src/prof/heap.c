@@ -34,6 +34,7 @@
 #include "gc/gc.h"
 #include "prof/buckets.h"
 #include "prof/heap.h"
+#include "prof/helper.h"
 #include "prof/profile.h"
 #include "prof/pseudo.h"
 #include "prof/walk.h"
@@ -112,12 +113,14 @@ static void marked_stw(bool begins)
 
 /* From now on, till the runtime ends. Without memory or a thread for it things stay as they are. In no fiber, or between weft_blocking_begin and
  * _end. */
-static void walk_begin(void)
+static int walk_begin(void *none)
 {
+    (void)none;
     pthread_mutex_lock(&walking);
     if (load_rlx(&walks) == 0 && walk_use() == 0)
         store_rlx(&walks, 1);
     pthread_mutex_unlock(&walking);
+    return 0;
 }
 
 /* Outside the runtime. */
@@ -125,18 +128,7 @@ static int walk_exactly(int debug)
 {
     (void)debug;
     struct m *m = load_rlx(&walks) == 0 ? rt_enter_try() : NULL; /* rlx: a hint */
-    if (m == NULL)
-        return 0;
-    bool away = m->foreign;
-    if (away)
-        call_away(m); /* the end waits */
-    rt_leave(m);
-    weft_blocking_begin();
-    walk_begin();
-    weft_blocking_end();
-    if (away)
-        call_back(m);
-    return 0;
+    return m != NULL ? helper_outside(m, walk_begin, NULL) : 0;
 }
 
 int64_t weft_set_mem_profile_rate(int64_t bytes)
@@ -261,7 +253,7 @@ const struct profile_kind profile_allocs = { .name = "allocs", HEAP, .default_ty
 static w_startup void heap_begin(void)
 {
     if (sched.cfg.mem_profile_rate > 0 || (sched.cfg.memprofilerate != CONFIG_MEM_PROFILE_RATE && gc_sample_rate() > 0))
-        walk_begin();
+        walk_begin(NULL);
 }
 
 static void heap_end(void)

@@ -8,6 +8,7 @@
 #include "base/fail.h"
 #include "base/syscall.h"
 #include "os/vm.h"
+#include "sched/sched.h"
 #include "sched/service.h"
 
 static w_u32 files_shared; /* once known; the same in all helpers */
@@ -62,5 +63,19 @@ int helper_run(void (*fn)(void *arg), void *arg)
     int err = helper_start(&h);
     if (err == 0)
         helper_join(&h);
+    return err;
+}
+
+int helper_outside(struct m *m, int (*fn)(void *arg), void *arg)
+{
+    bool away = m->foreign;
+    if (away)
+        call_away(m);
+    rt_leave(m);
+    weft_blocking_begin();
+    int err = fn(arg);
+    weft_blocking_end();
+    if (away)
+        call_back(m);
     return err;
 }

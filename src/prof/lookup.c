@@ -45,32 +45,32 @@ static void work(void *arg)
     l->err = l->text.nomem ? -ENOMEM : 0;
 }
 
+static int work_outside(void *arg)
+{
+    struct lookup *l = arg;
+    int err = helper_run(work, l);
+    return err != 0 ? err : l->err;
+}
+
 int weft_symbols_write(const uint64_t *pc, size_t n, weft_writer *w, void *ctx)
 {
     struct lookup l = { .pc = pc, .n = n };
     int saved = errno;
     if (w == NULL || (pc == NULL && n > 0))
         return -EINVAL;
-    struct m *m = rt_enter_try(), *away = NULL;
+    struct m *m = rt_enter_try();
     if (m == NULL)
         return -ESRCH;
     store_rlx(&kept, 1); /* rlx: read when nobody looks up any more */
-    if (m->foreign)
-        call_away(away = m);
-    rt_leave(m);
-    weft_blocking_begin();
-    int err = helper_run(work, &l);
-    weft_blocking_end();
-    if (away != NULL)
-        call_back(away);
-    if (err == 0 && l.err == 0)
+    int err = helper_outside(m, work_outside, &l);
+    if (err == 0)
         err = text_write(&l.text, w, ctx);
     m = rt_enter_try(); /* NULL: no stop waits for who holds a lock of the memory's */
     text_free(&l.text);
     if (m != NULL)
         rt_leave(m);
     errno = saved;
-    return err != 0 ? err : l.err;
+    return err;
 }
 
 static void lookup_end(void) { symbols_end(&kept); }
