@@ -108,21 +108,21 @@ w_noinline w_no_sanitize void doctor_stack(struct sighting *s)
 }
 
 /* A sanitizer's red zones are among them. */
-static w_no_sanitize void copy_words(char *to_bytes, const char *from_bytes, size_t n)
+w_no_sanitize void keep_bytes(struct unwind_from *u, char to_bytes[RAW_BYTES])
 {
     volatile uintptr_t *to = (volatile uintptr_t *)(void *)to_bytes;
-    const volatile uintptr_t *from = (const volatile uintptr_t *)(const void *)from_bytes;
-    for (size_t i = 0; i < n / sizeof *to; i++)
+    const volatile uintptr_t *from = (const volatile uintptr_t *)(const void *)u->bytes;
+    size_t words = w_min(u->hi - u->lo, (uintptr_t)RAW_BYTES) / sizeof *to;
+    for (size_t i = 0; i < words; i++)
         to[i] = from[i];
+    u->hi = u->lo + words * sizeof *to;
+    u->bytes = to_bytes;
 }
 
 static void keep_stack(struct finding *f, const struct unwind_from *u)
 {
-    size_t bytes = w_min(u->hi - u->lo, (uintptr_t)RAW_BYTES) & ~(uintptr_t)7;
     f->raw = *u;
-    f->raw.hi = f->raw.lo + bytes;
-    f->raw.bytes = f->raw_bytes;
-    copy_words(f->raw_bytes, u->bytes, bytes);
+    keep_bytes(&f->raw, f->raw_bytes);
 }
 
 /* As if the function returned that has this frame. */

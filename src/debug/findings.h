@@ -43,6 +43,9 @@ static inline uint32_t findings(void) { return load_acq(&doctor.n); } /* acq: re
 
 extern const char *const doctor_mode_names[];
 
+/* The bytes of the stack that u tells of, RAW_BYTES at most, to `to`, from where it is walked then. Async-signal-safe. */
+void keep_bytes(struct unwind_from *u, char to[RAW_BYTES]);
+
 /* tell.c */
 void tell_poke(void);         /* there is something to tell. Inside the runtime */
 /* Waits until all findings that there are have been told, but no longer than that; negative: for ever. Outside the runtime, not on the doctor's

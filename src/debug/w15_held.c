@@ -41,16 +41,6 @@ static struct {
 
 /* ---- the stack ------------------------------------------------------------------------------------------------------------- */
 
-static w_no_sanitize void copy_stack(void)
-{
-    const volatile uintptr_t *from = (const volatile uintptr_t *)held.from.lo;
-    volatile uintptr_t *to = (volatile uintptr_t *)(void *)held.bytes;
-    held.from.hi = w_min(held.from.hi, held.from.lo + RAW_BYTES);
-    for (size_t i = 0; i < (held.from.hi - held.from.lo) / sizeof *to; i++)
-        to[i] = from[i];
-    held.from.bytes = held.bytes;
-}
-
 /* In the handler of the stop signal. */
 static w_no_sanitize void interrupted(struct m *m, const ucontext_t *uc)
 {
@@ -61,7 +51,7 @@ static w_no_sanitize void interrupted(struct m *m, const ucontext_t *uc)
     held.found = f != NULL && f->id == held.s.fiber && sp >= (uintptr_t)f->stack_lo && sp < (uintptr_t)f->stack_hi;
     if (held.found) {
         unwind_from_signal(&held.from, uc, f->stack_hi);
-        copy_stack();
+        keep_bytes(&held.from, held.bytes);
     }
     store_rel(&held.state, COPIED); /* rel: the answer; acq in answer */
 }
