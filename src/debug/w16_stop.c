@@ -59,7 +59,6 @@ static w_no_sanitize bool stack_of(const struct m *m, struct unwind_from *from, 
         unwind_from_signal(from, m->stop_regs_lo, f->stack_hi);
     else
         unwind_from_frame(from, sp, f->stack_hi);
-    from->bytes = (const char *)from->lo;
     return from->lo >= (uintptr_t)f->stack_lo && from->lo < from->hi;
 }
 
