@@ -30,7 +30,7 @@
 
 struct object { uintptr_t at; struct bucket *made; uint64_t freed; };
 struct cycle { uint64_t number; struct bucket *by; };
-struct busy { uintptr_t lo, hi; uint64_t fiber; struct place place; };
+struct busy { uintptr_t lo, hi; uint64_t fiber; };
 
 /* Mapped while the mode is on. */
 static struct seen {
@@ -101,8 +101,6 @@ static void buffer(uintptr_t lo, size_t bytes, bool busy)
     if (gc_in_heap((const void *)lo)) /* whoever waits keeps it, whatever becomes of other objects that have its address */
         return;
     struct busy b = { .lo = lo, .hi = lo + bytes, .fiber = m_self()->cur != NULL ? m_self()->cur->id : 0 };
-    if (busy)
-        place_here(&b.place);
     lock_take(&seen->lock);
     if (busy && seen->nbusy < BUSY)
         seen->busy[seen->nbusy++] = b;
@@ -138,6 +136,16 @@ static w_no_sanitize const struct busy *used_by(uintptr_t obj, uintptr_t arg, ui
     return b;
 }
 
+/* Who made the collection that found it dead, and who had allocated it. Under the lock. */
+static void put_stacks(struct sighting *s, uintptr_t at, uint64_t number)
+{
+    const struct cycle *c = &seen->cycle[number % CYCLES];
+    const struct object *o = object_at(at);
+    s->n[2] = number;
+    s->nstack = put(s->stack, c->number == number ? c->by : NULL);
+    s->nmade = put(s->made, o->at == at ? o->made : NULL);
+}
+
 static void runs(const struct gc_call *call)
 {
     struct sighting s = { .code = WEFT_W05 };
@@ -145,14 +153,10 @@ static void runs(const struct gc_call *call)
     lock_take(&seen->lock);
     const struct busy *b = used_by((uintptr_t)call->obj, (uintptr_t)call->arg, &field);
     if (b != NULL) {
-        const struct cycle *c = &seen->cycle[call->cycle % CYCLES];
         s.fiber = b->fiber;
         s.n[0] = field;
         s.n[1] = b->hi - b->lo;
-        s.n[2] = call->cycle;
-        s.n[3] = b->place.n > 0 ? b->place.pc[0] : 0;
-        s.nstack = put(s.stack, c->number == call->cycle ? c->by : NULL);
-        s.nmade = put(s.made, object_at((uintptr_t)call->obj)->at == (uintptr_t)call->obj ? object_at((uintptr_t)call->obj)->made : NULL);
+        put_stacks(&s, (uintptr_t)call->obj, call->cycle);
     }
     lock_drop(&seen->lock);
     if (b != NULL)
@@ -164,13 +168,8 @@ static void poisoned(uintptr_t at, uintptr_t bytes, uintptr_t field)
 {
     struct sighting s = { .code = WEFT_W05, .text = "written to after it was freed", .n = { field, bytes } };
     lock_take(&seen->lock);
-    const struct object *o = object_at(at);
-    if (o->at == at) {
-        const struct cycle *c = &seen->cycle[o->freed % CYCLES];
-        s.n[2] = o->freed;
-        s.nmade = put(s.made, o->made);
-        s.nstack = put(s.stack, c->number == o->freed ? c->by : NULL);
-    }
+    if (object_at(at)->at == at)
+        put_stacks(&s, at, object_at(at)->freed);
     lock_drop(&seen->lock);
     doctor_sight(&s);
     tell_flush(T_W05_LAST_WORDS_NS);
