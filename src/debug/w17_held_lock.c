@@ -69,10 +69,8 @@ static bool holds(uint64_t fiber, bool ends, struct sighting *s)
                 place_made(s, &h->place);
             }
             if (ends)
-                h->fiber = 0, sub_rlx(&nheld, 1);
+                drop(h); /* top may come down to h: what lay beyond was free */
         }
-    while (top > 0 && held[top - 1].fiber == 0)
-        top--;
     lock_drop(&lock);
     return some;
 }
