@@ -29,7 +29,7 @@
 #define WALK_WORDS (1u << 19)
 #define WALK_SLOTS (4 * WALK_OBJECTS)
 
-struct node { uint32_t parent, field; struct span *s; uint32_t index; uint32_t pad; };
+struct node { uint32_t parent, field; struct span *s; uint32_t index; };
 
 /* Mapped for as long as proofs are looked for. */
 struct walk {
@@ -91,7 +91,7 @@ static bool visit(struct walk *w, struct span *s, uint32_t index, uint32_t paren
             return true;
     if (w->n == WALK_OBJECTS)
         return false;
-    w->node[w->n++] = (struct node){ parent, field, s, index, 0 };
+    w->node[w->n++] = (struct node){ parent, field, s, index };
     w->slot[at] = w->n;
     return true;
 }
@@ -130,15 +130,14 @@ static w_no_sanitize bool contents(struct walk *w, const struct span *s, uint32_
 }
 
 /* Breadth first, so that the way is a short one. */
-static bool walk_on(struct walk *w)
+static void walk_on(struct walk *w)
 {
     for (uint32_t i = 0; i < w->n; i++) {
         const struct node x = w->node[i];
         const struct special *e = special_finalizer_stw(x.s, x.index);
         if (!contents(w, x.s, x.index, i) || (e != NULL && !word(w, (uintptr_t)e->finalizer.ctx, i, HELD_CTX)))
-            break;
+            return;
     }
-    return w->found;
 }
 
 static bool walk_from(struct walk *w, struct span *s, const struct special *e, bool ctx)
@@ -148,9 +147,9 @@ static bool walk_from(struct walk *w, struct span *s, const struct special *e, b
     w->found = false;
     w->to_span = s;
     w->to_index = e->index;
-    if (ctx)
-        return (word(w, (uintptr_t)e->finalizer.ctx, UINT32_MAX, 0) && walk_on(w)) || w->found;
-    return (contents(w, s, e->index, UINT32_MAX) && walk_on(w)) || w->found;
+    if (ctx ? word(w, (uintptr_t)e->finalizer.ctx, UINT32_MAX, 0) : contents(w, s, e->index, UINT32_MAX))
+        walk_on(w);
+    return w->found;
 }
 
 /* ---- the verdict --------------------------------------------------------------------------------------------- */
@@ -163,7 +162,7 @@ static struct gc_held_step step_of(const struct span *s, uint32_t index, uint32_
 static void prove(const struct walk *w, struct span *s, const struct special *e, bool ctx)
 {
     struct gc_held *h = &held.told[held.n++];
-    *h = (struct gc_held){ .pc = e->finalizer.pc, .obj = span_object(s, e->index), .ctx = e->finalizer.ctx, .by_ctx = ctx };
+    *h = (struct gc_held){ .pc = e->finalizer.pc, .by_ctx = ctx };
     uint32_t n = ctx ? 1 : 2, field = w->to_field; /* 2: the object is the first, too */
     for (uint32_t i = w->to_parent; i != UINT32_MAX; i = w->node[i].parent)
         n++;
@@ -192,10 +191,9 @@ static void suspect(void *arg, struct span *s, struct special *e)
     if (held.n == PROOFS_AT_ONCE)
         return; /* the next time */
     e->looks = LOOKED;
-    if (walk_from(w, s, e, true))
-        prove(w, s, e, true);
-    else if (walk_from(w, s, e, false))
-        prove(w, s, e, false);
+    bool by_ctx = walk_from(w, s, e, true);
+    if (by_ctx || walk_from(w, s, e, false))
+        prove(w, s, e, by_ctx);
 }
 
 void held_prove_stw(void)

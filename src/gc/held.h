@@ -9,10 +9,9 @@
 /* What the probe finalizer_held tells: proof of one. */
 struct gc_held {
     const void *pc;        /* who set the finalizer */
-    void *obj, *ctx;
-    bool by_ctx;           /* ctx leads to obj; else obj leads to itself */
+    bool by_ctx;           /* its ctx leads to its object; else that leads to itself */
     uint32_t others;       /* finalizers set at the same place that are kept like that, as far as one can see without proof */
-    uint32_t steps;        /* of the way, which may have more than are kept: the first of them, and obj, the last */
+    uint32_t steps;        /* of the way, which may have more than are kept: the first of them, and the object, the last */
     struct gc_held_step {
         void *obj;
         size_t bytes;
