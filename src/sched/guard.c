@@ -52,12 +52,8 @@ int guard_mem_stats(weft_mem_stats *out, int (*read)(weft_mem_stats *out))
     int err = 0;
     weft_mutex_lock(&guard.stats_lock);
     if (guard.kept.size == 0 || weft_now() - guard.kept_ns >= STATS_NS) {
-        guard.kept.size = 0;
-        weft_mem_stats *kept = &guard.kept;
-        kept->size = sizeof *kept;
-        err = read(kept);
-        if (err != 0)
-            kept->size = 0;
+        guard.kept.size = 0; /* read sets it, unless it fails */
+        err = read(&guard.kept);
         guard.kept_ns = weft_now();
     }
     if (err == 0)
