@@ -12,4 +12,13 @@ static inline bool text_is_own(uintptr_t return_pc)
     return return_pc > (uintptr_t)base_text_first && return_pc <= (uintptr_t)base_text_last;
 }
 
+/* How many frames of a stack, innermost first, are the library's own before the first that is not. */
+static inline uint32_t text_own_frames(const uintptr_t *pc, uint32_t n)
+{
+    uint32_t own = 0;
+    while (own < n && text_is_own(pc[own]))
+        own++;
+    return own;
+}
+
 #endif

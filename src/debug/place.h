@@ -22,9 +22,7 @@ static inline void place_here(struct place *p)
 {
     uintptr_t pc[2 * DOCTOR_FRAMES];
     struct m *m = m_self();
-    uint32_t n = m != NULL && m->cur != NULL ? walk_self(m, pc, 2 * DOCTOR_FRAMES) : 0, own = 0;
-    while (own < n && text_is_own(pc[own]))
-        own++;
+    uint32_t n = m != NULL && m->cur != NULL ? walk_self(m, pc, 2 * DOCTOR_FRAMES) : 0, own = text_own_frames(pc, n);
     p->n = w_min(n - own, DOCTOR_FRAMES);
     memcpy(p->pc, pc + own, p->n * sizeof *pc);
     p->fiber = m != NULL && m->cur != NULL && !(m->cur->flags & FIBER_THREAD) ? m->cur->id : 0;

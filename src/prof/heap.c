@@ -56,9 +56,7 @@ static w_u32 walks;             /* exactly; under the mutex, rlx elsewhere: a hi
 /* Without the runtime's own frames in front, and those where a fiber begins. Of a stack that is the runtime's as a whole nothing goes. */
 static const uintptr_t *trim(const uintptr_t *pc, uint32_t *n)
 {
-    uint32_t from = 0, to = *n;
-    while (from < to && text_is_own(pc[from]))
-        from++;
+    uint32_t from = text_own_frames(pc, *n), to = *n;
     if (from == to)
         return pc;
     while (text_is_own(pc[to - 1]))

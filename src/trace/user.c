@@ -183,9 +183,7 @@ bool trace_log_inside(struct m *m, const char *category, const char *message)
     struct say s = { .m = m };
     if (likely(!trace_on()) || m->cur == NULL || !m_has_p(m) || (s.e = hooks_enter_known(m)) == NULL)
         return false;
-    uint32_t n = walk_self(m, pcs, w_countof(pcs)), own = 0;
-    while (own < n && text_is_own(pcs[own]))
-        own++;
+    uint32_t n = walk_self(m, pcs, w_countof(pcs)), own = text_own_frames(pcs, n);
     s.stack = own < n ? trace_stack(s.e, pcs + own, n - own) : 0;
     trace_event(s.e, USER_LOG, m->cur->user_task, text(&s, category), text(&s, message), s.stack);
     trace_leave(s.e);
