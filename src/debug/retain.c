@@ -140,13 +140,12 @@ void retain_place(struct retain *r, uintptr_t pc, char *to)
     }
     symbols_at(r->maps, pc, r->scratch);
     const struct symbol *s = &r->scratch[0];
-    const char *slash = s->file != NULL ? strrchr(s->file, '/') : NULL, *file = slash != NULL ? slash + 1 : s->file;
     if (s->func == NULL)
         w_fmt(to, RETAIN_PLACE_BYTES, "0x%lx", (unsigned long)pc);
-    else if (file == NULL || s->line == 0)
+    else if (s->file == NULL || s->line == 0)
         w_fmt(to, RETAIN_PLACE_BYTES, "%.200s", s->func);
     else
-        w_fmt(to, RETAIN_PLACE_BYTES, "%.160s at %.60s:%u", s->func, file, s->line);
+        w_fmt(to, RETAIN_PLACE_BYTES, "%.160s at %.60s:%u", s->func, symbols_base_name(s->file), s->line);
 }
 
 uintptr_t retain_sample(const struct retain *r, uint32_t i)

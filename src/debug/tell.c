@@ -67,12 +67,6 @@ static char *flat(const struct text *t)
     return s;
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
-
 struct making {
     const struct maps *maps;
     struct trim trim;
@@ -90,11 +84,11 @@ static void put_frame(struct making *k, const struct symbol *s, uintptr_t pc)
     text_puts(&k->lines, func);
     if (s->file != NULL && s->line != 0) {
         text_puts(&k->lines, " at ");
-        text_puts(&k->lines, s->func != NULL ? base_name(file) : file);
+        text_puts(&k->lines, s->func != NULL ? symbols_base_name(file) : file);
         text_putf(&k->lines, ":%u", s->line);
     } else if (s->file != NULL) {
         text_puts(&k->lines, " in ");
-        text_puts(&k->lines, base_name(file));
+        text_puts(&k->lines, symbols_base_name(file));
     }
     text_puts(&k->lines, "\n");
     text_puts(&k->json, k->json.bytes == 0 ? "{\"function\":" : ",{\"function\":");

@@ -68,7 +68,7 @@ static void describe_root(struct why *w)
 {
     const struct trail_root *r = w->root;
     char *to = w->root_text;
-    const char *module = NULL, *slash;
+    const char *module = NULL;
     size_t n = sizeof w->root_text;
     unsigned long owner = (unsigned long)r->owner;
     switch ((enum gc_root_kind)r->kind) {
@@ -115,8 +115,7 @@ static void describe_root(struct why *w)
     case GC_ROOT_DATA:
         if (!symbols_data(w->r.maps, r->at, &w->symbol, &w->symbol_offset, &module))
             w->symbol = NULL;
-        slash = module != NULL ? strrchr(module, '/') : NULL;
-        module = slash != NULL ? slash + 1 : module != NULL ? module : "?";
+        module = module != NULL ? symbols_base_name(module) : "?";
         if (w->symbol == NULL)
             w_fmt(to, n, "data of %.80s, at 0x%lx", module, (unsigned long)r->at);
         else

@@ -2,6 +2,7 @@
 #ifndef WEFT_PROF_SYMBOLS_H
 #define WEFT_PROF_SYMBOLS_H
 
+#include <string.h>
 #include "base/atomic.h"
 #include "os/maps.h"
 
@@ -22,6 +23,13 @@ unsigned symbols_at(const struct maps *t, uintptr_t return_pc, struct symbol *ou
 /* The variable that lies at an address, and how far into it the address is. False: not known; *module, if not NULL, is then the path of the module that it
  * is in, or NULL. The same terms. */
 bool symbols_data(const struct maps *t, uintptr_t addr, const char **name, uint64_t *offset, const char **module);
+
+/* Of a file or module, for people: its name without the folder. */
+static inline const char *symbols_base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
 
 #define SYMBOLS_STACK_BYTES (256u << 10)
 
