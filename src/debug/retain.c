@@ -148,7 +148,8 @@ void retain_place(struct retain *r, uintptr_t pc, char *to)
         w_fmt(to, RETAIN_PLACE_BYTES, "%.160s at %.60s:%u", s->func, symbols_base_name(s->file), s->line);
 }
 
-uintptr_t retain_sample(const struct retain *r, uint32_t i)
+/* The word of object i's sample; 0: it was not sampled. */
+static uintptr_t sample_of(const struct retain *r, uint32_t i)
 {
     struct trail_sample key = { .node = i };
     const struct trail_sample *s = r->t.nsamples > 0 ? bsearch(&key, r->t.sample, r->t.nsamples, sizeof key, by_node) : NULL;
@@ -158,7 +159,7 @@ uintptr_t retain_sample(const struct retain *r, uint32_t i)
 void retain_site(struct retain *r, uint32_t i, char *to)
 {
     const uintptr_t *pc;
-    uintptr_t word = retain_sample(r, i);
+    uintptr_t word = sample_of(r, i);
     to[0] = 0;
     if (word != 0 && heap_site(r->maps, word, &pc) > 0)
         retain_place(r, pc[0], to);

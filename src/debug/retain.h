@@ -35,8 +35,6 @@ const char *retain_root_kind(unsigned kind);
 /* "function at file.c:12", in a buffer. */
 #define RETAIN_PLACE_BYTES 256u
 void retain_place(struct retain *r, uintptr_t pc, char *to);
-/* The word of object i's sample; 0: it was not sampled. */
-uintptr_t retain_sample(const struct retain *r, uint32_t i);
 /* The innermost place that allocated it; "" if that is not known. */
 void retain_site(struct retain *r, uint32_t i, char *to);
 

@@ -9,8 +9,6 @@
 #include <errno.h>
 #include <string.h>
 
-static void *array(uint64_t n, size_t each) { return off_alloc(OFF_PROF, (n + 1) * each); }
-
 /* ---- ways ------------------------------------------------------------------------------------------------- */
 
 struct walk {
@@ -48,7 +46,7 @@ static uint64_t walk_from(struct walk *w, unsigned rank)
 
 uint32_t *graph_ways(const struct trail *t, uint32_t target, uint64_t *reached)
 {
-    struct walk w = { .t = t, .target = target, .parent = array(t->n, sizeof *w.parent), .queue = array(t->n, sizeof *w.queue) };
+    struct walk w = { .t = t, .target = target, .parent = trail_array(t->n, sizeof *w.parent), .queue = trail_array(t->n, sizeof *w.queue) };
     if (w.parent == NULL || w.queue == NULL) {
         off_free(OFF_PROF, w.parent);
         off_free(OFF_PROF, w.queue);
@@ -79,9 +77,9 @@ struct lt {
 static bool lt_arrays(struct lt *l)
 {
     uint32_t **all[] = { &l->object, &l->parent, &l->semi, &l->label, &l->above, &l->dom, &l->bucket, &l->next, &l->stack };
-    bool ok = (l->number = array(l->t->n, sizeof *l->number)) != NULL && (l->off = off_zalloc(OFF_PROF, ((size_t)l->t->n + 3) * 4)) != NULL;
+    bool ok = (l->number = trail_array(l->t->n, sizeof *l->number)) != NULL && (l->off = off_zalloc(OFF_PROF, ((size_t)l->t->n + 3) * 4)) != NULL;
     for (size_t i = 0; i < w_countof(all); i++)
-        ok = (*all[i] = array(l->t->n, sizeof(uint32_t))) != NULL && ok;
+        ok = (*all[i] = trail_array(l->t->n, sizeof(uint32_t))) != NULL && ok;
     return ok;
 }
 
@@ -152,7 +150,7 @@ static bool predecessors(struct lt *l)
         all += off[v];
         off[v] = (uint32_t)all;
     }
-    if (all >= UINT32_MAX || (l->pred = array(all, sizeof *l->pred)) == NULL)
+    if (all >= UINT32_MAX || (l->pred = trail_array(all, sizeof *l->pred)) == NULL)
         return false;
     for (uint32_t r = 0; r < t->nroots; r++)
         if (is_root(l, &t->root[r]))

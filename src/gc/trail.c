@@ -334,12 +334,10 @@ void trail_drop(struct trail_taken *k)
 
 /* ---- afterwards ------------------------------------------------------------------------------------------- */
 
-static void *array(uint64_t n, size_t each) { return off_alloc(OFF_PROF, (n + 1) * each); }
-
 /* Numbers of objects: those of slots without the free ones. By slot, TRAIL_NONE: free. */
 static uint32_t *number(const struct trail_taken *k, struct trail *t)
 {
-    uint32_t *node = array(k->nslots, sizeof *node), n = 0;
+    uint32_t *node = trail_array(k->nslots, sizeof *node), n = 0;
     if (node == NULL)
         return NULL;
     for (uint32_t j = 0; j < k->nspans; j++) {
@@ -386,9 +384,9 @@ static void place_references(const struct trail_taken *k, const uint32_t *node, 
 int trail_finish(struct trail_taken *k, struct trail *t)
 {
     *t = (struct trail){ .cycle = k->cycle, .heap_bytes = k->heap_bytes, .look_ns = k->look_ns, .nspans = k->nspans };
-    t->span = array(k->nspans, sizeof *t->span);
-    t->page = array(k->nspans, sizeof *t->page);
-    t->first = array(k->nspans, sizeof *t->first);
+    t->span = trail_array(k->nspans, sizeof *t->span);
+    t->page = trail_array(k->nspans, sizeof *t->page);
+    t->first = trail_array(k->nspans, sizeof *t->first);
     if (t->span == NULL || t->page == NULL || t->first == NULL || k->nroots >= TRAIL_MOST)
         return -ENOMEM;
     memcpy(t->span, k->span, k->nspans * sizeof *t->span);
@@ -396,10 +394,10 @@ int trail_finish(struct trail_taken *k, struct trail *t)
     t->off = node != NULL && t->n < TRAIL_MOST ? off_zalloc(OFF_PROF, ((size_t)t->n + 2) * sizeof *t->off) : NULL;
     uint64_t all = t->off != NULL ? count_references(k, node, t->off) : 0;
     if (t->off != NULL && all < TRAIL_MOST) {
-        t->to = array(all, sizeof *t->to);
-        t->at = k->fields ? array(all, sizeof *t->at) : NULL;
-        t->root = array(k->nroots, sizeof *t->root);
-        t->sample = array(k->nsamples, sizeof *t->sample);
+        t->to = trail_array(all, sizeof *t->to);
+        t->at = k->fields ? trail_array(all, sizeof *t->at) : NULL;
+        t->root = trail_array(k->nroots, sizeof *t->root);
+        t->sample = trail_array(k->nsamples, sizeof *t->sample);
     }
     if (t->to == NULL || t->root == NULL || t->sample == NULL || (k->fields && t->at == NULL)) {
         off_free(OFF_PROF, node);

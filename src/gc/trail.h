@@ -48,6 +48,9 @@ char *trail_address(const struct trail *t, uint32_t i);
 const struct span *trail_span(const struct trail *t, uint32_t i);
 static inline size_t trail_bytes(const struct span *s) { return span_elem(s); }
 
+/* One more than n, to be freed as OFF_PROF; also if n is 0. NULL: no memory. */
+static inline void *trail_array(uint64_t n, size_t each) { return off_alloc(OFF_PROF, (n + 1) * each); }
+
 /* For who wants something of the end of a mark: a collection of its own; in its stop, when all mark bits are final. false: no memory to begin one. */
 struct gc_look { void (*marked_stw)(void *arg); void *arg; };
 bool gc_collect_look(const struct gc_look *look);
