@@ -86,7 +86,7 @@ static void runs(const struct gc_call *call)
 
 static void resource(const weft_resource *r, int64_t held, int64_t late)
 {
-    int64_t limit = r->limit > 0 ? r->limit : reclaim_limit();
+    int64_t limit = reclaim_limit_of(r);
     if (late < limit / 8 || late < (int64_t)T_W02_OBJECTS)
         return;
     struct sighting s = { .code = WEFT_W02, .text = r->name != NULL ? r->name : "objects", .n = { (uint64_t)limit, (uint64_t)late, (uint64_t)held } };

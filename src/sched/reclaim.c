@@ -73,13 +73,13 @@ int64_t weft_reclaim(void)
 
 /* ---- what is counted -------------------------------------------------------------------------------------------------- */
 
-static int64_t limit_of(const weft_resource *r) { return r->limit > 0 ? r->limit : reclaim_limit(); }
+int64_t reclaim_limit_of(const weft_resource *r) { return r->limit > 0 ? r->limit : reclaim_limit(); }
 
 static w_u32 reclaiming; /* takes that wait for finalizers. rlx: a hint, but finalizers that the collection of one finds due see it */
 
 int64_t weft_resource_take(weft_resource *r)
 {
-    int64_t held = __atomic_add_fetch(&r->held_, 1, __ATOMIC_RELAXED), limit = limit_of(r); /* rlx, here and below: counters */
+    int64_t held = __atomic_add_fetch(&r->held_, 1, __ATOMIC_RELAXED), limit = reclaim_limit_of(r); /* rlx, here and below: counters */
     int64_t rest = __atomic_load_n(&r->next_, __ATOMIC_RELAXED);
     if (likely(held < limit - limit / 8) || held < rest)
         return held;

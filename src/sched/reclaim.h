@@ -3,8 +3,10 @@
 #define WEFT_SCHED_RECLAIM_H
 
 #include "base/base.h"
+#include <weft/gc.h>
 
 int64_t reclaim_limit(void);          /* of descriptors */
+int64_t reclaim_limit_of(const weft_resource *r); /* its own, or that */
 bool reclaim_is_open(int64_t fd);
 bool reclaim_descriptors_short(void); /* three quarters of them are taken */
 /* WEFT_GUARD_DESCRIPTORS, in user code: a finalizer is about to be set. */
