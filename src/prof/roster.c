@@ -32,7 +32,6 @@
 #include "sched/world.h"
 
 #define COPY_BYTES (1u << 20)      /* of one stack, from its top; what lies beyond is not shown */
-#define NAME_BYTES ROSTER_NAME
 #define LABELS_BYTES 1024u
 #define ANSWER_NS 200000000        /* a thread that does not answer a signal for so long (blocked, not scheduled) is shown without frames */
 #define TRIES 8                    /* to catch a fiber that starts and stops running all the time */
@@ -123,7 +122,7 @@ static size_t read_some(const void *from, void *to, size_t n)
 
 bool roster_name(const char *from, char to[ROSTER_NAME])
 {
-    size_t n = NAME_BYTES - 1, got = read_some(from, to, n);
+    size_t n = ROSTER_NAME - 1, got = read_some(from, to, n);
     to[got] = 0;
     return got != 0 && (memchr(to, 0, got) != NULL || got == n);
 }
@@ -160,7 +159,7 @@ static struct labels *copy_labels(struct roster *c, const struct task *at, uint6
 static void list_task(const struct task *t, const struct task *at, void *arg)
 {
     struct roster *c = arg;
-    char name[NAME_BYTES];
+    char name[ROSTER_NAME];
     if ((t->flags & FIBER_SYSTEM) || c->leaked_only)
         return;
     struct rec *r = rec_new(c);
@@ -204,7 +203,7 @@ static w_no_sanitize void list_fiber(struct fiber *f, void *arg)
 
 w_no_sanitize void roster_more(struct roster *c, struct rec *r)
 {
-    char name[NAME_BYTES];
+    char name[ROSTER_NAME];
     if (r->kind != KIND_FIBER)
         return;
     const char *from = __atomic_load_n(&r->f->name, __ATOMIC_RELAXED);
@@ -316,7 +315,7 @@ static bool stack_copy(struct unwind_from *u, char *to)
 
 static const char *copy_name(struct roster *c, const char *name)
 {
-    return name != NULL ? roster_text(c, name, strnlen(name, NAME_BYTES - 1)) : NULL;
+    return name != NULL ? roster_text(c, name, strnlen(name, ROSTER_NAME - 1)) : NULL;
 }
 
 /* What does not change while it is pinned, or its thread interrupted. (No sanitizer understands that.) Labels are its own to change. */
@@ -371,7 +370,7 @@ static struct {
     bool found, cut, blocking;
     struct unwind_from from;
     struct rec fields;
-    char name[NAME_BYTES];
+    char name[ROSTER_NAME];
 } request;
 
 /* In the handler of the stop signal, on any thread that got one. */
@@ -389,7 +388,7 @@ static void roster_interrupted(struct m *m, const ucontext_t *uc)
         request.blocking = m->blocking;
         copy_fields(&request.fields, f);
         request.name[0] = 0;
-        for (unsigned i = 0; f->name != NULL && i + 1 < NAME_BYTES && (request.name[i] = f->name[i]) != 0; i++)
+        for (unsigned i = 0; f->name != NULL && i + 1 < ROSTER_NAME && (request.name[i] = f->name[i]) != 0; i++)
             request.name[i + 1] = 0;
     }
     store_rel(&request.done, 1); /* rel: the answer; acq in ask */
