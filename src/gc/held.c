@@ -4,11 +4,10 @@
  * itself, as what a finalizer's object refers to lives until it has run, and with a circle of several. Nothing reports an error, and memory grows.
  * What is looked for here is proof, at next to no cost for programs in which it does not happen:
  *
- * 1. In some cycles, while somebody listens, finalizers' objects and ctx are marked in a second step. What has a finalizer and is not marked after
- * the
- *     first is kept by finalizers only, or dead. That alone is no fault: B may be the ctx of A's finalizer, or be what A refers to.
+ *  1. In some cycles, while somebody listens, finalizers' objects and ctx are marked in a second step. What has a finalizer and is not marked after
+ *     the first is kept by finalizers only, or dead. That alone is no fault: B may be the ctx of A's finalizer, or be what A refers to.
  *  2. Is it found so in LOOKS looks in a row, over several cycles, it is looked at once: a walk from its ctx, or else from itself, along all that
- * the collector would follow. If the walk comes back to the object, that is the proof: nothing the program could do reaches the object (it was not
+ *     the collector would follow. If the walk comes back to the object, that is the proof: nothing the program could do reaches the object (it was not
  *     marked in the first step, in none of those cycles), and its finalizer waits for what cannot be. The walk goes also from an object with a
  *     finalizer to the ctx of that, which stays a root while the object stays.
  *  3. A walk ends after so many objects or words, without a verdict. Of finalizers that were set at one place one is proved; the others are counted.
