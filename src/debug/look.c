@@ -14,6 +14,7 @@
 #include "base/fmt.h"
 #include "prof/profile.h"
 #include "sched/maxprocs.h"
+#include "sched/runq.h"
 #include "sched/world.h"
 #include "trace/api.h"
 #include "trace/flight.h"
@@ -101,10 +102,9 @@ static w_no_sanitize void take_procs(struct look *l)
         if (l->proc == NULL)
             continue;
         struct look_proc *to = &l->proc[l->procs++];
-        uint32_t queued = load_rlx(&from->runq.tail) - load_rlx(&from->runq.head);
         *to = (struct look_proc){
-            .id = from->id, .queued = (queued <= RUNQ_SIZE ? queued : 0) + (load_rlx(&from->runq.next) != NULL),
-            .timers = READ(from->timers.len), .steps = load_rlx(&from->tick), .runs = load_rlx(&from->status) == P_RUNNING && m != NULL,
+            .id = from->id, .queued = runq_len(from), .timers = READ(from->timers.len), .steps = load_rlx(&from->tick),
+            .runs = load_rlx(&from->status) == P_RUNNING && m != NULL,
         };
         if (to->runs) {
             to->machine = m->id;

@@ -15,6 +15,7 @@
 #include "sched/maxprocs.h"
 #include "sched/mutator.h"
 #include "sched/report.h"
+#include "sched/runq.h"
 #include "sched/sched.h"
 #include "sched/world.h"
 #include <errno.h>
@@ -402,12 +403,6 @@ static void collect_fibers(struct snapshot *s)
     s->fibers.alive = s->fibers.made - ended - system_ended;
 }
 
-static uint64_t queued(struct p *p)
-{
-    uint32_t n = load_rlx(&p->runq.tail) - load_rlx(&p->runq.head); /* rlx: a figure */
-    return (n <= RUNQ_SIZE ? n : 0) + (load_rlx(&p->runq.next) != NULL);
-}
-
 /* rlx: figures that change as they are read. */
 static void collect_states(struct snapshot *s)
 {
@@ -421,7 +416,7 @@ static void collect_states(struct snapshot *s)
     }
     uint32_t n = nprocs();
     for (uint32_t i = 0; i < n; i++)
-        runnable += queued(sched.allp[i]);
+        runnable += runq_len(sched.allp[i]);
     s->states.running = w_min(running, (uint64_t)n);
     s->states.not_in = not_in;
     s->states.runnable = runnable;

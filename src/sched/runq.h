@@ -22,6 +22,13 @@ static inline bool runq_empty(struct p *p)
     return load_rlx(&p->runq.head) == load_rlx(&p->runq.tail) && load_rlx(&p->runq.next) == NULL; /* rlx: hints; takers check again */
 }
 
+/* How many wait there, for show. The two ends are not read at one moment. */
+static inline uint32_t runq_len(const struct p *p)
+{
+    uint32_t n = load_rlx(&p->runq.tail) - load_rlx(&p->runq.head); /* rlx: a figure */
+    return (n <= RUNQ_SIZE ? n : 0) + (load_rlx(&p->runq.next) != NULL);
+}
+
 static inline void runq_put(struct p *p, runnable r)
 {
     uint32_t head = load_acq(&p->runq.head); /* acq: the slot we write was read by the thief; rel in its cas */
