@@ -40,7 +40,6 @@
 #include "sched/chan.h"
 #include "sched/mutator.h"
 #include "sched/stack.h"
-#include "sched/switch.h"
 #include "sched/world.h"
 #include <errno.h>
 #include <string.h>
@@ -254,18 +253,13 @@ static void look(void *answer)
     struct gc_late late = {
         .begin_stw = begin_stw, .reached_stw = reached_stw, .next_stw = next_stw, .rest_stw = rest_stw, .end_stw = end_stw, .arg = answer,
     };
-    struct m *m = m_self(); /* the same at the end: on the big stack */
-    m->collects = true;
     gc_collect_late(&late);
-    m->collects = false;
 }
 
 int leaked_find(uint64_t *n)
 {
     struct answer a = { .err = -ENOMEM };
-    world_helpers_prepare(nprocs());
-    sched_on_big_stack(look, &a);
-    rt_own(m_self()); /* as in collect_here */
+    mutator_collecting(look, &a);
     *n = a.n;
     return a.err;
 }

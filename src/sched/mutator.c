@@ -148,21 +148,32 @@ uint64_t mutator_calls_executed(enum gc_call_kind kind)
     return n;
 }
 
-static void collect(void *why)
+struct collecting { void (*fn)(void *arg); void *arg; };
+
+static void collecting(void *arg)
 {
+    const struct collecting *c = arg;
     struct m *m = m_self(); /* the same at the end: on the big stack */
     m->collects = true;
-    gc_collect((enum gc_why)(uintptr_t)why);
+    c->fn(c->arg);
     m->collects = false;
 }
+
+void mutator_collecting(void (*fn)(void *arg), void *arg)
+{
+    struct collecting c = { fn, arg };
+    world_helpers_prepare(nprocs());
+    sched_on_big_stack(collecting, &c);
+    rt_own(m_self()); /* while we waited for another's stop, weft_maxprocs may have withdrawn our processor */
+}
+
+static void collect(void *why) { gc_collect((enum gc_why)(uintptr_t)why); }
 
 static void collect_here(enum gc_why why)
 {
     if (unlikely(sched.cfg.gcpoison != 0))
         PROBE(gc_asked, why, 0, 0);
-    world_helpers_prepare(nprocs());
-    sched_on_big_stack(collect, (void *)(uintptr_t)why);
-    rt_own(m_self()); /* while we waited for another's stop, weft_maxprocs may have withdrawn our processor */
+    mutator_collecting(collect, (void *)(uintptr_t)why);
 }
 
 void mutator_collect(void) { collect_here(GC_WHY_FORCED); }
@@ -200,18 +211,13 @@ struct take { bool fields; const struct fiber *asks; struct trail_taken *taken; 
 static void take(void *arg)
 {
     struct take *t = arg;
-    struct m *m = m_self(); /* the same at the end: on the big stack */
-    m->collects = true;
     t->err = trail_take(t->fields, t->asks, &t->taken);
-    m->collects = false;
 }
 
 int mutator_trail(bool fields, struct trail_taken **out)
 {
     struct take t = { .fields = fields, .asks = m_self()->cur };
-    world_helpers_prepare(nprocs());
-    sched_on_big_stack(take, &t);
-    rt_own(m_self()); /* as in collect_here */
+    mutator_collecting(take, &t);
     *out = t.taken;
     return t.err;
 }

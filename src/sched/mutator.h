@@ -8,6 +8,7 @@
 int mutator_start(void);      /* the collector and its fibers; needs processors to exist */
 void mutator_end(void);
 void mutator_collect(void);   /* by force, for the caller, who is inside the runtime; may come back on another processor */
+void mutator_collecting(void (*fn)(void *arg), void *arg); /* the same, but that fn collects, on the thread's own stack */
 bool mutator_has(const struct fiber *f); /* f is one of the runtime's own, and runs a finalizer or cleanup */
 void mutator_after_fork(const struct fiber *self); /* in the child: the fibers of the runtime are no more, but for the caller, if it is one; NULL: not
                                                       a fiber */
