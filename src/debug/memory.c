@@ -31,7 +31,6 @@
 #include "base/fmt.h"
 #include "base/text.h"
 #include "debug/json.h"
-#include "debug/page.h"
 #include "gc/pages.h"
 #include "os/cgroup.h"
 #include "os/vm.h"
@@ -397,7 +396,7 @@ static void text_part(struct text *t, const struct memory *mem, enum memory_part
     text_puts(t, "\n");
 }
 
-void memory_text(struct look *l)
+static void memory_text(struct look *l)
 {
     const struct memory *mem = l->arg;
     struct text *t = &l->text;

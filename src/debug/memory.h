@@ -59,6 +59,5 @@ struct memory {
 
 void memory_look(struct look *l);
 void memory_json(struct look *l);
-void memory_text(struct look *l);
 
 #endif

@@ -1,7 +1,6 @@
 /* weft_debug_dump: one page of where everything is now; and its parts, weft_debug_text. The numbers are look.h's. */
 #include "debug/page.h"
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 #include <weft/debug.h>
 #include "sched/leaked.h"
@@ -9,7 +8,7 @@
 #define SITES_SHOWN 12u
 #define THREADS_SHOWN 32u
 
-void page_bytes(struct text *t, const char *what, uint64_t bytes)
+static void put_bytes(struct text *t, const char *what, uint64_t bytes)
 {
     if (bytes >= (uint64_t)INT64_MAX)
         text_putf(t, "%s none", what);
@@ -19,7 +18,7 @@ void page_bytes(struct text *t, const char *what, uint64_t bytes)
         text_putf(t, "%s %lu MiB", what, (unsigned long)(bytes >> 20));
 }
 
-void page_time(struct text *t, int64_t ns)
+static void put_time(struct text *t, int64_t ns)
 {
     if (ns < 10000)
         text_putf(t, "%ld ns", (long)ns);
@@ -109,7 +108,7 @@ static void put_waits(struct look *l)
     for (uint32_t i = 0; i < w_min(l->waits, WAITS_SHOWN); i++) {
         const struct rec *r = l->wait[i];
         text_putf(t, "  fiber %lu %s%s%s for ", (unsigned long)r->id, r->name != NULL ? r->name : "", r->name != NULL ? " " : "", r->status);
-        page_time(t, w_max(l->now_ns - r->since_ns, (int64_t)0));
+        put_time(t, w_max(l->now_ns - r->since_ns, (int64_t)0));
         text_puts(t, ", made by ");
         put_site(l, r->site);
         text_puts(t, "\n");
@@ -138,16 +137,16 @@ static void put_threads(struct look *l)
 static void put_heap(struct look *l)
 {
     struct text *t = &l->text;
-    page_bytes(t, "heap", look_num(l, MEM_OBJECTS));
+    put_bytes(t, "heap", look_num(l, MEM_OBJECTS));
     text_putf(t, " in %lu objects;", (unsigned long)look_num(l, OBJECTS));
-    page_bytes(t, " live after the last collection", look_num(l, LIVE));
-    page_bytes(t, ", goal", look_num(l, GOAL));
+    put_bytes(t, " live after the last collection", look_num(l, LIVE));
+    put_bytes(t, ", goal", look_num(l, GOAL));
     text_putf(t, " (%ld %%),", (long)look_num(l, PERCENT));
-    page_bytes(t, " limit", look_num(l, LIMIT));
+    put_bytes(t, " limit", look_num(l, LIMIT));
     text_putf(t, "\n  collections %lu, %lu of them forced", (unsigned long)look_num(l, CYCLES), (unsigned long)look_num(l, FORCED));
     if (l->collected_ago_ns >= 0) {
         text_puts(t, "; the last ended ");
-        page_time(t, l->collected_ago_ns);
+        put_time(t, l->collected_ago_ns);
         text_puts(t, " ago");
     }
     text_putf(t, "; finalizers run %lu of %lu, cleanups %lu of %lu\n", (unsigned long)look_num(l, FINALIZED), (unsigned long)look_num(l, FINALIZERS),
@@ -164,12 +163,12 @@ static void put_cycles(struct look *l)
     for (unsigned i = l->cycles - shown; i < l->cycles; i++) {
         const struct heap_cycle *c = &l->history[i];
         text_putf(t, "  %7lu  ", (unsigned long)c->number);
-        page_time(t, w_max(l->wall_ns - (int64_t)c->end_wall_ns, (int64_t)0));
+        put_time(t, w_max(l->wall_ns - (int64_t)c->end_wall_ns, (int64_t)0));
         text_puts(t, " ago, ");
-        page_time(t, (int64_t)c->pause_ns);
-        page_bytes(t, ",", c->before_bytes);
-        page_bytes(t, ",", c->marked_bytes);
-        page_bytes(t, ",", c->goal_bytes);
+        put_time(t, (int64_t)c->pause_ns);
+        put_bytes(t, ",", c->before_bytes);
+        put_bytes(t, ",", c->marked_bytes);
+        put_bytes(t, ",", c->goal_bytes);
         text_puts(t, c->forced ? ", forced\n" : "\n");
     }
 }
@@ -183,9 +182,9 @@ static void put_stops(struct look *l)
         if (s->count == 0)
             continue;
         text_putf(t, "  %7lu  %s: ", (unsigned long)s->count, s->reason);
-        page_time(t, (int64_t)(s->stopped_total_ns / s->count));
+        put_time(t, (int64_t)(s->stopped_total_ns / s->count));
         text_puts(t, " on average, at most ");
-        page_time(t, (int64_t)s->stopped_max_ns);
+        put_time(t, (int64_t)s->stopped_max_ns);
         text_puts(t, "\n");
     }
 }
@@ -205,7 +204,7 @@ static void put_stop_times(struct look *l)
         text_putf(t, "  %s: ", s->reason);
         for (unsigned k = 0; k < w_countof(times); k++) {
             text_puts(t, k == 0 ? "" : k == 3 ? "; " : ", ");
-            page_time(t, (int64_t)times[k]);
+            put_time(t, (int64_t)times[k]);
         }
         text_puts(t, "\n");
     }
@@ -214,25 +213,25 @@ static void put_stop_times(struct look *l)
 static void put_memory(struct look *l)
 {
     struct text *t = &l->text;
-    page_bytes(t, "memory", look_num(l, MEM_TOTAL));
-    page_bytes(t, "\n  heap: objects", look_num(l, MEM_OBJECTS));
-    page_bytes(t, ", between them", look_num(l, MEM_UNUSED));
-    page_bytes(t, ", free", look_num(l, MEM_FREE));
-    page_bytes(t, ", given back (not in the sum of what is resident)", look_num(l, MEM_RELEASED));
-    page_bytes(t, "\n  stacks: of fibers", look_num(l, MEM_STACKS));
-    page_bytes(t, ", of threads", look_num(l, MEM_THREADS));
-    page_bytes(t, "\n  the runtime: collector", look_num(l, MEM_GC));
-    page_bytes(t, ", profiles", look_num(l, MEM_PROF));
-    page_bytes(t, ", traces", look_num(l, MEM_TRACE));
-    page_bytes(t, ", the rest", look_num(l, MEM_OTHER));
+    put_bytes(t, "memory", look_num(l, MEM_TOTAL));
+    put_bytes(t, "\n  heap: objects", look_num(l, MEM_OBJECTS));
+    put_bytes(t, ", between them", look_num(l, MEM_UNUSED));
+    put_bytes(t, ", free", look_num(l, MEM_FREE));
+    put_bytes(t, ", given back (not in the sum of what is resident)", look_num(l, MEM_RELEASED));
+    put_bytes(t, "\n  stacks: of fibers", look_num(l, MEM_STACKS));
+    put_bytes(t, ", of threads", look_num(l, MEM_THREADS));
+    put_bytes(t, "\n  the runtime: collector", look_num(l, MEM_GC));
+    put_bytes(t, ", profiles", look_num(l, MEM_PROF));
+    put_bytes(t, ", traces", look_num(l, MEM_TRACE));
+    put_bytes(t, ", the rest", look_num(l, MEM_OTHER));
     text_puts(t, "\n");
 }
 
 static void put_running(struct text *t, const char *what, const struct sampler_state *s)
 {
     text_putf(t, "%s: under way for ", what);
-    page_time(t, s->age_ns);
-    page_bytes(t, ",", s->live.bytes);
+    put_time(t, s->age_ns);
+    put_bytes(t, ",", s->live.bytes);
     text_puts(t, " written\n");
 }
 
@@ -249,7 +248,7 @@ static void put_watching(struct look *l)
         put_running(t, "wall-clock profile", &l->wall);
     if (l->flight_on) {
         text_putf(t, "flight recorder: keeps %lu generations", (unsigned long)l->flight.generations);
-        page_bytes(t, ",", l->flight.bytes);
+        put_bytes(t, ",", l->flight.bytes);
         text_puts(t, "\n");
     }
     text_putf(t, "trace: %s\n", l->tracing ? "under way" : "off");
@@ -259,7 +258,7 @@ static void put_head(struct look *l)
 {
     struct text *t = &l->text;
     text_putf(t, "weft %s, process %d, up ", WEFT_VERSION, (int)getpid());
-    page_time(t, l->up_ns);
+    put_time(t, l->up_ns);
     text_putf(t, ", %u processors, %lu descriptors\n", l->nprocs, (unsigned long)look_num(l, DESCRIPTORS));
 }
 

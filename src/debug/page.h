@@ -4,9 +4,6 @@
 
 #include "debug/look.h"
 
-void page_bytes(struct text *t, const char *what, uint64_t bytes); /* "what 12 KiB" */
-void page_time(struct text *t, int64_t ns);
-
 /* Parts of it by name; the last one has none. */
 struct page_part { const char *what; unsigned wants; void (*make)(struct look *l); };
 extern const struct page_part page_parts[];

@@ -3,7 +3,6 @@
 #include "debug/retain.h"
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include "base/fmt.h"
 #include "gc/type.h"
 #include "os/clock.h"

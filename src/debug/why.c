@@ -16,7 +16,6 @@
 #include "debug/json.h"
 #include "debug/retain.h"
 #include <errno.h>
-#include <string.h>
 #include <weft/debug.h>
 #include "base/fmt.h"
 #include "sched/sched.h"

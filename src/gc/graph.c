@@ -7,7 +7,6 @@
  * first, as a dominator has the lower number. */
 #include "gc/graph.h"
 #include <errno.h>
-#include <string.h>
 
 /* ---- ways ------------------------------------------------------------------------------------------------- */
 
