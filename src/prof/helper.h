@@ -32,8 +32,8 @@ void helper_join(struct helper *h);
 /* Starts and joins. Outside the runtime: for a fiber, between weft_blocking_begin and _end. */
 int helper_run(void (*fn)(void *arg), void *arg);
 
-/* Leaves the runtime, whose end waits as long, and calls fn(arg), in which no stop waits for the caller: for a fiber as between weft_blocking_begin and
- * _end. m: as rt_enter_try gave it to the caller. What fn returns. */
+/* Leaves the runtime, whose end waits as long, and calls fn(arg), in which no stop waits for the caller: for a fiber as between weft_blocking_begin
+ * and _end. m: as rt_enter_try gave it to the caller. What fn returns. */
 struct m;
 int helper_outside(struct m *m, int (*fn)(void *arg), void *arg);
 
