@@ -142,21 +142,48 @@ Test(doctor_w05, not_without_stress, .timeout = 60)
 
 /* ---- freed memory ---------------------------------------------------------------------------------------------------- */
 
-NOINLINE static uintptr_t make_one(void)
+enum { LATE = 64 };
+static void *held[LATE];
+static uintptr_t hidden[LATE];
+
+NOINLINE static void *make_one(void)
 {
     void *p = weft_alloc(96);
-    return ~(uintptr_t)p;
+    __asm__ volatile("");
+    return p;
+}
+
+#define PAGE(p) ((uintptr_t)(p) >> 13)
+
+/* The first of each page of the heap is held for good, lest the page is used for another size. */
+static bool is_kept(int i)
+{
+    for (int j = 0; j < i; j++)
+        if (PAGE(~hidden[j]) == PAGE(~hidden[i]))
+            return false;
+    return true;
+}
+
+/* All are held till all are there, lest an allocation of one frees another. */
+NOINLINE static void make_and_drop(void)
+{
+    for (int i = 0; i < LATE; i++) {
+        held[i] = make_one();
+        hidden[i] = ~(uintptr_t)held[i];
+    }
+    for (int i = 0; i < LATE; i++)
+        if (!is_kept(i))
+            held[i] = NULL;
 }
 
 static void writes_late(void *arg)
 {
-    uintptr_t hidden[64];
     (void)arg;
-    for (int i = 0; i < 64; i++)
-        hidden[i] = make_one();
+    make_and_drop();
     allocate_something();
-    for (int i = 0; i < 64; i++)
-        memcpy((char *)~hidden[i] + 40, "oops", 4);
+    for (int i = 0; i < LATE; i++)
+        if (held[i] == NULL)
+            memcpy((char *)~hidden[i] + 40, "oops", 4);
     for (int i = 0; i < 4000; i++)
         weft_alloc(96);
 }

@@ -142,7 +142,14 @@ Test(heap_weak, outside_of_the_heap_nothing_dies) { test_run_each(immortal, NULL
 /* ---- finalizers and cleanups ------------------------------------------------------------------------------------------------- */
 
 static int finalized, saw_alive, cleaned;
-static struct box *saved[MANY];
+static struct box *saved[MANY]; /* a straggler's finalizer saves it while all are looked at */
+static void save(uintptr_t i, struct box *b) { __atomic_store_n(&saved[i], b, __ATOMIC_RELEASE); }
+static struct box *saved_now(uintptr_t i) { return __atomic_load_n(&saved[i], __ATOMIC_ACQUIRE); }
+static void drop_saved(void)
+{
+    for (uintptr_t i = 0; i < MANY; i++)
+        save(i, NULL);
+}
 
 static void finalize(void *obj, void *ctx)
 {
@@ -151,7 +158,7 @@ static void finalize(void *obj, void *ctx)
     box_check(b, i);
     if (weft_weak_get(weak[i]) != NULL || weft_weak_get(inner[i]) != NULL)
         count_up(&saw_alive);
-    saved[i] = b; /* resurrected */
+    save(i, b); /* resurrected */
     count_up(&finalized);
 }
 
@@ -166,7 +173,7 @@ static void dies_first(void *arg)
 {
     (void)arg;
     finalized = saw_alive = cleaned = 0;
-    memset(saved, 0, sizeof saved); /* a straggler of an earlier life may have saved what is gone */
+    drop_saved(); /* a straggler of an earlier life may have saved what is gone */
     make(true);
     for (uintptr_t i = 0; i < MANY; i++) {
         cr_assert_eq(weft_set_finalizer(strong[i], finalize, (void *)i), 0);
@@ -175,16 +182,17 @@ static void dies_first(void *arg)
     memset(strong, 0, sizeof strong);
     test_until((collect(), count_now(&finalized) >= MANY - STRAY));
     collect();
-    for (int i = 0; i < MANY; i++) {
-        if (saved[i] == NULL)
+    for (uintptr_t i = 0; i < MANY; i++) {
+        struct box *b = saved_now(i);
+        if (b == NULL)
             continue;
         cr_assert_null(weft_weak_get(weak[i]), "resurrection does not bring the weak pointer back");
-        weft_weak *anew = weft_weak_make(saved[i]);
+        weft_weak *anew = weft_weak_make(b);
         cr_assert_neq(anew, weak[i]);
-        cr_assert_eq(weft_weak_get(anew), saved[i]);
+        cr_assert_eq(weft_weak_get(anew), b);
     }
     cr_assert_eq(count_now(&cleaned), 0, "not before the second death");
-    memset(saved, 0, sizeof saved);
+    drop_saved();
     test_until((collect(), count_now(&cleaned) >= MANY - 2 * STRAY));
     cr_assert_eq(count_now(&saw_alive), 0);
     forget();
