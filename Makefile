@@ -1,4 +1,4 @@
-# weft - build.  make | deps | demo | test | check | bench | shots | examples | docs | install | uninstall | clean
+# weft - build.  make | deps | demo | test | check | model | bench | shots | examples | docs | install | uninstall | clean
 #
 #   BUILD=release|debug     debug: -O1 and the checks of locks and structures (-DWEFT_CHECKS)
 #   SAN=address|thread|undefined   address brings undefined with it
@@ -11,7 +11,7 @@
 #   src/debug/cmd/*.c  the command weft-doctor
 #   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each; what these share: tests/support/script.sh
 #   tests/prog/*.c   programs, tests/mod/*.c, *.cc  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c;
-#   tests/fuzz/*.c  a fuzz target (tools/fuzz.sh)
+#   tests/fuzz/*.c  a fuzz target (tools/fuzz.sh);  tests/model/*.pml  models of protocols (make model)
 #   examples/*.c, examples/bugs/*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
 #
 # How the library is made: all objects and the parts of jemalloc's static archive that we use become one object
@@ -90,7 +90,7 @@ JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib
 JEM_DIVERT := mmap munmap secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
     $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
 
-.PHONY: all lib docs deps have-deps demo test run-tests tests check bench shots examples scheme-boehm install uninstall clean FORCE
+.PHONY: all lib docs deps have-deps demo test run-tests tests check model bench shots examples scheme-boehm install uninstall clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: lib
@@ -279,6 +279,9 @@ test: have-deps
 	@$(MAKE) $(JOBS) --no-print-directory run-tests
 check: have-deps
 	@MAKE='$(MAKE_COMMAND)' tools/check.sh
+# T=words: only models whose file name holds one of them.
+model:
+	@CC='$(CC)' tests/model/run.sh $(T)
 
 # ---- examples, benches ----------------------------------------------------------------------------------------
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))

@@ -107,8 +107,8 @@ is_wanted() { [ -z "$names" ] || case " $names " in *" $1 "*) ;; *) return 1 ;; 
 names=$*
 table >"$OUT/table"
 for name in $names; do
-    grep -q "^$name " "$OUT/table" || case $name in demo | go-twins) ;; *)
-        echo "check.sh: no configuration $name; there are $(sed 's/ .*//' "$OUT/table" | tr '\n' ' ')demo go-twins" >&2
+    grep -q "^$name " "$OUT/table" || case $name in demo | go-twins | models) ;; *)
+        echo "check.sh: no configuration $name; there are $(sed 's/ .*//' "$OUT/table" | tr '\n' ' ')demo go-twins models" >&2
         exit 2
         ;;
     esac
@@ -120,6 +120,7 @@ while IFS='|' read -r name needs args env only; do
 done <"$OUT/table"
 is_wanted demo && command_line demo - "$MAKE" --no-print-directory demo
 is_wanted go-twins && command_line go-twins go sh -c 'cd bench/go && go vet ./...'
+is_wanted models && command_line models spin tests/model/run.sh
 
 echo "check: $failures failed, $skipped skipped; logs in build/check/"
 [ "$failures" = 0 ]

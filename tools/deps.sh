@@ -9,7 +9,7 @@ set -eu
 
 build="gcc g++ make pkg-config binutils libc6-dev libunwind-dev libjemalloc-dev libdw-dev libelf-dev zlib1g-dev libcriterion-dev redis-tools curl
     libmicrohttpd-dev libgnutls28-dev openssl"
-check="clang libclang-rt-dev gdb gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user libgc-dev prometheus chromium-headless-shell"
+check="clang libclang-rt-dev gdb gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user libgc-dev prometheus chromium-headless-shell spin"
 command -v go >/dev/null 2>&1 || check="$check golang-go"
 command -v npm >/dev/null 2>&1 || check="$check nodejs npm"
 
