@@ -1,8 +1,8 @@
 /* [CONC]: marking beside the program without a write barrier.
  *
- * The collector learns of the program's stores from the pages that were written to. This model asks whether something that the program can still reach
- * may be unmarked when the sweep begins. All interleavings are tried of a collector that does what it may in any order, and a program that makes STEPS
- * steps in one cycle, each a load, a store, an allocation, a park or a resume of any of its parts.
+ * The collector learns of the program's stores from the pages that were written to. This model asks whether something that the program can still
+ * reach may be unmarked when the sweep begins. All interleavings are tried of a collector that does what it may in any order, and a program that
+ * makes STEPS steps in one cycle, each a load, a store, an allocation, a park or a resume of any of its parts.
  *
  * Who stands for what
  *   thread     a thread in user code, or a fiber that runs from the first stop to the second one: t0, t1 are its registers and stack
@@ -10,26 +10,27 @@
  *   data       all that is no page of the heap, no thread and no stack: data segments, thread-local storage, handles, ranges of weft_root_add,
  *              tasks, timers, deferred calls, arguments of finalizers
  *   A, B, C    objects, each with one word in it and on a page of its own. C is a free slot until the thread takes it into its processor's cache
- *              (gc/alloc.c takes a run), and only then a page that was ever armed
- *   kernel     with KERNEL: a thread between weft_blocking_begin and _end, which no stop stops, and whose system call writes to the heap. It holds A;
- *              what it held when it left (its stack was published then) is all that it may use: it writes bytes to A, and pointers to A
- *   collector  the fiber of the runtime that marks, those who assist, and idle processors: an object is scanned in one step here, a mark bit is set by
- *              an atomic or, so any number of markers is as good as one that takes grey objects in any order
+ *              (gc/alloc.c takes a run), and till then on a page that is not mapped and was never armed
+ *   kernel     with KERNEL: a thread between weft_blocking_begin and _end, which no stop stops, and whose system call writes to the heap. It holds
+ *              A; what it held when it left (its stack was published then) is all that it may use: it writes bytes to A, and pointers to A
+ *   collector  the fiber of the runtime that marks, those who assist, and idle processors: an object is scanned in one step here, a mark bit is set
+ *              by an atomic or, so any number of markers is as good as one that takes grey objects in any order
  *
- * A store faults if its page is armed, and again each time it is tried, so it happens after the page was noted and before it is armed anew. But
- * a page is armed in two moments: its bit in the page table is exchanged, and only when the call returns has each processor forgotten what it had
- * cached of the table. In between (stale) a store may go unnoticed; the call has not returned, so whoever reads the page afterwards sees it. Processors
- * that hold stores back change nothing: the interrupt that makes them forget drains these.
- * A store in two halves stands for memcpy and the like, that moves a pointer by bytes: meanwhile the place holds nothing, and the source still does.
+ * A store faults if its page is armed, and again each time it is tried, so it happens after the page was noted and before it is armed anew. But a
+ * page is armed in two moments: its bit in the page table is exchanged, and only when the call returns has each processor forgotten what it had
+ * cached of the table. In between (stale) a store may go unnoticed; the call has not returned, so whoever reads the page afterwards sees it.
+ * Processors that hold stores back change nothing: the interrupt that makes them forget drains these. A store in two halves stands for memcpy and
+ * the like, that moves a pointer by bytes: meanwhile the place holds nothing, and the source still does.
  *
- * The collector begins after the first stop (short: caches are flushed, what is allocated from now on is born marked, each stack is due). Then it does,
- * in any order and as often as it likes: arm; scan data; scan the stack of the parked fiber ([PIN] in sched/fiber.h); scan a grey object; preclean, that is
- * take the written pages, arm them again, and rescan the marked objects there. At some moment comes the second stop: threads, data, the stacks that are due,
- * the last written pages; and it drains. Due is a stack that was not scanned in this cycle, or that was since resumed, or written to by others.
+ * The collector begins after the first stop (short: caches are flushed, what is allocated from now on is born marked, each stack is due). Then it
+ * does, in any order and as often as it likes: arm; scan data; scan the stack of the parked fiber ([PIN] in sched/fiber.h); scan a grey object;
+ * preclean, that is take the written pages, arm them again, and rescan the marked objects there. At some moment comes the second stop: threads,
+ * data, the stacks that are due, the last written pages; and it drains. Due is a stack that was not scanned in this cycle, or that was since
+ * resumed, or written to by others.
  *
- * Left out, as they only add what is there already: more objects on a page (more is rescanned), more words in an object (read at more moments, each after
- * the mark bit was set), stacks of more words (a pinned one only changes by what others write to it, which makes it due), more processors. A weak pointer that is
- * read is a load by somebody who is scanned in the stop. That the stops are stops is for stw.pml to show.
+ * Left out, as they only add what is there already: more objects on a page (more is rescanned), more words in an object (read at more moments, each
+ * after the mark bit was set), stacks of more words (a pinned one only changes by what others write to it, which makes it due), more processors. A
+ * weak pointer that is read is a load by somebody who is scanned in the stop. That the stops are stops is for stw.pml to show.
  *
  * What it taught, beyond what was thought:
  *   - The first arming is a preclean like the others. An object may be born marked before its page is armed; it is never grey, and what was stored

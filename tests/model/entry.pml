@@ -1,25 +1,27 @@
 /* [ENTRY] and [HANDOFF] (sched/entry.c, sched/sysmon.c, sched/machine.c): who owns a processor.
  *
- * A machine enters the runtime by two plain stores and looks, without a fence, and its processor may be taken away at any time while it is outside. This
- * model asks whether two may ever work with the processor at once, whether each sees what the last one did with it, and whether one may wait for it for ever
- * while it idles.
+ * A machine enters the runtime by two plain stores and looks, without a fence, and its processor may be taken away at any time while it is outside.
+ * This model asks whether two may ever work with the processor at once, whether each sees what the last one did with it, and whether one may wait
+ * for it for ever while it idles.
  *
  * Who stands for what
- *   machine    a thread with a fiber that enters and leaves for ever: rt_enter, rt_enter_slow and rt_own, rt_leave; while it waits, proc_wait_in_place. There
- *              are two, and one processor. What happens inside is one plain store to a field of the processor (tick). It may also give the processor
- *              up: m_disown, as after POLL_HANDOFF and in weft_blocking_begin
+ *   machine    a thread with a fiber that enters and leaves for ever: rt_enter, rt_enter_slow and rt_own, rt_leave; while it waits,
+ *              proc_wait_in_place. There are two, and one processor. What happens inside is one plain store to a field of the processor (tick). It
+ *              may also give the processor up: m_disown, as after POLL_HANDOFF and in weft_blocking_begin
  *   taker      the monitor's retake, at any time, of any machine: p_take, then proc_handoff. A stop of the world takes in the same way
  *   scheduler  a machine that sleeps until it is given the processor, and then has no fiber of its own: schedule_next, proc_give_bound
- *   memory     what x86 does to stores: each processor holds back its own, in order, for as long as it likes, and reads what it holds back. A locked operation,
- *              a fence and membarrier wait until nothing is held back. membarrier interrupts one processor after the other, between two of its steps
+ *   memory     what x86 does to stores: each processor holds back its own, in order, for as long as it likes, and reads what it holds back. A locked
+ *              operation, a fence and membarrier wait until nothing is held back. membarrier interrupts one processor after the other, between two
+ *              of its steps
  *   looker     looks, whenever everybody is in user code or asleep, whether somebody should not be
  *
- * Each look at shared memory is a step of its own, as are a locked operation, and what a lock guards (of sched.lock the taking and the dropping are steps, both
- * locked operations). The taker's own plain stores are not held back: a late one of pstate only makes a machine spin.
+ * Each look at shared memory is a step of its own, as are a locked operation, and what a lock guards (of sched.lock the taking and the dropping are
+ * steps, both locked operations). The taker's own plain stores are not held back: a late one of pstate only makes a machine spin.
  *
- * Left out: more processors and queues of their own, since a processor changes hands in the same way for each (when a searching machine may fall asleep is
- * another protocol, at the top of sched/schedule.c); machines that weaker memory than x86's would reorder further: what is said of acquire and release at the
- * operations is for them. [PIN] (sched/fiber.h) is the same pair: pin, membarrier, look at state, against state, compiler barrier, look at pin.
+ * Left out: more processors and queues of their own, since a processor changes hands in the same way for each (when a searching machine may fall
+ * asleep is another protocol, at the top of sched/schedule.c); machines that weaker memory than x86's would reorder further: what is said of acquire
+ * and release at the operations is for them. [PIN] (sched/fiber.h) is the same pair: pin, membarrier, look at state, against state, compiler
+ * barrier, look at pin.
  *
  * right  -
  * right  FENCED_MODE             membarrier(2) is missing: each entry takes the slow way, with a fence
@@ -96,8 +98,8 @@ inline has_it(who) { assert(holder == NONE); holder = who }
 /* m_wake: what others gave it, the lock has published */
 inline wake(i) { sleep[i] = 2; asleep[i] = false }
 
-/* A machine that is woken with the processor, or made: it takes a fiber from the global queue and hands the processor on to the thread that the fiber is
- * bound to (proc_give_bound). There is one here, as it is at once ready for the next time. */
+/* A machine that is woken with the processor, or made: it takes a fiber from the global queue and hands the processor on to the thread that the fiber
+ * is bound to (proc_give_bound). There is one here, as it is at once ready for the next time. */
 proctype scheduler()
 {
     byte i;

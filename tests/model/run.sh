@@ -2,7 +2,8 @@
 # Checks the models of this folder with spin, exhaustively: run.sh [WORD...], all, or those whose file name holds one of the words.
 #
 # Each model says in its head which of its forms are right and which are wrong: lines " * right  DEFINES" and " * wrong  DEFINES  what is wrong".
-# A right form must hold in every state. A wrong one must be found to be wrong, or the model could not tell. Says "ok NAME" or "not ok NAME: why" of each.
+# A right form must hold in every state. A wrong one must be found to be wrong, or the model could not tell. Says "ok NAME" or
+# "not ok NAME: why" of each.
 # To see how one goes wrong, here:
 #   spin -a -DSTEPS=3 -DNO_DATA_ROOTS conc.pml && cc -O2 -DREACH -o pan pan.c && ./pan -i && spin -t -p -g -DSTEPS=3 -DNO_DATA_ROOTS conc.pml
 set -u
