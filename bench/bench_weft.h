@@ -64,6 +64,54 @@ static inline void bench_ask(long n)
     }
 }
 
+/* ---- stops of the world by the collector, between two looks ---- */
+
+typedef struct bench_stops {
+    uint64_t count[WEFT_METRIC_BUCKETS], cycles;
+    const double *bounds;
+    uint32_t buckets;
+} bench_stops;
+
+static inline void bench_stops_look(bench_stops *s)
+{
+    weft_metric m[2];
+    memset(m, 0, sizeof m);
+    m[0] = (weft_metric){ .name = "/sched/pauses/total/gc:seconds", .counts = s->count, .room = WEFT_METRIC_BUCKETS };
+    m[1].name = "/gc/cycles/total:gc-cycles";
+    bench_must(weft_metrics_read(m, 2), "weft_metrics_read");
+    s->bounds = m[0].bounds;
+    s->buckets = m[0].buckets;
+    s->cycles = m[1].u64;
+}
+
+/* From the first look on. */
+static inline void bench_stops_since(bench_stops *s, const bench_stops *first)
+{
+    bench_stops_look(s);
+    for (uint32_t i = 0; i < s->buckets; i++)
+        s->count[i] -= first->count[i];
+    s->cycles -= first->cycles;
+}
+
+static inline uint64_t bench_stops_count(const bench_stops *s)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < s->buckets; i++)
+        n += s->count[i];
+    return n;
+}
+
+/* So long, at the most, were `part` of them: the upper end of a bucket, which is a quarter wide. */
+static inline double bench_stops_ns(const bench_stops *s, double part)
+{
+    uint64_t n = 0;
+    double all = (double)bench_stops_count(s);
+    for (uint32_t i = 0; i < s->buckets; i++)
+        if ((n += s->count[i]) > 0 && (double)n >= part * all)
+            return (double)(int64_t)(s->bounds[i + 1] * 1e9 + 0.5);
+    return 0;
+}
+
 /* For main: runs fn as the main fiber. */
 static inline int bench_run(weft_fn *fn)
 {

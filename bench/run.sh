@@ -40,6 +40,16 @@ TABLE
 binary-trees-18 | binary_trees 18    | 2 | 5 | go boehm malloc | wall_s go=1.5 boehm=1; cpu_s go=1.5 boehm=1; peak_kib
 binary-trees-21 | binary_trees 21    | 2 | 3 | go boehm        | wall_s go=1.5 boehm=1; cpu_s go=1.5 boehm=1; peak_kib
 live-nodes      | live_nodes 8388608 3 | 2 | 3 | go boehm      | p50_ns go=4; cpu_s; peak_kib
+TABLE
+    ours="stop_p50_ns max=300000; stop_p99_ns max=1000000"
+    rest="late_p999_ns; stop_max_ns; cpu_ns_per_op; stops; cycles; peak_kib"
+    echo "live-heap | live_heap 500 60 | 2 | 3 | go boehm boehminc | $ours; late_p99_ns go=1; ns_per_op go=1; $rest"
+    echo "live-heap-4096 | live_heap 4096 60 | 2 | 1 | go boehm | stop_p99_ns max=2000000; stop_p50_ns; late_p99_ns; ns_per_op; $rest"
+    echo "live-heap-anywhere | live_heap 500 60 0 | 2 | 1 | go boehm boehminc | stop_p50_ns; stop_p99_ns; late_p99_ns; ns_per_op; $rest"
+    echo "live-heap-idle | live_heap 500 20 idle | 2 | 3 | go boehm boehminc | $ours; late_p99_ns go=1; late_p999_ns; stop_max_ns; cycles; cpu_s"
+    cat <<'TABLE'
+parked-stop-100000 | parked_stop 100000 | 2 | 3 | go          | stop_max_ns max=1000000; stop_p50_ns; stop_stack_bytes; stack_bytes; gc_ns; cpu_s
+parked-stop     | parked_stop 1000000 | 2 | 3 | go            | stop_max_ns max=3000000; stop_p50_ns; stop_stack_bytes; stack_bytes; gc_ns; cpu_s
 free-os         | free_os            | 2 | 3 | go             | p50_ns go=1; left_kib max=12288; cpu_s
 free-os-large   | free_os 1024 1048576 | 2 | 3 | go           | p50_ns go=1; left_kib max=12288
 idle            | idle 10            | 2 | 3 | go             | rss_kib max=3072; threads max=4; cpu_percent max=0.2
@@ -134,7 +144,7 @@ build_weft() { # program
     how="$OUT/weft/$1.how" # a program linked otherwise is made again; a static one also when the library is newer
     [ "$(cat "$how" 2>/dev/null)" = "$LIB" ] || rm -f "$OUT/weft/$1"
     [ "$LINK" = static ] && [ "$B/libweft.a" -nt "$OUT/weft/$1" ] && rm -f "$OUT/weft/$1"
-    if older "$OUT/weft/$1" "bench/$1.c" bench/bench.h bench/bench_weft.h include; then
+    if older "$OUT/weft/$1" "bench/$1.c" bench/*.h include; then
         # shellcheck disable=SC2086
         $CC -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Iinclude -pthread "bench/$1.c" -o "$OUT/weft/$1" $LIB &&
             echo "$LIB" > "$how"
@@ -156,10 +166,11 @@ build_peer() { # program peer
     st) has_header st.h || return 1; flags=-lst ;;
     boehm) has_header gc.h || return 1; flags=-lgc ;;
     boost) source=bench/peers/$1_boost.cpp; flags="-lboost_fiber -lboost_context" ;;
+    boehminc) has_header gc.h || return 1; source=bench/peers/$1_boehm.c; flags="-DINCREMENTAL -lgc" ;;
     jemalloc) source=bench/peers/$1_malloc.c; flags="-DIMPL=\"jemalloc\" -ljemalloc" ;;
     *) flags= ;;
     esac
-    older "$OUT/peers/$1_$2" "$source" bench/bench.h || return 0
+    older "$OUT/peers/$1_$2" "$source" bench/*.h || return 0
     compile="$CC -std=gnu11 -D_GNU_SOURCE"
     case $source in *.cpp) compile="$CXX -std=gnu++17" ;; esac
     # shellcheck disable=SC2086
@@ -248,7 +259,7 @@ rows() { # question figures
                 else verdict = m[goal[1]] >= goal[2] * m["weft"] ? "ok" : "MISSED"
                 goals = goals sprintf("  %s %s%s: %s", goal[1], goal[2], goal[1] == "max" ? "" : "x", verdict)
             }
-            printf "%-17s %-11s weft %11s%s |%s\n", question, field,
+            printf "%-18s %-13s weft %11s%s |%s\n", question, field,
                 "weft" in m ? show(m["weft"]) : "failed", text, goals
             delete m
         }

@@ -4,7 +4,9 @@ package bench
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"runtime/metrics"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +66,45 @@ func RSSKiB() int64 {
 	f := strings.Fields(string(b))
 	n, _ := strconv.ParseInt(f[1], 10, 64)
 	return n * int64(os.Getpagesize()) / 1024
+}
+
+// Stops are those of the world by the collector, between two looks.
+type Stops struct {
+	hist   *metrics.Float64Histogram
+	Cycles uint64
+}
+
+func LookAtStops() Stops {
+	m := []metrics.Sample{{Name: "/sched/pauses/total/gc:seconds"}, {Name: "/gc/cycles/total:gc-cycles"}}
+	metrics.Read(m)
+	return Stops{m[0].Value.Float64Histogram(), m[1].Value.Uint64()}
+}
+
+// Since are those from the first look on.
+func (s Stops) Since(first Stops) Stops {
+	for i, n := range first.hist.Counts {
+		s.hist.Counts[i] -= n
+	}
+	return Stops{s.hist, s.Cycles - first.Cycles}
+}
+
+func (s Stops) Count() (n uint64) {
+	for _, c := range s.hist.Counts {
+		n += c
+	}
+	return
+}
+
+// NS is how long part of them were at the most: the upper end of a bucket.
+func (s Stops) NS(part float64) float64 {
+	var n uint64
+	all := float64(s.Count())
+	for i, c := range s.hist.Counts {
+		if n += c; n > 0 && float64(n) >= part*all {
+			return math.Round(s.hist.Buckets[i+1] * 1e9)
+		}
+	}
+	return 0
 }
 
 // Line is the JSON line.
