@@ -1,4 +1,4 @@
-# weft - build.  make | deps | demo | test | check | model | bench | shots | examples | docs | install | uninstall | clean
+# weft - build.  make | deps | demo | test | check | model | soak | bench | shots | examples | docs | install | uninstall | clean
 #
 #   BUILD=release|debug     debug: -O1 and the checks of locks and structures (-DWEFT_CHECKS)
 #   SAN=address|thread|undefined   address brings undefined with it
@@ -11,7 +11,8 @@
 #   src/debug/cmd/*.c  the command weft-doctor
 #   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each; what these share: tests/support/script.sh
 #   tests/prog/*.c   programs, tests/mod/*.c, *.cc  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c;
-#   tests/fuzz/*.c  a fuzz target (tools/fuzz.sh);  tests/model/*.pml  models of protocols (make model)
+#   tests/fuzz/*.c  a fuzz target (tools/fuzz.sh);  tests/soak/*.[ch]  one program, a long random run against the collector;
+#   tests/model/*.pml  models of protocols (make model)
 #   examples/*.c, examples/bugs/*.c  a program each;  examples/<dir>/*.c  one program <dir>;  bench/: see bench/run.sh
 #
 # How the library is made: all objects and the parts of jemalloc's static archive that we use become one object
@@ -90,7 +91,7 @@ JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib
 JEM_DIVERT := mmap munmap secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
     $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
 
-.PHONY: all lib docs deps have-deps demo test run-tests tests check model bench shots examples scheme-boehm install uninstall clean FORCE
+.PHONY: all lib docs deps have-deps demo test run-tests tests check model soak bench shots examples scheme-boehm install uninstall clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: lib
@@ -209,7 +210,7 @@ TESTS = $(call pick,$(ALL_TESTS))
 GO_TOOLS := $(addprefix $(CURDIR)/build/go/,pprof trace)
 GO_SERVED := $(CURDIR)/build/go/served
 TEST_EXTRA := $(patsubst tests/prog/%.c,$(B)/tests/prog/%,$(filter-out $(if $(SERVE),,tests/prog/serve_%),$(wildcard tests/prog/*.c))) $(B)/tests/fuzz/replay \
-    $(addprefix $(B)/,$(basename $(wildcard tests/host/*.c tests/host/*.cc))) \
+    $(B)/tests/soak/soak $(addprefix $(B)/,$(basename $(wildcard tests/host/*.c tests/host/*.cc))) \
     $(addprefix $(B)/,$(addsuffix .so,$(basename $(wildcard tests/mod/*.c tests/mod/*.cc)))) $(if $(shell command -v go),$(GO_TOOLS) $(GO_SERVED))
 
 $(B)/tests/%.o: tests/%.c $(B)/flags
@@ -259,6 +260,12 @@ $(B)/tests/fuzz/replay: $(wildcard tests/fuzz/*.c) $(filter-out %/main.o,$(DOCTO
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) -Isrc $(CFLAGS) $(filter %.c %.o,$^) -o $@ $(LDFLAGS_ALL) -lz
 
+# The long random run looks inside to tell what was marked (make soak).
+$(B)/tests/soak/soak: $(wildcard tests/soak/*.[ch]) $(B)/all.o $(B)/flags
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PROG_CFLAGS) $(TEST_DEFS) $(CFLAGS) $(filter %.c,$^) $(B)/all.o -o $@ $(LDFLAGS_ALL) $(SYSLIBS)
+
 # Go's viewers: `go tool` builds them when they are first called, which takes longer than a test may.
 $(GO_TOOLS): $(CURDIR)/build/go/%:
 	$(call say,GO,$@)
@@ -282,6 +289,11 @@ check: have-deps
 # T=words: only models whose file name holds one of them.
 model:
 	@CC='$(CC)' tests/model/run.sh $(T)
+
+# A long random run against the collector: SECONDS in all, an hour by default.
+soak: have-deps
+	@$(MAKE) $(JOBS) --no-print-directory $(B)/tests/soak/soak
+	@B='$(B)' tools/soak.sh $(or $(SECONDS),3600) $(SEED)
 
 # ---- examples, benches ----------------------------------------------------------------------------------------
 EXAMPLE_DIRS := $(filter-out bugs,$(notdir $(patsubst %/,%,$(dir $(wildcard examples/*/*.c)))))

@@ -1,0 +1,23 @@
+#!/bin/sh
+# gc_soak - the long random run against the collector (tests/soak/soak.h; make soak), for some seconds.
+. tests/support/script.sh
+B=${B:?output directory}
+
+soak() { # name, options
+    name=$1
+    shift
+    got=$(timeout 200 "$B/tests/soak/soak" "$@" 2>&1)
+    code=$?
+    case $code in
+    77) echo "[SKIP] gc_soak: $name: $got" ;;
+    *) report "$name" "$([ $code = 0 ] || echo "exit code $code: $got")" ;;
+    esac
+}
+
+soak one_processor -s 3 -p 1
+soak several_processors -s 3
+soak a_larger_heap -s 4 -n 20000
+soak each_mark_is_verified -s 4 -p 4 -d gcverify=1,gcpoison=1
+soak every_500th_allocation_collects -s 3 -p 2 -d gcstress=500,gcpoison=1
+soak each_wait_changes_the_thread -s 3 -d migrate=1,gcpoison=1
+exit $bad
