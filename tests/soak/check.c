@@ -5,6 +5,7 @@
 struct told { void *p; uint64_t id; }; /* p NULL: a cleanup ran; else the object that a finalizer was given */
 #define TOLD 64
 static weft_chan *told[WORLDS];
+static int nobody_asks[WORLDS]; /* any more */
 
 #define INDEX(id) ((id) & 0xffffff)
 #define WORLD(id) ((id) >> 56 & 127)
@@ -24,7 +25,7 @@ void checks_init(struct world *w)
 static void tell(struct told t)
 {
     MUST(WORLD(t.id) < WORLDS, "id 0x%llx", (unsigned long long)t.id);
-    while (weft_chan_try_send(told[WORLD(t.id)], &t) == -EAGAIN && !GET(soak_ended))
+    while (weft_chan_try_send(told[WORLD(t.id)], &t) == -EAGAIN && !GET(nobody_asks[WORLD(t.id)]))
         weft_sleep(WEFT_MILLISECOND);
 }
 
@@ -220,7 +221,7 @@ void world_check(struct world *w)
 
 /* ---- the end ----------------------------------------------------------------------------------------------------------------------- */
 
-static __attribute__((noinline)) void wipe_stack(void)
+__attribute__((noinline)) void wipe_stack(void)
 {
     volatile char below[8192];
     memset((char *)below, 0, sizeof below);
@@ -263,9 +264,15 @@ void world_dissolve(struct world *w, uint32_t *watched, uint32_t *left)
     *watched = *left = 0;
     for (uint32_t k = 0; k < WATCHED; k++)
         *watched += w->watched[k] >= 0 && (w->node[w->watched[k]].flags & LIVE);
-    for (int i = 0; i < 3; i++) {
+    SET(nobody_asks[w->number], 1);
+    for (int i = 0; i < 4; i++) { /* finalizers get what they wait for, and what that leads to */
+        uint64_t begun = soak_cycles();
+        while (weft_chan_try_recv(told[w->number], NULL) == 1)
+            ;
         wipe_stack();
+        weft_reclaim();
         weft_gc();
+        MUST(soak_cycles() > begun, "weft_gc returned without a collection");
     }
     for (uint32_t k = 0; k < WATCHED; k++)
         *left += w->watched[k] >= 0 && (w->node[w->watched[k]].flags & LIVE) && weft_weak_get(w->weak[k]) != NULL;

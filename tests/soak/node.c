@@ -196,10 +196,12 @@ static void by_the_kernel(struct world *w, void **to, void *p, bool scatter)
         MUST(read(w->pipe[0], to, 8) == 8);
 }
 
+void **node_slot(struct world *w, int32_t i, uint32_t slot) { return (void **)node_at(&w->node[i]) + slot_word(&w->node[i], slot); }
+
 void node_store(struct world *w, int32_t i, uint32_t slot, struct edge e, void *p)
 {
     struct node *n = &w->node[i];
-    void **to = (void **)node_at(n) + slot_word(n, slot);
+    void **to = node_slot(w, i, slot);
     switch (rng_below(&w->rng, 12)) {
     case 0: by_the_kernel(w, to, p, false); break;
     case 1: by_the_kernel(w, to, p, true); break;

@@ -9,7 +9,6 @@ static const char *const kind_names[] = { "initialized data", "zero data", "thre
 static void *data_root[WORLDS][EACH] = { { (void *)1 } }, *zero_root[WORLDS][EACH];
 static __thread void *local_root[EACH];
 static weft_chan *to_keeper[WORLDS][EACH], *from_keeper[WORLDS][EACH], *buffer[WORLDS][EACH];
-static weft_timer *timer[WORLDS][EACH];
 static weft_pinner pinner[WORLDS][EACH];
 static void *anchor[WORLDS][EACH][2]; /* an object with a finalizer, and one with a cleanup, whose arguments are roots */
 static weft_cleanup *cleanup[WORLDS]; /* malloc's */
@@ -95,7 +94,9 @@ void root_put(struct world *w, struct root *r, struct edge e, void *p)
     case STACK: w->stack[at] = p; break;
     case FIBER: old = swap(w, r, p); break;
     case CHANNEL: MUST(weft_chan_try_send(buffer[n][at], &p) == 0); break;
-    case TIMER: MUST((timer[n][at] = weft_timer_func(100000 * WEFT_SECOND, 0, never, p)) != NULL); break;
+    case TIMER: /* nothing else holds it: it is a root while it waits */
+        MUST((r->name = ~(uint64_t)weft_timer_func(100000 * WEFT_SECOND, 0, never, p)) != ~UINT64_C(0));
+        break;
     case PIN: MUST(weft_pin(&pinner[n][at], p) == 0); break;
     case CTX: MUST(weft_set_finalizer(anchor[n][at][0], never_finalizer, p) == 0); break;
     default: MUST(weft_add_cleanup(anchor[n][at][1], never, p, &cleanup[n][at]) == 0);
@@ -121,7 +122,7 @@ void *root_take(struct world *w, struct root *r)
     case STACK: p = w->stack[at]; w->stack[at] = NULL; break;
     case FIBER: p = swap(w, r, NULL); break;
     case CHANNEL: MUST(weft_chan_try_recv(buffer[n][at], &p) == 1); break;
-    case TIMER: MUST(weft_timer_stop(timer[n][at])); timer[n][at] = NULL; break;
+    case TIMER: MUST(weft_timer_stop((weft_timer *)~r->name)); break;
     case PIN: weft_unpin(&pinner[n][at]); break;
     case CTX: MUST(weft_set_finalizer(anchor[n][at][0], NULL, NULL) == 0); break;
     default: MUST(weft_cleanup_stop(cleanup[n][at]));

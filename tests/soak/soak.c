@@ -23,7 +23,7 @@
 #define SANITIZED 0
 #endif
 
-int soak_over, soak_ended;
+int soak_over;
 static uint64_t seed;
 static int64_t seconds = 10;
 static uint32_t objects = 4000;
@@ -87,53 +87,69 @@ static void parcel_ok(const struct parcel *t, const char *where) { parcel_check(
 
 static weft_chan *belt[4], *gate; /* between mutators; closed in the end */
 
-/* Fibers that are started with one, which nothing else leads to. */
+/* Fibers that are started with one, which nothing else leads to, and some that make one and hold it on their stack. */
 static void begin_and_end(void *arg) { parcel_ok(arg, "argument of a fiber"); }
 
 static void wait_a_little(void *arg)
 {
-    struct parcel *volatile mine = arg;
-    arg = NULL;
+    weft_yield();
+    parcel_ok(arg, "argument of a fiber that yielded");
+    weft_sleep((int64_t)(((struct parcel *)arg)->number >> 40) % 20 * WEFT_MILLISECOND);
+    parcel_ok(arg, "argument of a fiber that slept");
+    weft_exit();
+}
+
+static struct parcel *own_parcel(void)
+{
+    uint64_t number = mix(weft_fiber_id());
+    ADD(parcels, 1);
+    return parcel_new(number, DEPTH(number));
+}
+
+static void hold_on_stack(void *none)
+{
+    (void)none;
+    struct parcel *volatile mine = own_parcel();
     weft_sleep((int64_t)(mine->number >> 40) % 20 * WEFT_MILLISECOND);
     parcel_ok(mine, "stack of a fiber that slept");
     weft_yield();
     parcel_ok(mine, "stack of a fiber that yielded");
-    weft_exit();
 }
 
-static void wait_for_the_end(void *arg)
+static void hold_to_the_end(void *none)
 {
-    struct parcel *volatile mine = arg;
-    arg = NULL;
+    (void)none;
+    struct parcel *volatile mine = own_parcel();
     weft_chan_recv(gate, NULL);
     parcel_ok(mine, "stack of a fiber that waited all the time");
 }
 
 static void deferred(void *arg) { parcel_ok(arg, "argument of a deferred call"); }
+static __attribute__((noinline)) void defer_own(void) { MUST(weft_defer(deferred, own_parcel()) == 0); }
 
-static void defer(void *arg)
+static void defer(void *none)
 {
-    MUST(weft_defer(deferred, arg) == 0);
-    arg = NULL;
-    weft_sleep(WEFT_MILLISECOND);
+    (void)none;
+    defer_own();
+    wipe_stack();
+    weft_sleep(10 * WEFT_MILLISECOND);
 }
 
 static void leak(void *arg)
 {
-    struct parcel *volatile mine = arg;
     weft_chan *never = weft_chan_make(0, 0);
     weft_chan_recv(never, NULL);
-    parcel_ok(mine, "stack of a fiber that is lost");
+    parcel_ok(arg, "argument of a fiber that is lost");
 }
 
 static void send_parcel(struct world *w)
 {
-    static weft_fn *const fns[] = { begin_and_end, wait_a_little, defer, begin_and_end, wait_a_little, defer, wait_for_the_end, leak };
+    static weft_fn *const fns[] = { begin_and_end, wait_a_little, begin_and_end, defer, hold_on_stack, hold_on_stack, hold_to_the_end, leak };
     uint32_t way = rng_below(&w->rng, 16);
     struct parcel *t = some_parcel(w);
     if (way < 8) {
         weft_fn *fn = fns[way];
-        if ((fn == leak || fn == wait_for_the_end) && ADD(lost_fibers, 1) > 300)
+        if ((fn == leak || fn == hold_to_the_end) && ADD(lost_fibers, 1) > 300)
             fn = begin_and_end;
         MUST(weft_go(fn, t) == 0);
     } else if (!w->child) /* there, nobody holds what others have taken */
@@ -244,6 +260,30 @@ static void join(struct world *w)
     node_store(w, from, slot, e, p + e.off);
 }
 
+/* Takes the pointer out of the slot; it is to be nowhere but in the complement that is returned. */
+static __attribute__((noinline)) uintptr_t take_hidden(struct world *w, int32_t i, uint32_t slot)
+{
+    struct edge e;
+    uintptr_t hidden = ~(uintptr_t)node_load(w, i, slot, &e);
+    __asm__ volatile("" : "+r"(hidden));
+    return hidden;
+}
+
+/* Clears the slot: for n rounds the pointer is in a register and nowhere else. */
+static __attribute__((noinline)) void *in_a_register(void **slot, uintptr_t hidden, uint64_t n)
+{
+    wipe_stack();
+    void *p = (void *)~hidden;
+#if defined(__x86_64__)
+    __asm__ volatile("movq $0, (%2)\n 1: subq $1, %1\n jnz 1b" : "+r"(p), "+r"(n) : "r"(slot) : "cc", "memory");
+#elif defined(__aarch64__)
+    __asm__ volatile("str xzr, [%2]\n 1: subs %1, %1, #1\n b.ne 1b" : "+r"(p), "+r"(n) : "r"(slot) : "cc", "memory");
+#else
+    *(void *volatile *)slot = NULL;
+#endif
+    return p;
+}
+
 /* The pointer is in one place only before and after. What is overwritten first may have led to the object that is written to next. */
 static void move(struct world *w)
 {
@@ -253,15 +293,23 @@ static void move(struct world *w)
     void *pb = writable(w, &b, &to), *pa = pb == NULL ? NULL : walk(w, &a);
     if (pa == NULL || (w->node[a].flags & FROZEN) || !filled_slot(w, a, &from) || (a == b && from == to))
         return;
-    void *p = node_load(w, a, from, &e);
-    if (rng_below(&w->rng, 2) == 0) {
-        node_store(w, b, to, e, p);
-        node_store(w, a, from, (struct edge){ -1, 0 }, NULL);
-    } else { /* for a moment it is here only */
-        node_store(w, a, from, (struct edge){ -1, 0 }, NULL);
-        if (rng_below(&w->rng, 64) == 0)
-            weft_yield();
-        node_store(w, b, to, e, p);
+    uint32_t how = rng_below(&w->rng, 100);
+    if (how < 4) {
+        uintptr_t hidden = take_hidden(w, a, from);
+        e = w->node[a].edge[from];
+        w->node[a].edge[from].to = -1;
+        node_store(w, b, to, e, in_a_register(node_slot(w, a, from), hidden, UINT64_C(1) << rng_below(&w->rng, 22)));
+    } else {
+        void *p = node_load(w, a, from, &e);
+        if (how < 50) {
+            node_store(w, b, to, e, p);
+            node_store(w, a, from, (struct edge){ -1, 0 }, NULL);
+        } else { /* for a moment it is here only */
+            node_store(w, a, from, (struct edge){ -1, 0 }, NULL);
+            if (how == 99)
+                weft_yield();
+            node_store(w, b, to, e, p);
+        }
     }
     weft_keep_alive(pa);
     weft_keep_alive(pb);
@@ -548,10 +596,9 @@ static void run(void *arg)
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
     weft_blocking_end();
-    SET(soak_ended, 1);
     weft_chan_close(gate);
     tell("nothing lost", begin);
-    MUST(left <= watched / 4 + 8, "of %u objects that were dropped %u are still there", watched, left);
+    MUST(left <= watched / 4 + 8, "of %u objects that were dropped in the end %u are still there", watched, left);
 }
 
 int main(int argc, char **argv)

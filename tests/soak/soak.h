@@ -75,8 +75,7 @@ struct world {
 };
 
 extern const char *soak_run;  /* how it is run, for messages */
-extern int soak_over;         /* mutators end */
-extern int soak_ended;        /* all have */
+extern int soak_over;         /* mutators are to end */
 
 uint64_t soak_cycles(void);   /* begun so far */
 
@@ -90,7 +89,13 @@ _Noreturn void soak_fails(const char *cond, const char *file, int line, const ch
 
 /* ---- node.c: objects ------------------------------------------------------------------------------------------------------------------ */
 
-static inline void *node_at(const struct node *n) { return (void *)~n->hidden; }
+/* From here on an address as any other: the compiler could keep the complement for it. */
+static inline void *node_at(const struct node *n)
+{
+    void *p = (void *)~n->hidden;
+    __asm__ volatile("" : "+r"(p));
+    return p;
+}
 void nodes_init(struct world *w, uint32_t target);
 /* A new object of that kind, or of any; the caller stores the pointer where it stays. NULL: the shadow is full. */
 void *node_new(struct world *w, enum kind kind, int32_t *index);
@@ -99,6 +104,7 @@ void node_compare(struct world *w, int32_t i);
 void node_store(struct world *w, int32_t i, uint32_t slot, struct edge e, void *to);
 /* What the slot holds, compared; *e: the shadow's. */
 void *node_load(struct world *w, int32_t i, uint32_t slot, struct edge *e);
+void **node_slot(struct world *w, int32_t i, uint32_t slot);
 void nodes_rotate(struct world *w, int32_t i); /* many slots at once, by memmove */
 void node_forget(struct world *w, int32_t i);
 _Noreturn void soak_differs(struct world *w, int32_t i, const char *what, size_t word, uint64_t is, uint64_t want);
@@ -122,6 +128,7 @@ void node_watch(struct world *w, int32_t i);    /* by a weak pointer */
 void node_finalize(struct world *w, int32_t i); /* when it is dropped */
 void node_clean(struct world *w, int32_t i);
 /* The end: all is dropped. How many objects were watched of those that lived until then, and how many of these are still there. */
+void wipe_stack(void); /* below the caller */
 void world_dissolve(struct world *w, uint32_t *watched, uint32_t *left);
 
 #endif
