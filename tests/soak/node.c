@@ -81,46 +81,46 @@ static enum kind some_kind(struct world *w)
     return r < 400 ? TYPED : r < 800 ? CONS : r < 980 ? NOSCAN : r < 998 ? ARRAY : w->large < 3 ? LARGE : CONS;
 }
 
-static void *make(struct world *w, struct node *n)
+/* Kind, type and words are set. */
+static void *make(const struct node *n)
+{
+    switch ((enum kind)n->kind) {
+    case TYPED: return weft_alloc_typed(types[n->type]);
+    case ARRAY: return weft_alloc_array(types[n->type], n->words / layouts[n->type].words);
+    case NOSCAN: return weft_alloc_noscan(8 * (size_t)n->words);
+    default: return weft_alloc(8 * (size_t)n->words);
+    }
+}
+
+static void draw_size(struct world *w, struct node *n)
 {
     uint32_t small = rng_below(&w->rng, 10);
     n->type = (uint8_t)rng_below(&w->rng, TYPES);
     switch ((enum kind)n->kind) {
-    case TYPED:
-        n->words = layouts[n->type].words;
-        return weft_alloc_typed(types[n->type]);
-    case ARRAY: {
-        uint32_t count = 1 + rng_below(&w->rng, small != 0 ? 20 : 1200);
-        n->words = layouts[n->type].words * count;
-        return weft_alloc_array(types[n->type], count);
-    }
-    case NOSCAN:
-        n->words = 1 + rng_below(&w->rng, small != 0 ? 40 : 6000);
-        return weft_alloc_noscan(8 * (size_t)n->words);
-    case LARGE:
-        n->words = 8192 + rng_below(&w->rng, 60000);
-        return weft_alloc(8 * (size_t)n->words);
-    default:
-        n->words = 2 + rng_below(&w->rng, small != 0 ? 30 : 2000);
-        return weft_alloc(8 * (size_t)n->words);
+    case TYPED: n->words = layouts[n->type].words; break;
+    case ARRAY: n->words = layouts[n->type].words * (1 + rng_below(&w->rng, small != 0 ? 20 : 1200)); break;
+    case NOSCAN: n->words = 1 + rng_below(&w->rng, small != 0 ? 40 : 6000); break;
+    case LARGE: n->words = 8192 + rng_below(&w->rng, 60000); break;
+    default: n->words = 2 + rng_below(&w->rng, small != 0 ? 30 : 2000);
     }
 }
 
-void *node_new(struct world *w, enum kind kind, int32_t *index)
+static int32_t node_take(struct world *w, uint8_t kind)
 {
-    if (w->nfree == 0)
-        return NULL;
     int32_t i = w->free_index[--w->nfree];
     struct node *n = &w->node[i];
-    n->kind = (uint8_t)(kind == KINDS ? some_kind(w) : kind);
+    n->kind = kind;
     n->weak = -1;
     n->id = UINT64_C(1) << 63 | (uint64_t)w->number << 56 | (uint64_t)++w->serial << 24 | (uint64_t)i;
-    uint64_t *p = make(w, n);
-    MUST(p != NULL, "no memory for an object");
+    w->nodes++;
+    w->large += kind == LARGE;
+    return i;
+}
+
+/* Its slots are empty, in the shadow; its other words get what they must hold. */
+static void node_begin(struct node *n, uint64_t *p)
+{
     n->hidden = ~(uintptr_t)p;
-    for (uint32_t k = 0; k < n->words; k++)
-        if (p[k] != 0)
-            soak_differs(w, i, "a new object is not all zero", k, p[k], 0);
     n->slots = slots_of(n->kind, n->type, n->words);
     if (n->slots != 0)
         MUST((n->edge = malloc(n->slots * sizeof *n->edge)) != NULL);
@@ -133,8 +133,59 @@ void *node_new(struct world *w, enum kind kind, int32_t *index)
         else
             p[k] = pattern(n->id, k);
     }
-    w->nodes++;
-    w->large += n->kind == LARGE;
+}
+
+void *node_new(struct world *w, enum kind kind, int32_t *index)
+{
+    if (w->nfree == 0)
+        return NULL;
+    int32_t i = node_take(w, kind == KINDS ? (uint8_t)some_kind(w) : (uint8_t)kind);
+    struct node *n = &w->node[i];
+    draw_size(w, n);
+    uint64_t *p = make(n);
+    MUST(p != NULL, "no memory for an object");
+    n->hidden = ~(uintptr_t)p;
+    for (uint32_t k = 0; k < n->words; k++)
+        if (p[k] != 0)
+            soak_differs(w, i, "a new object is not all zero", k, p[k], 0);
+    node_begin(n, p);
+    *index = i;
+    return p;
+}
+
+void *node_copy(struct world *w, int32_t of, int32_t *index)
+{
+    const struct node *old = &w->node[of];
+    size_t bytes = 8 * (size_t)old->words;
+    if (w->nfree == 0 || old->kind == LARGE || bytes > 32768)
+        return NULL;
+    int32_t i = node_take(w, old->kind);
+    struct node *n = &w->node[i];
+    uint64_t *p = NULL;
+    n->type = old->type;
+    n->words = old->words;
+    switch (rng_below(&w->rng, 3)) {
+    case 0:
+        MUST((p = make(n)) != NULL);
+        memcpy(p, node_at(old), bytes);
+        break;
+    case 1:
+        MUST((p = make(n)) != NULL);
+        if (soak_kernel_writes) { /* a pipe takes it in one go */
+            MUST(write(w->pipe[1], node_at(old), bytes) == (ssize_t)bytes);
+            MUST(read(w->pipe[0], p, bytes) == (ssize_t)bytes);
+        } else
+            memmove(p, node_at(old), bytes);
+        break;
+    default: /* a typed object becomes a conservative one, which has other slots */
+        p = old->kind == TYPED   ? memcpy(make(n), node_at(old), bytes)
+            : old->kind == ARRAY ? weft_realloc_array(types[n->type], node_at(old), n->words / layouts[n->type].words)
+                                 : weft_realloc(node_at(old), bytes);
+        MUST(p != NULL);
+    }
+    node_begin(n, p);
+    if (n->slots != 0)
+        memcpy(n->edge, old->edge, n->slots * sizeof *n->edge);
     *index = i;
     return p;
 }
@@ -202,7 +253,7 @@ void node_store(struct world *w, int32_t i, uint32_t slot, struct edge e, void *
 {
     struct node *n = &w->node[i];
     void **to = node_slot(w, i, slot);
-    switch (rng_below(&w->rng, 12)) {
+    switch (soak_kernel_writes ? rng_below(&w->rng, 12) : 2 + rng_below(&w->rng, 10)) {
     case 0: by_the_kernel(w, to, p, false); break;
     case 1: by_the_kernel(w, to, p, true); break;
     case 2: memcpy(to, &p, sizeof p); break;
@@ -243,6 +294,7 @@ void nodes_rotate(struct world *w, int32_t i)
 /* ---- when something is wrong ------------------------------------------------------------------------------------------------------------------ */
 
 const char *soak_run = "";
+bool soak_kernel_writes = true;
 
 uint64_t soak_cycles(void) { return gc_cycles_begun(); }
 

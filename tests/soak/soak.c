@@ -3,7 +3,7 @@
  *   -s seconds   10           -r seed     by the clock
  *   -p procs     as weft_config.maxprocs; without it they change now and then
  *   -d keys      as WEFT_DEBUG, and stronger        -n objects   of each mutator, some 4000
- *   -f           no forks
+ *   -f           no forks              -k           the kernel writes to no object
  *
  * 0: nothing was lost; 1: something was, and is described; 2: usage; 77: the runtime refuses a key, so there is nothing to run. */
 #include "soak.h"
@@ -315,6 +315,61 @@ static void move(struct world *w)
     weft_keep_alive(pb);
 }
 
+/* What one object leads to, a new one does, and then that one only. */
+static void copy(struct world *w)
+{
+    int32_t old, new, from;
+    uint32_t slot;
+    char *p = walk(w, &old), *q = p == NULL ? NULL : node_copy(w, old, &new);
+    if (q == NULL)
+        return;
+    for (uint32_t k = 0; (w->node[old].flags & FROZEN) == 0 && k < w->node[old].slots; k++)
+        if (w->node[old].edge[k].to >= 0)
+            node_store(w, old, k, (struct edge){ -1, 0 }, NULL);
+    struct edge e = edge_to(w, new);
+    if (writable(w, &from, &slot) == NULL)
+        put_in_root(w, e, q);
+    else
+        node_store(w, from, slot, e, q + e.off);
+    weft_keep_alive(p);
+}
+
+static int64_t clock_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Moves pointers between a few objects without a call into the runtime, for so long that a fiber loses its processor and goes on without one. */
+static void move_without_calls(struct world *w)
+{
+    void *held[6];
+    int32_t i[6];
+    uint32_t slot[2], n = 0;
+    while (n < 6 && (held[n] = writable(w, &i[n], slot)) != NULL)
+        n++;
+    if (n < 2)
+        return;
+    int64_t end = clock_ns() + (1 + rng_below(&w->rng, 25)) * WEFT_MILLISECOND;
+    do
+        for (int k = 0; k < 100; k++) {
+            int32_t a = i[rng_below(&w->rng, n)], b = i[rng_below(&w->rng, n)];
+            struct edge e;
+            if (!filled_slot(w, a, &slot[0]))
+                continue;
+            slot[1] = rng_below(&w->rng, w->node[b].slots);
+            if (w->node[b].edge[slot[1]].to >= 0)
+                continue;
+            *(void *volatile *)node_slot(w, b, slot[1]) = node_load(w, a, slot[0], &e);
+            *(void *volatile *)node_slot(w, a, slot[0]) = NULL;
+            w->node[a].edge[slot[0]].to = -1;
+            w->node[b].edge[slot[1]] = e;
+        }
+    while (clock_ns() < end);
+    weft_keep_alive(held);
+}
+
 static void drop(struct world *w)
 {
     int32_t i;
@@ -431,6 +486,7 @@ static void rotate(struct world *w)
 static const struct { uint32_t weight; void (*fn)(struct world *w); } operations[] = {
     { 250, make }, { 150, join }, { 200, move }, { 60, drop }, { 30, root_to_root }, { 30, object_to_root }, { 30, root_to_object },
     { 4, make_finalized }, { 30, junk }, { 20, pause_a_little }, { 8, watch }, { 20, rotate }, { 4, send_parcel },
+    { 20, copy }, { 1, move_without_calls },
 };
 
 static void operate(struct world *w)
@@ -607,7 +663,7 @@ int main(int argc, char **argv)
     const char *keys = "";
     static char debug[512], how[640];
     seed = (uint64_t)weft_now() ^ (uint64_t)getpid() << 32;
-    for (int c; (c = getopt(argc, argv, "s:r:p:d:n:f")) != -1;)
+    for (int c; (c = getopt(argc, argv, "s:r:p:d:n:fk")) != -1;)
         switch (c) {
         case 's': seconds = atoll(optarg); break;
         case 'r': seed = strtoull(optarg, NULL, 0); break;
@@ -615,6 +671,7 @@ int main(int argc, char **argv)
         case 'd': keys = optarg; break;
         case 'n': objects = (uint32_t)atoi(optarg); break;
         case 'f': forks = false; break;
+        case 'k': soak_kernel_writes = false; break;
         default: return 2;
         }
     if (optind != argc || objects < 100 || objects > 1000000)

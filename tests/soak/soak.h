@@ -74,8 +74,9 @@ struct world {
     uint64_t ops, compared, forks, dead, finalized, cleaned, revived;
 };
 
-extern const char *soak_run;  /* how it is run, for messages */
-extern int soak_over;         /* mutators are to end */
+extern const char *soak_run;    /* how it is run, for messages */
+extern bool soak_kernel_writes; /* read(2) and its like write to objects */
+extern int soak_over;           /* mutators are to end */
 
 uint64_t soak_cycles(void);   /* begun so far */
 
@@ -99,7 +100,9 @@ static inline void *node_at(const struct node *n)
 void nodes_init(struct world *w, uint32_t target);
 /* A new object of that kind, or of any; the caller stores the pointer where it stays. NULL: the shadow is full. */
 void *node_new(struct world *w, enum kind kind, int32_t *index);
-/* Its memory holds what it should. p: its address. */
+/* A copy, with the same pointers. NULL: it is too large, or the shadow is full. */
+void *node_copy(struct world *w, int32_t of, int32_t *index);
+/* Its memory holds what it should. */
 void node_compare(struct world *w, int32_t i);
 void node_store(struct world *w, int32_t i, uint32_t slot, struct edge e, void *to);
 /* What the slot holds, compared; *e: the shadow's. */
