@@ -1,7 +1,7 @@
 #!/bin/sh
 # gc_soak - the long random run against the collector (tests/soak/soak.h; make soak), for some seconds.
 . tests/support/script.sh
-B=${B:?output directory}
+B=${B:?output directory} SAN=${SAN:-}
 
 soak() { # name, options
     name=$1
@@ -14,6 +14,10 @@ soak() { # name, options
     esac
 }
 
+if [ "$SAN" = thread ]; then # each stop waits for who runs without a call that ThreadSanitizer knows
+    soak a_smaller_heap -s 3 -n 1000
+    exit $bad
+fi
 soak one_processor -s 3 -p 1
 soak several_processors -s 3
 soak a_larger_heap -s 4 -n 20000

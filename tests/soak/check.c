@@ -189,7 +189,7 @@ static void look_at_watched(struct world *w, uint32_t k)
     weft_keep_alive(p);
 }
 
-void world_check(struct world *w)
+void graph_check(struct world *w)
 {
     struct told heard[TOLD];
     int n = 0;
@@ -227,14 +227,14 @@ __attribute__((noinline)) void wipe_stack(void)
     memset((char *)below, 0, sizeof below);
 }
 
-/* First each object is taken apart, so that a stale word on some stack keeps one, and not what that leads to. The last that a search comes to is the
+/* Each object is taken apart first, so that a stale word on some stack keeps one, and not what that leads to. The last that a search comes to is the
  * first: what leads to it is still there when it is written to. */
-static __attribute__((noinline)) void take_apart(struct world *w)
+void graph_end(struct world *w)
 {
     int32_t *order = malloc(w->cap * sizeof *order);
     uint32_t n = 0;
     MUST(order != NULL);
-    world_check(w);
+    graph_check(w);
     w->check++;
     for (int r = 0; r < ROOTS; r++)
         if (w->root[r].e.to >= 0 && w->node[w->root[r].e.to].seen != w->check) {
@@ -256,25 +256,28 @@ static __attribute__((noinline)) void take_apart(struct world *w)
     free(order);
     for (int r = 0; r < ROOTS; r++)
         root_take(w, &w->root[r]);
+    SET(nobody_asks[w->number], 1);
 }
 
-void world_dissolve(struct world *w, uint32_t *watched, uint32_t *left)
+void graphs_count(struct world *worlds, uint32_t *watched, uint32_t *left)
 {
-    take_apart(w);
     *watched = *left = 0;
-    for (uint32_t k = 0; k < WATCHED; k++)
-        *watched += w->watched[k] >= 0 && (w->node[w->watched[k]].flags & LIVE);
-    SET(nobody_asks[w->number], 1);
-    for (int i = 0; i < 4; i++) { /* finalizers get what they wait for, and what that leads to */
+    for (int i = 0; i < 3; i++) { /* finalizers get what they wait for, and what that leads to */
         uint64_t begun = soak_cycles();
-        while (weft_chan_try_recv(told[w->number], NULL) == 1)
-            ;
+        for (int n = 0; n < WORLDS; n++)
+            while (weft_chan_try_recv(told[n], NULL) == 1)
+                ;
         wipe_stack();
         weft_reclaim();
         weft_gc();
         MUST(soak_cycles() > begun, "weft_gc returned without a collection");
     }
-    for (uint32_t k = 0; k < WATCHED; k++)
-        *left += w->watched[k] >= 0 && (w->node[w->watched[k]].flags & LIVE) && weft_weak_get(w->weak[k]) != NULL;
-    MUST(weft_root_remove(w->weak) == 0);
+    for (struct world *w = worlds; w < worlds + WORLDS; w++) {
+        for (uint32_t k = 0; k < WATCHED; k++)
+            if (w->watched[k] >= 0 && (w->node[w->watched[k]].flags & LIVE)) {
+                ++*watched;
+                *left += weft_weak_get(w->weak[k]) != NULL;
+            }
+        MUST(weft_root_remove(w->weak) == 0);
+    }
 }

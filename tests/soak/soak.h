@@ -126,12 +126,13 @@ void roots_before_fork(struct world *w);
 /* ---- check.c: all of a graph -------------------------------------------------------------------------------------------------------------- */
 
 void checks_init(struct world *w);
-void world_check(struct world *w);
+void graph_check(struct world *w);
 void node_watch(struct world *w, int32_t i);    /* by a weak pointer */
 void node_finalize(struct world *w, int32_t i); /* when it is dropped */
 void node_clean(struct world *w, int32_t i);
-/* The end: all is dropped. How many objects were watched of those that lived until then, and how many of these are still there. */
 void wipe_stack(void); /* below the caller */
-void world_dissolve(struct world *w, uint32_t *watched, uint32_t *left);
+void graph_end(struct world *w); /* all is dropped */
+/* When all have ended: how many objects were watched of those that lived until then, and how many of these are still there. */
+void graphs_count(struct world *worlds, uint32_t *watched, uint32_t *left);
 
 #endif
