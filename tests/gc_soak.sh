@@ -21,6 +21,7 @@ fi
 soak one_processor -s 3 -p 1
 soak several_processors -s 3
 soak a_larger_heap -s 4 -n 20000
+soak many_collections -s 4 -p 2 -g 20 -n 10000
 soak each_mark_is_verified -s 4 -p 4 -d gcverify=1,gcpoison=1
 soak every_500th_allocation_collects -s 3 -p 2 -d gcstress=500,gcpoison=1
 soak each_wait_changes_the_thread -s 3 -d migrate=1,gcpoison=1

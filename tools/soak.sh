@@ -22,6 +22,8 @@ modes()
 -p 2            | gcstress=300,gcpoison=1
 -p 8            | gcstress=1000,gcverify=1,gcpoison=1
                 | migrate=1,gcpoison=1
+-p 2 -g 20 -n 10000 |
+-g 20 -n 10000  | gcpoison=1
 -p 2 -n 40000   |
 -n 40000        | gcverify=1
 TABLE

@@ -3,6 +3,7 @@
  *   -s seconds   10           -r seed     by the clock
  *   -p procs     as weft_config.maxprocs; without it they change now and then
  *   -d keys      as WEFT_DEBUG, and stronger        -n objects   of each mutator, some 4000
+ *   -g percent   as weft_config.gc_percent: few, for more collections
  *   -f           no forks              -k           the kernel writes to no object
  *
  * 0: nothing was lost; 1: something was, and is described; 2: usage; 77: the runtime refuses a key, so there is nothing to run. */
@@ -486,7 +487,7 @@ static void rotate(struct world *w)
 static const struct { uint32_t weight; void (*fn)(struct world *w); } operations[] = {
     { 250, make }, { 150, join }, { 200, move }, { 60, drop }, { 30, root_to_root }, { 30, object_to_root }, { 30, root_to_object },
     { 4, make_finalized }, { 30, junk }, { 20, pause_a_little }, { 8, watch }, { 20, rotate }, { 4, send_parcel },
-    { 20, copy }, { 1, move_without_calls },
+    { 40, copy }, { 1, move_without_calls },
 };
 
 static void operate(struct world *w)
@@ -661,13 +662,14 @@ int main(int argc, char **argv)
     const char *keys = "";
     static char debug[512], how[640];
     seed = (uint64_t)weft_now() ^ (uint64_t)getpid() << 32;
-    for (int c; (c = getopt(argc, argv, "s:r:p:d:n:fk")) != -1;)
+    for (int c; (c = getopt(argc, argv, "s:r:p:d:n:g:fk")) != -1;)
         switch (c) {
         case 's': seconds = atoll(optarg); break;
         case 'r': seed = strtoull(optarg, NULL, 0); break;
         case 'p': cfg.maxprocs = atoi(optarg); vary_procs = false; break;
         case 'd': keys = optarg; break;
         case 'n': objects = (uint32_t)atoi(optarg); break;
+        case 'g': cfg.gc_percent = atoi(optarg); break;
         case 'f': forks = false; break;
         case 'k': soak_kernel_writes = false; break;
         default: return 2;
