@@ -153,6 +153,15 @@ void *node_new(struct world *w, enum kind kind, int32_t *index)
     return p;
 }
 
+/* The kernel writes: by weft_read, or the host's own read(2), unless that is not to be. */
+static void read_pipe(struct world *w, void *to, size_t bytes)
+{
+    if (soak_bare_reads && rng_below(&w->rng, 2) == 0)
+        MUST(read(w->pipe[0], to, bytes) == (ssize_t)bytes);
+    else
+        MUST(weft_read(w->reader, to, bytes) == (ssize_t)bytes);
+}
+
 void *node_copy(struct world *w, int32_t of, int32_t *index)
 {
     const struct node *old = &w->node[of];
@@ -171,11 +180,8 @@ void *node_copy(struct world *w, int32_t of, int32_t *index)
         break;
     case 1:
         MUST((p = make(n)) != NULL);
-        if (soak_kernel_writes) { /* a pipe takes it in one go */
-            MUST(write(w->pipe[1], node_at(old), bytes) == (ssize_t)bytes);
-            MUST(read(w->pipe[0], p, bytes) == (ssize_t)bytes);
-        } else
-            memmove(p, node_at(old), bytes);
+        MUST(write(w->pipe[1], node_at(old), bytes) == (ssize_t)bytes); /* a pipe takes it in one go */
+        read_pipe(w, p, bytes);
         break;
     default: /* a typed object becomes a conservative one, which has other slots */
         p = old->kind == TYPED   ? memcpy(make(n), node_at(old), bytes)
@@ -240,11 +246,12 @@ static void by_the_kernel(struct world *w, void **to, void *p, bool scatter)
     __asm__ volatile("" : : "r"(two) : "memory");
     if (scatter) {
         struct iovec v[2] = { { &spare, 8 }, { to, 8 } };
-        MUST(readv(w->pipe[0], v, 2) == 16);
+        bool bare = soak_bare_reads && rng_below(&w->rng, 2) == 0;
+        MUST((bare ? readv(w->pipe[0], v, 2) : weft_readv(w->reader, v, 2)) == 16);
         spare = NULL;
         __asm__ volatile("" : : "r"(&spare) : "memory");
     } else
-        MUST(read(w->pipe[0], to, 8) == 8);
+        read_pipe(w, to, 8);
 }
 
 void **node_slot(struct world *w, int32_t i, uint32_t slot) { return (void **)node_at(&w->node[i]) + slot_word(&w->node[i], slot); }
@@ -253,7 +260,7 @@ void node_store(struct world *w, int32_t i, uint32_t slot, struct edge e, void *
 {
     struct node *n = &w->node[i];
     void **to = node_slot(w, i, slot);
-    switch (soak_kernel_writes ? rng_below(&w->rng, 12) : 2 + rng_below(&w->rng, 10)) {
+    switch (rng_below(&w->rng, 12)) {
     case 0: by_the_kernel(w, to, p, false); break;
     case 1: by_the_kernel(w, to, p, true); break;
     case 2: memcpy(to, &p, sizeof p); break;
@@ -294,7 +301,7 @@ void nodes_rotate(struct world *w, int32_t i)
 /* ---- when something is wrong ------------------------------------------------------------------------------------------------------------------ */
 
 const char *soak_run = "";
-bool soak_kernel_writes = true;
+bool soak_bare_reads = true;
 
 uint64_t soak_cycles(void) { return gc_cycles_begun(); }
 

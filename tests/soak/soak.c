@@ -4,11 +4,12 @@
  *   -p procs     as weft_config.maxprocs; without it they change now and then
  *   -d keys      as WEFT_DEBUG, and stronger        -n objects   of each mutator, some 4000
  *   -g percent   as weft_config.gc_percent: few, for more collections
- *   -f           no forks              -k           the kernel writes to no object
+ *   -f           no forks              -k           weft_read only, no read(2) into objects
  *
  * 0: nothing was lost; 1: something was, and is described; 2: usage; 77: the runtime refuses a key, so there is nothing to run. */
 #include "soak.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -627,7 +628,7 @@ static void run(void *arg)
         w->number = i;
         rng_seed(&w->rng, seed + 1 + i);
         nodes_init(w, objects);
-        MUST(pipe(w->pipe) == 0);
+        MUST(pipe2(w->pipe, O_NONBLOCK | O_CLOEXEC) == 0 && weft_fd_open(w->pipe[0], &w->reader) == 0);
         w->locked = i >= WORLDS - 3;
         w->what = i >= WORLDS - 2 ? "a thread of the host" : w->locked ? "a fiber locked to its thread" : "a fiber";
         if (i >= WORLDS - 2)
@@ -671,7 +672,7 @@ int main(int argc, char **argv)
         case 'n': objects = (uint32_t)atoi(optarg); break;
         case 'g': cfg.gc_percent = atoi(optarg); break;
         case 'f': forks = false; break;
-        case 'k': soak_kernel_writes = false; break;
+        case 'k': soak_bare_reads = false; break;
         default: return 2;
         }
     if (optind != argc || objects < 100 || objects > 1000000)

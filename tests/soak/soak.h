@@ -71,11 +71,12 @@ struct world {
     int32_t watched[WATCHED]; /* whose weak pointer it is; -1: none */
     uint32_t nwatched, nfinalizers;
     int pipe[2];
+    weft_fd *reader;          /* its end, too */
     uint64_t ops, compared, forks, dead, finalized, cleaned, revived;
 };
 
 extern const char *soak_run;    /* how it is run, for messages */
-extern bool soak_kernel_writes; /* read(2) and its like write to objects */
+extern bool soak_bare_reads;    /* read(2) writes to objects, and not weft_read only */
 extern int soak_over;           /* mutators are to end */
 
 uint64_t soak_cycles(void);   /* begun so far */
