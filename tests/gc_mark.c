@@ -1,6 +1,7 @@
 /* What a cycle keeps and what it frees. Everything runs with gcverify and gcpoison, so a wrong mark ends the test. */
 #include "gc_host.h"
 #include "gc/mark.h"
+#include <inttypes.h>
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -202,6 +203,43 @@ Test(gc_mark, exhausted_mark_stack_and_a_huge_object)
         cr_assert_eq(objects(), 1001);
     }
     th_end();
+}
+
+/* Every way to search words, however wide: each word of an object keeps what it points to, and what lies just outside of the heap, or anywhere,
+ * is no pointer. */
+enum { MOST_WORDS = 41 };
+static void make_every_word(void)
+{
+    const uintptr_t base = (uintptr_t)heap.base, junk[] = { 0, base - 8, base + load_rlx(&heap.committed), ~(uintptr_t)0, base ^ 1ull << 63,
+                                                            base + (1ull << 40), 1ull << 63, -base };
+    global_root = th_alloc(MOST_WORDS * MOST_WORDS * sizeof(void *), SHAPE_CONS);
+    for (size_t words = 2; words < MOST_WORDS; words++)
+        for (size_t at = 0; at < words; at++) {
+            uintptr_t *p = th_alloc(words * 8, SHAPE_CONS);
+            global_root[words * MOST_WORDS + at] = (void **)p;
+            for (size_t i = 0; i < words; i++)
+                p[i] = i % 3 == at % 3 ? (uintptr_t)th_alloc(16, SHAPE_NOSCAN) + at % 16 : junk[(i + at) % w_countof(junk)];
+        }
+}
+
+Test(gc_mark, every_word_by_every_search)
+{
+    uint64_t expected = 1;
+    for (size_t words = 2; words < MOST_WORDS; words++)
+        for (size_t at = 0; at < words; at++, expected++)
+            for (size_t i = at % 3; i < words; i += 3)
+                expected++;
+    cr_assert_geq(mark_searches(), 1);
+    for (unsigned k = 0; k < mark_searches(); k++) {
+        mark_use_search(k);
+        BEGIN();
+        th_away(make_every_word);
+        for (th.procs = 1; th.procs <= 2; th.procs++) {
+            collect();
+            cr_assert_eq(objects(), expected, "search %u: %" PRIu64 " and not %" PRIu64, k, objects(), expected);
+        }
+        th_end();
+    }
 }
 
 /* A random graph against a model that is kept in numbers. Objects carry their model index; shapes and sizes vary. */

@@ -24,6 +24,9 @@ static inline bool mark_is_set(struct span *s, size_t i) { return bits_get(span_
 
 /* Most chunks of mark stack beyond the one each worker has: for tests of exhaustion. */
 extern size_t mark_max_chunks;
+/* How many ways to search words for pointers this processor knows, the widest last; and uses that one of them from now on: for tests. */
+unsigned mark_searches(void);
+void mark_use_search(unsigned k);
 void mark_free_memory(void);
 
 #endif
