@@ -159,17 +159,24 @@ Test(gc_scavenge, records_of_spans_that_are_no_more_go_too)
 {
     test_needs_a_kernel();
     BEGIN();
-    enum { N = 12288, BYTES = N * 256 * 2 }; /* 48 chunks in spans of two pages */
+    enum { CHUNKS = 192, N = CHUNKS * 256 }; /* in spans of two pages */
+    const struct { const void *at; size_t bytes; const char *name; } table[] = {
+        { heap.spans, 2 * N * sizeof(struct span), "records" }, { heap.bits, 2 * N * sizeof(struct span_bits), "bits" } };
     static struct span *s[N];
     for (int i = 0; i < N; i++)
         cr_assert_not_null(s[i] = span_new(SHAPE_NOSCAN, CLASS_LARGE, 2));
     for (int i = 0; i < N; i++)
         if (i != 100)
             span_free(s[i]);
-    size_t before = resident_pages(heap.spans, BYTES);
+    size_t before[2];
+    for (int k = 0; k < 2; k++)
+        before[k] = resident_pages(table[k].at, table[k].bytes);
     gc_release_free();
-    size_t after = resident_pages(heap.spans, BYTES);
-    cr_assert(before >= N * 256 * 2 / 4096 && after <= before / 3, "%zu pages were resident, %zu are: one huge page is in use", before, after);
+    for (int k = 0; k < 2; k++) {
+        size_t after = resident_pages(table[k].at, table[k].bytes);
+        cr_assert(before[k] >= table[k].bytes / 4096 && after <= before[k] / 3, "%s: %zu pages were resident, %zu are: one huge page is in use",
+                  table[k].name, before[k], after);
+    }
     cr_assert_eq(s[100]->npages, 2);
     span_free(s[100]);
     th_end();

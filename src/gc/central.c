@@ -22,8 +22,10 @@ static struct span *pop(struct span_list *l)
     if (s == NULL)
         return NULL;
     __atomic_store_n(&l->head, s->next, __ATOMIC_RELAXED); /* rlx: under the lock; take_unswept looks before it takes that */
-    if (s->next != NULL)
+    if (s->next != NULL) {
         __builtin_prefetch(s->next, 1);
+        __builtin_prefetch(span_marks(s->next), 1);
+    }
     s->next = NULL;
     return s;
 }

@@ -3,17 +3,20 @@
  *     base                                                                        base + reserved
  *     | chunk 0 (4 MiB = 512 pages) | chunk 1 | ... | last committed |  not committed ...  |
  *
- * A page has 8 KiB. A run of pages that holds objects is a span: objects of one size class and one shape, or one large object. Three
+ * A page has 8 KiB. A run of pages that holds objects is a span: objects of one size class and one shape, or one large object. Four
  * tables beside the heap are indexed by page (or chunk), reserved whole and committed along with the chunks:
  *
- *   heap.pagemap[page]  32 bits: class in bits 0-6 (0: no span; CLASS_LARGE), noscan in bit 7, pages since the first of its
- *                       span in bits 8-31. So a word is resolved to the first page of its span by one load from a dense table: 256 KiB
+ *   heap.pagemap[page]  32 bits: class in bits 0-6 (0: no span; CLASS_LARGE), noscan in bit 7, typed in bit 8, pages since the first of its
+ *                       span in bits 9-31. So a word is resolved to the first page of its span by one load from a dense table: 256 KiB
  *                       of it for 512 MiB of heap, which stays in the second-level cache during a mark.
- *   heap.spans[page]    256 bytes: the record of the span that starts at that page, at a fixed place: no pointer to load.
+ *   heap.spans[page]    128 bytes: the record of the span that starts at that page, at a fixed place: no pointer to load.
+ *   heap.bits[page]     64 bytes, a cache line: the mark bits of the span that starts at that page and, but for the smallest objects, its
+ *                       allocation bits. Apart from the record, since this and the pagemap are all that marking needs of an object that is
+ *                       not typed: so the lines lie close together, use all sets of the cache, and a huge page holds those of 256 MiB.
  *   heap.chunks[chunk]  the page allocator's bitmaps (pages.c).
  *
- * [BITS] A span has a mark bit and an allocation bit per object, side by side so that for objects of 48 bytes and more, head, marks and
- * allocation bits share one cache line. An allocation bit says: the slot belongs to the program or to the unused
+ * [BITS] A span has a mark bit and an allocation bit per object. Of up to 256 objects both are in heap.bits, which is enough from 32 bytes on;
+ * of more, the allocation bits are in the record. An allocation bit says: the slot belongs to the program or to the unused
  * remainder of a processor's run. Who may write them: the processor that holds the span (allocation bits), the sweeper
  * that took it off its list (both), the markers in a stop (marks; atomically). Marks are zero outside of a stop in every span that is swept.
  * Words of allocation bits are stored relaxed and whole, since heap_find of other threads may look at a neighbour's bit at any time.
@@ -37,9 +40,13 @@
 #define HEAP_MAX_BYTES ((size_t)1 << 40) /* offsets fit 40 bits: mark.c packs them */
 #define CLASS_LARGE 127u
 #define PAGE_NOSCAN 128u
-#define LARGE_MAX_PAGES ((size_t)1 << 24) /* what a pagemap entry can count */
+#define PAGE_TYPED 256u
+#define PAGE_BACK(map) ((map) >> 9) /* pages since the first */
+#define PAGE_BACK_ONE (1u << 9)
+#define LARGE_MAX_PAGES ((size_t)1 << 23) /* what a pagemap entry can count */
 #define NO_PAGE SIZE_MAX
 #define SWEEPGEN_STEP 2u
+#define SPAN_WORDS 8u /* of 64 bits, for the bits of the smallest objects */
 
 struct class_info {
     uint32_t size, magic; /* bytes; 2^32 / bytes, rounded up */
@@ -59,16 +66,16 @@ struct span {
     /* the owner's */
     uint16_t scan;  /* no free slot below this index */
     uint16_t nfree; /* clear allocation bits */
-    uint64_t bits[16]; /* [BITS] nwords of marks, nwords of allocation bits, zeros */
+    uint64_t allocs[SPAN_WORDS]; /* [BITS] of more than 256 objects; else zeros */
     /* cold */
     struct span *next;       /* in a list of central.c */
     size_t npages;
     struct special_table *specials; /* under the lock of special.c; NULL: none */
     bool needzero;           /* free slots may hold old bytes */
-    uint8_t pad_[256 - 144 - 25];
+    uint8_t pad_[128 - 80 - 25];
 };
-_Static_assert(sizeof(struct span) == 256, "one record per page");
-_Static_assert(offsetof(struct span, bits) == 16, "[BITS]");
+_Static_assert(sizeof(struct span) == 128, "one record per page");
+struct span_bits { uint64_t w[SPAN_WORDS]; } w_aligned(64); /* [BITS] nwords of marks, nwords of allocation bits if that fits, zeros */
 
 /* Statistics of one class, in objects; large objects are class 0. */
 struct class_stats { w_u64 mallocs, frees; };
@@ -82,6 +89,7 @@ struct heap {
     size_t reserved;
     w_u32 *pagemap;
     struct span *spans;
+    struct span_bits *bits;
     bool running, poison, verify, trace, scavtrace, madv_free;
     uint64_t stress, sample_seed;
     struct gc_host host;
@@ -112,8 +120,12 @@ static inline size_t span_elem(const struct span *s)
     return s->cls == CLASS_LARGE ? span_bytes(s) : class_info[s->cls].size;
 }
 static inline unsigned span_words(const struct span *s) { return class_info[s->cls].nwords; }
-static inline uint64_t *span_marks(struct span *s) { return s->bits; }
-static inline uint64_t *span_allocs(struct span *s) { return s->bits + span_words(s); }
+static inline uint64_t *span_marks(const struct span *s) { return heap.bits[span_page(s)].w; }
+static inline uint64_t *span_allocs(struct span *s)
+{
+    unsigned n = span_words(s);
+    return likely(2 * n <= SPAN_WORDS) ? span_marks(s) + n : s->allocs;
+}
 /* Index in s of the object around p; may be >= nobj for the rest behind the last. */
 static inline size_t span_index(const struct span *s, const void *p)
 {

@@ -33,8 +33,7 @@ struct summary { uint16_t start, longest, end, pad; };
 #endif
 #define RESERVE_MIN ((size_t)16 << 20)
 #define HUGE_FROM_CHUNK 1u       /* the first chunk stays in small pages: programs that need no more stay small */
-#define SPAN_HUGE_CHUNKS 16u     /* chunks whose span records fill a huge page */
-#define HUGE_TABLES_FROM SPAN_HUGE_CHUNKS /* heaps of more chunks have their tables in huge pages */
+#define HUGE_TABLES_FROM 16u     /* heaps of more chunks have their tables in huge pages */
 #define DENSE_PAGES 496u         /* 96.875 % */
 #define HALF_PAGES (OS_HUGE_PAGE / HEAP_PAGE) /* a chunk is two huge pages */
 
@@ -62,6 +61,7 @@ static struct {
 /* Bytes of each table for n chunks. */
 static size_t map_bytes(size_t n) { return n * CHUNK_PAGES * sizeof(w_u32); }
 static size_t span_table_bytes(size_t n) { return n * CHUNK_PAGES * sizeof(struct span); }
+static size_t bits_bytes(size_t n) { return n * CHUNK_PAGES * sizeof(struct span_bits); }
 static size_t chunk_bytes(size_t n) { return n * sizeof(struct chunk); }
 static size_t sum_bytes(size_t n) { return n * sizeof(struct summary); }
 
@@ -74,11 +74,13 @@ static void unreserve(void)
     os_vm_free(heap.base, heap.reserved);
     table_free(heap.pagemap, map_bytes(n));
     table_free(heap.spans, span_table_bytes(n));
+    table_free(heap.bits, bits_bytes(n));
     table_free(pages.chunks, chunk_bytes(n));
     table_free(pages.sums, sum_bytes(n));
     heap.base = NULL;
     heap.pagemap = NULL;
     heap.spans = NULL;
+    heap.bits = NULL;
     pages.chunks = NULL;
     pages.sums = NULL;
 }
@@ -91,10 +93,11 @@ static bool reserve(size_t bytes)
     if (heap.base != NULL) {
         heap.pagemap = table_reserve(map_bytes(n));
         heap.spans = table_reserve(span_table_bytes(n));
+        heap.bits = table_reserve(bits_bytes(n));
         pages.chunks = table_reserve(chunk_bytes(n));
         pages.sums = table_reserve(sum_bytes(n));
     }
-    if (heap.base != NULL && heap.pagemap != NULL && heap.spans != NULL && pages.chunks != NULL && pages.sums != NULL)
+    if (heap.base != NULL && heap.pagemap != NULL && heap.spans != NULL && heap.bits != NULL && pages.chunks != NULL && pages.sums != NULL)
         return true;
     unreserve();
     return false;
@@ -131,6 +134,7 @@ int pages_start(size_t want)
     store_rlx(&heap.committed, 0); /* rlx: nobody else yet */
     os_vm_name(heap.base, heap.reserved, "weft: heap");
     os_vm_name(heap.spans, w_align_up(span_table_bytes(pages.max_chunks), OS_HUGE_PAGE), "weft: spans");
+    os_vm_name(heap.bits, w_align_up(bits_bytes(pages.max_chunks), OS_HUGE_PAGE), "weft: bits");
     return 0;
 }
 
@@ -145,7 +149,7 @@ void pages_ranges(void (*fn)(void *arg, bool table, uintptr_t lo, uintptr_t hi),
     size_t n = pages.max_chunks;
     const struct { const void *at; size_t bytes; } all[] = {
         { heap.base, heap.reserved }, { heap.pagemap, map_bytes(n) }, { heap.spans, span_table_bytes(n) },
-        { pages.chunks, chunk_bytes(n) }, { pages.sums, sum_bytes(n) },
+        { heap.bits, bits_bytes(n) }, { pages.chunks, chunk_bytes(n) }, { pages.sums, sum_bytes(n) },
     };
     for (unsigned i = 0; i < w_countof(all); i++)
         fn(arg, i != 0, (uintptr_t)all[i].at, (uintptr_t)all[i].at + w_align_up(all[i].bytes, OS_HUGE_PAGE));
@@ -162,6 +166,23 @@ static int table_grow(void *table, size_t from, size_t to)
     return from < to ? os_vm_commit((char *)table + from, to - from) : 0;
 }
 
+/* Of a table that marking reads, what belongs to a huge page is made usable together, or it could not be one. */
+static int table_grow_huge(void *table, size_t from, size_t to, size_t new)
+{
+    return table_grow(table, from, new > HUGE_TABLES_FROM ? w_align_up(to, OS_HUGE_PAGE) : to);
+}
+
+static void table_hint(void *table, size_t from, size_t to, size_t old)
+{
+    bool first = old <= HUGE_TABLES_FROM;
+    from = first ? 0 : w_align_up(from, OS_HUGE_PAGE);
+    to = w_align_up(to, OS_HUGE_PAGE);
+    if (from < to)
+        os_vm_huge((char *)table + from, to - from);
+    if (first)
+        os_vm_collapse(table, OS_HUGE_PAGE);
+}
+
 /* Asks for huge pages for what is new, and moves the first chunk and tables into such when the heap has proved large. */
 static void grow_hints(size_t old, size_t new)
 {
@@ -170,21 +191,13 @@ static void grow_hints(size_t old, size_t new)
         os_vm_huge(heap.base + first * CHUNK_BYTES, (new - first) * CHUNK_BYTES);
     if (new <= HUGE_TABLES_FROM)
         return;
-    size_t a = w_align_up(span_table_bytes(old), OS_HUGE_PAGE), b = w_align_up(span_table_bytes(new), OS_HUGE_PAGE);
-    size_t m = w_align_up(map_bytes(new), OS_HUGE_PAGE);
     if (old <= HUGE_TABLES_FROM) {
         os_vm_huge(heap.base, CHUNK_BYTES);
         os_vm_collapse(heap.base, CHUNK_BYTES);
-        os_vm_huge(heap.spans, b);
-        os_vm_collapse(heap.spans, OS_HUGE_PAGE);
-        os_vm_huge(heap.pagemap, m);
-        os_vm_collapse(heap.pagemap, OS_HUGE_PAGE);
-    } else {
-        if (a < b)
-            os_vm_huge((char *)heap.spans + a, b - a);
-        if (w_align_up(map_bytes(old), OS_HUGE_PAGE) < m)
-            os_vm_huge(heap.pagemap, m);
     }
+    table_hint(heap.spans, span_table_bytes(old), span_table_bytes(new), old);
+    table_hint(heap.bits, bits_bytes(old), bits_bytes(new), old);
+    table_hint(heap.pagemap, map_bytes(old), map_bytes(new), old);
 }
 
 static bool grow_locked(size_t n)
@@ -192,12 +205,9 @@ static bool grow_locked(size_t n)
     size_t old = pages.nchunks, new = old + n;
     if (n > pages.max_chunks - old)
         return false;
-    /* The records of a huge page are committed together, or it could not be one. */
-    size_t unit = old + n > HUGE_TABLES_FROM ? SPAN_HUGE_CHUNKS : 1;
-    size_t span_to = w_min(w_align_up(new, unit), pages.max_chunks);
-    size_t map_to = new > HUGE_TABLES_FROM ? w_align_up(map_bytes(new), OS_HUGE_PAGE) : map_bytes(new);
-    if (table_grow(heap.pagemap, map_bytes(old), map_to) != 0 ||
-        table_grow(heap.spans, span_table_bytes(old), span_table_bytes(span_to)) != 0 ||
+    if (table_grow_huge(heap.pagemap, map_bytes(old), map_bytes(new), new) != 0 ||
+        table_grow_huge(heap.spans, span_table_bytes(old), span_table_bytes(new), new) != 0 ||
+        table_grow_huge(heap.bits, bits_bytes(old), bits_bytes(new), new) != 0 ||
         table_grow(pages.chunks, chunk_bytes(old), chunk_bytes(new)) != 0 ||
         table_grow(pages.sums, sum_bytes(old), sum_bytes(new)) != 0 ||
         os_vm_commit(heap.base + old * CHUNK_BYTES, n * CHUNK_BYTES) != 0)
@@ -500,19 +510,27 @@ size_t pages_release(size_t bytes, bool force)
     return done;
 }
 
-void pages_release_tables(void)
+/* bytes: of the table, for a chunk. */
+static void release_table(void *table, size_t bytes)
 {
-    for (size_t c = 0;; c += SPAN_HUGE_CHUNKS) {
+    size_t n = OS_HUGE_PAGE / bytes;
+    for (size_t c = 0;; c += n) {
         lock_take(&pages.lock);
-        bool there = c + SPAN_HUGE_CHUNKS <= pages.nchunks, empty = there;
-        for (size_t i = c; empty && i < c + SPAN_HUGE_CHUNKS; i++)
+        bool there = c + n <= pages.nchunks, empty = there;
+        for (size_t i = c; empty && i < c + n; i++)
             empty = pages.chunks[i].in_use == 0;
         if (empty) /* under the lock: nobody makes a span there meanwhile */
-            os_vm_release(&heap.spans[c * CHUNK_PAGES], span_table_bytes(SPAN_HUGE_CHUNKS), true);
+            os_vm_release((char *)table + c * bytes, OS_HUGE_PAGE, true);
         lock_drop(&pages.lock);
         if (!there)
             return;
     }
+}
+
+void pages_release_tables(void)
+{
+    release_table(heap.spans, span_table_bytes(1));
+    release_table(heap.bits, bits_bytes(1));
 }
 
 void pages_generation(void)
@@ -539,7 +557,7 @@ void pages_stats(struct pages_stats *out)
     }
     out->sys_bytes = chunks * CHUNK_BYTES;
     out->released_bytes = out->sys_bytes - (retained << PAGE_SHIFT);
-    out->spans_sys_bytes = span_table_bytes(chunks);
+    out->spans_sys_bytes = span_table_bytes(chunks) + bits_bytes(chunks);
     out->tables_sys_bytes = map_bytes(chunks) + chunk_bytes(chunks) + sum_bytes(chunks);
 }
 

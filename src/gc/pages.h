@@ -5,7 +5,7 @@
 
 #include "gc/heap.h"
 
-int pages_start(size_t reserve);   /* fills heap.base, .reserved, .pagemap, .spans. 0, -ENOMEM */
+int pages_start(size_t reserve);   /* fills heap.base, .reserved, .pagemap, .spans, .bits. 0, -ENOMEM */
 void pages_stop(void);
 /* Index of the first of n pages, NO_PAGE: none. *needzero: they may hold old bytes (otherwise they read as zero). *grown: bytes by which the heap
  * grew for it. */
@@ -17,7 +17,7 @@ void pages_free(size_t first, size_t n);
 size_t pages_release_some(bool force);
 /* The same until at least bytes of them have gone; SIZE_MAX: all. */
 size_t pages_release(size_t bytes, bool force);
-/* Returns the memory of span records where no span has been left. */
+/* Returns the memory of span records and bits where no span has been left. */
 void pages_release_tables(void);
 /* A cycle is over, its sweep included. */
 void pages_generation(void);
@@ -26,7 +26,7 @@ uint64_t pages_retained_bytes(void);
 
 struct pages_stats {
     uint64_t sys_bytes, free_bytes, released_bytes; /* released is a part of free */
-    uint64_t spans_sys_bytes, tables_sys_bytes;     /* span records; pagemap and bitmaps */
+    uint64_t spans_sys_bytes, tables_sys_bytes;     /* span records and bits; pagemap and the bitmaps of pages.c */
     uint64_t changes;                               /* of pages, so far: pages_same */
 };
 void pages_stats(struct pages_stats *out); /* takes no lock */

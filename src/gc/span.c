@@ -11,9 +11,9 @@ struct heap heap = { .caches_lock = LOCK_INIT(RANK_ROOTS) };
 static void map_pages(struct span *s)
 {
     size_t first = span_page(s);
-    uint32_t bits = s->cls | (s->shape == SHAPE_NOSCAN ? PAGE_NOSCAN : 0);
+    uint32_t bits = s->cls | (s->shape == SHAPE_NOSCAN ? PAGE_NOSCAN : s->shape >= SHAPE_TYPED ? PAGE_TYPED : 0);
     for (size_t i = 0; i < s->npages; i++)
-        store_rel(&heap.pagemap[first + i], bits | (uint32_t)i << 8);
+        store_rel(&heap.pagemap[first + i], bits | (uint32_t)i * PAGE_BACK_ONE);
 }
 
 struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
@@ -31,7 +31,8 @@ struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
     s->next = NULL;
     s->npages = npages;
     s->needzero = needzero;
-    memset(s->bits, 0, sizeof s->bits);
+    memset(s->allocs, 0, sizeof s->allocs);
+    memset(&heap.bits[first], 0, sizeof heap.bits[first]);
     if (heap.poison)
         poison_new_span(s);
     store_rlx(&s->sweepgen, load_rlx(&heap.sweepgen)); /* rlx: moves in a stop only; published by map_pages */
@@ -56,7 +57,7 @@ struct span *heap_span_of(const void *p)
     if (off >= load_rlx(&heap.committed)) /* rlx: see heap.h */
         return NULL;
     uint32_t m = load_acq(&heap.pagemap[off >> PAGE_SHIFT]); /* acq: rel in map_pages */
-    return (m & 127) == 0 ? NULL : &heap.spans[(off >> PAGE_SHIFT) - (m >> 8)];
+    return (m & 127) == 0 ? NULL : &heap.spans[(off >> PAGE_SHIFT) - PAGE_BACK(m)];
 }
 
 /* [SWEPT] In an unswept span the marks say it, in a swept one the allocation bits; a span that is being swept is waited for. */

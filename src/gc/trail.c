@@ -130,10 +130,10 @@ static inline w_no_sanitize uint32_t slot_of(const struct trail_taken *k, uintpt
     uint32_t map = load_rlx(&heap.pagemap[off >> PAGE_SHIFT]);
     if ((map & 127) == 0)
         return TRAIL_NONE;
-    size_t first = (off >> PAGE_SHIFT) - (map >> 8);
+    size_t first = (off >> PAGE_SHIFT) - PAGE_BACK(map);
     const struct class_info *ci = &class_info[map & 127];
     size_t i = (off - (first << PAGE_SHIFT)) * ci->magic >> 32;
-    if (i >= ci->nobj || (heap.spans[first].bits[i / 64] >> i % 64 & 1) == 0)
+    if (i >= ci->nobj || (heap.bits[first].w[i / 64] >> i % 64 & 1) == 0)
         return TRAIL_NONE;
     return k->slot_at[first] + (uint32_t)i;
 }

@@ -466,7 +466,8 @@ class Heap(gdb.Command):
         info = variable("gc/class.c", "class_info")
         span = heap["spans"].dereference().type
         layout = Layout(span, ("nobj", "sweepgen", "npages"))
-        bits_at = span.strip_typedefs()["bits"].bitpos // 8
+        allocs_at = span.strip_typedefs()["allocs"].bitpos // 8
+        line = heap["bits"].dereference().type.sizeof
         sweepgen = int(plain(heap["sweepgen"]))
         found, used_pages, base = {}, 0, int(heap["spans"])
         words = {}
@@ -474,17 +475,22 @@ class Heap(gdb.Command):
             n = min(512, pages - chunk)
             table = memory(int(heap["pagemap"]) + 4 * chunk, 4 * n)
             entries = struct.unpack("<%dI" % n, table) if table is not None else ()
-            starts = [i for i, e in enumerate(entries) if e & 127 and e >> 8 == 0]
+            starts = [i for i, e in enumerate(entries) if e & 127 and e >> 9 == 0]
             records = memory(base + chunk * layout.size, n * layout.size) if starts else None
-            for i in starts if records is not None else ():
+            lines = memory(int(heap["bits"]) + chunk * line, n * line) if starts else None
+            for i in starts if records is not None and lines is not None else ():
                 cls, record = entries[i] & 127, records[i * layout.size:(i + 1) * layout.size]
                 if cls not in words:
                     words[cls] = (int(info[cls]["nwords"]), int(info[cls]["size"]))
                 nwords, size = words[cls]
                 nobj, npages = layout.read(record, "nobj"), layout.read(record, "npages")
                 swept = layout.read(record, "sweepgen") == sweepgen
-                first = bits_at + (8 * nwords if swept else 0)  # [SWEPT]: allocation bits, or marks
-                used = sum(bin(w).count("1") for w in struct.unpack_from("<%dQ" % nwords, record, first))
+                bits, at = lines, i * line
+                if swept and 16 * nwords <= line:  # [SWEPT], [BITS]: allocation bits and not marks
+                    at += 8 * nwords
+                elif swept:
+                    bits, at = record, allocs_at
+                used = sum(bin(w).count("1") for w in struct.unpack_from("<%dQ" % nwords, bits, at))
                 large = cls == CLASS_LARGE
                 key = (1 << 62 if large else size, bool(entries[i] & PAGE_NOSCAN))
                 spans, room, in_use, nbytes = found.get(key, (0, 0, 0, 0))
