@@ -201,6 +201,9 @@ static void references_worker(void *arg, unsigned worker, unsigned nworkers)
 
 /* ---- spans, roots, samples, in the stop ---------------------------------------------------------------------- */
 
+/* A copied record has the marks in the place of its own allocation bits: there is no heap.bits for it. */
+static uint64_t *copied_marks(struct span *copy) { return copy->allocs; }
+
 static bool spans_copy(struct trail_taken *k)
 {
     size_t most = load_rlx(&heap.nspans), pages = load_rlx(&heap.committed) >> PAGE_SHIFT; /* rlx: in a stop */
@@ -217,6 +220,7 @@ static bool spans_copy(struct trail_taken *k)
     for (struct span *s = span_next(0); s != NULL && k->nspans < most; s = span_next(span_page(s) + s->npages)) {
         uint32_t j = k->nspans++;
         k->span[j] = *s;
+        memcpy(copied_marks(&k->span[j]), span_marks(s), sizeof s->allocs);
         k->page[j] = (uint32_t)span_page(s);
         k->slot[j] = (uint32_t)slots;
         k->slot_at[span_page(s)] = (uint32_t)slots;
@@ -345,7 +349,7 @@ static uint32_t *number(const struct trail_taken *k, struct trail *t)
         t->page[j] = k->page[j];
         t->first[j] = n;
         for (uint32_t i = 0; i < s->nobj; i++)
-            node[k->slot[j] + i] = bits_get(span_marks(s), i) ? n++ : TRAIL_NONE;
+            node[k->slot[j] + i] = bits_get(copied_marks(s), i) ? n++ : TRAIL_NONE;
         t->bytes += (n - t->first[j]) * (uint64_t)span_elem(s);
     }
     t->first[k->nspans] = t->n = n;
@@ -455,12 +459,12 @@ uint32_t trail_find(const struct trail *t, const void *p)
     struct span *s = &t->span[j];
     size_t off = (size_t)((const char *)p - heap.base) - ((size_t)t->page[j] << PAGE_SHIFT);
     size_t i = off * class_info[s->cls].magic >> 32;
-    if (off >= span_bytes(s) || i >= s->nobj || !bits_get(span_marks(s), i))
+    if (off >= span_bytes(s) || i >= s->nobj || !bits_get(copied_marks(s), i))
         return TRAIL_NONE;
     uint32_t n = t->first[j];
     for (size_t w = 0; w < i / 64; w++)
-        n += bits_count(span_marks(s)[w]);
-    return n + bits_count(span_marks(s)[i / 64] & bits_mask(i % 64));
+        n += bits_count(copied_marks(s)[w]);
+    return n + bits_count(copied_marks(s)[i / 64] & bits_mask(i % 64));
 }
 
 const struct span *trail_span(const struct trail *t, uint32_t i) { return &t->span[last_not_above(t->first, t->nspans, i)]; }
@@ -469,8 +473,8 @@ char *trail_address(const struct trail *t, uint32_t i)
 {
     uint32_t j = last_not_above(t->first, t->nspans, i), k = i - t->first[j];
     struct span *s = &t->span[j];
-    size_t at = bits_next(span_marks(s), s->nobj, 0);
+    size_t at = bits_next(copied_marks(s), s->nobj, 0);
     for (; k > 0; k--)
-        at = bits_next(span_marks(s), s->nobj, at + 1);
+        at = bits_next(copied_marks(s), s->nobj, at + 1);
     return heap.base + ((size_t)t->page[j] << PAGE_SHIFT) + at * span_elem(s);
 }
