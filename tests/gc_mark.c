@@ -207,7 +207,7 @@ Test(gc_mark, exhausted_mark_stack_and_a_huge_object)
 
 /* Every way to search words, however wide: each word of an object keeps what it points to, and what lies just outside of the heap, or anywhere,
  * is no pointer. */
-enum { MOST_WORDS = 41 };
+enum { MOST_WORDS = 41, PAIRS = 1024 };
 static void make_every_word(void)
 {
     const uintptr_t base = (uintptr_t)heap.base, junk[] = { 0, base - 8, base + load_rlx(&heap.committed), ~(uintptr_t)0, base ^ 1ull << 63,
@@ -220,11 +220,20 @@ static void make_every_word(void)
             for (size_t i = 0; i < words; i++)
                 p[i] = i % 3 == at % 3 ? (uintptr_t)th_alloc(16, SHAPE_NOSCAN) + at % 16 : junk[(i + at) % w_countof(junk)];
         }
+    /* pairs, most of which are searched several at a time */
+    uintptr_t *pairs = th_alloc(PAIRS * sizeof *pairs, SHAPE_CONS);
+    global_root[0] = (void **)pairs;
+    for (size_t i = 0; i < PAIRS; i++) {
+        uintptr_t *p = th_alloc(i % 7 == 0 ? 24 : 16, SHAPE_CONS);
+        pairs[i] = (uintptr_t)p;
+        for (size_t k = 0; k < 2; k++)
+            p[k] = (i >> k & 1) != 0 ? (uintptr_t)th_alloc(16, SHAPE_NOSCAN) : junk[i % w_countof(junk)];
+    }
 }
 
 Test(gc_mark, every_word_by_every_search)
 {
-    uint64_t expected = 1;
+    uint64_t expected = 1 + 1 + PAIRS + PAIRS;
     for (size_t words = 2; words < MOST_WORDS; words++)
         for (size_t at = 0; at < words; at++, expected++)
             for (size_t i = at % 3; i < words; i += 3)

@@ -66,15 +66,16 @@ struct span {
     /* the owner's */
     uint16_t scan;  /* no free slot below this index */
     uint16_t nfree; /* clear allocation bits */
-    uint64_t allocs[SPAN_WORDS]; /* [BITS] of more than 256 objects; else zeros */
     /* cold */
     struct span *next;       /* in a list of central.c */
     size_t npages;
     struct special_table *specials; /* under the lock of special.c; NULL: none */
     bool needzero;           /* free slots may hold old bytes */
-    uint8_t pad_[128 - 80 - 25];
+    uint8_t pad_[64 - 16 - 25];
+    uint64_t allocs[SPAN_WORDS]; /* [BITS] of more than 256 objects; else zeros */
 };
 _Static_assert(sizeof(struct span) == 128, "one record per page");
+_Static_assert(offsetof(struct span, allocs) == 64, "[BITS]: a line");
 struct span_bits { uint64_t w[SPAN_WORDS]; } w_aligned(64); /* [BITS] nwords of marks, nwords of allocation bits if that fits, zeros */
 
 /* Statistics of one class, in objects; large objects are class 0. */
