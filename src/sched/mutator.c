@@ -322,6 +322,7 @@ int mutator_start(void)
     store_rlx(&forced, 0);
     store_rlx(&off_used, 0); /* rlx: nobody runs, here and below */
     store_rlx(&off_shrunk, 0);
+    stack_exclude();
     return gc_start(&host, &set);
 }
 

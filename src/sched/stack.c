@@ -31,6 +31,7 @@
 #include "sched/stack.h"
 #include "sched/sanitize.h"
 #include "base/bits.h"
+#include "os/loader.h"
 #include "os/vm.h"
 #include <errno.h>
 #include <string.h>
@@ -131,6 +132,8 @@ int stack_start(void)
     lock_init(&stacks.lock, RANK_STACK);
     return 0;
 }
+
+void stack_exclude(void) { loader_exclude(&stacks, sizeof stacks); }
 
 void stack_end(void)
 {

@@ -8,6 +8,7 @@
 #define STACK_MAX_LOG2 30
 
 int stack_start(void);
+void stack_exclude(void);             /* its tables, half a megabyte, lead to no object: a mark need not read them. Before each gc_start */
 void stack_end(void);                 /* unmaps all; nothing may run on them any more */
 unsigned stack_log2(size_t bytes);    /* of the smallest slot of at least bytes; 0: out of range */
 
