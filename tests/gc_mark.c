@@ -207,7 +207,7 @@ Test(gc_mark, exhausted_mark_stack_and_a_huge_object)
 
 /* Every way to search words, however wide: each word of an object keeps what it points to, and what lies just outside of the heap, or anywhere,
  * is no pointer. */
-enum { MOST_WORDS = 41, PAIRS = 1024 };
+enum { MOST_WORDS = 41, PAIRS = 1024, ELEMENTS = 12 };
 static void make_every_word(void)
 {
     const uintptr_t base = (uintptr_t)heap.base, junk[] = { 0, base - 8, base + load_rlx(&heap.committed), ~(uintptr_t)0, base ^ 1ull << 63,
@@ -229,11 +229,19 @@ static void make_every_word(void)
         for (size_t k = 0; k < 2; k++)
             p[k] = (i >> k & 1) != 0 ? (uintptr_t)th_alloc(16, SHAPE_NOSCAN) : junk[i % w_countof(junk)];
     }
+    /* elements of a layout: each keeps by its second word, and none by its first */
+    const weft_type *t = gc_type_make(16, (size_t[]){ 8 }, 1);
+    for (size_t n = 1; n <= ELEMENTS; n++) {
+        uintptr_t *p = th_typed(t, n);
+        global_root[n] = (void **)p;
+        for (size_t i = 0; i < 2 * n; i++)
+            p[i] = (uintptr_t)th_alloc(16, SHAPE_NOSCAN);
+    }
 }
 
 Test(gc_mark, every_word_by_every_search)
 {
-    uint64_t expected = 1 + 1 + PAIRS + PAIRS;
+    uint64_t expected = 1 + 1 + PAIRS + PAIRS + ELEMENTS + ELEMENTS * (ELEMENTS + 1) / 2;
     for (size_t words = 2; words < MOST_WORDS; words++)
         for (size_t at = 0; at < words; at++, expected++)
             for (size_t i = at % 3; i < words; i += 3)

@@ -3,16 +3,17 @@
  *     base                                                                        base + reserved
  *     | chunk 0 (4 MiB = 512 pages) | chunk 1 | ... | last committed |  not committed ...  |
  *
- * A page has 8 KiB. A run of pages that holds objects is a span: objects of one size class and one shape, or one large object. Four
+ * A page has 8 KiB. A run of pages that holds objects is a span: objects of one size class and one shape, or one large object. Five
  * tables beside the heap are indexed by page (or chunk), reserved whole and committed along with the chunks:
  *
  *   heap.pagemap[page]  32 bits: class in bits 0-6 (0: no span; CLASS_LARGE), noscan in bit 7, typed in bit 8, pages since the first of its
  *                       span in bits 9-31. So a word is resolved to the first page of its span by one load from a dense table: 256 KiB
  *                       of it for 512 MiB of heap, which stays in the second-level cache during a mark.
+ *   heap.shapes[page]   32 bits: the shape of the span that starts at that page, if it is typed.
  *   heap.spans[page]    128 bytes: the record of the span that starts at that page, at a fixed place: no pointer to load.
  *   heap.bits[page]     64 bytes, a cache line: the mark bits of the span that starts at that page and, but for the smallest objects, its
- *                       allocation bits. Apart from the record, since this and the pagemap are all that marking needs of an object that is
- *                       not typed: so the lines lie close together, use all sets of the cache, and a huge page holds those of 256 MiB.
+ *                       allocation bits. Apart from the record, since this and the tables above are all that marking needs of most
+ *                       objects: so the lines lie close together, use all sets of the cache, and a huge page holds those of 256 MiB.
  *   heap.chunks[chunk]  the page allocator's bitmaps (pages.c).
  *
  * [BITS] A span has a mark bit and an allocation bit per object. Of up to 256 objects both are in heap.bits, which is enough from 32 bytes on;
@@ -91,6 +92,7 @@ struct heap {
     w_u32 *pagemap;
     struct span *spans;
     struct span_bits *bits;
+    uint32_t *shapes;      /* written before the page's map, which publishes it */
     bool running, poison, verify, trace, scavtrace, madv_free;
     uint64_t stress, sample_seed;
     struct gc_host host;

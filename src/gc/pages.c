@@ -73,12 +73,14 @@ static void unreserve(void)
     size_t n = pages.max_chunks;
     os_vm_free(heap.base, heap.reserved);
     table_free(heap.pagemap, map_bytes(n));
+    table_free(heap.shapes, map_bytes(n));
     table_free(heap.spans, span_table_bytes(n));
     table_free(heap.bits, bits_bytes(n));
     table_free(pages.chunks, chunk_bytes(n));
     table_free(pages.sums, sum_bytes(n));
     heap.base = NULL;
     heap.pagemap = NULL;
+    heap.shapes = NULL;
     heap.spans = NULL;
     heap.bits = NULL;
     pages.chunks = NULL;
@@ -92,12 +94,14 @@ static bool reserve(size_t bytes)
     heap.base = os_vm_reserve(bytes, CHUNK_BYTES);
     if (heap.base != NULL) {
         heap.pagemap = table_reserve(map_bytes(n));
+        heap.shapes = table_reserve(map_bytes(n));
         heap.spans = table_reserve(span_table_bytes(n));
         heap.bits = table_reserve(bits_bytes(n));
         pages.chunks = table_reserve(chunk_bytes(n));
         pages.sums = table_reserve(sum_bytes(n));
     }
-    if (heap.base != NULL && heap.pagemap != NULL && heap.spans != NULL && heap.bits != NULL && pages.chunks != NULL && pages.sums != NULL)
+    if (heap.base != NULL && heap.pagemap != NULL && heap.shapes != NULL && heap.spans != NULL && heap.bits != NULL && pages.chunks != NULL &&
+        pages.sums != NULL)
         return true;
     unreserve();
     return false;
@@ -148,8 +152,8 @@ void pages_ranges(void (*fn)(void *arg, bool table, uintptr_t lo, uintptr_t hi),
 {
     size_t n = pages.max_chunks;
     const struct { const void *at; size_t bytes; } all[] = {
-        { heap.base, heap.reserved }, { heap.pagemap, map_bytes(n) }, { heap.spans, span_table_bytes(n) },
-        { heap.bits, bits_bytes(n) }, { pages.chunks, chunk_bytes(n) }, { pages.sums, sum_bytes(n) },
+        { heap.base, heap.reserved }, { heap.pagemap, map_bytes(n) }, { heap.shapes, map_bytes(n) },
+        { heap.spans, span_table_bytes(n) }, { heap.bits, bits_bytes(n) }, { pages.chunks, chunk_bytes(n) }, { pages.sums, sum_bytes(n) },
     };
     for (unsigned i = 0; i < w_countof(all); i++)
         fn(arg, i != 0, (uintptr_t)all[i].at, (uintptr_t)all[i].at + w_align_up(all[i].bytes, OS_HUGE_PAGE));
@@ -198,6 +202,7 @@ static void grow_hints(size_t old, size_t new)
     table_hint(heap.spans, span_table_bytes(old), span_table_bytes(new), old);
     table_hint(heap.bits, bits_bytes(old), bits_bytes(new), old);
     table_hint(heap.pagemap, map_bytes(old), map_bytes(new), old);
+    table_hint(heap.shapes, map_bytes(old), map_bytes(new), old);
 }
 
 static bool grow_locked(size_t n)
@@ -206,6 +211,7 @@ static bool grow_locked(size_t n)
     if (n > pages.max_chunks - old)
         return false;
     if (table_grow_huge(heap.pagemap, map_bytes(old), map_bytes(new), new) != 0 ||
+        table_grow_huge(heap.shapes, map_bytes(old), map_bytes(new), new) != 0 ||
         table_grow_huge(heap.spans, span_table_bytes(old), span_table_bytes(new), new) != 0 ||
         table_grow_huge(heap.bits, bits_bytes(old), bits_bytes(new), new) != 0 ||
         table_grow(pages.chunks, chunk_bytes(old), chunk_bytes(new)) != 0 ||
@@ -558,7 +564,7 @@ void pages_stats(struct pages_stats *out)
     out->sys_bytes = chunks * CHUNK_BYTES;
     out->released_bytes = out->sys_bytes - (retained << PAGE_SHIFT);
     out->spans_sys_bytes = span_table_bytes(chunks) + bits_bytes(chunks);
-    out->tables_sys_bytes = map_bytes(chunks) + chunk_bytes(chunks) + sum_bytes(chunks);
+    out->tables_sys_bytes = 2 * map_bytes(chunks) + chunk_bytes(chunks) + sum_bytes(chunks);
 }
 
 bool pages_same(const struct pages_stats *as) { return !seq_moved(&pages.shown_seq, as->changes); }

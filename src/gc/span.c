@@ -25,6 +25,8 @@ struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
     scavenge_allocated(grown);
     struct span *s = &heap.spans[first];
     s->shape = shape;
+    if (shape >= SHAPE_TYPED)
+        heap.shapes[first] = shape;
     s->cls = (uint8_t)cls;
     s->nobj = s->nfree = class_info[cls].nobj;
     s->scan = 0;
