@@ -1,8 +1,8 @@
-/* live_nodes [nodes] [collections] - how long does a full collection take over a large heap in random order?
+/* live_nodes [nodes] [collections] [typed] - how long does a full collection take over a large heap in random order?
  *
  * 2^23 nodes of 64 bytes with three pointers each: a binary tree over a random permutation of them, plus one
  * pointer to any other, so that each step of the mark lands on another page. Built while collection is off;
- * then one collection to warm up, then five are timed.
+ * then one collection to warm up, then five are timed. typed: the collector knows where the pointers are; otherwise it looks at each word.
  * Counted: p50_ns is a whole weft_gc; ns_per_op the same over nodes. Two processors.
  * Peers: Go: runtime.GC; Boehm: GC_gcollect with two markers. The same graph, from the same random numbers. */
 #include "bench_weft.h"
@@ -13,6 +13,8 @@ typedef struct node {
 } node;
 
 static long nodes, collections;
+static int typed;
+static const weft_type *type; /* NULL: conservative */
 static node *root;
 
 static void build(void)
@@ -25,7 +27,7 @@ static void build(void)
     if (!at || !place || !index)
         abort();
     for (size_t i = 0; i < n; i++) {
-        at[i] = weft_alloc(sizeof(node));
+        at[i] = type != NULL ? weft_alloc_typed(type) : weft_alloc(sizeof(node));
         if (!at[i])
             abort();
         place[i] = (uint32_t)i;
@@ -55,6 +57,8 @@ static void run(void *arg)
 {
     (void)arg;
     weft_set_gc_percent(WEFT_GC_OFF);
+    if (typed)
+        type = WEFT_TYPE(node, left, right, other);
     build();
     weft_gc();
     int64_t ns[100];
@@ -78,5 +82,6 @@ int main(int argc, char **argv)
 {
     nodes = bench_arg(argc, argv, 1, 1 << 23);
     collections = bench_arg(argc, argv, 2, 5);
+    typed = argc > 3 && strcmp(argv[3], "typed") == 0;
     return nodes < 1 || collections < 1 || collections > 100 ? 2 : bench_run(run);
 }
