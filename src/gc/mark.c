@@ -16,8 +16,8 @@
  * The stack is last in first out, so that it stays short. An entry says all that scanning needs in one word: offset in the
  * heap, class, shape; the span is not looked at again. Its record is only for what is large, or smaller than 32 bytes.
  *
- * Tried, with 8.4 million nodes of 64 bytes in a random tree, one worker, 1 MiB of second-level cache. As it is: 0.245 s; with AVX2 0.26 s, with the plain
- * search 0.285 s. (Seconds of CPU, the least of several runs, since others used the machine.)
+ * Tried, with 8.4 million nodes of 64 bytes in a random tree, one worker, 1 MiB of second-level cache. As it is: 0.245 s; with AVX2 0.26 s,
+ * with the plain search 0.285 s. (Seconds of CPU, the least of several runs, since others used the machine.)
  *   - each word in turn through steps 2 and 3, and each candidate through 4, with branches: a third of the words are no pointers and a third of
  *     the candidates is new, at random. 0.49 s; without the branches, and with the wide search, 0.32 s
  *   - marks, allocation bits and head of the span's record in one line, one line in 256 bytes: uses a fourth of the cache's sets. 0.32 s, and
