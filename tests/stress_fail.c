@@ -1,4 +1,4 @@
-/* failmem, failthread, failfd: every request that a set of programs makes is refused once, alone (failrun=1) and with all that follow. Each run ends
+/* failmem, failthread, failfd, faildirty: every request that a set of programs makes is refused once, alone (failrun=1) and with all that follow. Each run ends
  * with an error from the headers, or with the line that says what there is no memory for; none crashes or hangs, nothing is left behind, and the next
  * start works.
  * WEFT_TEST_SWEEP=all takes every request (tools/check.sh), else a part of them; what fails is named by the program's number in the table, and the
@@ -289,7 +289,7 @@ static uint64_t off_in_use(void)
     return sum;
 }
 
-static const char *const keys[FAIL_KINDS] = { "failmem", "failthread", "failfd" };
+static const char *const keys[FAIL_KINDS] = { "failmem", "failthread", "failfd", "faildirty" };
 /* Errors that the headers promise; -EMFILE and -ENFILE come from system calls, -ETIMEDOUT from a deadline that passed since nobody could answer. */
 static bool documented(enum fail_kind kind, int err)
 {
@@ -406,7 +406,9 @@ enum { FOR_GOOD = 1000000000, ANY = 100000 };
     Test(stress_fail, name##_one_thread) { sweep(k, FAIL_THREAD, 1, 0); }                    \
     Test(stress_fail, name##_no_more_threads) { sweep(k, FAIL_THREAD, FOR_GOOD, ANY); }      \
     Test(stress_fail, name##_one_descriptor) { sweep(k, FAIL_FD, 1, 0); }                    \
-    Test(stress_fail, name##_no_more_descriptors) { sweep(k, FAIL_FD, FOR_GOOD, 0); }
+    Test(stress_fail, name##_no_more_descriptors) { sweep(k, FAIL_FD, FOR_GOOD, 0); }         \
+    Test(stress_fail, name##_one_look_at_pages) { sweep(k, FAIL_DIRTY, 1, 0); }              \
+    Test(stress_fail, name##_no_more_looks_at_pages) { sweep(k, FAIL_DIRTY, FOR_GOOD, 0); }
 SWEEPS(fibers_1, 0)
 SWEEPS(fibers_3, 1)
 SWEEPS(heap_1, 2)

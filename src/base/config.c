@@ -88,9 +88,10 @@ static const struct debug_key debug_keys[] = {
     D(memprofilerate, NUMBER, CONFIG_MEM_PROFILE_RATE, INT64_MAX, NULL),  /* bytes allocated between two samples of heap profiles; 1: all, 0: none */
     D(migrate,      SWITCH, 0,             1,         NULL),  /* a fiber that waited or yielded goes on on another thread than before */
     D(schedseed,    NUMBER, 0,             INT64_MAX, NULL),  /* one processor; what runs next, and when, is drawn from this seed: see sched/seed.c */
-    D(failmem,      NUMBER, 0,             INT64_MAX, NULL),  /* the Nth request for memory fails: see base/fail.h. And the next two */
+    D(failmem,      NUMBER, 0,             INT64_MAX, NULL),  /* the Nth request for memory fails: see base/fail.h. And the next three */
     D(failthread,   NUMBER, 0,             INT64_MAX, NULL),  /* the Nth request for a thread */
     D(failfd,       NUMBER, 0,             INT64_MAX, NULL),  /* the Nth system call that makes a descriptor */
+    D(faildirty,    NUMBER, 0,             INT64_MAX, NULL),  /* the Nth call that asks which pages were written to */
     D(failrun,      NUMBER, 1,             INT64_MAX, NULL),  /* so many requests in a row fail, from the Nth on */
     D(containermaxprocs, SWITCH, 1,        1,         NULL),  /* 0: the quota of the control group is not looked at */
     D(updatemaxprocs, SWITCH, 1,           1,         NULL),  /* 0: the default number of processors is that of the start */

@@ -41,7 +41,7 @@ struct config {
     int64_t memprofilerate; /* bytes, for where mem_profile_rate is not given; 0: never */
     int64_t migrate;        /* 0, 1 */
     int64_t schedseed;      /* 0: off */
-    int64_t failmem, failthread, failfd; /* number of the first request that fails; 0: none does */
+    int64_t failmem, failthread, failfd, faildirty; /* number of the first request that fails; 0: none does */
     int64_t failrun;        /* how many in a row fail */
     int64_t containermaxprocs; /* 0, 1 */
     int64_t updatemaxprocs; /* 0, 1 */

@@ -1,5 +1,6 @@
-/* Failures on demand (WEFT_DEBUG=failmem=N,failthread=N,failfd=N): of the requests of a kind that the runtime makes, counted from its start, the Nth
- * fails as if the system had refused it; with failrun=K that one and the next K - 1. So a test can walk through all of them, one after the other.
+/* Failures on demand (WEFT_DEBUG=failmem=N,failthread=N,failfd=N,faildirty=N): of the requests of a kind that the runtime makes, counted from its
+ * start, the Nth fails as if the system had refused it; with failrun=K that one and the next K - 1. So a test can walk through all of them, one
+ * after the other.
  *
  * To add a request: ask fail_now() where it is made, and go the way of a refusal if it says so. While nothing is to fail this costs one predictable
  * branch, on paths that make a system call or take a lock. */
@@ -14,6 +15,7 @@ enum fail_kind {
     FAIL_MEM,    /* memory: off-heap, pages of the heap, address space */
     FAIL_THREAD, /* pthread_create */
     FAIL_FD,     /* system calls that make a descriptor */
+    FAIL_DIRTY,  /* asking which pages were written to: os/dirty.c */
     FAIL_KINDS
 };
 

@@ -68,7 +68,7 @@ static bool rank_is_many(uint32_t rank)
 
 void lock_check_take(struct lock *l)
 {
-    if (l->rank == 0 || l->rank > RANK_LEAF)
+    if (l->rank == 0 || l->rank > RANK_DIRTY)
         w_fatal("lock %p was not initialised (rank %u)", (void *)l, l->rank);
     for (unsigned i = 0; i < held.n; i++) {
         struct lock *h = held.lock[i];

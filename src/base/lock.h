@@ -34,6 +34,7 @@ enum lock_rank {
     RANK_ROOTS,     /* gc/roots.c */
     RANK_TYPES,     /* gc/type.c */
     RANK_LEAF,      /* holds nothing else inside; any number of kinds */
+    RANK_DIRTY,     /* os/dirty_mprotect.c: protection of pages; taken by a write to the heap, whatever the writer holds */
 };
 
 struct lock {

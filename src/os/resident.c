@@ -6,11 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include "base/fail.h"
 #include "base/syscall.h"
+#include "os/pagemap.h"
 #include "os/vm.h"
 
 /* ---- files -------------------------------------------------------------------------------------------------------- */
@@ -125,15 +125,6 @@ int resident_mappings(void (*fn)(void *arg, const struct mapping *m), void *arg)
 
 /* ---- pages -------------------------------------------------------------------------------------------------------- */
 
-/* linux/fs.h, of 6.7. */
-struct scan_region { uint64_t start, end, categories; };
-struct scan {
-    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-#define SCAN _IOWR('f', 16, struct scan)
-#define SCAN_PRESENT 8u
-#define SCAN_ZERO 32u /* the zero page */
-
 #define AT_ONCE ((uintptr_t)1 << 30) /* bytes: the kernel holds off who maps and unmaps meanwhile */
 #define REGIONS 512u
 
@@ -142,10 +133,10 @@ static int scan(int fd, uintptr_t lo, uintptr_t hi, void (*fn)(void *arg, uintpt
     struct scan_region found[REGIONS];
     while (lo < hi) {
         struct scan s = {
-            .size = sizeof s, .start = lo, .end = w_min(hi, lo + AT_ONCE), .vec = (uintptr_t)found, .vec_len = REGIONS,
+            .start = lo, .end = w_min(hi, lo + AT_ONCE), .vec = (uintptr_t)found, .vec_len = REGIONS,
             .category_inverted = SCAN_ZERO, .category_mask = SCAN_PRESENT | SCAN_ZERO, .return_mask = SCAN_PRESENT,
         };
-        long n = sys_call3(SYS_ioctl, fd, SCAN, (long)(uintptr_t)&s);
+        long n = pagemap_scan(fd, &s);
         if (n < 0)
             return (int)n;
         for (long i = 0; i < n; i++)
@@ -162,7 +153,7 @@ static void ignore(void *arg, uintptr_t lo, uintptr_t hi) { (void)arg, (void)lo,
 void resident_open(struct resident *r)
 {
     uintptr_t here = w_align_down((uintptr_t)&r, os_page_bytes());
-    r->fd = open_proc("/proc/self/pagemap");
+    r->fd = pagemap_open();
     r->exact = r->fd >= 0 && scan(r->fd, here, here + os_page_bytes(), ignore, NULL) == 0;
 }
 

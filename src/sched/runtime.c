@@ -363,6 +363,7 @@ static void modes_begin(const struct config *c)
     fail_arm(FAIL_MEM, (uint64_t)c->failmem, (uint64_t)c->failrun);
     fail_arm(FAIL_THREAD, (uint64_t)c->failthread, (uint64_t)c->failrun);
     fail_arm(FAIL_FD, (uint64_t)c->failfd, (uint64_t)c->failrun);
+    fail_arm(FAIL_DIRTY, (uint64_t)c->faildirty, (uint64_t)c->failrun);
 }
 
 static void modes_end(void)
