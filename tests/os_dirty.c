@@ -356,7 +356,7 @@ EACH(as_an_array_has_it)
     rng_seed(&r, test_seed());
     fill_pages(0, N);
     memset(want, 1, N);
-    for (int step = 0; step < 3000; step++) {
+    for (int step = 0; step < 1500; step++) {
         size_t from = rng_next(&r) % N, to = from + 1 + rng_next(&r) % w_min((size_t)N - from, step % 3 != 0 ? (size_t)20 : (size_t)N);
         switch (rng_next(&r) % 5) {
         case 0:
@@ -386,6 +386,46 @@ EACH(as_an_array_has_it)
         }
         }
     }
+}
+
+/* Stacks: their guards stay guards, what was never touched is not told, and what was given back may be used anew. */
+Test(os_dirty, uffd_memory_beside_the_heap)
+{
+    enum { STACK = 16, N = 40 * STACK };
+    begin(DIRTY_UFFD);
+    char *heap_at = heap, *stacks = os_vm_map_stack(N * page), c;
+    cr_assert_not_null(stacks);
+    uintptr_t lo = (uintptr_t)stacks;
+    cr_assert_lt(dirty_arm(lo, lo + N * page), 0);
+    cr_assert_eq(dirty_watch(lo, lo + N * page), 0);
+    bool guards = true;
+    for (size_t i = 0; i < N; i += STACK) {
+        guards &= madvise(stacks + i * page, page, 102 /* MADV_GUARD_INSTALL */) == 0;
+        stacks[(i + STACK - 1) * page + 8] = 1;
+    }
+    heap = stacks;
+    for (int few = 0; few < 2; few++) { /* one after the other, and all at once */
+        for (size_t i = 0; few == 1 && i < N; i += STACK)
+            arm(i, i + STACK);
+        if (few == 0)
+            arm(0, N);
+        write_to(STACK - 1), write_to(3 * STACK - 2);
+        unsigned char map[N];
+        take(map, 0, N, true, 5);
+        for (size_t i = 0; i < N; i++)
+            if (!guards || i % STACK != 0)
+                cr_assert_eq(map[i], i == STACK - 1 || i == 3 * STACK - 2, "%zu", i);
+        for (size_t i = 0; guards && i < N; i += STACK)
+            cr_assert_eq(os_vm_peek(&c, stacks + i * page, 1), 0);
+        cr_assert_eq(madvise(stacks + page, (STACK - 1) * page, MADV_DONTNEED), 0);
+        write_to(4);
+        take(map, 0, N, true, N);
+        cr_assert_eq(map[4], 1);
+        cr_assert_eq(map[STACK], 0);
+    }
+    os_vm_free(stacks, N * page);
+    heap = heap_at;
+    end();
 }
 
 /* ---- mappings ------------------------------------------------------------------------------------------------------- */

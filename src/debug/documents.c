@@ -7,6 +7,7 @@
  *
  *   info      {"at_ms":1764172800123,"version":"0.1.0","program":"kv","pid":4711,"up_ms":86400123,"procs":2,"cpus":4,"quota_cpus":1.5,"procs_follow":true,
  *              "throttled_periods":12,"throttled_s":0.25,"fibers":1034,"threads":7,"descriptors":1025,
+ *              "written_pages":"written pages are told by the kernel (userfaultfd)",
  *              "config":[{"name":"gc_percent","value":"100","variable":"WEFT_GC","default":true},{"name":"gctrace","value":"0","debug":true,...}]}
  *   procs     {"at_ms":...,"procs":[{"id":0,"state":"running","machine":3,"fiber":{"id":17,"name":"client","site":"accept_loop at /s/server.c:88"},
  *              "queued":4,"timers":2,"steps":90211}],"queue":{"global":0,"all":4},
@@ -48,6 +49,7 @@
 #include "debug/json.h"
 #include "debug/memory.h"
 #include "debug/page.h"
+#include "os/dirty.h"
 #include "sched/leaked.h"
 
 #define SITES_SHOWN 100u
@@ -107,6 +109,7 @@ static void make_info(struct look *l)
     json_u64(&j, "fibers", look_num(l, FIBERS));
     json_u64(&j, "threads", look_num(l, THREADS));
     json_u64(&j, "descriptors", look_num(l, DESCRIPTORS));
+    json_str(&j, "written_pages", dirty_why());
     put_config(&j);
     end(&j);
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <unistd.h>
 #include <weft/debug.h>
+#include "os/dirty.h"
 #include "sched/leaked.h"
 
 #define SITES_SHOWN 12u
@@ -287,7 +288,10 @@ static void make_info(struct look *l)
     if (l->quota != 0)
         text_putf(t, "quota of the control group: %lu %% of a CPU; stood still in %lu periods\n", (unsigned long)(l->quota * 100),
                   (unsigned long)l->throttled);
-    text_putf(t, "the number of processors %s\nsettings:\n", l->follows ? "follows quota and affinity" : "stays");
+    text_putf(t, "the number of processors %s\n", l->follows ? "follows quota and affinity" : "stays");
+    if (dirty_why()[0] != 0)
+        text_putf(t, "%s\n", dirty_why());
+    text_puts(t, "settings:\n");
     for (unsigned i = 0; config_item(&sched.cfg, i, &item); i++)
         if (!item.debug || !item.is_default)
             text_putf(t, "  %s%s = %s\n", item.debug ? "WEFT_DEBUG " : "", item.name, item.value);

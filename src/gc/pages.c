@@ -15,6 +15,7 @@
 #include "base/fail.h"
 #include "base/seqcount.h"
 #include "base/syscall.h"
+#include "os/dirty.h"
 #include "os/vm.h"
 
 struct chunk {
@@ -218,6 +219,7 @@ static bool grow_locked(size_t n)
         table_grow(pages.sums, sum_bytes(old), sum_bytes(new)) != 0 ||
         os_vm_commit(heap.base + old * CHUNK_BYTES, n * CHUNK_BYTES) != 0)
         return false;
+    dirty_committed((uintptr_t)heap.base + old * CHUNK_BYTES, (uintptr_t)heap.base + new * CHUNK_BYTES); /* refused: so is arming, then */
     grow_hints(old, new);
     for (size_t c = old; c < new; c++) {
         memset(pages.chunks[c].released, 0xff, sizeof pages.chunks[c].released);

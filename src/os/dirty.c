@@ -62,7 +62,11 @@ static void none(void)
         w->stop();
 }
 
-void dirty_stop(void) { none(); }
+void dirty_stop(void)
+{
+    none();
+    dirty.why[0] = 0;
+}
 
 enum dirty_backend dirty_backend(void) { return dirty.way != NULL ? dirty.way->id : DIRTY_NONE; }
 
@@ -74,6 +78,7 @@ static bool refused(void) { return dirty.way == NULL || fail_now(FAIL_DIRTY); }
 static int refusal(void) { return dirty.way == NULL ? -ENOSYS : -EAGAIN; }
 
 int dirty_committed(uintptr_t lo, uintptr_t hi) { return refused() ? refusal() : dirty.way->committed(lo, hi); }
+int dirty_watch(uintptr_t lo, uintptr_t hi) { return refused() ? refusal() : dirty.way->watch == NULL ? -ENOSYS : dirty.way->watch(lo, hi); }
 int dirty_arm(uintptr_t lo, uintptr_t hi) { return refused() ? refusal() : dirty.way->arm(lo, hi); }
 int dirty_disarm(uintptr_t lo, uintptr_t hi) { return refused() ? refusal() : dirty.way->disarm(lo, hi); }
 

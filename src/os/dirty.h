@@ -26,11 +26,13 @@ enum dirty_backend { DIRTY_NONE, DIRTY_UFFD, DIRTY_MPROTECT };
 int dirty_start(enum dirty_backend want, bool any, uintptr_t lo, uintptr_t hi);
 void dirty_stop(void);
 enum dirty_backend dirty_backend(void);
-/* What was chosen, and why not the better one: a sentence. */
+/* What was chosen, and why not the better one: a sentence. "": not started. */
 const char *dirty_why(void);
 
 /* These pages have just become usable. An error: they cannot be armed. */
 int dirty_committed(uintptr_t lo, uintptr_t hi);
+/* Memory outside of the range of dirty_start, mapped: it may be armed, too, till it is unmapped. 0; -ENOSYS: not with this back-end; others. */
+int dirty_watch(uintptr_t lo, uintptr_t hi);
 /* From the return on the first write to each page is noted. Any thread inside the runtime; not together with another call for the same pages. */
 int dirty_arm(uintptr_t lo, uintptr_t hi);
 /* Writes cost nothing again. */

@@ -139,7 +139,7 @@ static int arm_group(size_t from, size_t to)
 
 static int mprotect_arm(uintptr_t lo, uintptr_t hi)
 {
-    int err = 0;
+    int err = hi > load_rlx(&prot.committed) ? -EINVAL : 0; /* rlx: only grows. A fault there is not ours */
     for (size_t i = index_of(lo), to = index_of(hi), end; i < to && err == 0; i = end) {
         end = end_of_group(i, to);
         err = arm_group(i, end);

@@ -210,6 +210,7 @@ static int uffd_after_fork_child(void)
 
 const struct dirty_way dirty_uffd = {
     .id = DIRTY_UFFD, .does = "told by the kernel (userfaultfd)",
-    .start = uffd_start, .stop = uffd_stop, .committed = uffd_committed, .arm = uffd_arm, .disarm = uffd_disarm, .take = uffd_take,
+    .start = uffd_start, .stop = uffd_stop, .committed = uffd_committed, .watch = register_range, .arm = uffd_arm, .disarm = uffd_disarm,
+    .take = uffd_take,
     .after_fork_child = uffd_after_fork_child,
 };

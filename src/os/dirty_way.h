@@ -12,6 +12,7 @@ struct dirty_way {
     int (*start)(uintptr_t lo, uintptr_t hi, const char **why);
     void (*stop)(void);
     int (*committed)(uintptr_t lo, uintptr_t hi);
+    int (*watch)(uintptr_t lo, uintptr_t hi); /* NULL: only the heap */
     int (*arm)(uintptr_t lo, uintptr_t hi);
     int (*disarm)(uintptr_t lo, uintptr_t hi);
     ptrdiff_t (*take)(uintptr_t lo, uintptr_t hi, bool arm, struct dirty_range *out, size_t n, uintptr_t *next);

@@ -41,6 +41,7 @@
 #include "sched/sysmon.h"
 #include "sched/task.h"
 #include "sched/world.h"
+#include "os/dirty.h"
 #include <errno.h>
 #include <pthread.h>
 #include <sys/syscall.h>
@@ -183,6 +184,7 @@ static void child_of_none(void)
 
 static void child(void)
 {
+    dirty_forked();
     probe_after_fork();
     for (struct sched_guest *g = sched_guests; g != NULL; g = g->next)
         if (g->after_fork != NULL)

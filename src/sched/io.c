@@ -21,6 +21,7 @@
  * once. Deadlines and closing need not be kept: they are still so at the next call, or have been changed on purpose. */
 #include "base/fail.h"
 #include "base/syscall.h"
+#include "os/dirty.h"
 #include "sched/fd.h"
 #include "sched/reclaim.h"
 #include <errno.h>
@@ -128,23 +129,36 @@ static ssize_t or_done(ssize_t r, size_t done)
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
+/* Where the kernel is about to write, or has written: dirty.h. */
+static inline void hold(const struct iovec *iov, int n, bool on)
+{
+    for (int i = 0; unlikely(load_rlx(&dirty_holds) != 0) && i < n; i++) /* rlx: see there */
+        dirty_hold_slow(iov[i].iov_base, iov[i].iov_len, on);
+}
+
+static size_t length(const struct sockaddr *to, const socklen_t *len) { return to != NULL && len != NULL ? *len : 0; }
+
 static ssize_t sys_recvmsg(struct fd *f, const struct iovec *iov, int n)
 {
     ssize_t r;
+    hold(iov, n, true);
     struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n };
     do {
         r = f->flags & FD_IS_SOCKET ? sys_call3(SYS_recvmsg, f->fd, &msg, MSG_DONTWAIT) : sys_call3(SYS_readv, f->fd, iov, n);
     } while (r == -EINTR);
+    hold(iov, n, false);
     return r;
 }
 
 static ssize_t sys_recv(struct fd *f, void *buf, size_t n)
 {
     ssize_t r;
+    dirty_hold(buf, n);
     do {
         r = f->flags & FD_IS_SOCKET ? sys_call6(SYS_recvfrom, f->fd, (long)buf, (long)n, MSG_DONTWAIT, 0, 0)
                                     : sys_call3(SYS_read, f->fd, buf, n);
     } while (r == -EINTR);
+    dirty_release(buf, n);
     return r;
 }
 
@@ -227,10 +241,13 @@ struct recvfrom_op { void *buf; size_t n; int flags; struct sockaddr *from; sock
 static ssize_t try_recvfrom(struct fd *f, void *arg)
 {
     struct recvfrom_op *op = arg;
+    const struct iovec to[] = { { op->buf, op->n }, { op->from, length(op->from, op->fromlen) }, { op->fromlen, sizeof *op->fromlen } };
     ssize_t r;
+    hold(to, 3, true);
     do {
         r = sys_call6(SYS_recvfrom, f->fd, (long)op->buf, (long)op->n, op->flags | MSG_DONTWAIT, (long)op->from, (long)op->fromlen);
     } while (r == -EINTR);
+    hold(to, 3, false);
     return r;
 }
 
@@ -370,10 +387,13 @@ static bool is_of_the_peer(ssize_t err)
 static ssize_t try_accept(struct fd *f, void *arg)
 {
     struct accept_op *op = arg;
+    const struct iovec to[] = { { op->peer, length(op->peer, op->peerlen) }, { op->peerlen, sizeof *op->peerlen } };
     ssize_t r;
+    hold(to, 2, true);
     do {
         r = fail_now(FAIL_FD) ? -EMFILE : sys_call4(SYS_accept4, f->fd, op->peer, op->peerlen, SOCK_NONBLOCK | SOCK_CLOEXEC);
     } while (r == -EINTR || is_of_the_peer(r));
+    hold(to, 2, false);
     if (r < 0)
         return r;
     op->to->fd = (int)r;

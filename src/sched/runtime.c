@@ -10,6 +10,7 @@
 #include "os/affinity.h"
 #include "os/clock.h"
 #include "os/copies.h"
+#include "os/dirty.h"
 #include "os/futex.h"
 #include "os/procself.h"
 #include "os/signal.h"
@@ -229,11 +230,12 @@ int weft_set_max_threads(int n)
     return (int)old;
 }
 
-/* ---- overflow of a stack ------------------------------------------------------------------------------------ */
+/* ---- faults: written pages, overflow of a stack ------------------------------------------------------------------------------------ */
 
 static enum signal_whose fault(int sig, siginfo_t *info, void *uc)
 {
-    (void)sig;
+    if (sig == SIGSEGV && info->si_code > 0 && dirty_fault((uintptr_t)info->si_addr, arch_uc_pc(uc)))
+        return SIGNAL_OURS;
     bool guard = false;
     struct fiber *f = info->si_code > 0 ? stack_find((uintptr_t)info->si_addr, &guard) : NULL;
     if (f == NULL || !guard) {
