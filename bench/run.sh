@@ -89,6 +89,9 @@ doctor-alloc    | doctor_cost alloc  | 1 | 1 |                | slower_percent m
 profile-write   | profile_write 100000 | 1 | 3 |               | p50_ns max=3000000000; memory_ratio max=3; bytes
 profile-text    | profile_write 100000 1 | 1 | 3 |             | p50_ns max=3000000000; memory_ratio max=3; bytes
 walk            | walk               | 1 | 5 |                | ns_per_op max=10; ten_ns; miss_ns; miss_other_ns; parked_ns; libunwind_ns; backtrace_ns
+dirty-small     | dirty_pages uffd 512 small | 1 | 3 |         | first_ns max=1500; next_ns; arm_us; span_ns; take_0_us; rearm_1000_us; rearm_30000_us
+dirty-huge      | dirty_pages uffd 512 huge  | 1 | 3 |         | split_ns; first_ns; arm_us; take_0_us; collapse_us; read_huge_ns; read_split_ns
+dirty-mprotect  | dirty_pages mprotect 512 small | 1 | 3 |     | first_ns; next_ns; arm_us; take_0_us; rearm_1000_us; rearm_30000_us
 cpu-profile     | cpu_profile        | 2 | 3 | go             | slower_percent max=1; helpers_percent; on_ms go=0.5
 scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; peak_kib
 TABLE
@@ -134,7 +137,7 @@ older() { # target source...
 build_weft() { # program
     LIB="-L$B -lweft -Wl,-rpath,$B"
     [ "$LINK" = static ] && LIB="$B/libweft.a -Wl,--as-needed -lm -ldl"
-    if grep -q '^#include "\(trace\|prof\)/' "bench/$1.c"; then # looks inside
+    if grep -q '^#include "\(trace\|prof\|os\)/' "bench/$1.c"; then # looks inside
         LIB="$B/all.o -Isrc -ldl"
         [ "$B/all.o" -nt "$OUT/weft/$1" ] && rm -f "$OUT/weft/$1"
     fi
