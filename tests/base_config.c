@@ -48,7 +48,7 @@ Test(config, defaults)
     cr_expect_eq(c.madvdontneed, 1);
     cr_expect_eq(c.memprofilerate, 524288);
     cr_expect_eq(c.mem_profile_rate, 0);
-    cr_expect(c.gctrace == 0 && c.gcstress == 0 && c.gcpoison == 0 && c.gcverify == 0);
+    cr_expect(c.gctrace == 0 && c.gcstress == 0 && c.gcpoison == 0 && c.gcverify == 0 && c.gc == CONFIG_GC_AUTO);
     cr_expect(c.migrate == 0 && c.schedseed == 0 && c.failmem == 0 && c.failthread == 0 && c.failfd == 0 && c.faildirty == 0 && c.failrun == 1);
     weft_config init = WEFT_CONFIG_INIT;
     struct config d;
@@ -69,19 +69,19 @@ Test(config, environment_then_struct)
     cr_expect_eq(c.gc_percent, -1);
     cr_expect_eq(c.memory_limit, 512ll << 20);
     cr_expect_eq(c.stack_size, 128 << 10, "rounded up to a power of two");
-    cr_expect(c.gctrace == 1 && c.gcstress == 50 && c.madvdontneed == 0);
+    cr_expect(c.gctrace == 1 && c.gcstress == 50 && c.madvdontneed == 0 && c.gc == CONFIG_GC_STW);
     cr_expect_str_eq(c.cgrouproot, "/some/where");
 
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.maxprocs = 2;
     cfg.gc_percent = 50;
     cfg.memory_limit = 1000;
-    cfg.debug = "gcstress=7,gcpoison=1";
+    cfg.debug = "gcstress=7,gcpoison=1,gc=mprotect";
     cr_assert_eq(load(&cfg, &c), 0, "%s", said);
     cr_expect_eq(c.maxprocs, 2);
     cr_expect_eq(c.gc_percent, 50);
     cr_expect_eq(c.memory_limit, 1000);
-    cr_expect(c.gctrace == 1 && c.gcstress == 7 && c.gcpoison == 1);
+    cr_expect(c.gctrace == 1 && c.gcstress == 7 && c.gcpoison == 1 && c.gc == CONFIG_GC_MPROTECT);
     cfg.gc_percent = WEFT_GC_OFF;
     cr_assert_eq(load(&cfg, &c), 0);
     cr_expect_eq(c.gc_percent, -1);
@@ -118,7 +118,7 @@ Test(config, misspelt_keys_are_reported_with_the_nearest)
         { "gctrce=1", "did you mean \"gctrace\"?" },   { "gcstres=1", "did you mean \"gcstress\"?" },
         { "GCTRACE=1", "All keys: gctrace" },          { "gctrace", "gctrace= cannot be used: it must be 0 or 1" },
         { "gctrace=2", "gctrace=2 cannot be used" },   { "gcstress=lots", "it must be a number" },
-        { "cgrouproot=", "it must be a path of at most 127 bytes" }, { "gcstress=-1", "it must be a number" },      { "gc=fast", "gc=fast cannot be used: it must be stw" },
+        { "cgrouproot=", "it must be a path of at most 127 bytes" }, { "gcstress=-1", "it must be a number" },      { "gc=fast", "gc=fast cannot be used: it must be auto|uffd|mprotect|stw" },
         { "=1", "unknown key \"\"" },                  { "nothing=1", "unknown key \"nothing\"." },
     };
     struct config c;

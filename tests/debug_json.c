@@ -495,6 +495,7 @@ static void info(void *arg)
     cr_expect(js_true(quota, "debug"));
     cr_expect_str_eq(js_str(quota, "value"), "250");
     cr_expect_str_eq(js_str(js_with(c, "name", "gc"), "value"), "stw");
+    cr_expect_not_null(js_str(d, "written_pages"));
     cr_expect_str_eq(js_str(js_with(c, "name", "doctor"), "value"), "report");
     cr_expect_str_eq(js_str(js_with(c, "name", "w04"), "value"), "count");
     cr_expect_str_eq(js_str(js_with(c, "name", "w05"), "value"), "as all");
@@ -504,7 +505,7 @@ Test(debug_json, the_program_and_its_settings)
 {
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.gc_percent = WEFT_GC_OFF;
-    cfg.debug = "cpus=8,cpuquota=250,w04=count";
+    cfg.debug = "cpus=8,cpuquota=250,w04=count,gc=stw";
     test_run_config(&cfg, info, NULL);
 }
 

@@ -21,6 +21,8 @@ membarrier-0 | -      | BUILD=debug          | WEFT_DEBUG=membarrier=0          
 gcstress    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=200 WEFT_TEST_SLOW=1    |
 gcpoison    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=500,gcpoison=1 WEFT_TEST_SLOW=1 |
 gcverify    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=500,gcverify=1 WEFT_TEST_SLOW=1 |
+gc-stw      | -       | BUILD=release        | WEFT_DEBUG=gc=stw                           |
+gc-mprotect | -       | BUILD=debug          | WEFT_DEBUG=gc=mprotect                      |
 asan-ubsan  | -       | SAN=address          |                                             |
 tsan        | -       | SAN=thread           |                                             |
 clang       | clang   | CC=clang WERROR=1    |                                             |

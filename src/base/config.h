@@ -53,7 +53,8 @@ struct config {
     int64_t doctor_code[CONFIG_DOCTOR_CODES]; /* by code; DOCTOR_AS_ALL: as above */
 };
 
-enum { CONFIG_GC_STW = 0, CONFIG_MEM_PROFILE_RATE = 512 << 10 };
+enum { CONFIG_GC_AUTO, CONFIG_GC_UFFD, CONFIG_GC_MPROTECT, CONFIG_GC_STW }; /* the words of gc */
+enum { CONFIG_MEM_PROFILE_RATE = 512 << 10 };
 
 /* Reads all settings. cfg may be NULL. 0; or -EINVAL after say() has got a line for each setting that is wrong (its
  * name, its value, what is allowed, and for an unknown key the nearest one). say gets no newline. *out is filled in
