@@ -118,7 +118,8 @@ Test(config, misspelt_keys_are_reported_with_the_nearest)
         { "gctrce=1", "did you mean \"gctrace\"?" },   { "gcstres=1", "did you mean \"gcstress\"?" },
         { "GCTRACE=1", "All keys: gctrace" },          { "gctrace", "gctrace= cannot be used: it must be 0 or 1" },
         { "gctrace=2", "gctrace=2 cannot be used" },   { "gcstress=lots", "it must be a number" },
-        { "cgrouproot=", "it must be a path of at most 127 bytes" }, { "gcstress=-1", "it must be a number" },      { "gc=fast", "gc=fast cannot be used: it must be auto|uffd|mprotect|stw" },
+        { "cgrouproot=", "it must be a path of at most 127 bytes" }, { "gcstress=-1", "it must be a number" },
+        { "gc=fast", "gc=fast cannot be used: it must be auto|uffd|mprotect|stw" },
         { "=1", "unknown key \"\"" },                  { "nothing=1", "unknown key \"nothing\"." },
     };
     struct config c;
