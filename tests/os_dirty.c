@@ -433,6 +433,7 @@ Test(os_dirty, uffd_memory_beside_the_heap)
 /* The system allows so many mappings; the host has the greater part of them. What is written then is told with its neighbours. */
 Test(os_dirty, mprotect_stays_below_the_number_of_mappings)
 {
+    test_needs_a_kernel();
     begin(DIRTY_MPROTECT);
     enum { N = 16384 };
     unsigned char *map = malloc(N);
@@ -473,6 +474,7 @@ Test(os_dirty, mprotect_stays_below_the_number_of_mappings)
 #endif
 Test(os_dirty, mprotect_when_there_are_no_more_mappings, NO_MAPPINGS)
 {
+    test_needs_a_kernel();
     begin(DIRTY_MPROTECT);
     unsigned char map[1000];
     fill_pages(0, 1000);
