@@ -38,6 +38,7 @@ int helper_start(struct helper *h)
     pthread_attr_t attr;
     sigset_t all, old;
     sigfillset(&all);
+    sigdelset(&all, SIGSEGV); /* the host's writer may write to the heap: os/dirty_mprotect.c */
     pthread_attr_init(&attr);
     int err = pthread_attr_setstack(&attr, h->stack, HELPER_STACK_BYTES);
     if (err == 0) {

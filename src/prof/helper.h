@@ -25,7 +25,8 @@ struct helper {
 enum { HELPER_HOSTS_FILES = 1 };
 #define HELPER_STACK_BYTES (1u << 20)
 
-/* Starts h->fn(h->arg), with all signals blocked, but SIGPROF where profiles count it (service.h). 0, -ENOMEM, -EAGAIN. The caller joins it, once; outside the runtime, as that waits. */
+/* Starts h->fn(h->arg), with all signals blocked but SIGSEGV, and SIGPROF where profiles count it (service.h). 0, -ENOMEM, -EAGAIN. The caller joins it,
+ * once; outside the runtime, as that waits. */
 int helper_start(struct helper *h);
 void helper_join(struct helper *h);
 

@@ -639,13 +639,13 @@ static int runtime_down(void)
             g->end();
     if (sched_reports.end != NULL)
         sched_reports.end();
-    unhook_faults();
     world_end();
     stack_each(0, 1, free_fiber, NULL);
     tasks_each(free_labels, NULL);
     netpoll_end();
     procs_end(); /* caches give their spans back to the heap */
     mutator_end();
+    unhook_faults(); /* pages of the heap may have been armed till now */
     lot_reset(); /* those who still waited lie on the stacks */
     stack_end();
     task_end();

@@ -343,6 +343,7 @@ int sysmon_start(void)
     lock_init(&sysmon.lock, RANK_LEAF);
     sigset_t all, old;
     sigfillset(&all);
+    sigdelset(&all, SIGSEGV); /* as in world.c, helpers_start */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_attr_t attr;
     pthread_attr_init(&attr);

@@ -587,6 +587,7 @@ static void helpers_start(unsigned want)
         h->index = n + 1;
         sigset_t all, old;
         sigfillset(&all);
+        sigdelset(&all, SIGSEGV); /* a first write to a page: os/dirty_mprotect.c */
         pthread_sigmask(SIG_SETMASK, &all, &old);
         int err = fail_now(FAIL_THREAD) ? EAGAIN : pthread_create(&h->thread, NULL, helper_main, h);
         pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -1,4 +1,5 @@
-/* Reading into memory of the collector's, with pointers, while it is looked which pages are written to: what write protection must not get in the way of. */
+/* The heap with its pages armed, by write protection: what that must not get in the way of. What the program reads into it, what the runtime itself
+ * writes to it on whatever thread, and the end. */
 #include "io_test.h"
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -23,16 +24,24 @@ static void expect_written(const void *p)
     cr_assert_eq(dirty_take(at, at + 4096, true, out, 1, &next), 1);
 }
 
+/* As a cycle would do with all that is there. */
+static void begin(void)
+{
+    uintptr_t base = (uintptr_t)heap.base;
+    dirty_stop();
+    OK(dirty_start(DIRTY_MPROTECT, false, base, base + heap.reserved));
+    OK(dirty_committed(base, base + load_rlx(&heap.committed))); /* rlx: what we have made is there */
+}
+
+static void arm_all(void) { OK(dirty_arm((uintptr_t)heap.base, (uintptr_t)heap.base + load_rlx(&heap.committed))); } /* rlx: as in begin */
+
 static void calls(void *arg)
 {
     (void)arg;
     weft_fd *r, *w, *a, *b, *listener, *client, *server;
     char word[16] = "";
-    uintptr_t base = (uintptr_t)heap.base;
-    dirty_stop();
-    OK(dirty_start(DIRTY_MPROTECT, false, base, base + heap.reserved));
     obj = weft_alloc(BYTES);
-    OK(dirty_committed(base, base + load_rlx(&heap.committed))); /* rlx: what holds obj is there */
+    begin();
     char *at = (char *)w_align_up((uintptr_t)obj, 4096) + 3 * 4096 - 2;
 
     pipe_new(&r, &w);
@@ -79,4 +88,43 @@ static void calls(void *arg)
     dirty_stop();
 }
 
-Test(io_dirty, reads_into_armed_pages) { test_run_debug(1, "gc=stw", calls, NULL); }
+Test(gc_dirty, reads_into_armed_pages) { test_run_debug(1, "gc=stw", calls, NULL); }
+
+/* In a stop pools are written to, by any of those who mark. */
+static void pools(void *arg)
+{
+    (void)arg;
+    static weft_pool *pool[50];
+    for (size_t i = 0; i < w_countof(pool); i++)
+        pool[i] = weft_pool_new(NULL, NULL);
+    begin();
+    for (int round = 0; round < 20; round++) {
+        for (size_t i = 0; i < w_countof(pool); i++)
+            weft_pool_put(pool[i], weft_alloc(100));
+        arm_all();
+        weft_gc();
+        for (size_t i = 0; i < w_countof(pool); i++)
+            cr_assert_not_null(weft_pool_get(pool[i]));
+    }
+    OK(dirty_disarm((uintptr_t)heap.base, (uintptr_t)heap.base + load_rlx(&heap.committed))); /* rlx: as in begin */
+    dirty_stop();
+}
+
+Test(gc_dirty, the_collector_writes_itself) { test_run_debug(2, "gc=stw,gcpoison=1", pools, NULL); }
+
+/* Who runs still has allocated memory in hand, which is poisoned when it goes back. */
+static void ends_armed(void *arg)
+{
+    (void)arg;
+    obj = weft_alloc(100);
+    begin();
+    obj = weft_alloc(100);
+    arm_all();
+}
+
+Test(gc_dirty, the_runtime_ends)
+{
+    test_run_debug(2, "gc=stw,gcpoison=1", ends_armed, NULL);
+    dirty_stop();
+    test_run_debug(2, "gc=stw,gcpoison=1", ends_armed, NULL);
+}
