@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include "base/fail.h"
 #include "base/rng.h"
+#include "os/clock.h"
 #include "os/dirty.h"
 #include "os/signal.h"
 #include "os/vm.h"
@@ -218,31 +219,32 @@ EACH(memory_given_back)
 
 static void *writer(void *arg)
 {
-    for (size_t i = (size_t)arg; i < 4000; i += 4)
+    for (size_t i = (size_t)arg; i < 1200; i += 4)
         write_to(i);
     return NULL;
 }
 
 EACH(writes_of_other_threads)
 {
-    unsigned char map[4096];
+    enum { N = 1300 };
+    unsigned char map[N];
     pthread_t t[4];
-    fill_pages(0, 4096);
-    for (int round = 0; round < 5; round++) {
-        arm(0, 4096);
+    fill_pages(0, N);
+    for (int round = 0; round < 2; round++) {
+        arm(0, N);
         for (size_t k = 0; k < 4; k++)
             cr_assert_eq(pthread_create(&t[k], NULL, writer, (void *)k), 0);
         for (int k = 0; k < 4; k++)
             pthread_join(t[k], NULL);
-        take(map, 0, 4096, false, 100);
-        for (int i = 0; i < 4096; i++)
-            cr_assert_eq(map[i], i < 4000, "%d", i);
+        take(map, 0, N, false, 100);
+        for (int i = 0; i < N; i++)
+            cr_assert_eq(map[i], i < 1200, "%d", i);
     }
 }
 
 /* Each byte of [8, 16) of a page holds the number of its last write. A collector reads the page after it has taken it, so all that it may miss is
  * what it is told of later. */
-static struct { pthread_t thread; w_u32 end; w_u64 writes; } hammer;
+static struct { pthread_t thread[2]; w_u32 end; w_u64 writes; } hammer;
 #define HAMMERED 700
 
 static void *hammering(void *arg)
@@ -262,14 +264,17 @@ EACH(no_write_is_lost)
     static uint64_t seen[HAMMERED];
     unsigned char map[HAMMERED];
     arm(0, HAMMERED);
-    cr_assert_eq(pthread_create(&hammer.thread, NULL, hammering, (void *)(uintptr_t)test_seed()), 0);
-    for (int round = 0; round < 200; round++) {
-        bool last = round == 199;
-        for (uint64_t n = load_rlx(&hammer.writes); load_rlx(&hammer.writes) < n + 20;) /* rlx: a counter */
+    for (uintptr_t k = 0, seed = test_seed(); k < 2; k++)
+        cr_assert_eq(pthread_create(&hammer.thread[k], NULL, hammering, (void *)(seed + k)), 0);
+    bool last = false;
+    for (int64_t until_ns = os_now_ns() + 5000000000, round = 1; !last; round++) {
+        last = round == 150 || os_now_ns() > until_ns;
+        for (uint64_t n = load_rlx(&hammer.writes); load_rlx(&hammer.writes) < n + 10;) /* rlx: a counter */
             sched_yield();
         if (last) {
             store_rlx(&hammer.end, 1);
-            pthread_join(hammer.thread, NULL);
+            pthread_join(hammer.thread[0], NULL);
+            pthread_join(hammer.thread[1], NULL);
         }
         take(map, 0, HAMMERED, !last, 1 + (size_t)round % 90);
         for (size_t i = 0; i < HAMMERED; i++)
@@ -347,6 +352,36 @@ EACH(huge_pages)
     free(map);
 }
 
+/* Where there are huge pages at all. */
+Test(os_dirty, uffd_huge_pages_are_mended)
+{
+    begin(DIRTY_UFFD);
+    size_t from = HUGE_AT / page, per = OS_HUGE_PAGE / page, to = from + 4 * per;
+    uintptr_t lo = at(from), hi = at(to);
+    fill_pages(from, to);
+    dirty_mend(lo, hi);
+    if (dirty_mend(lo, hi) != 0)
+        cr_skip_test("there are no huge pages to be had");
+    arm(from, to);
+    write_to(from + per + 5), write_to(from + 2 * per);
+    cr_assert_eq(dirty_mend(lo, hi), 0); /* as long as they are armed */
+    expect(from, to, false, (long)(from + per + 5), (long)(from + 2 * per), -1);
+    cr_assert_eq(dirty_disarm(at(from + per), at(from + 2 * per)), 0);
+    cr_assert_eq(dirty_mend(lo + page, hi - page), 1); /* whole units: the first and the last are not meant */
+    cr_assert_eq(dirty_disarm(lo, hi), 0);
+    cr_assert_eq(os_vm_release(heap + HUGE_AT + 2 * OS_HUGE_PAGE + page, page, true), 0);
+    cr_assert_eq(dirty_mend(lo, hi), 0); /* what was given back is not taken anew */
+    write_to(from + 2 * per + 1);
+    cr_assert_eq(dirty_mend(lo, hi), 1);
+    for (size_t i = from; i < to; i++)
+        cr_assert(heap[i * page] == (i != from + 2 * per + 1), "%zu", i);
+    cr_assert_eq(heap[(from + per + 5) * page + 8], 2);
+    arm(from, to);
+    write_to(from);
+    expect(from, to, true, (long)from, -1);
+    end();
+}
+
 /* Against a plain array, over every way to ask, with room for few ranges and for many. */
 EACH(as_an_array_has_it)
 {
@@ -356,7 +391,7 @@ EACH(as_an_array_has_it)
     rng_seed(&r, test_seed());
     fill_pages(0, N);
     memset(want, 1, N);
-    for (int step = 0; step < 1500; step++) {
+    for (int step = 0; step < 600; step++) {
         size_t from = rng_next(&r) % N, to = from + 1 + rng_next(&r) % w_min((size_t)N - from, step % 3 != 0 ? (size_t)20 : (size_t)N);
         switch (rng_next(&r) % 5) {
         case 0:
@@ -438,9 +473,9 @@ Test(os_dirty, mprotect_stays_below_the_number_of_mappings)
     enum { N = 16384 };
     unsigned char *map = malloc(N);
     int before = test_maps();
-    cr_assert_eq(os_vm_commit(heap + COMMITTED, 4 * COMMITTED), 0); /* 320 MiB, 81920 pages */
-    cr_assert_eq(dirty_committed(at(0), at(0) + 5 * COMMITTED), 0);
-    size_t n = 5 * COMMITTED / page;
+    cr_assert_eq(os_vm_commit(heap + COMMITTED, COMMITTED), 0); /* 128 MiB, 32768 pages */
+    cr_assert_eq(dirty_committed(at(0), at(0) + 2 * COMMITTED), 0);
+    size_t n = 2 * COMMITTED / page;
     write_to(0); /* as a heap is before it is armed */
     for (int round = 0; round < 2; round++) {
         arm(0, n);

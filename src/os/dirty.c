@@ -87,6 +87,11 @@ ptrdiff_t dirty_take(uintptr_t lo, uintptr_t hi, bool arm, struct dirty_range *o
     return refused() ? refusal() : dirty.way->take(lo, hi, arm, out, n, next);
 }
 
+ptrdiff_t dirty_mend(uintptr_t lo, uintptr_t hi)
+{
+    return refused() ? refusal() : dirty.way->mend == NULL ? -ENOSYS : dirty.way->mend(lo, hi);
+}
+
 /* ---- writes ------------------------------------------------------------------------------------------------------------ */
 
 void dirty_hold_slow(const void *p, size_t bytes, bool hold)

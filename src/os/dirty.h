@@ -38,6 +38,11 @@ int dirty_arm(uintptr_t lo, uintptr_t hi);
 /* Writes cost nothing again. */
 int dirty_disarm(uintptr_t lo, uintptr_t hi);
 
+/* A first write to an armed huge page makes small ones of it. Makes huge ones again of those units of OS_HUGE_PAGE in [lo, hi) that are all there
+ * and of which nothing is armed, 0.15 ms each, in which page faults of the heap wait: how many. What is huge still costs 1 us. -ENOSYS: not with
+ * this back-end. It may take 10 ms for one: outside the runtime, where stops do not wait for the caller. */
+ptrdiff_t dirty_mend(uintptr_t lo, uintptr_t hi);
+
 struct dirty_range { uintptr_t lo, hi; };
 /* The pages of [lo, hi) that are not armed, by address, neighbours as one range; arm: they are now. How many ranges, at most n (not 0). *next: all
  * before it have been looked at; where to go on, hi at the end. An armed page whose memory was given back may be among them. By several threads for

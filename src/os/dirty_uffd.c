@@ -102,6 +102,27 @@ static ptrdiff_t uffd_take(uintptr_t lo, uintptr_t hi, bool arm, struct dirty_ra
     return (ptrdiff_t)k;
 }
 
+static bool is_huge(uintptr_t lo)
+{
+    struct scan_region r;
+    struct scan s = {
+        .start = lo, .end = lo + OS_HUGE_PAGE, .vec = (uintptr_t)&r, .vec_len = 1, .category_mask = SCAN_HUGE, .return_mask = SCAN_HUGE,
+    };
+    return pagemap_scan(uffd.pagemap, &s) == 1 && r.start == lo && r.end == lo + OS_HUGE_PAGE;
+}
+
+/* In memory that is registered the kernel fills no holes: what was given back stays so, and its unit small. */
+static ptrdiff_t uffd_mend(uintptr_t lo, uintptr_t hi)
+{
+    ptrdiff_t n = 0;
+    for (lo = w_align_up(lo, OS_HUGE_PAGE); lo + OS_HUGE_PAGE <= hi; lo += OS_HUGE_PAGE)
+        if (!is_huge(lo)) {
+            os_vm_collapse((void *)lo, OS_HUGE_PAGE);
+            n += is_huge(lo);
+        }
+    return n;
+}
+
 static int uffd_committed(uintptr_t lo, uintptr_t hi) { return (void)lo, (void)hi, 0; }
 
 /* ---- start ---------------------------------------------------------------------------------------------------------- */
@@ -214,6 +235,6 @@ static int uffd_after_fork_child(void)
 const struct dirty_way dirty_uffd = {
     .id = DIRTY_UFFD, .does = "told by the kernel (userfaultfd)",
     .start = uffd_start, .stop = uffd_stop, .committed = uffd_committed, .watch = register_range, .arm = uffd_arm, .disarm = uffd_disarm,
-    .take = uffd_take,
+    .take = uffd_take, .mend = uffd_mend,
     .after_fork_child = uffd_after_fork_child,
 };

@@ -20,6 +20,7 @@ struct scan {
 #define SCAN_WRITTEN 2u  /* not write-protected by a userfaultfd */
 #define SCAN_PRESENT 8u
 #define SCAN_ZERO 32u    /* the zero page */
+#define SCAN_HUGE 64u    /* of a huge page, mapped as one */
 
 /* Flags. */
 #define SCAN_PROTECT 1u  /* write-protects what it finds */
