@@ -386,7 +386,7 @@ static void sweep(size_t k, enum fail_kind kind, uint64_t run, int most_fatal)
     const char *all = getenv("WEFT_TEST_SWEEP");
     test_needs_a_kernel(); /* an emulator has threads and mappings of its own */
     bool each = all != NULL && strcmp(all, "all") == 0;
-    uint64_t step = each ? 1 : kind != FAIL_MEM ? (run > 1 ? 7 : 1) : test_is_slow() ? 47 : run > 1 ? 23 : 7;
+    uint64_t step = each ? 1 : kind != FAIL_MEM ? (run > 1 || kind == FAIL_DIRTY ? 7 : 1) : test_is_slow() ? 47 : run > 1 ? 23 : 7;
     int fatal = 0;
     struct trial t = { k, kind, 1, run };
     for (; t.nth < 3000; t.nth += t.nth > 30 ? step : 1 + step / 3)
