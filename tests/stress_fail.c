@@ -1,8 +1,7 @@
-/* failmem, failthread, failfd, faildirty: every request that a set of programs makes is refused once, alone (failrun=1) and with all that follow. Each run ends
- * with an error from the headers, or with the line that says what there is no memory for; none crashes or hangs, nothing is left behind, and the next
- * start works.
- * WEFT_TEST_SWEEP=all takes every request (tools/check.sh), else a part of them; what fails is named by the program's number in the table, and the
- * keys. */
+/* failmem, failthread, failfd, faildirty: every request that a set of programs makes is refused once, alone (failrun=1) and with all that follow.
+ * Each run ends with an error from the headers, or with the line that says what there is no memory for; none crashes or hangs, nothing is left
+ * behind, and the next start works. WEFT_TEST_SWEEP=all takes every request (tools/check.sh), else a part of them; what fails is named by the
+ * program's number in the table, and the keys. */
 #include "base/fail.h"
 #include "base/offheap.h"
 #include "sched/sched.h"
@@ -398,8 +397,8 @@ static void sweep(size_t k, enum fail_kind kind, uint64_t run, int most_fatal)
 
 enum { FOR_GOOD = 1000000000, ANY = 100000 };
 
-/* With one request refused the program goes on, or says so with an error. When there is nothing more at all, fibers that were started already may not
- * get their stacks, and machines no threads. */
+/* With one request refused the program goes on, or says so with an error. When there is nothing more at all, fibers that were started already may
+ * not get their stacks, and machines no threads. */
 #define SWEEPS(name, k)                                                                     \
     Test(stress_fail, name##_one_request_for_memory) { sweep(k, FAIL_MEM, 1, 0); }           \
     Test(stress_fail, name##_no_more_memory) { sweep(k, FAIL_MEM, FOR_GOOD, ANY); }          \
