@@ -242,7 +242,7 @@ static void by_the_kernel(struct world *w, void **to, void *p, bool scatter)
 {
     void *two[2] = { p, p }, *spare = NULL;
     MUST(write(w->pipe[1], two, scatter ? 16 : 8) == (scatter ? 16 : 8));
-    two[0] = two[1] = NULL; /* the slot's is the only one left */
+    two[0] = two[1] = NULL;
     __asm__ volatile("" : : "r"(two) : "memory");
     if (scatter) {
         struct iovec v[2] = { { &spare, 8 }, { to, 8 } };
@@ -252,6 +252,7 @@ static void by_the_kernel(struct world *w, void **to, void *p, bool scatter)
         __asm__ volatile("" : : "r"(&spare) : "memory");
     } else
         read_pipe(w, to, 8);
+    weft_keep_alive(p); /* what is in a pipe only, nobody holds; from here on the slot does */
 }
 
 void **node_slot(struct world *w, int32_t i, uint32_t slot) { return (void **)node_at(&w->node[i]) + slot_word(&w->node[i], slot); }
