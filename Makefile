@@ -91,7 +91,7 @@ JEM_API := mallocx rallocx dallocx sallocx mallctl mallctlnametomib mallctlbymib
 JEM_DIVERT := mmap munmap secure_getenv readlink sbrk dlsym _Unwind_Backtrace _Unwind_GetIP exp log round \
     $(if $(filter thread,$(SAN)),$(addprefix pthread_mutex_,init lock trylock unlock))
 
-.PHONY: all lib docs deps have-deps demo test run-tests tests check model soak bench shots examples scheme-boehm install uninstall clean FORCE
+.PHONY: all lib docs deps have-deps demo test run-tests tests check model soak bench shots examples scheme-boehm scheme-store install uninstall clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 all: lib
@@ -141,8 +141,9 @@ $(B)/lib%.a: $(B)/%.o
 	$(Q)$(AR) rcs $@ $<
 # The member of libc that holds pthread_atfork, which is called at the start, comes first: else it lies behind what comes last on purpose.
 NONSHARED = $(wildcard $(shell $(CC) -print-file-name=libc_nonshared.a))
+# Bsymbolic-functions: the one variable that is exported, weft_card_table_, may be the program's copy.
 # nodelete: threads of the host may hold thread-local data of ours when they end, after a dlclose.
-SO_FLAGS = -Wl,-soname,$(@F) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic -Wl,-z,nodelete \
+SO_FLAGS = -Wl,-soname,$(@F) -Wl,--version-script=src/weft.map -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic-functions -Wl,-z,nodelete \
     $(if $(SAN),,-Wl$(comma)-z$(comma)defs) $(LDFLAGS_ALL)
 $(B)/libweft.so.$(MAJOR): $(B)/weft.o src/weft.map
 	$(call say,LINK,$@)
@@ -336,6 +337,13 @@ $(B)/examples/scheme/scheme-boehm: $(wildcard examples/scheme/*.c) $(wildcard ex
 	$(call say,PROG,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -DSCHEME_BOEHM $(filter %.c,$^) -o $@ $(LDFLAGS_ALL) -lgc -lm
+
+# And one whose stores tell the collector.
+scheme-store: $(B)/examples/scheme/scheme-store
+$(B)/examples/scheme/scheme-store: $(wildcard examples/scheme/*.c) $(wildcard examples/scheme/*.h) $(B)/libweft.a $(B)/flags
+	$(call say,PROG,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PROG_CFLAGS) $(CFLAGS) -DSCHEME_STORE $(filter %.c,$^) -o $@ $(B)/libweft.a $(LDFLAGS_ALL) -lm $(SYSLIBS)
 
 demo: have-deps
 	@$(MAKE) $(JOBS) --no-print-directory lib examples

@@ -93,7 +93,10 @@ dirty-small     | dirty_pages uffd 512 small | 1 | 3 |         | first_ns max=15
 dirty-huge      | dirty_pages uffd 512 huge  | 1 | 3 |         | split_ns; first_ns; arm_us; take_0_us; collapse_us; read_huge_ns; read_split_ns
 dirty-mprotect  | dirty_pages mprotect 512 small | 1 | 3 |     | first_ns; next_ns; arm_us; take_0_us; rearm_1000_us; rearm_30000_us
 cpu-profile     | cpu_profile        | 2 | 3 | go             | slower_percent max=1; helpers_percent; on_ms go=0.5
-scheme-gc       | scheme gcbench     | 2 | 5 | boehm          | wall_s boehm=1; cpu_s boehm=1; peak_kib
+store-near      | store near         | 2 | 5 | go             | store_ns go=1; marking_ns go=1; plain_ns; move_ns
+store-far       | store far          | 2 | 5 | go             | store_ns go=1; marking_ns go=1; plain_ns; move_ns
+scheme-gc       | scheme gcbench     | 2 | 5 | boehm store    | wall_s boehm=1; cpu_s boehm=1; peak_kib
+scheme-live     | scheme bench/scheme_live.scm | 2 | 3 | boehm store | wall_s boehm=1; cpu_s boehm=1; peak_kib
 TABLE
 }
 
@@ -182,8 +185,8 @@ build_peer() { # program peer
 }
 
 build_scheme() { # impl: the interpreter, which bench/scheme.c runs
-    target=$([ "$1" = weft ] && echo scheme || echo scheme-boehm)
-    [ bench/scheme.c -nt "$OUT/peers/scheme_boehm" ] && rm -f "$OUT/peers/scheme_boehm" # includes it
+    target=$([ "$1" = weft ] && echo scheme || echo "scheme-$1")
+    [ bench/scheme.c -nt "$OUT/peers/scheme_$1" ] && rm -f "$OUT/peers/scheme_$1" # includes it
     ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/$target" >> "$OUT/build.log" 2>&1
 }
 

@@ -1,5 +1,6 @@
 /* How long does the garbage benchmark of examples/scheme take, and how much memory, beside the same interpreter on Boehm's collector (peers/scheme_boehm.c)?
- * scheme NAME: runs examples/scheme/bench/NAME.scm in a process of its own; $B is where the interpreter was built. */
+ * scheme NAME: runs examples/scheme/bench/NAME.scm, or the file if there is a / in it, in a process of its own; $B is where the interpreter was built.
+ * Another peer: the interpreter whose stores tell the collector (peers/scheme_store.c). */
 #include "bench.h"
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -14,7 +15,7 @@ int main(int argc, char **argv)
     const char *build = getenv("B"), *name = argc > 1 ? argv[1] : "gcbench";
     char interpreter[4096], program[4096];
     snprintf(interpreter, sizeof interpreter, "%s/examples/scheme/%s", build ? build : "build/gcc-release", INTERPRETER);
-    snprintf(program, sizeof program, "examples/scheme/bench/%s.scm", name);
+    snprintf(program, sizeof program, strchr(name, '/') ? "%s" : "examples/scheme/bench/%s.scm", name);
     bench_span t = bench_begin();
     pid_t child = fork();
     if (child == 0) {

@@ -69,7 +69,7 @@ Test(lock, every_sleeper_is_woken)
 /* ---- order (BUILD=debug) ------------------------------------------------------------------------------ */
 
 #ifdef WEFT_CHECKS
-static struct lock low = LOCK_INIT(RANK_GC), high = LOCK_INIT(RANK_HEAP);
+static struct lock low = LOCK_INIT(RANK_FD), high = LOCK_INIT(RANK_HEAP);
 static struct lock chans[2] = { LOCK_INIT(RANK_CHAN), LOCK_INIT(RANK_CHAN) };
 
 static void wrong_order(void *arg) { (void)arg, lock_take(&high), lock_take(&low); }

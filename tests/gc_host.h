@@ -126,6 +126,7 @@ static void th_end(void)
 static __attribute__((noinline, unused)) void th_collect(enum gc_why why)
 {
     jmp_buf regs;
+    memset(&regs, 0, sizeof regs); /* setjmp leaves a part as it was, and what was there is scanned */
     __builtin_unwind_init();
     (void)setjmp(regs);
     th.stack_top = (const char *)w_min((uintptr_t)__builtin_frame_address(0), (uintptr_t)&regs);

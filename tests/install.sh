@@ -68,6 +68,27 @@ int main(void)
 END
 serve="$CC -std=c11 -pedantic $sanitize -Wall -Wextra -Werror $tmp/serve.c -o $tmp/serve"
 check "the endpoint, shared" "$serve \$(pkg-config --cflags --libs weft-debug) && test \"\$(timeout 60 $tmp/serve 2>/dev/null)\" = serves"
+# The table of cards is the program's own copy, or the library's: both write to the same.
+cat >"$tmp/store.c" <<'END'
+#include <stdio.h>
+#include <weft.h>
+static void run(void *arg)
+{
+    void **p = (void **)weft_alloc_carded(64);
+    weft_store(&p[1], arg);
+    unsigned char *card = weft_card_table_.table + (((uintptr_t)&p[1] + weft_card_table_.minus_base) >> WEFT_CARD_SHIFT_);
+    puts(p[1] == arg && weft_card_table_.bytes != 0 && *card == WEFT_CARD_MARKED_ ? "told" : "lost");
+}
+int main(void)
+{
+    int x;
+    return weft_run(run, &x, NULL);
+}
+END
+cp "$tmp/store.c" "$tmp/store.cc"
+for how in "$CC -std=c11 -fno-pie -no-pie $tmp/store.c" "$CC -std=c11 -fPIE -pie $tmp/store.c" "$CXX -std=c++17 -fPIC -pie $tmp/store.cc"; do
+    check "weft_store, shared: ${how%% "$tmp"*}" "$how $sanitize -Wall -Wextra -Werror $flags -o $tmp/store && test \"\$(timeout 60 $tmp/store)\" = told"
+done
 check "weft-doctor" "test \"\$($tmp/usr/bin/weft-doctor --version)\" = \"weft-doctor \$(pkg-config --modversion weft)\""
 nm -D --defined-only "$tmp/usr/lib/libweft.so" | awk '$2 == "T" { sub(/@.*/, "", $3); print $3 }' | sort -u >"$tmp/names"
 check "each function is in the reference" "sed 's/.*/<span id=\"&\">/' $tmp/names | while read -r n; do grep -qF \"\$n\" $tmp/usr/share/doc/weft/weft.html ||

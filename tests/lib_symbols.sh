@@ -16,7 +16,9 @@ expect_empty()
 }
 
 # Sanitizers and the unwinder add symbols of their own; they start with __.
-nm -D --defined-only "$B/libweft.so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort -u >"$tmp/so"
+nm -D --defined-only "$B/libweft.so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort -u >"$tmp/all"
+nm -D --defined-only "$B/libweft.so" | awk '$2 ~ /[BDR]/ { sub(/@.*/, "", $3); print $3 }' | grep '^weft_' >"$tmp/data"
+comm -23 "$tmp/all" "$tmp/data" >"$tmp/so"
 nm -g --defined-only "$B/libweft.a" 2>/dev/null | awk 'NF == 3 && $3 !~ /^(__|_?DW\.ref)/ { print $3 }' | sort -u >"$tmp/a"
 ${CC:-gcc} -E -Iinclude include/weft.h | grep -o '\bweft_[a-z0-9_]*(' | tr -d '(' | sort -u >"$tmp/called"
 ${CC:-gcc} -E -DWEFT_TEST -Iinclude include/weft.h | tr '\n' ' ' | sed 's/;/;\n/g' |
@@ -26,6 +28,9 @@ expect_empty "libweft.so exports only weft_*" "$(grep -v '^weft_' "$tmp/so")"
 expect_empty "libweft.a defines only weft_*" "$(grep -v '^weft_' "$tmp/a")"
 expect_empty "every exported function is declared in a public header" "$(comm -23 "$tmp/so" "$tmp/called")"
 expect_empty "every declared function is exported" "$(comm -13 "$tmp/so" "$tmp/declared")"
+expect_empty "one variable is exported, the table of cards" "$(echo weft_card_table_ | diff - "$tmp/data")"
+# A program may have a copy of it, which the library has to use then.
+expect_empty "the library finds the variable as a program's copy" "$(readelf -rW "$B/libweft.so" | grep -q 'GLOB_DAT.* weft_card_table_' || echo bound)"
 expect_empty "libweft.so has a SONAME" "$(readelf -d "$B/libweft.so" | grep -q 'SONAME.*libweft\.so\.[0-9]' || echo missing)"
 # libunwind, libdw and zlib are loaded when they are needed: a program that never looks does not carry them.
 expect_empty "libweft.so needs libc, and no more" "$(readelf -d "$B/libweft.so" | grep NEEDED |

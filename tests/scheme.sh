@@ -1,6 +1,6 @@
 #!/bin/sh
-# scheme - examples/scheme: what the language gives, how its errors look, how it ends; the benchmark programs; and the same while
-# collections come all the time and what is freed is poisoned.
+# scheme - examples/scheme: what the language gives, how its errors look, how it ends; the benchmark programs; the same with other collectors and other
+# stores, and while collections come all the time and what is freed is poisoned.
 B=${B:?output directory}
 S=$B/examples/scheme/scheme
 TMP=$(mktemp -d) || exit 1
@@ -256,6 +256,30 @@ elif [ "${CI:-}" = true ]; then
     report boehm
 fi
 
+# The same interpreter with stores that tell the collector; what they fail to tell ends the program.
+wrong=$(MAKEFLAGS= ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/scheme-store" 2>&1 | grep -E 'warning|error')
+S=$B/examples/scheme/scheme-store
+export WEFT_DEBUG=gcverify=1
+language
+ports
+tables
+errors
+fibers
+# Lists that change places: where each is now, only the last store says.
+moves() {
+    gives '(define n 100000) (define v (make-vector n 0)) (do ((i 0 (+ i 1))) ((= i n)) (vector-set! v i (list i)))
+        (define seed 1) (define (random) (set! seed (modulo (+ (* seed 1103515245) 12345) 2147483648)) (modulo (quotient seed 8) n))
+        (do ((k 0 (+ k 1))) ((= k 1000000))
+            (let* ((i (random)) (j (random)) (x (vector-ref v i))) (vector-set! v i (vector-ref v j)) (vector-set! v j x) (make-vector 20 0)))
+        (let loop ((i 0) (sum 0)) (if (= i n) sum (loop (+ i 1) (+ sum (car (vector-ref v i))))))' '4999950000'
+}
+moves
+report store
+for name in nqueens gcbench strings tables sieve; do program $name; done
+report store_programs
+unset WEFT_DEBUG
+S=$B/examples/scheme/scheme
+
 # ---- the rare path at every chance ------------------------------------------------------------------------------------------------------
 [ "$SAN" != thread ] || exit $bad # a thousand collections take minutes
 export WEFT_DEBUG=gcstress=20,gcpoison=1
@@ -268,4 +292,9 @@ for pair in nqueens,1000 strings,5000 tables,5000 sieve,1000 gcbench,200000; do
     program "${pair%,*}"
 done
 report stress_programs
+S=$B/examples/scheme/scheme-store
+export WEFT_DEBUG=gcstress=20,gcpoison=1,gcverify=1
+tables
+fibers
+report stress_store
 exit $bad

@@ -63,8 +63,8 @@ BUILTIN(is_procedure) { return make_bool(is(a[0], T_CLOSURE) || is(a[0], T_BUILT
 /* ---- lists ------------------------------------------------------------------------------------------------ */
 
 BUILTIN(cons) { return cons(vm, a[0], a[1]); }
-BUILTIN(set_car) { pair_of(arg_pair(vm, a[0]))->car = a[1]; return V_VOID; }
-BUILTIN(set_cdr) { pair_of(arg_pair(vm, a[0]))->cdr = a[1]; return V_VOID; }
+BUILTIN(set_car) { mem_store(&pair_of(arg_pair(vm, a[0]))->car, a[1]); return V_VOID; }
+BUILTIN(set_cdr) { mem_store(&pair_of(arg_pair(vm, a[0]))->cdr, a[1]); return V_VOID; }
 
 /* The path is that of the name, read from the right: cadr is d, then a. */
 BUILTIN(cxr)
@@ -100,11 +100,11 @@ BUILTIN(append)
             if (head == V_NIL)
                 head = next;
             else
-                pair_of(last)->cdr = next;
+                mem_store(&pair_of(last)->cdr, next);
             last = next;
         }
         if (head != V_NIL) {
-            pair_of(last)->cdr = r;
+            mem_store(&pair_of(last)->cdr, r);
             r = head;
         }
     }
@@ -250,7 +250,7 @@ BUILTIN(vector)
 {
     struct vector *v = new_vector(vm, (size_t)n);
     for (int i = 0; i < n; i++)
-        v->at[i] = a[i];
+        mem_store(&v->at[i], a[i]);
     return (value)v;
 }
 BUILTIN(vector_length) { return make_fix((int64_t)length_of((value)arg_vector(vm, a[0]))); }
@@ -262,14 +262,14 @@ BUILTIN(vector_ref)
 BUILTIN(vector_set)
 {
     struct vector *v = arg_vector(vm, a[0]);
-    v->at[arg_index(vm, a[1], 0, length_of(a[0]), 0)] = a[2];
+    mem_store(&v->at[arg_index(vm, a[1], 0, length_of(a[0]), 0)], a[2]);
     return V_VOID;
 }
 BUILTIN(vector_fill)
 {
     struct vector *v = arg_vector(vm, a[0]);
     for (size_t i = 0; i < length_of(a[0]); i++)
-        v->at[i] = a[1];
+        mem_store(&v->at[i], a[1]);
     return V_VOID;
 }
 BUILTIN(vector_to_list)
@@ -288,7 +288,7 @@ BUILTIN(list_to_vector)
     struct vector *v = (struct vector *)make_vector(vm, (size_t)length, V_NIL);
     value l = a[0];
     for (int64_t i = 0; i < length && is_pair(l); i++, l = cdr(l))
-        v->at[i] = car(l);
+        mem_store(&v->at[i], car(l));
     return (value)v;
 }
 
@@ -326,7 +326,7 @@ static struct vector *arg_record(struct vm *vm, value *a)
     return (struct vector *)a[0];
 }
 BUILTIN(record_ref) { return arg_record(vm, a)->at[fix(a[2])]; }
-BUILTIN(record_set) { arg_record(vm, a)->at[fix(a[2])] = a[3]; return V_VOID; }
+BUILTIN(record_set) { mem_store(&arg_record(vm, a)->at[fix(a[2])], a[3]); return V_VOID; }
 
 /* ---- control ---------------------------------------------------------------------------------------------------------- */
 

@@ -404,9 +404,9 @@ static value make_proto(struct func *f, int params, bool has_rest)
 
 static value make_closure(struct func *f, value proto)
 {
-    struct closure *c = (struct closure *)check_memory(f->vm, mem_words(sizeof *c));
+    struct closure *c = (struct closure *)check_memory(f->vm, mem_slots(sizeof *c));
     c->head = make_head(T_CLOSURE, 0);
-    c->proto = (struct proto *)proto;
+    mem_store(&c->proto, (struct proto *)proto);
     return (value)c;
 }
 

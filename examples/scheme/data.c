@@ -13,15 +13,15 @@ struct types types;
 void data_init(void)
 {
     types = (struct types){
-        .pair = MEM_TYPE(struct pair, car, cdr),
-        .symbol = MEM_TYPE(struct symbol, next, name, v),
+        .pair = MEM_STORED(struct pair, car, cdr),
+        .symbol = MEM_STORED(struct symbol, next, name, v),
         .proto = MEM_TYPE(struct proto, code, lines, consts, name, file),
         .error = MEM_TYPE(struct error, message, irritants, where),
-        .entry = MEM_TYPE(struct entry, next, key, v),
-        .table = MEM_TYPE(struct table, slots),
+        .entry = MEM_STORED(struct entry, next, key, v),
+        .table = MEM_STORED(struct table, slots),
         .port = MEM_TYPE(struct port, buf, name),
         .cont = MEM_TYPE(struct cont, outer, chunk, sp, handler),
-        .box = MEM_TYPE(struct box, v),
+        .box = MEM_STORED(struct box, v),
     };
 }
 
@@ -44,7 +44,7 @@ value make_string(struct vm *vm, const char *s, size_t n)
 
 struct vector *new_vector(struct vm *vm, size_t n)
 {
-    struct vector *v = (struct vector *)check_memory(vm, n > PTRDIFF_MAX / sizeof(value) - 2 ? NULL : mem_words(sizeof *v + n * sizeof(value)));
+    struct vector *v = (struct vector *)check_memory(vm, n > PTRDIFF_MAX / sizeof(value) - 2 ? NULL : mem_slots(sizeof *v + n * sizeof(value)));
     v->head = make_head(T_VECTOR, n);
     return v;
 }
@@ -53,7 +53,7 @@ value make_vector(struct vm *vm, size_t n, value fill)
 {
     struct vector *v = new_vector(vm, n);
     for (size_t i = 0; i < n; i++)
-        v->at[i] = fill;
+        mem_store(&v->at[i], fill);
     return (value)v;
 }
 
@@ -181,15 +181,15 @@ static uint64_t hash_equal(value v, int *nodes)
 static void symbols_grow(struct world *w)
 {
     size_t n = w->symbols ? 2 * (w->symbol_mask + 1) : 1024;
-    struct symbol **slots = mem_words(n * sizeof *slots);
+    struct symbol **slots = mem_slots(n * sizeof *slots);
     if (!slots)
         return;
     for (size_t i = 0; w->symbols && i <= w->symbol_mask; i++)
         for (struct symbol *s = w->symbols[i], *next; s; s = next) {
             next = s->next;
             size_t to = hash_bytes(((struct string *)s->name)->b, length_of(s->name)) & (n - 1);
-            s->next = slots[to];
-            slots[to] = s;
+            mem_store(&s->next, slots[to]);
+            mem_store(&slots[to], s);
         }
     w->symbols = slots;
     w->symbol_mask = n - 1;
@@ -213,15 +213,17 @@ value intern(struct vm *vm, const char *s, size_t n)
     if (y)
         return (value)y;
     struct symbol *fresh = (struct symbol *)check_memory(vm, mem_new(types.symbol));
-    *fresh = (struct symbol){ .head = make_head(T_SYMBOL, 0), .name = make_string(vm, s, n), .v = V_UNDEF };
+    fresh->head = make_head(T_SYMBOL, 0);
+    fresh->v = V_UNDEF;
+    mem_store(&fresh->name, make_string(vm, s, n));
     mem_lock_take(&w->symbol_lock);
     if (!(y = symbol_find(w, s, n, hash))) { /* nobody was faster */
         if (!w->symbols || w->symbol_count++ > w->symbol_mask)
             symbols_grow(w);
         if (w->symbols) {
             struct symbol **slot = &w->symbols[hash & w->symbol_mask];
-            fresh->next = *slot;
-            *slot = y = fresh;
+            mem_store(&fresh->next, *slot);
+            mem_store(slot, y = fresh);
         }
     }
     mem_lock_drop(&w->symbol_lock);
@@ -236,9 +238,12 @@ enum { TABLE_MIN_SLOTS = 8, HASH_NODES = 32 };
 
 value make_table(struct vm *vm, enum table_kind kind)
 {
-    struct entry **slots = (struct entry **)check_memory(vm, mem_words(TABLE_MIN_SLOTS * sizeof *slots));
+    struct entry **slots = (struct entry **)check_memory(vm, mem_slots(TABLE_MIN_SLOTS * sizeof *slots));
     struct table *t = (struct table *)check_memory(vm, mem_new(types.table));
-    *t = (struct table){ .head = make_head(T_TABLE, 0), .slots = slots, .mask = TABLE_MIN_SLOTS - 1, .kind = kind };
+    t->head = make_head(T_TABLE, 0);
+    t->mask = TABLE_MIN_SLOTS - 1;
+    t->kind = kind;
+    mem_store(&t->slots, slots);
     return (value)t;
 }
 
@@ -264,7 +269,7 @@ static struct entry **table_place(struct vm *vm, struct table *t, value key, uin
     while ((e = *at) != NULL) {
         value k = entry_key(t, e);
         if (k == 0) {
-            *at = e->next;
+            mem_store(at, e->next);
             t->count--;
         } else if (e->hash == hash && (k == key || (t->kind != TABLE_WEAK && eqv(k, key)) ||
                                        (t->kind == TABLE_EQUAL && equal_deep(vm, k, key, deep)))) {
@@ -282,7 +287,7 @@ static void table_grow(struct table *t)
     for (size_t i = 0; t->kind == TABLE_WEAK && i <= t->mask; i++)
         for (struct entry **at = &t->slots[i]; *at;) {
             if (entry_key(t, *at) == 0) {
-                *at = (*at)->next;
+                mem_store(at, (*at)->next);
                 t->count--;
             } else {
                 at = &(*at)->next;
@@ -291,16 +296,16 @@ static void table_grow(struct table *t)
     size_t n = 2 * (t->mask + 1);
     if (t->count < n / 2 - n / 8)
         return;
-    struct entry **slots = mem_words(n * sizeof *slots);
+    struct entry **slots = mem_slots(n * sizeof *slots);
     if (!slots)
         return;
     for (size_t i = 0; i <= t->mask; i++)
         for (struct entry *e = t->slots[i], *next; e; e = next) {
             next = e->next;
-            e->next = slots[e->hash & (n - 1)];
-            slots[e->hash & (n - 1)] = e;
+            mem_store(&e->next, slots[e->hash & (n - 1)]);
+            mem_store(&slots[e->hash & (n - 1)], e);
         }
-    t->slots = slots;
+    mem_store(&t->slots, slots);
     t->mask = n - 1;
 }
 
@@ -329,19 +334,21 @@ void table_set(struct vm *vm, struct table *t, value key, value v)
     mem_lock_take(&t->lock);
     struct entry *e = *table_place(vm, t, key, hash, &deep);
     if (e)
-        e->v = v;
+        mem_store(&e->v, v);
     table_unlock(vm, t, deep);
     if (e)
         return;
     struct entry *fresh = (struct entry *)check_memory(vm, mem_new(types.entry));
     value held = held_weakly(t, key) ? check_memory(vm, mem_weak_make((void *)key)) : key;
-    *fresh = (struct entry){ .key = held, .v = v, .hash = hash };
+    fresh->hash = hash;
+    mem_store(&fresh->key, held);
+    mem_store(&fresh->v, v);
     mem_lock_take(&t->lock);
     struct entry **at = table_place(vm, t, key, hash, &deep);
     if (*at) { /* somebody was faster */
-        (*at)->v = v;
+        mem_store(&(*at)->v, v);
     } else {
-        *at = fresh;
+        mem_store(at, fresh);
         if (++t->count > t->mask)
             table_grow(t);
     }
@@ -355,7 +362,7 @@ void table_delete(struct vm *vm, struct table *t, value key)
     mem_lock_take(&t->lock);
     struct entry **at = table_place(vm, t, key, hash, &deep);
     if (*at) {
-        *at = (*at)->next;
+        mem_store(at, (*at)->next);
         t->count--;
     }
     table_unlock(vm, t, deep);
@@ -370,8 +377,8 @@ static size_t table_copy(struct table *t, value *keys, value *values, size_t roo
         for (struct entry *e = t->slots[i]; e; e = e->next) {
             value k = entry_key(t, e);
             if (k != 0 && n++ < room) {
-                keys[n - 1] = k;
-                values[n - 1] = e->v;
+                mem_store(&keys[n - 1], k);
+                mem_store(&values[n - 1], e->v);
             }
         }
     mem_lock_drop(&t->lock);

@@ -38,7 +38,7 @@ static void define_builtins(struct vm *vm, const struct builtin_def *def)
     for (; def->name; def++) {
         struct builtin *b = (struct builtin *)check_memory(vm, mem_bytes(sizeof *b));
         *b = (struct builtin){ make_head(T_BUILTIN, 0), def };
-        ((struct symbol *)symbol(vm, def->name))->v = (value)b;
+        mem_store(&((struct symbol *)symbol(vm, def->name))->v, (value)b);
     }
 }
 

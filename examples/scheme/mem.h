@@ -1,14 +1,20 @@
-/* mem.h - everything the interpreter asks of its collector, for weft and, with -DSCHEME_BOEHM, for Boehm's.
+/* mem.h - everything the interpreter asks of its collector, for weft, for weft with stores that tell it (-DSCHEME_STORE), and for Boehm's
+ * (-DSCHEME_BOEHM).
  *
  * Nothing is freed and no root is registered: the collector finds what the C stack, registers and heap objects point to. So a builtin
  * holds its objects in plain variables, and a value may lie in a struct, an array or a setjmp frame.
  *
  *      mem_new     an object of a fixed layout: only its pointers are looked at
  *      mem_words   an object of which any word may be a value
+ *      mem_slots   the same, but that values come into it by mem_store only
  *      mem_bytes   text and numbers: never looked at
  *
  * All are zeroed, NULL without memory. A tagged pointer is an interior pointer, and keeps its object alive like any other. Objects do not move,
  * so an address is a hash.
+ *
+ * What a program's data are made of (pairs, vectors, closures, symbols, variables, entries of tables) is written by mem_store, the first values as well as
+ * later ones: these types are MEM_STORED. It is a plain store, except with SCHEME_STORE, where the objects are of carded types (weft/gc.h). The machine's
+ * stack, code and the compiler's notes are written as C does it.
  *
  * Under Boehm's collector there are no fibers: locks are nothing, and fiber.c defines no builtins. */
 #ifndef SCHEME_MEM_H
@@ -27,6 +33,11 @@ typedef const weft_type *mem_type;
 static inline void *mem_new(mem_type type) { return weft_alloc_typed(type); }
 static inline void *mem_words(size_t bytes) { return weft_alloc(bytes); }
 static inline void *mem_bytes(size_t bytes) { return weft_alloc_noscan(bytes); }
+#ifdef SCHEME_STORE
+#define MEM_STORED(T, ...) weft_type_carded(WEFT_TYPE(T, __VA_ARGS__))
+static inline void *mem_slots(size_t bytes) { return weft_alloc_carded(bytes); }
+#define mem_store(slot, v) (weft_store((slot), (void *)(v)))
+#endif
 static inline void mem_collect(void) { weft_gc(); }
 static inline int mem_finalizer(void *p, void (*fn)(void *, void *)) { return weft_set_finalizer(p, fn, NULL); }
 /* Finalizers have a fiber of their own: lets it run. */
@@ -99,5 +110,11 @@ static inline const char *mem_run(void (*main_fn)(void *), void *arg, size_t sta
     main_fn(arg);
     return NULL;
 }
+#endif
+
+#ifndef SCHEME_STORE
+#define MEM_STORED(T, ...) MEM_TYPE(T, __VA_ARGS__)
+static inline void *mem_slots(size_t bytes) { return mem_words(bytes); }
+#define mem_store(slot, v) ((void)(*(slot) = (v)))
 #endif
 #endif

@@ -127,7 +127,7 @@ static value read_list(struct vm *vm, struct port *p)
         if (v == DOT) {
             if (head == V_NIL || (v = read_any(vm, p)) == CLOSE || v == DOT || v == V_EOF || read_any(vm, p) != CLOSE)
                 bad(vm, p, "a dot must stand before the last element of a list", V_UNDEF);
-            pair_of(last)->cdr = v;
+            mem_store(&pair_of(last)->cdr, v);
             return head;
         }
         value next = cons(vm, v, V_NIL);
@@ -136,7 +136,7 @@ static value read_list(struct vm *vm, struct port *p)
             if (is(vm->lines, T_TABLE))
                 table_set(vm, (struct table *)vm->lines, head, make_fix(start));
         } else {
-            pair_of(last)->cdr = next;
+            mem_store(&pair_of(last)->cdr, next);
         }
         last = next;
     }
@@ -169,7 +169,7 @@ static value read_hash(struct vm *vm, struct port *p, char *token)
             bad(vm, p, "a dot in a vector", V_UNDEF);
         struct vector *v = (struct vector *)make_vector(vm, (size_t)n, V_NIL);
         for (int64_t i = 0; i < n; i++, l = cdr(l))
-            v->at[i] = car(l);
+            mem_store(&v->at[i], car(l));
         return (value)v;
     }
     }

@@ -8,7 +8,7 @@
  *      ....110   #t, #f, (), eof, characters and a few more
  *
  * Fibers run the program in parallel, so what they share is safe to use, though not to use unwisely: tables, ports and the table of symbols
- * have locks; vectors, strings and variables are written by plain stores and give the old or the new value. Channels order one fiber's doings
+ * have locks; vectors, strings and variables are written without one and give the old or the new value. Channels order one fiber's doings
  * before another's.
  *
  * A function that can fail does not return then: vm_error unwinds to the handler (vm.c). No lock is held over a call that can fail. */
@@ -174,8 +174,8 @@ static inline value check_memory(struct vm *vm, void *p)
 static inline value cons(struct vm *vm, value car, value cdr)
 {
     struct pair *p = (struct pair *)check_memory(vm, mem_new(types.pair));
-    p->car = car;
-    p->cdr = cdr;
+    mem_store(&p->car, car);
+    mem_store(&p->cdr, cdr);
     return (value)p | 2;
 }
 static inline struct pair *pair_of(value v) { return (struct pair *)(v - 2); }

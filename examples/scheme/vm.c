@@ -217,7 +217,7 @@ static value *spread(struct vm *vm, value *base, int *count)
 static value box(struct vm *vm, value v)
 {
     struct box *b = (struct box *)check_memory(vm, mem_new(types.box));
-    b->v = v;
+    mem_store(&b->v, v);
     return (value)b;
 }
 
@@ -375,8 +375,8 @@ L_PUSH_LOCAL: *sp++ = fp[*pc++]; NEXT;
 L_PUSH_BOX: SAVE; *sp++ = box(vm, V_UNDEF); NEXT;
 L_BOX: SAVE; fp[*pc] = box(vm, fp[*pc]); pc++; NEXT;
 L_SET_LOCAL: fp[*pc++] = a; NEXT;
-L_SET_BOX: ((struct box *)fp[*pc++])->v = a; NEXT;
-L_SET_FREE: ((struct box *)cl->free[*pc++])->v = a; NEXT;
+L_SET_BOX: mem_store(&((struct box *)fp[*pc++])->v, a); NEXT;
+L_SET_FREE: mem_store(&((struct box *)cl->free[*pc++])->v, a); NEXT;
 L_SET_GLOBAL: {
         struct symbol *s = (struct symbol *)K(*pc++);
         if (unlikely(s->v == V_UNDEF)) {
@@ -391,7 +391,7 @@ L_DEFINE: {
             SAVE;
             vm_error(vm, "cannot be changed, code that uses the builtin was compiled:", (value)s);
         }
-        s->v = a;
+        mem_store(&s->v, a);
         NEXT;
     }
 L_POP_LOCAL: fp[*pc++] = *--sp; NEXT;
@@ -427,16 +427,16 @@ L_TAIL_CALL: {
 L_CLOSURE: {
         int caught = pc[1];
         SAVE;
-        struct closure *c = (struct closure *)check_memory(vm, mem_words(sizeof *c + (size_t)caught * sizeof(value)));
+        struct closure *c = (struct closure *)check_memory(vm, mem_slots(sizeof *c + (size_t)caught * sizeof(value)));
         c->head = make_head(T_CLOSURE, (size_t)caught);
-        c->proto = (struct proto *)K(pc[0]);
+        mem_store(&c->proto, (struct proto *)K(pc[0]));
         pc += 2;
         for (int i = 0; i < caught; i++, pc++)
-            c->free[i] = (*pc & 3) == IN_LOCAL ? fp[*pc >> 2] : (*pc & 3) == IN_FREE ? cl->free[*pc >> 2] : (value)cl;
+            mem_store(&c->free[i], (*pc & 3) == IN_LOCAL ? fp[*pc >> 2] : (*pc & 3) == IN_FREE ? cl->free[*pc >> 2] : (value)cl);
         a = (value)c;
         NEXT;
     }
-L_PATCH: ((struct closure *)a)->free[pc[0]] = fp[pc[1]]; pc += 2; NEXT;
+L_PATCH: mem_store(&((struct closure *)a)->free[pc[0]], fp[pc[1]]); pc += 2; NEXT;
 L_PRIM: {
         const struct builtin_def *def = ((struct builtin *)K(pc[0]))->def;
         n = pc[1];
@@ -485,7 +485,7 @@ L_VECTOR_SET: {
             vm_wrong(vm, "vector-set!", "not a vector", (value)v);
         if (unlikely(!is_fix(i) || (size_t)fix(i) >= length_of((value)v)))
             vm_wrong(vm, "vector-set!", "no such index", i);
-        v->at[fix(i)] = a;
+        mem_store(&v->at[fix(i)], a);
         a = V_VOID;
         sp -= 2;
         NEXT;

@@ -43,6 +43,33 @@ WEFT_API void *weft_realloc(void *p, size_t size);
 WEFT_API void *weft_realloc_array(const weft_type *type, void *p, size_t n);
 WEFT_API char *weft_strdup(const char *s);       /* noscan copy */
 
+/* ---- carded types: stores that tell the collector ------------------------------------------------- */
+
+/* While the program runs beside it, the collector has to learn which objects get new pointers. By itself it asks the system which pages were written
+ * to: plain stores need nothing, but the first one to each page, in each collection, costs a microsecond, and takes the huge page around it apart. A
+ * program whose stores all go through one place, such as an interpreter, can tell it instead, for a nanosecond each: the objects of carded types are
+ * left alone, in huge pages, and weft_store notes which card of the heap (WEFT_CARD_BYTES) it wrote to.
+ *
+ * The rule: every pointer into the heap that is written into a carded object is written by the calls below, or told by weft_stored: also the
+ * first ones into a new object, and those of struct assignment, memcpy, atomic operations, read(2), and other functions of weft that give back a
+ * pointer by a pointer (let it go to a variable first). Only what is no such pointer (NULL, a number, a tag) may be written anyhow, and so may what is
+ * in objects of other types. A pointer written otherwise is not seen, and what nothing else leads to may be freed while it is in use:
+ * WEFT_DEBUG=gcverify=1 ends the program where that happens.
+ *
+ * These may be called by any thread that may use the heap, at any time, also before weft_run and in a signal handler (but not weft_store_move);
+ * they do not block. A slot may lie anywhere, and is aligned to 8; outside of carded objects they are plain stores. */
+WEFT_API const weft_type *weft_type_carded(const weft_type *type); /* the same layout, carded. NULL: no memory, or type is NULL */
+/* As weft_alloc, carded: scanned conservatively. weft_realloc of it is carded, too. */
+WEFT_API void *weft_alloc_carded(size_t size);
+/* *(void **)slot = value. Atomic: a reader sees the old or the new value. Order among several: none, as with plain stores. */
+static inline void weft_store(void *slot, void *value);
+/* value was written to *slot by other means: right after it, with no other call of weft between. */
+static inline void weft_stored(void *slot, void *value);
+/* memmove of pointers, and of what lies between them; bytes is a multiple of 8. May block. */
+WEFT_API void weft_store_move(void *to, const void *from, size_t bytes);
+/* n slots in a row get the same value. */
+WEFT_API void weft_store_fill(void *slots, void *value, size_t n);
+
 /* Start and usable size of the object that p points into; NULL and 0 if p is not in a live heap object. */
 WEFT_API void *weft_object_base(const void *p);
 WEFT_API size_t weft_object_size(const void *p);
@@ -142,6 +169,36 @@ typedef struct weft_resource {
 } weft_resource;
 WEFT_API int64_t weft_resource_take(weft_resource *r);
 WEFT_API int64_t weft_resource_give(weft_resource *r);
+
+/* ---- machinery of weft_store ------------------------------------------------------------------------ */
+
+#define WEFT_CARD_SHIFT_ 9
+#define WEFT_CARD_MARKED_ 1
+#define WEFT_CARD_BYTES (1u << WEFT_CARD_SHIFT_)
+/* A byte for each card of the range, of so many bytes, where the heap may lie; all zero before the start and after the end. minus_base: what is added
+ * to an address to get that in the range; the base itself would be a pointer into the heap, and keep what is there. Of this size for ever: a
+ * program may have a copy of it (by a relocation). */
+WEFT_API extern struct weft_card_table_ { unsigned char *table; uintptr_t minus_base, bytes; } weft_card_table_;
+typedef void *weft_slot_ __attribute__((may_alias));
+
+/* The order of these, and why a mark is looked for before it is made: [CARDS] in src/gc/cards.c. */
+static inline void weft_stored(void *slot, void *value)
+{
+    uintptr_t at = (uintptr_t)slot + weft_card_table_.minus_base;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (__builtin_expect(at < weft_card_table_.bytes, 1)) {
+        unsigned char *card = weft_card_table_.table + (at >> WEFT_CARD_SHIFT_);
+        if (__atomic_load_n(card, __ATOMIC_RELAXED) != WEFT_CARD_MARKED_)
+            __atomic_store_n(card, WEFT_CARD_MARKED_, __ATOMIC_RELEASE);
+    }
+    __asm__ volatile("" : : "r"(value) : "memory");
+}
+
+static inline void weft_store(void *slot, void *value)
+{
+    __atomic_store_n((weft_slot_ *)slot, value, __ATOMIC_RELAXED);
+    weft_stored(slot, value);
+}
 
 /* ---- machinery of WEFT_TYPE ----------------------------------------------------------------------- */
 

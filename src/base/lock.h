@@ -16,7 +16,6 @@
 
 enum lock_rank {
     RANK_MONITOR = 1, /* sched/sysmon.c: the monitor looks after others; held across a fork */
-    RANK_GC,        /* gc/cycle.c: one collection at a time (held across a stop) */
     RANK_FD,        /* sched/fd.c: one descriptor */
     RANK_USERTIMER, /* sched/usertimer.c: start and stop of one timer */
     RANK_CTX,       /* sched/ctx.c: a tree of contexts */

@@ -62,6 +62,26 @@ static inline void set_run(struct gc_shape_cache *sc, unsigned cls, char *bump, 
         __atomic_store_n(used, *used | bit, __ATOMIC_RELAXED);
 }
 
+/* [BORN] in conc.c. The caller holds the span. */
+static w_noinline void born(struct span *s, size_t from, size_t to)
+{
+    uint64_t *marks = span_marks(s);
+    store_rlx(&s->born, (uint32_t)gc_cycles_begun()); /* rlx: ordered by the fence, as the marks are */
+    for (size_t i = from, k; i < to; i += k) {
+        k = w_min(64 - i % 64, to - i);
+        __atomic_fetch_or(&marks[i / 64], bits_mask((unsigned)k) << i % 64, __ATOMIC_RELAXED); /* markers set others */
+    }
+    add_rlx(&heap.born_bytes, (to - from) * span_elem(s)); /* rlx: counter */
+    fence_seq(); /* before all stores to what is born */
+}
+
+static void unborn_stw(struct span *s, size_t from, size_t to)
+{
+    for (size_t i = from; i < to; i++)
+        bits_clear(span_marks(s), i);
+    sub_rlx(&heap.born_bytes, (to - from) * span_elem(s)); /* rlx: counter */
+}
+
 /* Takes back what is left of the run; the span stays the cache's. In a stop. */
 static void drop_run(struct gc_cache *c, struct gc_shape_cache *sc, unsigned cls)
 {
@@ -71,6 +91,8 @@ static void drop_run(struct gc_cache *c, struct gc_shape_cache *sc, unsigned cls
         size_t from = span_index(s, r->bump), n = (size_t)(sc->end[cls] - r->bump) / gc_class_size[cls];
         uint64_t *allocs = span_allocs(s);
         fill_allocs(allocs, from, from + n, false);
+        if (gc_marking())
+            unborn_stw(s, from, from + n);
         s->nfree += (uint16_t)n;
         s->scan = (uint16_t)w_min((size_t)s->scan, from);
         if (heap.poison)
@@ -105,8 +127,10 @@ static void flush(struct gc_cache *c)
 
 void caches_flush_stw(void)
 {
-    for (struct gc_cache_priv *pv = heap.caches; pv != NULL; pv = pv->next)
+    for (struct gc_cache_priv *pv = heap.caches; pv != NULL; pv = pv->next) {
         flush(pv->cache);
+        pv->debt = 0;
+    }
 }
 
 void gc_cache_fini(struct gc_cache *c)
@@ -178,6 +202,8 @@ static size_t take_run(struct span *s, size_t most, size_t *from)
     if (i >= nobj)
         return 0;
     size_t end = w_min(nobj, i + most), to = bits_next(allocs, end, i);
+    if (unlikely(gc_marking()))
+        born(s, i, to);
     fill_allocs(allocs, i, to, true);
     *from = i;
     s->scan = (uint16_t)to;
@@ -202,6 +228,35 @@ static char *run_limit(struct gc_cache *c, char *p, char *end, size_t size, bool
     char *at = found ? p : sample_next(sa, p, to, size);
     *sampled = at == p;
     return likely(at != p) ? at : sample_next(sa, p + size, to, size);
+}
+
+/* So much more has been allocated: is an assist due? */
+static inline bool owes(struct gc_cache *c, size_t bytes)
+{
+    if (likely(!gc_marking()))
+        return false;
+    c->priv->debt += (int64_t)bytes;
+    return c->priv->debt > 0 && !pacer_capped();
+}
+
+#define ASSIST_LEAST ((uint64_t)64 << 10) /* bytes to scan: so much is worth the way, and paid in advance */
+#define ASSIST_MOST ((uint64_t)1 << 20)   /* a millisecond */
+#define ASSIST_SLICE ((uint64_t)128 << 10)
+#define STEP_WORTH ((uint64_t)16 << 10)   /* of what is not scanning */
+
+bool gc_assist(struct gc_cache *c)
+{
+    uint64_t owed = pacer_work(c->priv->debt), work = w_min(w_max(owed, ASSIST_LEAST), ASSIST_MOST), left = pacer_spend_credit(work);
+    while (left != 0 && gc_marking()) {
+        uint64_t scanned = 0;
+        if (!gc_mark_some(GC_CPU_ASSIST, w_min(left, ASSIST_SLICE), &scanned)) {
+            c->priv->debt -= pacer_worth(work - left);
+            return false;
+        }
+        left -= w_min(left, w_max(scanned, STEP_WORTH));
+    }
+    c->priv->debt -= pacer_worth(work);
+    return true;
 }
 
 static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape, unsigned cls, bool *want_gc, bool *sampled)
@@ -230,6 +285,7 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
         *want_gc |= gc_due();
     }
     char *p = span_base(s) + from * size;
+    *want_gc |= owes(c, n * size);
     prepare(s, p, n * size, size);
     char *end = p + n * size, *limit = run_limit(c, p, end, size, false, sampled);
     seq_begin(&c->priv->seq);
@@ -249,6 +305,7 @@ static void *large(struct gc_cache *c, uint32_t shape, size_t bytes, bool *want_
     add_rlx(&heap.large_mallocs, 1);
     add_acq_rel(&heap.large_malloc_bytes, span_bytes(s)); /* rel: who counts it sees that pages changed hands; acq in stats.c */
     *want_gc |= gc_due();
+    *want_gc |= owes(c, span_bytes(s));
     char *p = span_base(s), *end = p + span_bytes(s);
     *sampled = sample_next(&c->priv->sample, p, end, span_bytes(s)) == p;
     return p;

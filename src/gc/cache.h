@@ -18,6 +18,7 @@ struct gc_cache_priv {
     w_u64 mallocs[GC_CLASSES], malloc_bytes; /* include what is left of the runs */
     W_PTR(struct gc_shape_cache) typed; /* caches of typed shapes; rel: publishes a new one; acq in stats.c */
     w_u64 table_bytes;          /* what these and the vector to them take */
+    int64_t debt;               /* owner: bytes allocated while a cycle marks, not paid for yet; negative: paid in advance */
     uint64_t stress_count;      /* owner: allocations since the last cycle by gcstress */
     struct gc_sample_cache sample; /* owner */
 };

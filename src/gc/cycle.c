@@ -1,17 +1,22 @@
 /* Start, stop, and the cycle.
  *
- * [CYCLE] One at a time, under gc.lock, which is held over the stop:
+ * [CYCLE] One at a time: whoever has made gc.busy his begins it, and whoever does its last step ends it.
  *
  *     sweep termination   what the last cycle left is swept to the end; the table of modules is brought up to date; the world is
  *                         stopped [LOADER]; the processors' caches are flushed, so that allocation bits are exact
- *     mark                all roots and what they reach, by all processors (mark.c)
+ *     mark                all roots and what they reach: in this stop, by all processors (mark.c); or beside the program (conc.c), and what is left
+ *                         of it in a second stop, before which modules and caches have their turn again
  *     mark termination    weak pointers to dead objects are cleared, finalizers and cleanups queued (special.c); what was sampled is told
  *                         (sample.c); the next goal is set; all spans become unswept
  *     sweep               the world runs; refills, a fiber in the background and whoever forced the cycle sweep
  *
- * Concurrent marking [CONC] has its place between: mark then runs before the stop, and its rest in mark termination.
+ * The mark is made in one stop where nobody can tell which pages are written to (WEFT_DEBUG=gc=stw; older kernels), and in cycles with a purpose of their
+ * own ([LATE], trail.h).
  *
- * A thread that waits for gc.lock must not sit inside the runtime, or the holder's stop would wait for it: so nobody waits for that lock, one
+ * Marking beside the program belongs to no thread: its steps are taken by the collector's fiber, by processors that idle, by allocations, and by
+ * those who wait for its end. The step that ends it is one of the collector's fiber, or of who waits.
+ *
+ * A thread that waits for another's cycle must not sit inside the runtime, or the other's stop would wait for it: so nobody waits for gc.busy, one
  * tries, and between tries goes out through host.relax. */
 #include <errno.h>
 #include <string.h>
@@ -19,6 +24,8 @@
 #include "base/probe.h"
 #include "base/syscall.h"
 #include "gc/cache.h"
+#include "gc/cards.h"
+#include "gc/conc.h"
 #include "gc/finalize.h"
 #include "gc/held.h"
 #include "gc/mark.h"
@@ -35,6 +42,7 @@
 #include "gc/verify.h"
 #include "gc/weak.h"
 #include "os/clock.h"
+#include "os/dirty.h"
 #include "os/loader.h"
 
 enum phase { PHASE_SWEEP_TERM, PHASE_MARK, PHASE_MARK_TERM, PHASE_SWEEP };
@@ -43,13 +51,6 @@ enum phase { PHASE_SWEEP_TERM, PHASE_MARK, PHASE_MARK_TERM, PHASE_SWEEP };
 #define LOADER_NS INT64_C(1000000000) /* a thread in the loader may have no CPU for as long as many tries take */
 #define WORKER_BYTES (1u << 20) /* half the heap and roots: so much is worth a further worker */
 
-static struct {
-    struct lock lock;   /* RANK_GC */
-    w_u64 begun; /* cycles; counted in their stops, under lock, read relaxed */
-    w_i64 last_end_ns;
-    int64_t start_ns;
-} gc = { .lock = LOCK_INIT(RANK_GC) };
-
 /* What a cycle measures of itself. */
 struct cycle {
     uint64_t number;
@@ -57,10 +58,29 @@ struct cycle {
     const struct gc_late *late; /* NULL: it asks for nothing */
     const struct gc_look *look; /* the same */
     int64_t begin_ns, mark_ns, marked_ns, end_ns, pause_ns;
-    uint64_t before_bytes, goal_bytes;
+    uint64_t before_bytes, goal_bytes, in_use_bytes;
+    uint64_t after_bytes; /* when the mark was over, before dead objects were taken off */
     unsigned procs;
+    bool beside; /* the program */
+    int64_t cpu_ns[GC_CPU_KINDS]; /* of marking beside it, as of its end */
     struct pacer_marked marked;
 };
+
+static struct {
+    w_u32 busy;  /* 1: a cycle is under way. acq by who begins one: sees the last one's end; rel there */
+    w_u64 begun; /* cycles; counted in their stops; rlx: exact in a stop and for who is busy */
+    w_u64 ended; /* rel: a cycle's end; acq by who waits for that */
+    w_i64 last_end_ns;
+    int64_t start_ns;
+    w_i64 first_pause_ns;        /* its first stop */
+    struct cycle now;            /* who is busy: the cycle that marks beside the program. Handed on by conc_step's CONC_MARKED */
+    w_i64 mark_cpu_ns[GC_CPU_KINDS]; /* of this cycle, beside the program. rlx: counters */
+} gc;
+
+w_u32 gc_marks;
+
+static bool become_busy(void) { return load_rlx(&gc.busy) == 0 && cas_acq(&gc.busy, 0, 1); } /* acq: see there */
+static void no_more_busy(void) { store_rel(&gc.busy, 0); } /* rel: see there */
 
 /* ---- start and stop --------------------------------------------------------------------------------------- */
 
@@ -77,8 +97,14 @@ int gc_start(const struct gc_host *host, const struct gc_settings *set)
     heap.trace = set->trace;
     heap.scavtrace = set->scavtrace;
     heap.madv_free = set->madv_free;
+    heap.fenced = set->fenced;
     heap.stress = set->stress;
+    heap.beside_always = !set->stw && !set->dirty_any;
     heap.sample_seed = set->sample_seed;
+    store_rlx(&gc.busy, 0); /* rlx: nobody else yet, here and below */
+    store_rlx(&gc.ended, 0);
+    store_rlx(&gc_marks, 0);
+    conc_start();
     store_rlx(&heap.sample_rate, set->sample_rate); /* rlx: nobody else yet, here and below */
     store_rlx(&heap.sweepgen, SWEEPGEN_STEP);
     store_rlx(&gc.begun, 0);
@@ -88,6 +114,8 @@ int gc_start(const struct gc_host *host, const struct gc_settings *set)
     scavenge_start();
     sweep_reset();
     int err = pages_start(set->heap_reserve);
+    if (err == 0 && !set->stw)
+        err = dirty_start(set->dirty, set->dirty_any, (uintptr_t)heap.base, (uintptr_t)heap.base + heap.reserved);
     if (err == 0 && (err = types_start()) == 0 && (err = roots_start()) == 0)
         heap.running = true;
     if (err != 0) {
@@ -108,6 +136,7 @@ void gc_stop_all(void)
     mark_free_memory();
     roots_stop();
     types_stop();
+    dirty_stop();
     pages_stop();
 }
 
@@ -130,21 +159,23 @@ static uint64_t mib(uint64_t bytes) { return (bytes + (1 << 19)) >> 20; }
 
 static void trace(const struct cycle *c)
 {
-    char line[320], a[24], b[24], t[24], d[24], f[24], h[24];
+    char line[320], as[24], id[24], a[24], b[24], t[24], d[24], f[24], h[24];
     int64_t stop = c->mark_ns - c->begin_ns, mark = c->marked_ns - c->mark_ns, term = c->end_ns - c->marked_ns;
     int64_t since_ms = (c->begin_ns - gc.start_ns) / 1000000;
     put_ms(a, sizeof a, stop);
     put_ms(b, sizeof b, mark);
     put_ms(t, sizeof t, term);
     put_ms(d, sizeof d, stop * c->procs);
-    put_ms(f, sizeof f, mark * c->procs);
+    put_ms(f, sizeof f, c->beside ? c->cpu_ns[GC_CPU_DEDICATED] : mark * c->procs);
+    put_ms(as, sizeof as, c->cpu_ns[GC_CPU_ASSIST]);
+    put_ms(id, sizeof id, c->cpu_ns[GC_CPU_IDLE]);
     put_ms(h, sizeof h, term * c->procs);
     w_fmt(line, sizeof line,
-          "gc %llu @%lld.%03llds %d%%%s: %s+%s+%s ms clock, %s+0/%s/0+%s ms cpu, %llu->%llu->%llu MB, %llu MB goal, "
+          "gc %llu @%lld.%03llds %d%%%s: %s+%s+%s ms clock, %s+%s/%s/%s+%s ms cpu, %llu->%llu->%llu MB, %llu MB goal, "
           "%llu MB stacks, %llu MB globals, %u P%s",
           (unsigned long long)c->number, (long long)(since_ms / 1000), (long long)(since_ms % 1000),
-          (int)(stats_cpu_fraction() * 100), c->late != NULL ? " (checking for goroutine leaks)" : "", a, b, t, d, f, h,
-          (unsigned long long)mib(c->before_bytes), (unsigned long long)mib(c->before_bytes), (unsigned long long)mib(c->marked.live_bytes),
+          (int)(stats_cpu_fraction() * 100), c->late != NULL ? " (checking for goroutine leaks)" : "", a, b, t, d, as, f, id, h,
+          (unsigned long long)mib(c->before_bytes), (unsigned long long)mib(c->after_bytes), (unsigned long long)mib(c->marked.live_bytes),
           (unsigned long long)mib(c->goal_bytes), (unsigned long long)mib(c->marked.stack_bytes),
           (unsigned long long)mib(c->marked.global_bytes), c->procs, c->why == GC_WHY_FORCED ? " (forced)" : "");
     heap.host.log(line);
@@ -191,32 +222,37 @@ static uint64_t in_use_bytes(void)
     return pg.sys_bytes - pg.free_bytes;
 }
 
-static void mark(struct cycle *c)
+/* In the first stop. */
+static void begin_stw(struct cycle *c)
 {
     c->procs = heap.host.procs();
-    c->number = load_rlx(&gc.begun) + 1; /* rlx: the lock is held */
+    c->number = load_rlx(&gc.begun) + 1; /* rlx: we are busy */
     store_rlx(&gc.begun, c->number);
     caches_flush_stw();
-    if (heap.host.flush_caches != NULL)
-        heap.host.flush_caches();
     c->before_bytes = load_rlx(&heap.live); /* rlx: in a stop */
-    uint64_t in_use = in_use_bytes();
+    c->in_use_bytes = in_use_bytes();
     c->goal_bytes = load_rlx(&pacer.goal);
     PROBE(gc_begin, c->number, c->why, c->before_bytes);
     PROBE(gc_phase, c->number, PHASE_MARK, 0);
     c->mark_ns = os_now_ns();
-    mark_stw(workers(c->procs), c->late, &c->marked);
-    c->marked_ns = os_now_ns();
-    PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
+}
+
+/* In the stop in which the mark has ended. */
+static void end_stw(struct cycle *c)
+{
+    uint64_t before = c->before_bytes, in_use = c->in_use_bytes;
+    c->after_bytes = load_rlx(&heap.live); /* rlx: in a stop */
     c->marked.live_bytes += specials_dead_stw();
     held_prove_stw();
     samples_marked_stw();
-    c->marked.waste_bytes = in_use - w_min(in_use, c->before_bytes);
+    c->marked.waste_bytes = in_use - w_min(in_use, before);
     c->marked.in_use_bytes = in_use;
     if (heap.verify)
         verify_stw();
     if (c->look != NULL)
         c->look->marked_stw(c->look->arg);
+    if (heap.host.flush_caches != NULL)
+        heap.host.flush_caches();
     store_rlx(&heap.live, c->marked.live_bytes);
     sweep_begin_stw();
     pacer_marked(&c->marked);
@@ -224,29 +260,136 @@ static void mark(struct cycle *c)
     PROBE(gc_phase, c->number, PHASE_SWEEP, 0);
 }
 
-static bool cycle(enum gc_why why, const struct gc_late *late, const struct gc_look *look)
+/* The world runs again. */
+static void ended(struct cycle *c)
+{
+    c->end_ns = os_now_ns();
+    const struct heap_cycle done = { c->number, (uint64_t)os_wall_ns(), (uint64_t)c->pause_ns, c->before_bytes, c->marked.live_bytes,
+                                     load_rlx(&pacer.goal), c->why == GC_WHY_FORCED }; /* rlx: a figure */
+    int64_t stopped_ns = c->beside ? c->pause_ns : c->end_ns - c->begin_ns;
+    int64_t cpu_ns = stopped_ns * c->procs + c->cpu_ns[GC_CPU_DEDICATED] + c->cpu_ns[GC_CPU_ASSIST];
+    stats_cycle(&done, cpu_ns);
+    stats_cycle_cpu(c->marked.stack_bytes, c->cpu_ns);
+    pacer_cycle_took(cpu_ns, c->end_ns, c->number);
+    store_rlx(&gc.last_end_ns, c->end_ns); /* rlx: figures */
+    PROBE(gc_end, c->number, c->marked.live_bytes, load_rlx(&pacer.goal));
+    held_tell();
+    if (heap.trace)
+        trace(c);
+    store_rel(&gc.ended, c->number); /* rel: see there */
+}
+
+/* ---- beside the program ------------------------------------------------------------------------------------------ */
+
+static void tell_host(void);
+
+static void begin_beside(struct cycle *c)
+{
+    for (unsigned k = 0; k < GC_CPU_KINDS; k++)
+        store_rlx(&gc.mark_cpu_ns[k], 0); /* rlx: nobody marks */
+    c->beside = true;
+    begin_stw(c);
+    pacer_mark_begins_stw(c->before_bytes);
+    conc_begin_stw();
+    gc.now = *c;
+    store_rlx(&gc.first_pause_ns, 0); /* rlx: a figure, and below */
+    store_rlx(&gc.first_pause_ns, heap.host.start_world());
+    if (heap.host.mark_ready != NULL)
+        heap.host.mark_ready();
+}
+
+/* No memory for the table of modules, or it changed all the time: nothing is found dead. */
+static void give_up(struct cycle *c)
+{
+    heap.host.stop_world(WEFT_STOP_GC);
+    caches_flush_stw();
+    conc_give_up_stw();
+    heap.host.start_world();
+    store_rel(&gc.ended, c->number); /* rel: see there */
+    conc_disarm();
+}
+
+#define REST_WORKERS 4u /* there is little left, and to wake one more costs as much as it would do */
+
+/* What could be done beside the program is done. */
+static void end_beside(struct cycle *c)
+{
+    if (!stop_with_roots()) {
+        give_up(c);
+        return;
+    }
+    c->marked_ns = os_now_ns();
+    PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
+    caches_flush_stw();
+    for (unsigned k = 0; k < GC_CPU_KINDS; k++)
+        c->cpu_ns[k] = load_rlx(&gc.mark_cpu_ns[k]); /* rlx: nobody marks */
+    conc_end_stw(w_min(heap.host.procs(), REST_WORKERS), &c->marked);
+    uint64_t live = load_rlx(&heap.live); /* rlx: in a stop */
+    pacer_mark_ends_stw(c->marked_ns - c->mark_ns, c->cpu_ns, live - w_min(live, c->before_bytes), conc_scanned());
+    end_stw(c);
+    c->pause_ns = load_rlx(&gc.first_pause_ns) + heap.host.start_world(); /* rlx: see there */
+    ended(c);
+    conc_disarm();
+    tell_host();
+}
+
+bool gc_mark_some(enum gc_cpu who, uint64_t most, uint64_t *scanned)
+{
+    uint64_t before = *scanned;
+    if (!gc_mark_work())
+        return false;
+    int64_t began = os_self_cpu_ns();
+    enum conc_step step = conc_step(who != GC_CPU_IDLE, most, scanned);
+    if (step == CONC_NOTHING)
+        return false;
+    add_rlx(&gc.mark_cpu_ns[who], os_self_cpu_ns() - began); /* rlx: counters */
+    if (who != GC_CPU_ASSIST)
+        pacer_credit(*scanned - before);
+    if (step == CONC_MARKED)
+        end_beside(&gc.now);
+    else if (step == CONC_OVER)
+        no_more_busy();
+    return true;
+}
+
+/* ---- in one stop ---------------------------------------------------------------------------------------------------- */
+
+static void mark_in_stop(struct cycle *c)
+{
+    begin_stw(c);
+    mark_stw(workers(c->procs), c->late, NULL, &c->marked);
+    c->marked_ns = os_now_ns();
+    PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
+    end_stw(c);
+    c->pause_ns = heap.host.start_world();
+    ended(c);
+}
+
+#define SMALL_BYTES ((uint64_t)1 << 20) /* what is scanned in a stop as long as two stops are */
+
+static bool much_to_scan(void)
+{
+    const struct pacer_marked *l = &pacer.last; /* plain: written by cycles only */
+    return l->scan_bytes + l->stack_bytes + l->global_bytes + (load_rlx(&heap.live) - w_min(load_rlx(&heap.live), l->live_bytes)) / 4 > SMALL_BYTES;
+}
+
+/* We are busy. Begins a cycle: true if there was memory for it. *beside: its number if it goes on beside the program; then we are not busy any more. */
+static bool cycle(enum gc_why why, const struct gc_late *late, const struct gc_look *look, uint64_t *beside)
 {
     struct cycle c = { .why = why, .late = late, .look = look };
-    PROBE(gc_phase, load_rlx(&gc.begun) + 1, PHASE_SWEEP_TERM, 0); /* rlx: the lock is held */
+    PROBE(gc_phase, load_rlx(&gc.begun) + 1, PHASE_SWEEP_TERM, 0); /* rlx: we are busy */
     sweep_finish();
     scavenge_to_limit();
     c.begin_ns = os_now_ns();
     pacer_cycle_begins(c.begin_ns);
     if (!stop_with_roots())
         return false;
-    mark(&c);
-    c.pause_ns = heap.host.start_world();
-    c.end_ns = os_now_ns();
-    const struct heap_cycle done = { c.number, (uint64_t)os_wall_ns(), (uint64_t)c.pause_ns, c.before_bytes, c.marked.live_bytes,
-                                     load_rlx(&pacer.goal), why == GC_WHY_FORCED }; /* rlx: a figure */
-    stats_cycle(&done, (c.end_ns - c.begin_ns) * c.procs);
-    stats_cycle_cpu(c.marked.stack_bytes);
-    pacer_cycle_took(c.end_ns - c.begin_ns, c.end_ns, c.number);
-    store_rlx(&gc.last_end_ns, c.end_ns); /* rlx: figures */
-    PROBE(gc_end, c.number, c.marked.live_bytes, load_rlx(&pacer.goal));
-    held_tell();
-    if (heap.trace)
-        trace(&c);
+    if (late == NULL && look == NULL && conc_possible() && (heap.beside_always || much_to_scan())) {
+        *beside = load_rlx(&gc.begun) + 1; /* rlx: we are busy */
+        begin_beside(&c);
+    } else {
+        mark_in_stop(&c);
+    }
     return true;
 }
 
@@ -259,33 +402,67 @@ static void tell_host(void)
         heap.host.sweep_ready();
 }
 
-void gc_collect(enum gc_why why)
+#define SLICE_BYTES ((uint64_t)128 << 10) /* some 100 us */
+
+static bool waits(enum gc_why why) { return why == GC_WHY_FORCED || why == GC_WHY_NOMEM; }
+
+/* Somebody's cycle is under way: helps, or lets others go on. */
+static void help(void)
 {
-    bool wait = why == GC_WHY_FORCED || why == GC_WHY_NOMEM;
-    uint64_t seen = load_rlx(&gc.begun); /* rlx: an old value only means one more cycle */
-    while (!lock_try(&gc.lock)) {
-        if (!wait)
-            return; /* another thread is at it */
+    uint64_t scanned = 0;
+    if (!gc_mark_some(GC_CPU_DEDICATED, SLICE_BYTES, &scanned))
         relax();
+}
+
+/* One that began after we came has found all that was garbage then: calls that overlap share it. */
+bool gc_collect_some(struct gc_turn *t)
+{
+    if (!t->came) {
+        t->came = true;
+        t->seen = load_rlx(&gc.begun); /* rlx: an old value only means one more cycle */
     }
-    /* One that began after we came has found all that was garbage then: calls that overlap share it. */
-    bool need = why == GC_WHY_HEAP ? gc_due() : load_rlx(&gc.begun) == seen; /* rlx: the lock is held */
-    bool done = need && cycle(why, NULL, NULL);
-    if (wait)
+    if (t->mine != 0 && load_acq(&gc.ended) < t->mine) { /* acq: see there */
+        help();
+        return true;
+    }
+    if (t->mine != 0 && !waits(t->why))
+        return false;
+    if (!become_busy()) {
+        if (!waits(t->why))
+            return false; /* another thread is at it */
+        help();
+        return true;
+    }
+    bool need = t->why == GC_WHY_HEAP ? gc_due() : load_rlx(&gc.begun) == t->seen; /* rlx: we are busy */
+    bool done = need && cycle(t->why, NULL, NULL, &t->mine);
+    if (done && t->mine != 0)
+        return t->why != GC_WHY_HEAP && t->why != GC_WHY_PERIODIC;
+    if (waits(t->why))
         sweep_finish();
-    lock_drop(&gc.lock);
+    no_more_busy();
     if (done)
         tell_host();
+    return false;
+}
+
+void gc_collect(enum gc_why why)
+{
+    struct gc_turn t = { .why = why };
+    while (gc_collect_some(&t))
+        relax();
 }
 
 /* One of its own, whoever else collects. */
 static bool collect_for(const struct gc_late *late, const struct gc_look *look)
 {
-    while (!lock_try(&gc.lock))
+    uint64_t none = 0;
+    while (!become_busy()) {
+        help();
         relax();
-    bool done = cycle(GC_WHY_FORCED, late, look);
+    }
+    bool done = cycle(GC_WHY_FORCED, late, look, &none);
     sweep_finish();
-    lock_drop(&gc.lock);
+    no_more_busy();
     if (done)
         tell_host();
     return done;
@@ -296,10 +473,13 @@ bool gc_collect_look(const struct gc_look *look) { return collect_for(NULL, look
 
 uint64_t gc_cycles_begun(void) { return load_rlx(&gc.begun); } /* rlx: a figure, and exact in a stop */
 
-/* The fork stopped the processors, so no sweep is half done; but who waited to begin its own stop held the lock. */
+/* The fork stopped the processors, so no sweep is half done, and no slice of a mark; but who waited to begin its own stop was busy. */
 void gc_after_fork_child(void)
 {
-    lock_init(&gc.lock, RANK_GC);
+    conc_after_fork_child();
+    cards_after_fork_child();
+    store_rlx(&gc.ended, load_rlx(&gc.begun)); /* rlx, and below: alone. A cycle that was under way is given up */
+    store_rlx(&gc.busy, 0);
     tell_host();
 }
 

@@ -59,7 +59,16 @@ struct gc_host {
     /* In a stop: calls scan for each word range of stacks, saved registers and thread-local storage, and arguments of fibers that have not started.
      * Called by each of nworkers workers with its index, at the same time; the host splits the work between them. */
     void (*scan_stacks)(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker);
-    /* The same by one alone, who is told whose each range is. asks: whom trail_take was given. NULL: it is not known. */
+    /* [CONC] For marking beside the program; all NULL: it never is. In the first stop, by one alone: scans what runs (stacks, registers, thread-local
+     * storage) and what is not among the parts of scan_parked, the number of which it returns. */
+    unsigned (*scan_running)(gc_scan_range_fn *scan, void *marker);
+    /* After that, while the world runs, each part once: parked stacks, which are watched from then on. false: the system refused that. */
+    bool (*scan_parked)(unsigned part, gc_scan_range_fn *scan, void *marker);
+    /* In the second stop, as scan_stacks: all but parked stacks to which nobody has written since scan_parked. false: that is not to be had. */
+    bool (*scan_written)(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker);
+    void (*mark_ready)(void); /* Outside a stop, under no lock: there is marking to be done, gc_mark_some and gc_collect_some have work */
+    const w_u32 *stop_wanted; /* not 0: whoever is inside should come out soon; read at any time. NULL: nobody ever */
+    /* Scans as scan_stacks, by one alone, who is told whose each range is. asks: whom trail_take was given. NULL: it is not known. */
     void (*scan_owned)(gc_scan_owned_fn *scan, void *arg, const void *asks);
     /* In the stop of each cycle, once: the host's own caches give up what they need not keep. NULL: there are none. */
     void (*flush_caches)(void);
@@ -91,7 +100,11 @@ struct gc_settings {
     int gc_percent;           /* negative: off */
     int64_t memory_limit;     /* INT64_MAX: none */
     uint64_t stress;          /* gcstress=N: collect every N allocations; 0: off */
+    bool stw;                 /* marks in stops; else by that back-end of os/dirty.h, or any */
+    int dirty;                /* enum dirty_backend */
+    bool dirty_any;
     bool poison, verify, trace, scavtrace, madv_free; /* gcpoison, gcverify, gctrace, scavtrace, madvdontneed=0 */
+    bool fenced;              /* membarrier(2) is not to be used */
     uint64_t sample_rate, sample_seed; /* see gc_sampler; seed 0: by the clock */
 };
 
@@ -158,8 +171,8 @@ static inline void *gc_alloc_fast(struct gc_cache *c, size_t bytes, unsigned bas
 
 /* Could an empty heap hold it? If not, to collect for it is in vain. */
 bool gc_alloc_possible(size_t bytes);
-/* Refills and large objects. *want_gc is set when a cycle is due: the caller lets gc_collect run on a big stack before it goes back to the
- * program; the object returned is already the program's. NULL: out of memory (the caller collects and tries once more). */
+/* Refills and large objects. *want_gc is set when a cycle is due, or an assist: the caller lets gc_collect (gc_assist, if gc_marking) run on a big stack
+ * before it goes back to the program; the object returned is already the program's. NULL: out of memory (the caller collects and tries once more). */
 void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want_gc);
 /* n elements of a type. The fast path of typed objects lies in gc/alloc.c, where the layout is known. */
 void *gc_alloc_typed(struct gc_cache *c, const weft_type *t, size_t n, bool *want_gc);
@@ -167,10 +180,26 @@ void *gc_alloc_typed(struct gc_cache *c, const weft_type *t, size_t n, bool *wan
 /* ---- cycles ------------------------------------------------------------------------------------------ */
 
 enum gc_why { GC_WHY_HEAP, GC_WHY_FORCED, GC_WHY_PERIODIC, GC_WHY_NOMEM, GC_WHY_STRESS };
-/* Runs a cycle: finishes the last one's sweep, stops the world, marks, starts it. The caller must stand on a big stack, hold no lock,
- * and have published its registers. GC_WHY_HEAP returns at once if another thread has just done it. FORCED and NOMEM also sweep to the end. May run
- * concurrently with others: they queue. */
+/* A cycle, or the part of it that has to be done by who asks for it. The caller must stand on a big stack, hold no lock, and have published its
+ * registers. GC_WHY_HEAP and PERIODIC begin one, if nobody has just done so; a cycle that marks beside the program then goes on by gc_mark_some. The
+ * others wait for the end of one that began after they came, and help; FORCED and NOMEM also sweep to the end. May be called by several at once. */
 void gc_collect(enum gc_why why);
+/* The same in pieces of some 100 us, unless the world is stopped to mark. why set and the rest zero before the first. true: call it again, after
+ * others had a chance to run. */
+struct gc_turn { enum gc_why why; bool came; uint64_t seen, mine; };
+bool gc_collect_some(struct gc_turn *t);
+
+/* [CONC] 2: a cycle marks beside the program; written in stops. 1: the mark is over, but gc_mark_some has still something to do */
+extern w_u32 gc_marks;
+static inline bool gc_marking(void) { return load_rlx(&gc_marks) == 2; } /* rlx: inside it does not change; else a hint */
+static inline bool gc_mark_work(void) { return load_rlx(&gc_marks) != 0; } /* rlx: a hint */
+/* Does some of it: scans `most` bytes of objects or so; *scanned grows by them. Who: for the statistics; and all but GC_CPU_IDLE go on to what comes next,
+ * which may be a stop, on the terms of gc_collect. true: something was done. Inside the runtime, under no lock. */
+enum gc_cpu { GC_CPU_DEDICATED, GC_CPU_IDLE, GC_CPU_ASSIST, GC_CPU_KINDS };
+bool gc_mark_some(enum gc_cpu who, uint64_t most, uint64_t *scanned);
+/* On the terms of gc_collect: what the owner of c has allocated while a cycle marked has to be paid for by marking. false: others have all the work in
+ * hand, so there is nothing to pay with; again, after they had a chance to run. */
+bool gc_assist(struct gc_cache *c);
 
 /* [LATE] A cycle that tells which of the host's stacks nothing else leads to. host.scan_stacks leaves some out, each of which is of interest once a
  * certain object is reached. When such an object is marked the host hears of it, gives the stack, and marking goes on, until nothing moves any more:
@@ -281,12 +310,15 @@ void gc_set_sample_rate(uint64_t bytes);
 /* ---- the rest of the public calls, once inside --------------------------------------------------------- */
 
 const weft_type *gc_type_make(size_t size, const size_t *offsets, size_t n);
+const weft_type *gc_type_carded(const weft_type *t); /* NULL: no memory */
+const weft_type *gc_type_carded_words(void);         /* all pointers. The same */
 int gc_type_name(const weft_type *t, const char *name); /* 0, -EINVAL, -ENOMEM */
 size_t gc_type_size(const weft_type *t);
 void *gc_object_base(const void *p);
 size_t gc_object_size(const void *p);
 bool gc_in_heap(const void *p); /* in its range of addresses */
 unsigned gc_object_shape(const void *base); /* of a live object */
+bool gc_object_carded(const void *base);    /* the same */
 int gc_root_add(void *p, size_t bytes);
 int gc_root_remove(void *p);
 weft_handle gc_handle_new(void *p);
@@ -311,5 +343,6 @@ void gc_fill_stats(weft_mem_stats *out);
 void gc_after_fork_child(void);
 /* Bytes of live heap that the last cycle found. */
 uint64_t gc_live_bytes(void);
+
 
 #endif

@@ -3,11 +3,11 @@
  *     base                                                                        base + reserved
  *     | chunk 0 (4 MiB = 512 pages) | chunk 1 | ... | last committed |  not committed ...  |
  *
- * A page has 8 KiB. A run of pages that holds objects is a span: objects of one size class and one shape, or one large object. Five
+ * A page has 8 KiB. A run of pages that holds objects is a span: objects of one size class and one shape, or one large object. Six
  * tables beside the heap are indexed by page (or chunk), reserved whole and committed along with the chunks:
  *
- *   heap.pagemap[page]  32 bits: class in bits 0-6 (0: no span; CLASS_LARGE), noscan in bit 7, typed in bit 8, pages since the first of its
- *                       span in bits 9-31. So a word is resolved to the first page of its span by one load from a dense table: 256 KiB
+ *   heap.pagemap[page]  32 bits: class in bits 0-6 (0: no span; CLASS_LARGE), noscan in bit 7, typed in bit 8, carded in bit 9, pages since the first of
+ *                       its span in bits 10-31. So a word is resolved to the first page of its span by one load from a dense table: 256 KiB
  *                       of it for 512 MiB of heap, which stays in the second-level cache during a mark.
  *   heap.shapes[page]   32 bits: the shape of the span that starts at that page, if it is typed.
  *   heap.spans[page]    128 bytes: the record of the span that starts at that page, at a fixed place: no pointer to load.
@@ -19,7 +19,8 @@
  * [BITS] A span has a mark bit and an allocation bit per object. Of up to 256 objects both are in heap.bits, which is enough from 32 bytes on;
  * of more, the allocation bits are in the record. An allocation bit says: the slot belongs to the program or to the unused
  * remainder of a processor's run. Who may write them: the processor that holds the span (allocation bits), the sweeper
- * that took it off its list (both), the markers in a stop (marks; atomically). Marks are zero outside of a stop in every span that is swept.
+ * that took it off its list (both), the markers (marks; atomically), and the processor once more while a cycle marks beside the program: what it
+ * allocates is born marked. Marks are zero in every span that is swept, but while a cycle marks.
  * Words of allocation bits are stored relaxed and whole, since heap_find of other threads may look at a neighbour's bit at any time.
  *
  * [SWEPT] A span is swept when its sweepgen equals heap.sweepgen, which moves on by 2 at the end of each mark, and is being swept at 1 less. In an
@@ -42,9 +43,10 @@
 #define CLASS_LARGE 127u
 #define PAGE_NOSCAN 128u
 #define PAGE_TYPED 256u
-#define PAGE_BACK(map) ((map) >> 9) /* pages since the first */
-#define PAGE_BACK_ONE (1u << 9)
-#define LARGE_MAX_PAGES ((size_t)1 << 23) /* what a pagemap entry can count */
+#define PAGE_CARDED 512u /* [CARDS] */
+#define PAGE_BACK(map) ((map) >> 10) /* pages since the first */
+#define PAGE_BACK_ONE (1u << 10)
+#define LARGE_MAX_PAGES ((size_t)1 << 22) /* what a pagemap entry can count */
 #define NO_PAGE SIZE_MAX
 #define SWEEPGEN_STEP 2u
 #define SPAN_WORDS 8u /* of 64 bits, for the bits of the smallest objects */
@@ -62,17 +64,19 @@ struct span {
     /* fixed while it is in use */
     uint32_t shape;
     uint8_t cls;    /* as in the pagemap: CLASS_LARGE for large objects */
+    bool carded;    /* as the shape: [CARDS] */
     uint16_t nobj;
     w_u32 sweepgen; /* rel after sweeping: publishes the bits; acq in span_object_live */
     /* the owner's */
     uint16_t scan;  /* no free slot below this index */
     uint16_t nfree; /* clear allocation bits */
+    w_u32 born;     /* the cycle in which something was allocated here while it marked; see [BORN] in conc.c */
     /* cold */
     struct span *next;       /* in a list of central.c */
     size_t npages;
     struct special_table *specials; /* under the lock of special.c; NULL: none */
     bool needzero;           /* free slots may hold old bytes */
-    uint8_t pad_[64 - 16 - 25];
+    uint8_t pad_[64 - 16 - 33];
     uint64_t allocs[SPAN_WORDS]; /* [BITS] of more than 256 objects; else zeros */
 };
 _Static_assert(sizeof(struct span) == 128, "one record per page");
@@ -93,7 +97,8 @@ struct heap {
     struct span *spans;
     struct span_bits *bits;
     uint32_t *shapes;      /* written before the page's map, which publishes it */
-    bool running, poison, verify, trace, scavtrace, madv_free;
+    bool running, poison, verify, trace, scavtrace, madv_free, fenced;
+    bool beside_always;    /* [CONC] also where a mark in a stop would be as short */
     uint64_t stress, sample_seed;
     struct gc_host host;
     w_u64 sample_rate;     /* may change at any time; rlx: a setting */
@@ -103,9 +108,10 @@ struct heap {
     w_u32 sweepgen;        /* written in a stop */
     /* counters, rlx */
     w_u64 live;            /* bytes found by the last mark + given out since, by whole runs of spans: the pacer's */
+    w_u64 born_bytes;      /* born marked in this cycle */
     w_u64 large_mallocs, large_frees, large_malloc_bytes, large_free_bytes;
     w_u64 frees[GC_CLASSES], small_free_bytes;
-    w_u64 nspans;
+    w_u64 nspans, ncarded; /* ncarded: of them */
     /* under caches_lock */
     struct lock caches_lock;
     struct gc_cache_priv *caches;

@@ -45,7 +45,7 @@ static struct {
     uint32_t suspects;
     struct gc_held told[PROOFS_AT_ONCE];
     uint32_t n;
-} held; /* under the gc lock, and in its stops */
+} held; /* by who is busy with a cycle, and in its stops */
 
 /* Every second one at first, since a program may have few; then every eighth. */
 bool held_due_stw(void)

@@ -69,6 +69,7 @@
 #define PIECE_BYTES ((size_t)128 << 10)
 #define PIECES_AT_ONCE 32u
 #define FREE_CHUNKS_KEPT 16u
+#define MARK_ALL UINT64_MAX /* of `most` */
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 /* offset:40 class:7 shape:17 */
@@ -100,11 +101,11 @@ struct marker {
     const w_u32 *pagemap;
     struct span *spans;
     uint64_t *bits; /* heap.bits, as words */
-    bool alone; /* the only worker, and nobody is told: marks need no atomics */
+    bool alone; /* the only worker, nobody is told, and the world stands still: marks need no atomics */
     unsigned worker;
     const struct gc_late *late; /* NULL: nobody is told of what is marked */
     /* work */
-    uint64_t scanned;       /* bytes of objects */
+    uint64_t scanned, most; /* bytes of objects; beside the program a worker stops for others when it has scanned so many */
     bool sure;              /* of the last candidates nearly all were new */
     uint32_t ncand, nfound; /* cand: so many candidates, and up to nfound offsets of words in the heap's range */
     candidate cand[CANDIDATES + AT_ONCE];
@@ -125,11 +126,14 @@ static struct {
     size_t nunused, made;
     w_u32 nfull;          /* written under lock, read relaxed as a hint */
     w_u32 idle;           /* the same */
-    w_u32 done;           /* rel: all work is done; acq in wait_for_work */
+    w_u32 done;           /* rel: all work is done; acq in get_work */
     w_u64 next_job;
     uint64_t njobs;
     struct pacer_marked sum; /* under lock */
     bool dropped;            /* under lock */
+    uint32_t slices;         /* under lock: workers beside the program that may hold work of their own */
+    bool looks;              /* [HELD] the same; written in its first one */
+    const struct mark_rest *rest; /* of a cycle whose mark was made beside the program; in its stop */
 } work = { .lock = LOCK_INIT(RANK_LEAF) };
 
 /* ---- chunks -------------------------------------------------------------------------------------------------- */
@@ -403,7 +407,9 @@ static w_noinline w_no_sanitize void resolve(struct marker *m)
     uint32_t to = m->ncand;
     for (uint32_t k = to, n = m->nfound; k < n; k++) {
         uint64_t off = m->cand[k];
-        uint32_t map = pagemap[off >> PAGE_SHIFT].v; /* plain: the world is stopped */
+        /* rlx: what is found by a word that is no pointer may be a span that is being made: all its objects are born marked, and its bits are
+         * there before its map, which the loads below depend on */
+        uint32_t map = load_rlx(&pagemap[off >> PAGE_SHIFT]);
         __builtin_prefetch(&bits[((off >> PAGE_SHIFT) - PAGE_BACK(map)) * SPAN_WORDS], 1);
         m->cand[to] = off;
         m->map[to] = map;
@@ -689,6 +695,9 @@ static ALWAYS_INLINE void prefetch_object(struct marker *m, entry e)
     }
 }
 
+/* Somebody waits for us to stand still. */
+static bool is_wanted(void) { return heap.host.stop_wanted != NULL && load_rlx(heap.host.stop_wanted) != 0; } /* rlx: looked at again and again */
+
 struct batch {
     unsigned n;
     entry e[BATCH];
@@ -706,13 +715,23 @@ static void pop_batch(struct marker *m, struct batch *b)
     }
 }
 
-/* Until the worker itself has nothing left. One batch is on its way to the cache while the other is searched. */
+static void push_batch(struct marker *m, const struct batch *b)
+{
+    for (unsigned k = 0; k < b->n; k++)
+        push(m, b->e[k]);
+}
+
+/* Until the worker itself has nothing left, or, beside the program, has done enough. One batch is on its way to the cache while the other is searched. */
 static void drain(struct marker *m)
 {
     struct batch batch[2], *now = &batch[0], *next = &batch[1];
     now->n = 0;
     for (;;) {
         settle_all(m);
+        if (m->most != MARK_ALL && (m->scanned >= m->most || is_wanted())) {
+            push_batch(m, now);
+            return;
+        }
         pop_batch(m, next);
         if (now->n + next->n == 0) {
             if (pop_chunk(m))
@@ -726,6 +745,8 @@ static void drain(struct marker *m)
         next = was;
         /* rlx: hints; the list is looked at under its lock */
         if (unlikely(load_rlx(&work.idle) != 0) && load_rlx(&work.nfull) == 0)
+            share(m);
+        else if (m->most != MARK_ALL && load_rlx(&work.nfull) == 0 && m->top->n > 2 * BATCH) /* rlx: a hint. For a processor that idles */
             share(m);
     }
 }
@@ -741,14 +762,20 @@ void mark_word(struct marker *m, uintptr_t word)
         make_room(m), visit(m, word);
 }
 
+/* Roots may lead to much. Beside the program that goes to the common list; the caller may hold a lock. */
+static void keep_short(struct marker *m)
+{
+    if (m->spare != NULL && m->most == MARK_ALL)
+        drain(m);
+}
+
 static w_no_sanitize size_t scan_root(struct marker *m, const void *lo, const void *hi)
 {
     uintptr_t a = w_align_up((uintptr_t)lo, 8), b = w_align_down((uintptr_t)hi, 8);
     if (a >= b)
         return 0;
     search->range(m, (const void *)a, b - a);
-    if (m->spare != NULL) /* keep it short */
-        drain(m);
+    keep_short(m);
     return b - a;
 }
 
@@ -760,7 +787,7 @@ void mark_range(struct marker *m, const void *lo, const void *hi)
         m->global_bytes += scan_root(m, lo, hi);
 }
 
-static void mark_stack(void *marker, const void *lo, const void *hi)
+void mark_stack(void *marker, const void *lo, const void *hi)
 {
     struct marker *m = marker;
     m->stack_bytes += scan_root(m, lo, hi);
@@ -787,14 +814,18 @@ bool mark_is_late(const struct marker *m) { return m != NULL && m->late != NULL;
 
 static void marker_init(struct marker *m, unsigned worker, unsigned nworkers, const struct gc_late *late)
 {
-    memset(m, 0, offsetof(struct marker, first));
+    memset(m, 0, offsetof(struct marker, cand));
+    m->spare = NULL;
+    m->dropped = false;
+    m->live_bytes = m->scan_bytes = m->stack_bytes = m->global_bytes = 0;
     m->base = heap.base;
-    m->limit = load_rlx(&heap.committed); /* rlx: in a stop */
+    m->limit = load_rlx(&heap.committed); /* rlx: what is newer is born marked */
     m->pagemap = heap.pagemap;
     m->spans = heap.spans;
     m->bits = heap.bits->w;
     m->alone = nworkers == 1 && late == NULL;
     m->worker = worker;
+    m->most = MARK_ALL;
     m->late = late;
     m->top = &m->first;
     m->first.n = 0;
@@ -854,6 +885,20 @@ static bool get_work(struct marker *m, unsigned nworkers)
     }
 }
 
+/* The same, if there is one at once. */
+static bool next_chunk(struct marker *m)
+{
+    lock_take(&work.lock);
+    struct chunk *c = chunk_take_locked();
+    lock_drop(&work.lock);
+    if (c == NULL)
+        return false;
+    if (m->top != &m->first)
+        chunk_put(m->top);
+    m->top = c;
+    return true;
+}
+
 /* [LATE] Scans a stack that is due. */
 static bool late_next(struct marker *m)
 {
@@ -872,11 +917,18 @@ static void worker(void *late, unsigned i, unsigned n)
 {
     struct marker m;
     marker_init(&m, i, n, late);
+    uint64_t roots = work.njobs - (work.rest != NULL ? work.rest->njobs : 0);
     for (uint64_t j; (j = add_rlx(&work.next_job, 1)) < work.njobs;) { /* rlx: only a ticket */
-        roots_job_stw(j, &m);
+        if (j < roots)
+            roots_job_stw(j, &m);
+        else
+            work.rest->job_stw(j - roots, &m);
         drain(&m);
     }
-    heap.host.scan_stacks(i, n, mark_stack, &m);
+    if (work.rest != NULL)
+        work.rest->scan_stw(i, n, &m);
+    else
+        heap.host.scan_stacks(i, n, mark_stack, &m);
     drain_all(&m, n);
     marker_end(&m);
 }
@@ -926,6 +978,17 @@ static void rescan(const struct gc_late *late)
     marker_end(&m);
 }
 
+/* What a mark that was given up has left. */
+static void drop_chunks(void)
+{
+    for (struct chunk *c; (c = chunk_take_locked()) != NULL;) {
+        c->next = work.unused;
+        work.unused = c;
+        work.nunused++;
+    }
+    work.slices = 0;
+}
+
 static void run_workers(unsigned nworkers, void (*fn)(void *, unsigned, unsigned), const struct gc_late *late)
 {
     work.dropped = false;
@@ -935,15 +998,22 @@ static void run_workers(unsigned nworkers, void (*fn)(void *, unsigned, unsigned
     heap.host.parallel(nworkers, fn, (void *)late);
 }
 
-void mark_stw(unsigned nworkers, const struct gc_late *late, struct pacer_marked *out)
+void mark_stw(unsigned nworkers, const struct gc_late *late, const struct mark_rest *rest, struct pacer_marked *out)
 {
-    memset(&work.sum, 0, sizeof work.sum);
-    work.njobs = roots_jobs_stw();
-    bool looks = late == NULL && held_due_stw();
+    bool dropped = rest != NULL && work.dropped;
+    uint64_t stack_before = rest != NULL ? work.sum.stack_bytes : 0;
+    if (rest == NULL) {
+        memset(&work.sum, 0, sizeof work.sum);
+        drop_chunks();
+    }
+    work.rest = rest;
+    work.njobs = roots_jobs_stw() + (rest != NULL ? rest->njobs : 0);
+    bool looks = rest != NULL ? work.looks : late == NULL && held_due_stw();
     specials_finalizers_later_stw(looks);
     if (late != NULL)
         late->begin_stw(late->arg);
     run_workers(nworkers, worker, late);
+    work.dropped |= dropped;
     while (work.dropped)
         rescan(late);
     if (looks) {
@@ -961,6 +1031,8 @@ void mark_stw(unsigned nworkers, const struct gc_late *late, struct pacer_marked
         late->end_stw(late->arg);
     }
     *out = work.sum;
+    out->stop_stack_bytes = out->stack_bytes - stack_before;
+    work.rest = NULL;
     while (work.nunused > FREE_CHUNKS_KEPT) {
         struct chunk *c = work.unused;
         work.unused = c->next;
@@ -968,6 +1040,133 @@ void mark_stw(unsigned nworkers, const struct gc_late *late, struct pacer_marked
         work.made--;
         off_free(OFF_GC, c);
     }
+}
+
+/* ---- beside the program --------------------------------------------------------------------------------------------- */
+
+void mark_begin_stw(void)
+{
+    memset(&work.sum, 0, sizeof work.sum);
+    drop_chunks();
+    work.dropped = false;
+    store_rlx(&work.idle, 0); /* rlx: in a stop */
+    work.looks = held_due_stw();
+    specials_finalizers_later_stw(work.looks);
+}
+
+/* What a worker has left goes to the common list. */
+static void give_all(struct marker *m)
+{
+    settle_all(m);
+    if (m->spare != NULL)
+        chunk_share(m->spare);
+    m->spare = NULL;
+    if (m->top == &m->first) {
+        struct chunk *c = m->first.n != 0 ? chunk_get() : NULL;
+        if (c == NULL) {
+            m->dropped |= m->first.n != 0;
+            return;
+        }
+        c->n = m->first.n;
+        memcpy(c->e, m->first.e, c->n * sizeof(entry));
+        chunk_share(c);
+        m->first.n = 0;
+    } else if (m->top->n != 0) {
+        chunk_share(m->top);
+        m->top = &m->first;
+        m->first.n = 0;
+    }
+}
+
+static bool slice_begin(struct marker *m, bool has_part)
+{
+    lock_take(&work.lock);
+    struct chunk *c = has_part ? NULL : chunk_take_locked();
+    work.slices += has_part || c != NULL;
+    lock_drop(&work.lock);
+    if (c != NULL)
+        m->top = c;
+    return has_part || c != NULL;
+}
+
+bool mark_slice(mark_part *part, void *arg, uint64_t most, uint64_t *scanned)
+{
+    struct marker m;
+    marker_init(&m, 0, 2, NULL);
+    m.most = most;
+    if (!slice_begin(&m, part != NULL))
+        return false;
+    if (part != NULL)
+        part(arg, &m);
+    do
+        drain(&m);
+    while (part == NULL && m.scanned < m.most && !is_wanted() && next_chunk(&m));
+    give_all(&m);
+    marker_end(&m);
+    lock_take(&work.lock);
+    work.slices--;
+    lock_drop(&work.lock);
+    *scanned += m.scanned;
+    return true;
+}
+
+bool mark_idle(void)
+{
+    lock_take(&work.lock);
+    bool idle = work.slices == 0 && work.full == NULL;
+    lock_drop(&work.lock);
+    return idle;
+}
+
+/* Marked objects, as far as they lie in [lo, hi): the rest was not written to. */
+static void rescan_span(struct marker *m, struct span *s, size_t lo, size_t hi)
+{
+    size_t base = span_page(s) << PAGE_SHIFT, elem = span_elem(s);
+    const uint64_t *marks = span_marks(s);
+    for (size_t i = s->cls == CLASS_LARGE ? 0 : (lo - base) / elem; i < s->nobj; i++) {
+        size_t from = base + i * elem, to = from + elem;
+        if (from >= hi)
+            break;
+        if (to <= lo || (__atomic_load_n(&marks[i / 64], __ATOMIC_RELAXED) >> i % 64 & 1) == 0) /* rlx: see [BORN] in conc.c */
+            continue;
+        size_t a = w_max(from, lo), b = w_min(to, hi);
+        if (s->shape >= SHAPE_TYPED) {
+            size_t each = (size_t)shape_get(s->shape)->words * 8; /* whole elements */
+            a = from + (a - from) / each * each;
+            b = w_min(to, from + (b - from + each - 1) / each * each);
+            scan_typed(m, m->base + a, b - a, s->shape);
+        } else {
+            search->range(m, m->base + a, b - a);
+        }
+        m->scanned += b - a;
+    }
+}
+
+void mark_pages(struct marker *m, uintptr_t lo, uintptr_t hi)
+{
+    size_t from = lo - (uintptr_t)m->base, to = hi - (uintptr_t)m->base;
+    for (size_t at = from; at < to;) {
+        uint32_t map = load_acq(&m->pagemap[at >> PAGE_SHIFT]); /* acq: rel in map_pages */
+        if ((map & 127) == 0) {
+            at = ((at >> PAGE_SHIFT) + 1) << PAGE_SHIFT;
+            continue;
+        }
+        size_t first = (at >> PAGE_SHIFT) - PAGE_BACK(map);
+        struct span *s = &m->spans[first];
+        size_t end = w_min(to, (first << PAGE_SHIFT) + span_bytes(s));
+        if ((map & PAGE_NOSCAN) == 0)
+            rescan_span(m, s, at, end);
+        keep_short(m);
+        at = end;
+    }
+}
+
+void mark_cancel_stw(void)
+{
+    for (struct span *s = span_next(0); s != NULL; s = span_next(span_page(s) + s->npages))
+        memset(span_marks(s), 0, span_words(s) * sizeof(uint64_t));
+    specials_finalizers_later_stw(false);
+    drop_chunks();
 }
 
 void mark_free_memory(void)

@@ -1,5 +1,6 @@
 /* See pacer.h. */
 #include "gc/pacer.h"
+#include "gc/conc.h"
 #include "gc/pages.h"
 #include "gc/scavenge.h"
 #include "gc/stats.h"
@@ -28,7 +29,10 @@ static void update_locked(const struct memory *now)
     uint64_t goal = limited ? by_limit : w_max(percent, pacer.sweep_min);
     store_rlx(&pacer.by_limit, limited);
     store_rlx(&pacer.goal, goal);
-    store_rlx(&pacer.trigger, limited ? w_max(goal, l->live_bytes + LIMIT_MIN_BYTES) : goal);
+    uint64_t trigger = goal;
+    if (conc_possible() && goal != PACE_NEVER)
+        trigger = pace_trigger(goal, l->live_bytes, pace_runway(&pacer.rate, l->scan_bytes + l->stack_bytes + l->global_bytes), pacer.sweep_min);
+    store_rlx(&pacer.trigger, limited ? w_max(trigger, l->live_bytes + LIMIT_MIN_BYTES) : trigger);
 }
 
 /* A setting has changed. */
@@ -47,6 +51,7 @@ void pacer_start(int percent, int64_t limit)
     pacer.last = (struct pacer_marked){ 0 };
     pacer.sweep_min = pacer.last_goal = 0;
     pacer.bucket = (struct pace_bucket){ 0 };
+    pacer.rate = (struct pace_rate){ 0 };
     pacer.cpu_ns = os_process_cpu_ns();
     store_rlx(&pacer.capped, 0);
     store_rlx(&pacer.capped_cycle, 0);
@@ -72,6 +77,69 @@ void pacer_revise(uint64_t overhead, uint64_t retained)
     lock_take(&pacer.lock);
     update_locked(&now);
     lock_drop(&pacer.lock);
+}
+
+/* ---- beside the program ------------------------------------------------------------------------------------- */
+
+#define RATIO_ONE 65536.0
+#define GOAL_AHEAD ((uint64_t)64 << 10)  /* the goal lies so far before where the heap is at least */
+#define WORTH_MOST ((int64_t)1 << 20)   /* bytes that are paid in advance */
+
+/* rlx, here and below: figures */
+static void set_ratio(void)
+{
+    struct pace_mark m = pacer.mark;
+    m.heap = load_rlx(&heap.live);
+    m.done = conc_scanned();
+    store_rlx(&pacer.assist_ratio, (uint64_t)w_min(pace_assist_ratio(&m) * RATIO_ONE, 1e12));
+}
+
+void pacer_mark_begins_stw(uint64_t heap_bytes)
+{
+    const struct pacer_marked *l = &pacer.last;
+    uint64_t goal = w_max(load_rlx(&pacer.goal), heap_bytes + GOAL_AHEAD), roots = l->stack_bytes + l->global_bytes;
+    pacer.mark = (struct pace_mark){
+        .percent = load_rlx(&pacer.percent), .goal = w_min(goal, (uint64_t)INT64_MAX), .triggered = heap_bytes, .heap = heap_bytes,
+        .expected = l->scan_bytes + roots, .most = heap_bytes + roots,
+    };
+    store_rlx(&pacer.credit, 0);
+    set_ratio();
+}
+
+void pacer_mark_ends_stw(int64_t ns, const int64_t cpu_ns[GC_CPU_KINDS], uint64_t allocated, uint64_t scanned)
+{
+    double all = w_max((double)ns, 1.0) * heap.host.procs();
+    double used = (double)(cpu_ns[GC_CPU_DEDICATED] + cpu_ns[GC_CPU_ASSIST]) / all, idle = (double)cpu_ns[GC_CPU_IDLE] / all;
+    lock_take(&pacer.lock);
+    pace_rate_add(&pacer.rate, allocated, scanned, used, idle);
+    lock_drop(&pacer.lock);
+}
+
+void pacer_credit(uint64_t scanned)
+{
+    if (scanned != 0)
+        add_rlx(&pacer.credit, (int64_t)scanned);
+    set_ratio();
+}
+
+uint64_t pacer_work(int64_t allocated)
+{
+    return allocated <= 0 ? 0 : (uint64_t)((double)allocated * (double)load_rlx(&pacer.assist_ratio) / RATIO_ONE);
+}
+
+int64_t pacer_worth(uint64_t work)
+{
+    return (int64_t)w_min((double)work * RATIO_ONE / w_max((double)load_rlx(&pacer.assist_ratio), 1.0), (double)WORTH_MOST);
+}
+
+uint64_t pacer_spend_credit(uint64_t work)
+{
+    int64_t credit = load_rlx(&pacer.credit);
+    if (credit <= 0)
+        return work;
+    int64_t part = w_min(credit, (int64_t)work); /* two who take it at once have a little more of it than there is */
+    sub_rlx(&pacer.credit, part);
+    return work - (uint64_t)part;
 }
 
 /* ---- the cap ------------------------------------------------------------------------------------------------- */
@@ -131,7 +199,7 @@ uint64_t gc_capped_cycle(void) { return load_rlx(&pacer.capped_cycle); } /* rlx:
 
 bool gc_due(void)
 {
-    return load_rlx(&heap.live) >= load_rlx(&pacer.trigger) && /* rlx: see pacer.h */
+    return !gc_mark_work() && load_rlx(&heap.live) >= load_rlx(&pacer.trigger) && /* rlx: see pacer.h */
            (load_rlx(&pacer.by_limit) == 0 || !pacer_capped());
 }
 

@@ -11,8 +11,9 @@
 #include "gc/heap.h"
 #include "gc/pace.h"
 
-/* waste: what of the pages in use no object had when the cycle began. in_use: those pages. scan: the part of live that is not noscan. */
-struct pacer_marked { uint64_t live_bytes, stack_bytes, global_bytes, waste_bytes, in_use_bytes, scan_bytes; };
+/* waste: what of the pages in use no object had when the cycle began. in_use: those pages. scan: the part of live that is not noscan.
+ * stop_stack: the part of stack that was scanned in a stop. */
+struct pacer_marked { uint64_t live_bytes, stack_bytes, global_bytes, waste_bytes, in_use_bytes, scan_bytes, stop_stack_bytes; };
 
 struct pacer {
     w_u64 trigger;   /* heap.live from which a cycle is due; UINT64_MAX: never. rlx: a threshold, being late by a span is no harm */
@@ -24,6 +25,10 @@ struct pacer {
     uint64_t last_goal; /* before the last cycle; 0: there was none */
     struct pacer_marked last;
     struct pace_bucket bucket;
+    struct pace_rate rate;
+    struct pace_mark mark; /* of the cycle that marks beside the program; written in its first stop */
+    w_u64 assist_ratio; /* of it: bytes to scan for 2^16 allocated. rlx: figures, and the next */
+    w_i64 credit;       /* bytes scanned */
     int64_t cpu_ns;       /* of the process, when the bucket was drained last */
     /* rlx: hints; a cycle too early or late is no harm */
     w_u32 by_limit;       /* the goal is the limit's */
@@ -35,7 +40,16 @@ struct pacer {
 extern struct pacer pacer;
 
 void pacer_start(int percent, int64_t limit);
-/* After a mark. In a stop or under the gc lock. */
+/* Around a mark beside the program, which began with so many bytes in the heap; allocated meanwhile, and scanned. */
+void pacer_mark_begins_stw(uint64_t heap_bytes);
+void pacer_mark_ends_stw(int64_t ns, const int64_t cpu_ns[GC_CPU_KINDS], uint64_t allocated, uint64_t scanned);
+/* Marking beside the program that nobody had to do for what he allocated: so many bytes were scanned. */
+void pacer_credit(uint64_t scanned);
+/* Bytes to be scanned for so many allocated; and allocated for scanned. */
+uint64_t pacer_work(int64_t allocated);
+int64_t pacer_worth(uint64_t work);
+uint64_t pacer_spend_credit(uint64_t work); /* what is left to do of it */
+/* After a mark. In a stop, or by who is busy with the cycle. */
 void pacer_marked(const struct pacer_marked *m);
 /* Before and after the stop of a cycle; number is its own. */
 void pacer_cycle_begins(int64_t now_ns);

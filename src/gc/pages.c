@@ -15,6 +15,7 @@
 #include "base/fail.h"
 #include "base/seqcount.h"
 #include "base/syscall.h"
+#include "gc/cards.h"
 #include "os/dirty.h"
 #include "os/vm.h"
 
@@ -72,6 +73,7 @@ static void table_free(void *p, size_t bytes) { os_vm_free(p, w_align_up(bytes, 
 static void unreserve(void)
 {
     size_t n = pages.max_chunks;
+    cards_stop();
     os_vm_free(heap.base, heap.reserved);
     table_free(heap.pagemap, map_bytes(n));
     table_free(heap.shapes, map_bytes(n));
@@ -102,7 +104,7 @@ static bool reserve(size_t bytes)
         pages.sums = table_reserve(sum_bytes(n));
     }
     if (heap.base != NULL && heap.pagemap != NULL && heap.shapes != NULL && heap.spans != NULL && heap.bits != NULL && pages.chunks != NULL &&
-        pages.sums != NULL)
+        pages.sums != NULL && cards_start() == 0)
         return true;
     unreserve();
     return false;
@@ -155,6 +157,7 @@ void pages_ranges(void (*fn)(void *arg, bool table, uintptr_t lo, uintptr_t hi),
     const struct { const void *at; size_t bytes; } all[] = {
         { heap.base, heap.reserved }, { heap.pagemap, map_bytes(n) }, { heap.shapes, map_bytes(n) },
         { heap.spans, span_table_bytes(n) }, { heap.bits, bits_bytes(n) }, { pages.chunks, chunk_bytes(n) }, { pages.sums, sum_bytes(n) },
+        { weft_card_table_.table, cards_bytes(heap.reserved) },
     };
     for (unsigned i = 0; i < w_countof(all); i++)
         fn(arg, i != 0, (uintptr_t)all[i].at, (uintptr_t)all[i].at + w_align_up(all[i].bytes, OS_HUGE_PAGE));
@@ -217,6 +220,7 @@ static bool grow_locked(size_t n)
         table_grow_huge(heap.bits, bits_bytes(old), bits_bytes(new), new) != 0 ||
         table_grow(pages.chunks, chunk_bytes(old), chunk_bytes(new)) != 0 ||
         table_grow(pages.sums, sum_bytes(old), sum_bytes(new)) != 0 ||
+        cards_commit(old * CHUNK_BYTES, new * CHUNK_BYTES) != 0 ||
         os_vm_commit(heap.base + old * CHUNK_BYTES, n * CHUNK_BYTES) != 0)
         return false;
     dirty_committed((uintptr_t)heap.base + old * CHUNK_BYTES, (uintptr_t)heap.base + new * CHUNK_BYTES); /* refused: so is arming, then */
@@ -566,7 +570,7 @@ void pages_stats(struct pages_stats *out)
     out->sys_bytes = chunks * CHUNK_BYTES;
     out->released_bytes = out->sys_bytes - (retained << PAGE_SHIFT);
     out->spans_sys_bytes = span_table_bytes(chunks) + bits_bytes(chunks);
-    out->tables_sys_bytes = 2 * map_bytes(chunks) + chunk_bytes(chunks) + sum_bytes(chunks);
+    out->tables_sys_bytes = 2 * map_bytes(chunks) + chunk_bytes(chunks) + sum_bytes(chunks) + cards_bytes(out->sys_bytes);
 }
 
 bool pages_same(const struct pages_stats *as) { return !seq_moved(&pages.shown_seq, as->changes); }

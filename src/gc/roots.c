@@ -18,9 +18,10 @@ struct handle_slot {
 struct handle_block { struct handle_slot slot[BLOCK_SLOTS]; };
 
 static struct {
-    /* under the gc lock and in its stop */
+    /* by who is busy with a cycle, and in its stops */
     struct loader_range *data;
     size_t ndata, data_cap;
+    size_t pieces, blocks; /* jobs beside the program: written before they begin */
     /* the rest: under lock, or in a stop */
     struct lock lock;
     struct loader_range *user;
@@ -90,14 +91,19 @@ size_t roots_jobs_stw(void) { return roots.ndata + roots.nuser + roots.nblocks +
 
 static void mark_copy(void *m, const void *lo, const void *hi) { mark_range(m, lo, hi); }
 
+static void data_job(size_t i, struct marker *m)
+{
+    struct loader_range r = roots.data[i];
+    if (r.stays)
+        mark_range(m, (void *)r.lo, (void *)r.hi);
+    else
+        loader_read(r.lo, r.hi, mark_copy, m);
+}
+
 void roots_job_stw(size_t i, struct marker *m)
 {
     if (i < roots.ndata) {
-        struct loader_range r = roots.data[i];
-        if (r.stays)
-            mark_range(m, (void *)r.lo, (void *)r.hi);
-        else
-            loader_read(r.lo, r.hi, mark_copy, m);
+        data_job(i, m);
         return;
     }
     i -= roots.ndata;
@@ -112,6 +118,63 @@ void roots_job_stw(size_t i, struct marker *m)
         return;
     }
     specials_job_stw(i - roots.nblocks, m);
+}
+
+/* Pieces of the program's ranges, one after the other. */
+static size_t user_pieces_locked(size_t want, struct loader_range *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < roots.nuser; i++) {
+        const struct loader_range *r = &roots.user[i];
+        size_t pieces = (r->hi - r->lo + PIECE_BYTES - 1) / PIECE_BYTES;
+        if (want - n < pieces) {
+            uintptr_t lo = r->lo + (want - n) * PIECE_BYTES;
+            *out = (struct loader_range){ lo, w_min(lo + PIECE_BYTES, r->hi), true };
+            return want + 1;
+        }
+        n += pieces;
+    }
+    return n;
+}
+
+size_t roots_jobs(void)
+{
+    struct loader_range none;
+    lock_take(&roots.lock);
+    roots.pieces = user_pieces_locked(SIZE_MAX, &none);
+    roots.blocks = roots.nblocks;
+    lock_drop(&roots.lock);
+    return roots.ndata + roots.pieces + roots.blocks + specials_jobs();
+}
+
+/* Under the lock, as a range may be unmapped when it has been removed. What is found waits till after. */
+static void user_job(size_t i, struct marker *m)
+{
+    struct loader_range r = { 0 };
+    lock_take(&roots.lock);
+    if (user_pieces_locked(i, &r) == i + 1)
+        mark_range(m, (void *)r.lo, (void *)r.hi);
+    lock_drop(&roots.lock);
+}
+
+static void handles_job(size_t i, struct marker *m)
+{
+    lock_take(&roots.lock);
+    for (unsigned k = 0; k < BLOCK_SLOTS; k++)
+        mark_word(m, (uintptr_t)roots.block[i]->slot[k].p);
+    lock_drop(&roots.lock);
+}
+
+void roots_job(size_t i, struct marker *m)
+{
+    if (i < roots.ndata)
+        data_job(i, m);
+    else if ((i -= roots.ndata) < roots.pieces)
+        user_job(i, m);
+    else if ((i -= roots.pieces) < roots.blocks)
+        handles_job(i, m);
+    else
+        specials_job(i - roots.blocks, m);
 }
 
 /* ---- one by one --------------------------------------------------------------------------------------------- */

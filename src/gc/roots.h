@@ -9,7 +9,10 @@ int roots_start(void);
 void roots_stop(void);
 /* Before a stop: brings the list of jobs up to date with the loader's table. -ENOMEM: no cycle can be done. */
 int roots_prepare(void);
-/* In a stop: the roots are cut into this many jobs, for any worker to take. */
+/* Beside the program: the roots are cut into this many jobs, for any worker to take. What changes meanwhile may be left out. */
+size_t roots_jobs(void);
+void roots_job(size_t i, struct marker *m);
+/* The same in a stop. */
 size_t roots_jobs_stw(void);
 void roots_job_stw(size_t i, struct marker *m);
 

@@ -7,7 +7,7 @@
 void scavenge_start(void);
 /* In a stop, after pacer_marked: the goals for what may stay. */
 void scavenge_pace_stw(void);
-/* The sweep has ended: chunks have shown how full they get. May be called under the gc lock. */
+/* The sweep has ended: chunks have shown how full they get. May be called in the middle of a cycle. */
 void scavenge_swept(void);
 /* The heap took pages from its free ones, having grown by so many bytes for it: keeps to the limit, and to the goal. Under no lock. */
 void scavenge_allocated(size_t grown);

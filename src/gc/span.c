@@ -4,14 +4,23 @@
 #include "gc/pages.h"
 #include "gc/poison.h"
 #include "gc/scavenge.h"
+#include "gc/type.h"
 
 struct heap heap = { .caches_lock = LOCK_INIT(RANK_ROOTS) };
 
 /* rel: publishes the record to heap_span_of (acq) of a thread that got a pointer into the span by whatever way. */
+static uint32_t map_kind(const struct span *s)
+{
+    const struct shape *sh = shape_get(s->shape);
+    if (s->shape < SHAPE_TYPED)
+        return s->shape == SHAPE_NOSCAN ? PAGE_NOSCAN : 0;
+    return (sh->carded ? PAGE_CARDED : 0) | (sh->nptrs < sh->words ? PAGE_TYPED : 0); /* of carded words, all are scanned */
+}
+
 static void map_pages(struct span *s)
 {
     size_t first = span_page(s);
-    uint32_t bits = s->cls | (s->shape == SHAPE_NOSCAN ? PAGE_NOSCAN : s->shape >= SHAPE_TYPED ? PAGE_TYPED : 0);
+    uint32_t bits = s->cls | map_kind(s);
     for (size_t i = 0; i < s->npages; i++)
         store_rel(&heap.pagemap[first + i], bits | (uint32_t)i * PAGE_BACK_ONE);
 }
@@ -28,18 +37,22 @@ struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
     if (shape >= SHAPE_TYPED)
         heap.shapes[first] = shape;
     s->cls = (uint8_t)cls;
+    s->carded = shape_get(shape)->carded;
     s->nobj = s->nfree = class_info[cls].nobj;
     s->scan = 0;
     s->next = NULL;
     s->npages = npages;
     s->needzero = needzero;
+    store_rlx(&s->born, 0); /* rlx: published by map_pages */
     memset(s->allocs, 0, sizeof s->allocs);
     memset(&heap.bits[first], 0, sizeof heap.bits[first]);
     if (heap.poison)
         poison_new_span(s);
     store_rlx(&s->sweepgen, load_rlx(&heap.sweepgen)); /* rlx: moves in a stop only; published by map_pages */
     map_pages(s);
-    add_rlx(&heap.nspans, 1); /* rlx: counter */
+    add_rlx(&heap.nspans, 1); /* rlx: counters */
+    if (s->carded)
+        add_rlx(&heap.ncarded, 1); /* before anything is stored in it */
     return s;
 }
 
@@ -49,7 +62,9 @@ void span_free(struct span *s)
     w_assert(s->specials == NULL); /* and so it is in every record that is free: special_cleanup_remove may look */
     for (size_t i = 0; i < n; i++)
         store_rlx(&heap.pagemap[first + i], 0); /* rlx: no pointer into a free span is anybody's */
-    sub_rlx(&heap.nspans, 1); /* rlx: counter */
+    sub_rlx(&heap.nspans, 1); /* rlx: counters */
+    if (s->carded)
+        sub_rlx(&heap.ncarded, 1);
     pages_free(first, n);
 }
 
@@ -118,4 +133,10 @@ unsigned gc_object_shape(const void *base)
 {
     struct span *s = heap_span_of(base);
     return s != NULL ? s->shape : SHAPE_CONS;
+}
+
+bool gc_object_carded(const void *base)
+{
+    struct span *s = heap_span_of(base);
+    return s != NULL && s->carded;
 }

@@ -22,7 +22,7 @@ static struct {
     struct lock lock; /* all; in a stop nobody else is here */
     struct special_table **table;
     size_t n, cap;
-    bool later; /* in a stop: finalizers are left out */
+    bool later; /* finalizers are left out; changed in stops */
 } specials = { .lock = LOCK_INIT(RANK_SPECIAL) };
 
 void specials_stop(void)
@@ -243,7 +243,7 @@ static void pool_turn(struct gc_pool *pool)
     store_rlx(&pool->primary, NULL);
 }
 
-static void hold(struct span *s, const struct special *e, struct marker *m)
+static void hold(struct span *s, const struct special *e, bool stopped, struct marker *m)
 {
     switch ((enum special_kind)e->kind) {
     case SPECIAL_WEAK:
@@ -264,10 +264,18 @@ static void hold(struct span *s, const struct special *e, struct marker *m)
     case SPECIAL_WATCH:
         break;
     case SPECIAL_POOL:
+        if (!stopped)
+            break;
         pool_turn(e->pool);
         mark_word(m, (uintptr_t)e->pool->victim);
         break;
     }
+}
+
+static void table_hold(const struct special_table *t, bool stopped, struct marker *m)
+{
+    for (uint32_t k = 0; k < t->n; k++)
+        hold(t->span, &t->e[k], stopped, m);
 }
 
 void specials_job_stw(size_t i, struct marker *m)
@@ -275,10 +283,26 @@ void specials_job_stw(size_t i, struct marker *m)
     size_t from = i * TABLES_PER_JOB, to = w_min(from + TABLES_PER_JOB, specials.n);
     if (from >= specials.n)
         finalize_roots_stw(m);
-    for (; from < to; from++) {
-        struct special_table *t = specials.table[from];
-        for (uint32_t k = 0; k < t->n; k++)
-            hold(t->span, &t->e[k], m);
+    for (; from < to; from++)
+        table_hold(specials.table[from], true, m);
+}
+
+size_t specials_jobs(void)
+{
+    lock_take(&specials.lock);
+    size_t n = (specials.n + TABLES_PER_JOB - 1) / TABLES_PER_JOB;
+    lock_drop(&specials.lock);
+    return n + 1;
+}
+
+/* Tables that come, go or change places meanwhile are seen in the stop. */
+void specials_job(size_t i, struct marker *m)
+{
+    for (size_t at = i * TABLES_PER_JOB; at < (i + 1) * TABLES_PER_JOB; at++) {
+        lock_take(&specials.lock);
+        if (at < specials.n)
+            table_hold(specials.table[at], false, m);
+        lock_drop(&specials.lock);
     }
 }
 
@@ -291,7 +315,7 @@ void specials_finalizers_stw(size_t i, struct marker *m)
         struct special_table *t = specials.table[from];
         for (uint32_t k = 0; k < t->n; k++)
             if (t->e[k].kind == SPECIAL_FINALIZER)
-                hold(t->span, &t->e[k], m);
+                hold(t->span, &t->e[k], true, m);
     }
 }
 

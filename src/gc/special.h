@@ -42,7 +42,9 @@ weft_weak *special_weak_add(struct span *s, size_t index, uint64_t offset, weft_
 /* The object may be dead, and its memory another's by now: ids are never used again. false: there is none such. */
 bool special_cleanup_remove(const void *p, uint64_t id);
 
-/* In a stop: jobs that mark what specials hold. */
+/* Jobs that mark what specials hold, but for finalizers if they come later; beside the program, and in a stop. */
+size_t specials_jobs(void);
+void specials_job(size_t i, struct marker *m);
 size_t specials_jobs_stw(void);
 void specials_job_stw(size_t i, struct marker *m);
 /* [HELD] The same in two steps: what finalizers hold is left out till the rest is marked. */

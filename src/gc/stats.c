@@ -8,7 +8,7 @@
 
 static struct {
     int64_t start_ns;
-    /* under the gc lock; read in stops */
+    /* by who is busy with a cycle; read in stops */
     uint64_t pause_total_ns;
     uint64_t last_wall_ns;
     w_i64 cpu_ns;
@@ -32,12 +32,12 @@ void stats_cycle(const struct heap_cycle *c, int64_t cpu_ns)
     lock_drop(&stats.lock);
     stats.pause_total_ns += c->pause_ns;
     stats.last_wall_ns = c->end_wall_ns;
-    store_rlx(&stats.cpu_ns, load_rlx(&stats.cpu_ns) + cpu_ns); /* rlx: one writer, under the gc lock */
+    store_rlx(&stats.cpu_ns, load_rlx(&stats.cpu_ns) + cpu_ns); /* rlx: one writer, who is busy with a cycle */
 }
 
 /* Idle and stopped time are parts of the total and do not overlap. A scavenger's is that of its thread, which may have gone on without a processor:
  * so the rest is not taken to be less than it was, and the total is the sum, lest they contradict each other. */
-void stats_cycle_cpu(uint64_t stack_bytes)
+void stats_cycle_cpu(uint64_t stack_bytes, const int64_t mark_ns[GC_CPU_KINDS])
 {
     int64_t total = 0, idle = 0, stopped = 0;
     struct gc_scavenge_stats scav;
@@ -51,6 +51,8 @@ void stats_cycle_cpu(uint64_t stack_bytes)
     c->scav_assist_ns = (int64_t)scav.assist_ns;
     c->scav_background_ns = (int64_t)scav.background_ns;
     int64_t others = idle + stopped + c->scav_assist_ns + c->scav_background_ns;
+    for (unsigned k = 0; k < GC_CPU_KINDS; k++)
+        others += c->mark_ns[k] += mark_ns[k];
     c->user_ns = w_max(c->user_ns, total - others);
     c->total_ns = others + c->user_ns;
     c->stack_bytes += stack_bytes;

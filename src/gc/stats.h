@@ -10,11 +10,12 @@
 void stats_start(void);
 /* What the runtime has beside the pages of the heap: their tables, off-heap memory, stacks of fibers. Any time. */
 uint64_t stats_overhead_bytes(void);
-/* One more cycle: under the gc lock. */
-struct heap_cycle { uint64_t number, end_wall_ns, pause_ns, before_bytes, marked_bytes, goal_bytes; bool forced; }; /* goal: of the next one */
+/* One more cycle: by who is busy with it. */
+struct heap_cycle { uint64_t number, end_wall_ns, pause_ns, before_bytes, marked_bytes, goal_bytes, forced; }; /* goal: of the next one. forced: 0, 1;
+                                                        no bool, as what the stack had in its padding would be a root */
 void stats_cycle(const struct heap_cycle *c, int64_t cpu_ns);
 /* The same, after it: what the processors' time went to so far, as of now. */
-void stats_cycle_cpu(uint64_t stack_bytes);
+void stats_cycle_cpu(uint64_t stack_bytes, const int64_t mark_ns[GC_CPU_KINDS]); /* beside the program */
 /* Share of the processors' time since start that went to collecting. */
 double stats_cpu_fraction(void);
 
@@ -41,7 +42,7 @@ void stats_memory(struct heap_memory *out, struct heap_counts *counts);
 
 struct heap_cycles {
     uint64_t total, forced, stack_bytes;   /* stack_bytes: scanned by all of them */
-    int64_t total_ns, idle_ns, user_ns, pause_ns, scav_assist_ns, scav_background_ns; /* CPU time as of the end of the last cycle */
+    int64_t total_ns, idle_ns, user_ns, pause_ns, scav_assist_ns, scav_background_ns, mark_ns[GC_CPU_KINDS]; /* CPU time as of the end of the last cycle */
 };
 void stats_cycles(struct heap_cycles *out);
 /* The last ones, oldest first; how many. */

@@ -3,7 +3,10 @@
  * weft_type_make gives the same type for the same layout (size and set of pointer words), found in a hash table. Types outlive the
  * runtime: a program's static pointers to them (WEFT_TYPE) stay good over a stop and a new start. Shapes are what the
  * heap needs of a type: spans of a shape hold objects of that layout. A layout without pointers is shape NOSCAN, one of pointers
- * only is CONS, and any other has its own, made at the first allocation in a run of the runtime. */
+ * only is CONS, and any other has its own, made at the first allocation in a run of the runtime.
+ *
+ * A carded type is another one than its like that is not, and so are their shapes: what is stored into a span is either all told or not at
+ * all. Those of pointers only share the shape of carded words. */
 #include "gc/type.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +22,7 @@ struct shapes shapes;
 static struct {
     struct lock lock; /* all below, and weft_type.shape */
     struct weft_type *bucket[BUCKETS];
+    uint32_t carded_words; /* shape; SHAPE_UNMADE: not needed yet */
 } types = { .lock = LOCK_INIT(RANK_TYPES) };
 
 /* ---- shapes ---------------------------------------------------------------------------------------------- */
@@ -26,7 +30,7 @@ static struct {
 static size_t shapes_bytes(void) { return w_align_up(SHAPES_MAX * sizeof *shapes.at, os_page_bytes()); }
 
 /* Index of the new shape, or -ENOMEM. Under types.lock, or at start. */
-static int64_t shape_add(uint32_t words, uint32_t nptrs, uint32_t *ptrs)
+static int64_t shape_add(uint32_t words, uint32_t nptrs, uint32_t *ptrs, bool carded)
 {
     uint32_t i = load_rlx(&shapes.count); /* rlx: the lock is held */
     if (i == SHAPES_MAX)
@@ -37,6 +41,7 @@ static int64_t shape_add(uint32_t words, uint32_t nptrs, uint32_t *ptrs)
     sh->words = words;
     sh->nptrs = nptrs;
     sh->ptrs = ptrs;
+    sh->carded = carded;
     for (unsigned c = 0; c < GC_CLASSES; c++)
         central_init(&sh->central[c]);
     store_rel(&shapes.at[i], sh);      /* rel: publishes *sh; acq in shape_get */
@@ -50,7 +55,8 @@ int types_start(void)
     if (shapes.at == NULL || os_vm_commit(shapes.at, shapes_bytes()) != 0)
         return -ENOMEM;
     store_rlx(&shapes.count, 0); /* rlx: nobody else yet */
-    return shape_add(1, 0, NULL) == SHAPE_NOSCAN && shape_add(1, 1, NULL) == SHAPE_CONS ? 0 : -ENOMEM;
+    types.carded_words = SHAPE_UNMADE;
+    return shape_add(1, 0, NULL, false) == SHAPE_NOSCAN && shape_add(1, 1, NULL, false) == SHAPE_CONS ? 0 : -ENOMEM;
 }
 
 void types_stop(void)
@@ -76,9 +82,9 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static uint32_t hash_layout(size_t size, const uint32_t *ptrs, uint32_t n)
+static uint32_t hash_layout(size_t size, const uint32_t *ptrs, uint32_t n, bool carded)
 {
-    uint64_t h = size * 0x9e3779b97f4a7c15ull;
+    uint64_t h = (2 * size + carded) * 0x9e3779b97f4a7c15ull;
     for (uint32_t i = 0; i < n; i++)
         h = (h ^ ptrs[i]) * 0x9e3779b97f4a7c15ull;
     return (uint32_t)(h >> 32);
@@ -104,32 +110,29 @@ static int64_t layout(size_t size, const size_t *offsets, size_t n, uint32_t *ou
 static struct weft_type *find_locked(const struct weft_type *like)
 {
     for (struct weft_type *t = types.bucket[like->hash % BUCKETS]; t != NULL; t = t->next)
-        if (t->hash == like->hash && t->size == like->size && t->nptrs == like->nptrs &&
+        if (t->hash == like->hash && t->size == like->size && t->nptrs == like->nptrs && t->carded == like->carded &&
             (t->nptrs == 0 || memcmp(t->ptrs, like->ptrs, t->nptrs * sizeof *t->ptrs) == 0))
             return t;
     return NULL;
 }
 
 /* A type that is not a multiple of 8 long cannot repeat as words: only its single objects could be typed, so it is conservative. */
+static bool all_words(const struct weft_type *t) { return t->nptrs == t->size / 8 || t->size % 8 != 0; }
+
 static uint32_t basic_shape(const struct weft_type *t)
 {
     if (t->nptrs == 0)
         return SHAPE_NOSCAN;
-    return t->nptrs == t->size / 8 || t->size % 8 != 0 ? SHAPE_CONS : SHAPE_UNMADE;
+    return all_words(t) && !t->carded ? SHAPE_CONS : SHAPE_UNMADE;
 }
 
-const weft_type *gc_type_make(size_t size, const size_t *offsets, size_t n)
+/* The type of that layout, whose k pointers are in ptrs, which becomes ours; k < 0: there is none. */
+static const weft_type *type_of(size_t size, uint32_t *ptrs, int64_t k, bool carded)
 {
-    if (size == 0 || size > TYPE_MAX_BYTES || (n != 0 && offsets == NULL) || n > TYPE_MAX_BYTES)
-        return NULL;
-    uint32_t *ptrs = NULL;
-    if (n != 0 && (ptrs = off_alloc(OFF_GC, n * sizeof *ptrs)) == NULL)
-        return NULL;
     struct weft_type *t = NULL, *made = NULL;
-    int64_t k = layout(size, offsets, n, ptrs);
     if (k >= 0 && (made = off_zalloc(OFF_GC, sizeof *made)) != NULL) {
-        *made = (struct weft_type){ .size = size, .ptrs = ptrs, .nptrs = (uint32_t)k };
-        made->hash = hash_layout(size, ptrs, made->nptrs);
+        *made = (struct weft_type){ .size = size, .ptrs = ptrs, .nptrs = (uint32_t)k, .carded = carded };
+        made->hash = hash_layout(size, ptrs, made->nptrs, carded);
         made->shape = basic_shape(made);
         lock_take(&types.lock);
         t = find_locked(made);
@@ -143,6 +146,53 @@ const weft_type *gc_type_make(size_t size, const size_t *offsets, size_t n)
     if (t != made || t == NULL) {
         off_free(OFF_GC, made);
         off_free(OFF_GC, ptrs);
+    }
+    return t;
+}
+
+const weft_type *gc_type_make(size_t size, const size_t *offsets, size_t n)
+{
+    if (size == 0 || size > TYPE_MAX_BYTES || (n != 0 && offsets == NULL) || n > TYPE_MAX_BYTES)
+        return NULL;
+    uint32_t *ptrs = NULL;
+    if (n != 0 && (ptrs = off_alloc(OFF_GC, n * sizeof *ptrs)) == NULL)
+        return NULL;
+    return type_of(size, ptrs, layout(size, offsets, n, ptrs), false);
+}
+
+/* Names it had until now. Without memory for them it has none. */
+static void copy_names(const weft_type *from, const weft_type *to)
+{
+    lock_take(&types.lock);
+    struct type_name *k = from->name;
+    lock_drop(&types.lock);
+    for (; k != NULL; k = k->next) /* they stay, and come in front */
+        gc_type_name(to, k->s);
+}
+
+/* Without pointers there is nothing to tell. */
+const weft_type *gc_type_carded(const weft_type *t)
+{
+    if (t->carded || t->nptrs == 0)
+        return t;
+    uint32_t *ptrs = off_alloc(OFF_GC, t->nptrs * sizeof *ptrs);
+    if (ptrs == NULL)
+        return NULL;
+    memcpy(ptrs, t->ptrs, t->nptrs * sizeof *ptrs);
+    const weft_type *made = type_of(t->size, ptrs, t->nptrs, true);
+    if (made != NULL)
+        copy_names(t, made);
+    return made;
+}
+
+const weft_type *gc_type_carded_words(void)
+{
+    static W_PTR(const weft_type) words; /* types are for ever */
+    const weft_type *t = load_acq(&words); /* acq: sees *t; rel below */
+    if (unlikely(t == NULL)) {
+        const weft_type *plain = gc_type_make(8, (size_t[]){ 0 }, 1);
+        if (plain != NULL && (t = gc_type_carded(plain)) != NULL)
+            store_rel(&words, t); /* rel: publishes *t; acq above. A second maker finds the same */
     }
     return t;
 }
@@ -197,12 +247,21 @@ void types_each_name(uint32_t shape, void (*fn)(void *arg, const char *name), vo
     }
 }
 
+static int64_t carded_words_locked(void)
+{
+    static uint32_t first;
+    int64_t s = types.carded_words;
+    if (s == SHAPE_UNMADE && (s = shape_add(1, 1, &first, true)) >= 0)
+        types.carded_words = (uint32_t)s;
+    return s;
+}
+
 static int64_t type_shape_slow(struct weft_type *t)
 {
     lock_take(&types.lock);
     int64_t s = t->shape;
     if (s == SHAPE_UNMADE) {
-        s = shape_add((uint32_t)(t->size / 8), t->nptrs, t->ptrs);
+        s = t->carded && all_words(t) ? carded_words_locked() : shape_add((uint32_t)(t->size / 8), t->nptrs, t->ptrs, t->carded);
         if (s >= 0)
             __atomic_store_n(&t->shape, (uint32_t)s, __ATOMIC_RELEASE); /* rel: the shape is there; acq in gc_alloc_typed */
     }

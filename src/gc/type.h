@@ -12,6 +12,7 @@ struct shape {
     uint32_t words;  /* of an element: the layout repeats */
     uint32_t nptrs;
     uint32_t *ptrs;  /* word offsets of the pointers, rising; NULL for the two basic shapes */
+    bool carded;     /* what is stored into its objects is told: [CARDS] */
     struct central central[GC_CLASSES]; /* [0]: large objects */
 };
 
@@ -22,6 +23,7 @@ struct weft_type {
     struct weft_type *next; /* same bucket */
     uint32_t *ptrs;         /* as in the shape; kept for comparing */
     uint32_t nptrs;
+    bool carded;
     struct type_name *name; /* under the lock of type.c; grows in front */
 };
 /* As declared; equal layouts may have several. */

@@ -23,8 +23,9 @@ static w_cold w_noreturn void missed(uintptr_t obj, struct span *s, uintptr_t at
 {
     const char *kind = s->shape == SHAPE_NOSCAN ? "noscan" : s->shape == SHAPE_CONS ? "conservative" : "typed";
     if (verify.from != 0)
-        w_fatal("gcverify: object %p (%zu bytes, %s) is reachable and was not marked: word %p in object %p points to it",
-                (void *)obj, span_elem(s), kind, (void *)word, (void *)verify.from);
+        w_fatal("gcverify: object %p (%zu bytes, %s) is reachable and was not marked: word %p in object %p points to it%s",
+                (void *)obj, span_elem(s), kind, (void *)word, (void *)verify.from,
+                heap_span_of((void *)verify.from)->carded ? ", which is of a carded type: was it stored by weft_store?" : "");
     w_fatal("gcverify: object %p (%zu bytes, %s) is reachable and was not marked: word %p at %p, a root (%s), points to it",
             (void *)obj, span_elem(s), kind, (void *)word, (void *)at, verify.root);
 }

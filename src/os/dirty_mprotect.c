@@ -20,6 +20,7 @@
  *
  * dirty_hold. A system call that writes into a protected page fails with EFAULT, some after they have taken a message from its queue, so that to
  * try again is no remedy. Pages that are held are let go first, and a group with such pages is not armed until they are released. */
+#include "os/loader.h"
 #include "os/dirty_way.h"
 #include <errno.h>
 #include <signal.h>
@@ -268,6 +269,7 @@ static void mprotect_stop(void)
 static int mprotect_start(uintptr_t lo, uintptr_t hi, const char **why)
 {
     size_t page = os_page_bytes(), groups = ((hi - lo) / page + GROUP - 1) / GROUP, map_bytes = groups * (GROUP / 8);
+    loader_exclude(&prot, sizeof prot); /* lo is the address of an object */
     *why = "there is no memory for its table";
     prot.tables_bytes = w_align_up(map_bytes + groups * sizeof *prot.held, page);
     prot.tables = os_vm_reserve(prot.tables_bytes, page);

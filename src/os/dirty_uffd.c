@@ -27,6 +27,7 @@
 #include "os/dirty_way.h"
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include "os/loader.h"
 #include "os/pagemap.h"
 #include "os/vm.h"
 
@@ -217,7 +218,7 @@ static int start_steps(uintptr_t lo, uintptr_t hi, const char **why)
     return register_range(lo, hi);
 }
 
-static int uffd_start(uintptr_t lo, uintptr_t hi, const char **why)
+static int start_all(uintptr_t lo, uintptr_t hi, const char **why)
 {
     uffd.lo = lo;
     uffd.hi = hi;
@@ -227,12 +228,18 @@ static int uffd_start(uintptr_t lo, uintptr_t hi, const char **why)
     return err;
 }
 
+static int uffd_start(uintptr_t lo, uintptr_t hi, const char **why)
+{
+    loader_exclude(&uffd, sizeof uffd); /* lo is the address of an object */
+    return start_all(lo, hi, why);
+}
+
 /* The descriptors are of the parent's memory. */
 static int uffd_after_fork_child(void)
 {
     const char *why;
     uffd_stop();
-    return uffd_start(uffd.lo, uffd.hi, &why);
+    return start_all(uffd.lo, uffd.hi, &why);
 }
 
 const struct dirty_way dirty_uffd = {

@@ -46,6 +46,7 @@ struct labels;
     X(WAIT_CLEANUP, "cleanup wait")                      \
     X(WAIT_SWEEP, "GC sweep wait")                       \
     X(WAIT_SCAVENGE, "GC scavenge wait")                 \
+    X(WAIT_MARK, "GC worker (idle)")                     \
     X(WAIT_PROC, "waiting for a processor")              \
     X(WAIT_BLOCKING, "syscall")                          \
     X(WAIT_END, "ended")

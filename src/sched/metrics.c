@@ -9,6 +9,7 @@
  * reader is inside the runtime, so no stop takes place meanwhile: processors, caches and their lists stay. */
 #include <weft/metrics.h>
 #include "base/offheap.h"
+#include "gc/conc.h"
 #include "gc/stats.h"
 #include "sched/fd.h"
 #include "sched/machine.h"
@@ -48,7 +49,8 @@ struct snapshot {
             other_gc, os_stacks, other, buckets, total;
     } mem;
     struct { uint64_t automatic, forced, total, stack_bytes; } cycles;
-    struct { double zero, pause, gc, idle, scav_assist, scav_background, scav, total, user; } cpu;
+    struct conc_stats beside;
+    struct { double mark[GC_CPU_KINDS], pause, gc, idle, scav_assist, scav_background, scav, total, user; } cpu;
     struct { uint64_t percent, limit, goal, live, globals, heap, stacks, total; } pace;
     struct { uint64_t queued, executed; } calls[GC_CALLS]; /* finalizers and cleanups */
     struct { uint64_t made, alive; } fibers;
@@ -75,12 +77,12 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
     X("/weft/doctor/findings/w" nn ":findings", U64, true, DOCTOR, AT(found.n[code]), \
       "How often the doctor has seen a misuse of this kind since the start of the runtime (weft_doctor_count).")
 #define METRICS(X) \
-    X("/cpu/classes/gc/mark/assist:cpu-seconds", F64, true, CYCLES, AT(cpu.zero), \
-      "CPU time that allocating fibers spent marking. 0: marking takes place in a stop, and is part of gc/pause.") \
-    X("/cpu/classes/gc/mark/dedicated:cpu-seconds", F64, true, CYCLES, AT(cpu.zero), \
-      "CPU time of marking on processors set aside for it. 0: marking takes place in a stop, and is part of gc/pause.") \
-    X("/cpu/classes/gc/mark/idle:cpu-seconds", F64, true, CYCLES, AT(cpu.zero), \
-      "CPU time of marking on processors that had nothing else to do. 0: marking takes place in a stop, and is part of gc/pause.") \
+    X("/cpu/classes/gc/mark/assist:cpu-seconds", F64, true, CYCLES, AT(cpu.mark[GC_CPU_ASSIST]), \
+      "CPU time that allocating fibers spent marking beside the program. What is marked in stops is part of gc/pause.") \
+    X("/cpu/classes/gc/mark/dedicated:cpu-seconds", F64, true, CYCLES, AT(cpu.mark[GC_CPU_DEDICATED]), \
+      "CPU time of the collector's own fibers, and of who waits for a collection, marking beside the program.") \
+    X("/cpu/classes/gc/mark/idle:cpu-seconds", F64, true, CYCLES, AT(cpu.mark[GC_CPU_IDLE]), \
+      "CPU time of marking on processors that had nothing else to do.") \
     X("/cpu/classes/gc/pause:cpu-seconds", F64, true, CYCLES, AT(cpu.pause), \
       "Time for which the program stood still for the collector, times the number of processors. As of the end of the last cycle, as all of " \
       "/cpu/classes.") \
@@ -215,6 +217,18 @@ static fill_fn fill_mallocs, fill_frees, fill_latencies, fill_stopping, fill_sto
     FOUND(X, "01", 1) FOUND(X, "02", 2) FOUND(X, "03", 3) FOUND(X, "04", 4) FOUND(X, "05", 5) FOUND(X, "06", 6) FOUND(X, "07", 7) FOUND(X, "08", 8) \
     FOUND(X, "09", 9) FOUND(X, "10", 10) FOUND(X, "11", 11) FOUND(X, "12", 12) FOUND(X, "13", 13) FOUND(X, "14", 14) FOUND(X, "15", 15) \
     FOUND(X, "16", 16) FOUND(X, "17", 17) FOUND(X, "18", 18) \
+    X("/weft/gc/beside/cycles:gc-cycles", U64, true, CYCLES, AT(beside.cycles), \
+      "Collections that marked beside the program.") \
+    X("/weft/gc/beside/given-up:gc-cycles", U64, true, CYCLES, AT(beside.given_up), \
+      "Of these, those that had to mark in a stop after all, as the system refused something.") \
+    X("/weft/gc/beside/left:pages", U64, true, CYCLES, AT(beside.left_pages), \
+      "Pages of the heap that had been written to and were looked at in stops.") \
+    X("/weft/gc/beside/rounds:rounds", U64, true, CYCLES, AT(beside.rounds), \
+      "How often collections looked beside the program which pages had been written to.") \
+    X("/weft/gc/beside/stacks:bytes", U64, true, CYCLES, AT(beside.stop_stack_bytes), \
+      "Bytes of stacks that such collections scanned in their last stops.") \
+    X("/weft/gc/beside/written:pages", U64, true, CYCLES, AT(beside.written_pages), \
+      "Pages that were found written to beside the program.") \
     X("/weft/gc/scanned/stacks:bytes", U64, true, CYCLES, AT(cycles.stack_bytes), \
       "Bytes of stacks scanned by all cycles.") \
     X("/weft/io/descriptors:descriptors", U64, false, REST, AT(rest.descriptors), \
@@ -363,8 +377,10 @@ static void collect_cycles(struct snapshot *s)
     s->cycles.forced = c.forced;
     s->cycles.automatic = c.total - c.forced;
     s->cycles.stack_bytes = c.stack_bytes;
-    s->cpu.zero = 0;
+    conc_stats(&s->beside);
     s->cpu.pause = s->cpu.gc = seconds(c.pause_ns);
+    for (unsigned k = 0; k < GC_CPU_KINDS; k++)
+        s->cpu.gc += s->cpu.mark[k] = seconds(c.mark_ns[k]);
     s->cpu.idle = seconds(c.idle_ns);
     s->cpu.scav_assist = seconds(c.scav_assist_ns);
     s->cpu.scav_background = seconds(c.scav_background_ns);

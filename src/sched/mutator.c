@@ -5,7 +5,7 @@
  * fiber; the new object is held by a variable of that frame.
  *
  * Some fibers belong to the runtime: one runs finalizers, up to a quarter as many as processors run cleanups, one sweeps behind a cycle (and collects
- * when two minutes passed without), one gives memory back [SCAVENGE]. All sleep when there is nothing to do. They are made at the first need, so a
+ * when two minutes passed without), one gives memory back [SCAVENGE], and one for every four processors marks beside the program [CONC]. All sleep when there is nothing to do. They are made at the first need, so a
  * program that has no finalizers has no fiber for them. */
 #include "sched/mutator.h"
 #include "sched/guard.h"
@@ -16,9 +16,13 @@
 #include "sched/report.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
+#include "sched/watch.h"
 #include "sched/world.h"
+#include "gc/cards.h"
+#include "gc/pace.h"
 #include "gc/trail.h"
 #include "gc/type.h"
+#include "os/dirty.h"
 #include "os/vm.h"
 #include <weft/sync.h>
 #include <errno.h>
@@ -41,7 +45,9 @@ struct worker {
 
 #define CLEANERS_MAX 64u
 
-static struct worker finalizer, cleaner[CLEANERS_MAX], sweeper, scavenger;
+#define COLLECTORS_MAX 64u
+
+static struct worker finalizer, cleaner[CLEANERS_MAX], sweeper, scavenger, collector[COLLECTORS_MAX];
 static w_u32 forced; /* sysmon wants a collection */
 
 static void worker_init(struct worker *w, weft_fn *fn, const char *name, enum wait_reason why)
@@ -167,13 +173,70 @@ void mutator_collecting(void (*fn)(void *arg), void *arg)
     rt_own(m_self()); /* while we waited for another's stop, weft_maxprocs may have withdrawn our processor */
 }
 
-static void collect(void *why) { gc_collect((enum gc_why)(uintptr_t)why); }
+struct collect { struct gc_turn turn; bool again; };
 
+static void host_relax(void);
+
+#define COLLECT_TURN_NS 10000000 /* as long as any other fiber may run */
+
+static void collect(void *arg)
+{
+    struct collect *c = arg;
+    int64_t began = os_now_ns();
+    while ((c->again = gc_collect_some(&c->turn)) && os_now_ns() - began < COLLECT_TURN_NS)
+        if (load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
+            host_relax();
+}
+
+/* The fiber stays on its thread: it may have called from within the loader, or with a mutex of the host's locked. */
+static void yield_in_place(void)
+{
+    struct m *m = m_self();
+    struct fiber *f = m->cur;
+    bool was_bound = f->bound != NULL;
+    f->bound = m;
+    fiber_yield();
+    if (!was_bound)
+        f->bound = NULL;
+}
+
+/* While a cycle marks beside the program, those who wait for its end take turns with other fibers. */
 static void collect_here(enum gc_why why)
 {
+    struct collect c = { .turn = { .why = why } };
     if (unlikely(sched.cfg.gcpoison != 0))
         PROBE(gc_asked, why, 0, 0);
-    mutator_collecting(collect, (void *)(uintptr_t)why);
+    mutator_collecting(collect, &c);
+    while (c.again) {
+        yield_in_place();
+        mutator_collecting(collect, &c);
+    }
+}
+
+static void assist(void *paid)
+{
+    *(bool *)paid = gc_assist(&m_self()->p->gc);
+    if (!*(bool *)paid || load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
+        host_relax();
+}
+
+/* Waits for credit, if it comes to that: who allocates faster than is marked would never see the cycle end. */
+static void assist_here(void)
+{
+    for (bool paid = false; !paid && gc_marking();) {
+        mutator_collecting(assist, &paid);
+        if (!paid)
+            yield_in_place();
+    }
+}
+
+/* An allocation was told that there is something to do. */
+static void collect_due(void)
+{
+    if (gc_marking() && sched.cfg.gcstress == 0)
+        assist_here();
+    else
+        collect_here(sched.cfg.gcstress != 0 ? GC_WHY_STRESS : GC_WHY_HEAP);
 }
 
 void mutator_collect(void) { collect_here(GC_WHY_FORCED); }
@@ -191,6 +254,76 @@ static void sweep_fiber(void *arg)
             worker_wait(w);
         rt_leave(m_self());
     }
+}
+
+/* ---- marking beside the program: [CONC] ------------------------------------------------------------------- */
+
+#define TURN_NS 1000000          /* of a collector's fiber, before it looks whether it has had its share */
+#define SLICE_BYTES ((uint64_t)128 << 10)
+#define REST_NS_MIN 50000
+#define REST_NS_MAX 5000000
+
+/* The processors' share that marking should have is that of so many fibers, */
+static unsigned collectors(void) { return w_min((nprocs() + 3) / 4, COLLECTORS_MAX); }
+/* and each of them should have so much of one processor. */
+static double collector_share(void) { return PACE_UTILIZATION * nprocs() / collectors(); }
+
+static void mark_turn(void *arg)
+{
+    int64_t began = os_now_ns();
+    bool *worked = arg;
+    uint64_t scanned = 0;
+    while ((*worked = gc_mark_some(GC_CPU_DEDICATED, SLICE_BYTES, &scanned)) && os_now_ns() - began < TURN_NS)
+        if (load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
+            break;
+}
+
+/* From since on it has worked for so long: how long it rests. */
+static int64_t collector_rest(int64_t since_ns, int64_t worked_ns, bool idle)
+{
+    int64_t due = (int64_t)((double)worked_ns / collector_share()) - (os_now_ns() - since_ns);
+    return w_min(w_max(due, (int64_t)(idle ? REST_NS_MIN : 0)), (int64_t)REST_NS_MAX);
+}
+
+/* One of those that mark. */
+static void collect_fiber(void *arg)
+{
+    struct worker *w = arg;
+    int64_t since_ns = 0, worked_ns = 0;
+    for (;;) {
+        rt_enter();
+        if (!gc_mark_work()) {
+            since_ns = 0;
+            worker_wait(w);
+            rt_leave(m_self());
+            continue;
+        }
+        int64_t began = os_now_ns();
+        if (since_ns == 0)
+            since_ns = began, worked_ns = 0;
+        bool worked;
+        mutator_collecting(mark_turn, &worked);
+        worked_ns += os_now_ns() - began;
+        int64_t rest = collector_rest(since_ns, worked_ns, !worked);
+        if (rest < REST_NS_MIN)
+            fiber_yield();
+        rt_leave(m_self());
+        if (rest >= REST_NS_MIN)
+            weft_sleep(rest);
+    }
+}
+
+static void host_mark_ready(void)
+{
+    for (unsigned i = 0, n = collectors(); i < n; i++)
+        worker_poke(&collector[i]);
+    proc_wake(); /* one that idles; it wakes the next */
+}
+
+bool mutator_mark_idle(void)
+{
+    uint64_t scanned = 0;
+    return gc_mark_some(GC_CPU_IDLE, SLICE_BYTES, &scanned);
 }
 
 static void scavenge_fiber(void *arg)
@@ -303,18 +436,24 @@ int mutator_start(void)
         .stack_bytes = host_stack_bytes, .calls_ready = host_calls, .sweep_ready = host_sweep, .log = sched_log, .relax = host_relax,
         .scavenge_ready = host_scavenge, .release_wanted = host_release_wanted, .release_some = host_release_some,
         .cpu_times = cpu_times,
+        .scan_running = watch_scan_running_stw, .scan_parked = watch_scan_parked, .scan_written = watch_scan_written_stw,
+        .mark_ready = host_mark_ready, .stop_wanted = &sched.stopping,
     };
     const struct config *c = &sched.cfg;
     struct gc_settings set = {
         .heap_reserve = (size_t)c->heap_reserve, .gc_percent = (int)c->gc_percent, .memory_limit = c->memory_limit,
         .stress = (uint64_t)c->gcstress, .poison = c->gcpoison != 0, .verify = c->gcverify != 0, .trace = c->gctrace != 0,
-        .scavtrace = c->scavtrace != 0, .madv_free = c->madvdontneed == 0,
+        .scavtrace = c->scavtrace != 0, .madv_free = c->madvdontneed == 0, .fenced = sched.fenced,
         .sample_rate = (uint64_t)(c->mem_profile_rate != 0 ? w_max(c->mem_profile_rate, (int64_t)0) : c->memprofilerate),
         .sample_seed = (uint64_t)c->schedseed, /* [SEED] */
+        .stw = c->gc == CONFIG_GC_STW || c->schedseed != 0, /* [SEED]: who marks what is not drawn */ .dirty_any = c->gc == CONFIG_GC_AUTO, .dirty = c->gc == CONFIG_GC_MPROTECT ? DIRTY_MPROTECT : DIRTY_UFFD,
     };
+    watch_start();
     worker_init(&finalizer, calls_fiber, "finalizers", WAIT_FINALIZER);
     worker_init(&sweeper, sweep_fiber, "sweeper", WAIT_SWEEP);
     worker_init(&scavenger, scavenge_fiber, "scavenger", WAIT_SCAVENGE);
+    for (unsigned i = 0; i < COLLECTORS_MAX; i++)
+        worker_init(&collector[i], collect_fiber, "collector", WAIT_MARK);
     for (unsigned i = 0; i < CLEANERS_MAX; i++) {
         worker_init(&cleaner[i], calls_fiber, "cleanups", WAIT_CLEANUP);
         cleaner[i].kind = GC_CLEANUP;
@@ -356,6 +495,9 @@ void mutator_after_fork(const struct fiber *self)
     worker_lose(&finalizer, self);
     worker_lose(&sweeper, self);
     worker_lose(&scavenger, self);
+    for (unsigned i = 0; i < COLLECTORS_MAX; i++)
+        worker_lose(&collector[i], self);
+    watch_after_fork();
     for (unsigned i = 0; i < CLEANERS_MAX; i++)
         worker_lose(&cleaner[i], self);
     store_rlx(&forced, 0); /* rlx: nobody else runs */
@@ -387,7 +529,7 @@ static w_noinline void *alloc_slow(struct m *m, size_t bytes, unsigned shape, co
         obj = try_slow(m, bytes, shape, t, &want_gc);
     }
     if (want_gc)
-        collect_here(sched.cfg.gcstress != 0 ? GC_WHY_STRESS : GC_WHY_HEAP);
+        collect_due();
     return obj;
 }
 
@@ -434,7 +576,7 @@ static void *alloc_typed(const weft_type *type, size_t n)
         if (p == NULL)
             p = alloc_slow(m, 0, 0, &t);
         else
-            collect_here(sched.cfg.gcstress != 0 ? GC_WHY_STRESS : GC_WHY_HEAP);
+            collect_due();
         (void)keep;
         m = m_self();
     }
@@ -445,6 +587,8 @@ static void *alloc_typed(const weft_type *type, size_t n)
 void *weft_alloc_typed(const weft_type *type) { return alloc_typed(type, 1); }
 void *weft_alloc_array(const weft_type *type, size_t n) { return alloc_typed(type, n); }
 
+void *weft_alloc_carded(size_t size) { return alloc_typed(gc_type_carded_words(), size / 8 + (size % 8 != 0)); }
+
 void *weft_realloc(void *old, size_t size)
 {
     if (old == NULL)
@@ -452,6 +596,13 @@ void *weft_realloc(void *old, size_t size)
     struct m *m = rt_enter();
     void *copy = NULL;
     size_t have = gc_object_size(old);
+    if (have != 0 && gc_object_carded(old)) {
+        bool start = gc_object_base(old) == old;
+        rt_leave(m);
+        if (start && (copy = weft_alloc_carded(size)) != NULL)
+            weft_store_move(copy, old, w_min(have, w_align_up(size, 8)));
+        return copy;
+    }
     if (gc_object_base(old) == old) {
         unsigned shape = gc_object_shape(old);
         if (shape >= SHAPE_TYPED)
@@ -476,9 +627,66 @@ void *weft_realloc_array(const weft_type *type, void *old, size_t n)
     size_t have = old != NULL ? gc_object_size(old) : 0;
     rt_leave(m);
     char *copy = fits ? alloc_typed(type, n) : NULL;
+    size_t bytes = w_min(have, w_align_up(n * type->size, 8)); /* the slot has so much */
     if (copy != NULL && old != NULL)
-        memcpy(copy, old, w_min(have, n * type->size));
+        type->carded ? weft_store_move(copy, old, bytes) : (void)memcpy(copy, old, bytes);
     return copy;
+}
+
+/* ---- carded objects [CARDS] ------------------------------------------------------------------------------------ */
+
+#define MOVE_FEW 128u                /* bytes: so many are stored one by one, which is quicker than to enter */
+#define MOVE_PIECE ((size_t)64 << 10) /* a stop waits for so much, some microseconds */
+
+static void store_words(char *to, const char *from, size_t bytes)
+{
+    if ((uintptr_t)to - (uintptr_t)from >= bytes) /* forward does for what lies below, and for what does not overlap */
+        for (size_t i = 0; i < bytes; i += 8)
+            weft_store(to + i, *(weft_slot_ const *)(from + i));
+    else
+        for (size_t i = bytes; i != 0; i -= 8)
+            weft_store(to + i - 8, *(weft_slot_ const *)(from + i - 8));
+}
+
+static void mark_cards(char *slots, size_t bytes)
+{
+    for (size_t i = 0, n; i < bytes; i += n) {
+        n = CARD_BYTES - (uintptr_t)(slots + i) % CARD_BYTES;
+        weft_stored(slots + i, NULL);
+    }
+}
+
+void weft_store_move(void *to, const void *from, size_t bytes)
+{
+    if (bytes <= MOVE_FEW) {
+        store_words(to, from, bytes);
+        return;
+    }
+    if ((uintptr_t)to + weft_card_table_.minus_base >= weft_card_table_.bytes) {
+        memmove(to, from, bytes);
+        return;
+    }
+    bool forward = (uintptr_t)to - (uintptr_t)from >= bytes;
+    for (size_t done = 0, n; done < bytes; done += n) {
+        n = w_min(MOVE_PIECE, bytes - done);
+        size_t at = forward ? done : bytes - done - n;
+        struct m *m = rt_enter(); /* no stop between a word's copy and its mark */
+        memmove((char *)to + at, (const char *)from + at, n);
+        mark_cards((char *)to + at, n);
+        rt_leave(m);
+    }
+    weft_keep_alive(from);
+}
+
+void weft_store_fill(void *slots, void *value, size_t n)
+{
+    weft_slot_ *s = slots;
+    for (size_t i = 0, k; i < n; i += k) {
+        k = w_min(n - i, (CARD_BYTES - (uintptr_t)(s + i) % CARD_BYTES) / sizeof *s);
+        for (size_t j = 0; j < k; j++)
+            __atomic_store_n(&s[i + j], value, __ATOMIC_RELAXED); /* rlx: as weft_store */
+        weft_stored(&s[i], value);
+    }
 }
 
 char *weft_strdup(const char *s)
@@ -517,6 +725,13 @@ w_noinline int weft_set_finalizer(void *obj, weft_finalizer *fn, void *ctx)
 int weft_add_cleanup(void *p, weft_fn *fn, void *arg, weft_cleanup *out) { INSIDE(int, gc_cleanup_add(p, fn, arg, out)); }
 bool weft_cleanup_stop(weft_cleanup c) { INSIDE(bool, gc_cleanup_stop(c)); }
 const weft_type *weft_type_make(size_t size, const size_t *offsets, size_t n) { INSIDE(const weft_type *, gc_type_make(size, offsets, n)); }
+
+const weft_type *weft_type_carded(const weft_type *type)
+{
+    if (type == NULL)
+        return NULL;
+    INSIDE(const weft_type *, gc_type_carded(type));
+}
 
 int weft_type_name(const weft_type *type, const char *name) { INSIDE(int, gc_type_name(type, name)); }
 

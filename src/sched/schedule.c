@@ -12,6 +12,7 @@
 #include "sched/schedule.h"
 #include "sched/latency.h"
 #include "sched/machine.h"
+#include "sched/mutator.h"
 #include "sched/runq.h"
 #include "sched/seed.h"
 #include "sched/world.h"
@@ -213,6 +214,23 @@ static bool go_idle(struct m *m)
     return true;
 }
 
+/* [CONC] While it marks it does not count as one who looks for work; it looks again after some 100 us. Who finds something to mark may have company. */
+static bool mark_idle(struct m *m)
+{
+    if (load_rlx(&seed_on) != 0) /* rlx: see seed_on. [SEED]: who marks when is not drawn */
+        return false;
+    if (m->spinning) {
+        spinning_end(m);
+        if (any_queue_filled())
+            return true; /* who had work meanwhile saw that we were looking for some */
+    }
+    if (!mutator_mark_idle())
+        return false;
+    if (load_rlx(&sched.nidle_p) != 0) /* rlx: a hint */
+        proc_wake();
+    return true;
+}
+
 runnable schedule_next(struct m *m)
 {
     for (;;) {
@@ -277,6 +295,8 @@ runnable schedule_next(struct m *m)
         }
         if (r != 0)
             return found(m, r);
+        if (unlikely(gc_mark_work()) && mark_idle(m))
+            continue;
         if (go_idle(m) && !poll_asleep(m))
             sleep_idle(m);
     }

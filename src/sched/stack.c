@@ -67,6 +67,7 @@ struct arena {
     /* under lock */
     uint32_t nclean;
     struct arena *next_clean;
+    struct stack_watch watch; /* watch.c's; its bits lie behind clean */
     w_u64 clean[];       /* read without by stack_each */
 };
 
@@ -153,7 +154,8 @@ static struct arena *arena_new(unsigned log2)
     if (n == MAX_ARENAS)
         return NULL;
     size_t slot = (size_t)1 << log2, bytes = w_max(slot, (size_t)ARENA_BYTES);
-    struct arena *a = off_zalloc(OFF_SCHED, sizeof *a + ((bytes >> log2) + 63) / 64 * sizeof a->clean[0]);
+    size_t words = ((bytes >> log2) + 63) / 64;
+    struct arena *a = off_zalloc(OFF_SCHED, sizeof *a + 2 * words * sizeof a->clean[0]);
     if (a == NULL)
         return NULL;
     void *base = os_vm_map_stack(bytes);
@@ -170,6 +172,8 @@ static struct arena *arena_new(unsigned log2)
     a->base = base;
     a->log2 = log2;
     a->nslots = (uint32_t)(bytes >> log2);
+    a->watch.seen = a->clean + words;
+    a->watch.nslots = a->nslots;
     a->index = n;
     stacks.arenas[n] = a;
     store_rel(&stacks.narenas, n + 1); /* rel: publishes arenas[n] */
@@ -426,25 +430,38 @@ void stack_flush(struct p *p)
     lock_drop(&stacks.lock);
 }
 
+static void each_slot(const struct arena *a, uint32_t from, uint32_t to, void (*fn)(struct fiber *f, void *arg), void *arg)
+{
+    for (uint32_t s = from; s < to; s++) {
+        uint32_t clean = run_of_ones(load_rlx(&a->clean[s / 64]) >> s % 64); /* to look at one is a page fault */
+        if (clean != 0) {
+            s += clean - 1;
+            continue;
+        }
+        if (s + 4 < to)
+            __builtin_prefetch(slot_fiber(a, s + 4));
+        fn(slot_fiber(a, s), arg);
+    }
+}
+
 void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void *arg), void *arg)
 {
     uint32_t n = load_acq(&stacks.narenas); /* acq: sees arenas[i]; rel in arena_new */
     for (uint32_t i = 0; i < n; i++) {
         struct arena *a = stacks.arenas[i];
         uint32_t used = load_rlx(&a->used); /* rlx, and for the bits: a descriptor is published by its state, not by its slot */
-        uint32_t from = (uint32_t)((uint64_t)used * part / nparts), to = (uint32_t)((uint64_t)used * (part + 1) / nparts);
-        for (uint32_t s = from; s < to; s++) {
-            uint32_t clean = run_of_ones(load_rlx(&a->clean[s / 64]) >> s % 64); /* to look at one is a page fault */
-            if (clean != 0) {
-                s += clean - 1;
-                continue;
-            }
-            if (s + 4 < to)
-                __builtin_prefetch(slot_fiber(a, s + 4));
-            fn(slot_fiber(a, s), arg);
-        }
+        each_slot(a, (uint32_t)((uint64_t)used * part / nparts), (uint32_t)((uint64_t)used * (part + 1) / nparts), fn, arg);
     }
 }
+
+void stack_each_slot(uint32_t arena, uint32_t from, uint32_t to, void (*fn)(struct fiber *f, void *arg), void *arg)
+{
+    struct arena *a = stacks.arenas[arena];
+    each_slot(a, from, w_min(to, load_rlx(&a->used)), fn, arg); /* rlx: as in stack_each */
+}
+
+uint32_t stack_arenas(void) { return load_acq(&stacks.narenas); } /* acq: as in stack_each */
+struct stack_watch *stack_watch(uint32_t arena) { return &stacks.arenas[arena]->watch; }
 
 bool stack_arena(uint32_t i, struct stack_arena *out)
 {

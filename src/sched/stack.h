@@ -30,6 +30,13 @@ void stack_flush(struct p *p);        /* the processor's cache goes to the share
  * to stand still stops the world or pins. part of nparts: for several threads at once. */
 void stack_each(unsigned part, unsigned nparts, void (*fn)(struct fiber *f, void *arg), void *arg);
 
+/* Of the i-th arena, slots [from, to), but for those without memory. To stack_arenas. */
+void stack_each_slot(uint32_t arena, uint32_t from, uint32_t to, void (*fn)(struct fiber *f, void *arg), void *arg);
+uint32_t stack_arenas(void);
+/* A bit for each slot of an arena, and a word, for who watches stacks (watch.c); all zero at first. */
+struct stack_watch { w_u32 watched; w_u64 *seen; uint32_t nslots; };
+struct stack_watch *stack_watch(uint32_t arena);
+
 /* Where they lie: the i-th piece of address space, as far as it was ever used, in slots of 1 << log2 bytes. False: there are no more. At any time. */
 struct stack_arena { uintptr_t lo, hi; unsigned log2; };
 bool stack_arena(uint32_t i, struct stack_arena *out);

@@ -521,19 +521,29 @@ static void scan_machine(const struct scan *s, struct m *m)
         loader_tls(m->thread_pointer, s->range, s->marker);
 }
 
-static void scan_all(const struct scan *s, unsigned worker, unsigned nworkers)
+static void scan_but_stacks(const struct scan *s, unsigned worker, unsigned nworkers)
 {
     unsigned i = 0;
     /* From world.all: all workers must count the same machines, or one is left to another that counts it differently. */
     for (struct m *m = world.all; m != NULL; m = m->all_next)
         if (i++ % nworkers == worker)
             scan_machine(s, m);
-    stack_each(worker, nworkers, scan_fiber, (void *)s);
     if (worker == 0) {
         tasks_each_stw(scan_task, (void *)s);
         owned(s, GC_ROOT_TIMER, NULL, 0);
         timers_scan(s->range, s->marker, leaked_looking);
     }
+}
+
+static void scan_all(const struct scan *s, unsigned worker, unsigned nworkers)
+{
+    scan_but_stacks(s, worker, nworkers);
+    stack_each(worker, nworkers, scan_fiber, (void *)s);
+}
+
+void world_scan_running(unsigned worker, unsigned nworkers, void (*range)(void *, const void *, const void *), void *marker)
+{
+    scan_but_stacks(&(struct scan){ .range = range, .marker = marker }, worker, nworkers);
 }
 
 void world_scan_stacks(unsigned worker, unsigned nworkers, void (*range)(void *, const void *, const void *), void *marker)

@@ -28,6 +28,7 @@ void world_leave(struct m *m);
 void world_after_fork(void);
 
 #define WORLD_WORKERS_MAX 65u /* of world_parallel, the caller included */
+void world_scan_running(unsigned worker, unsigned nworkers, void (*scan)(void *marker, const void *lo, const void *hi), void *marker); /* all but parked stacks */
 void world_scan_stacks(unsigned worker, unsigned nworkers, void (*scan)(void *marker, const void *lo, const void *hi), void *marker);
 /* The same by one alone, who is told whose each range is; caller: the fiber that asks. */
 void world_scan_owned(gc_scan_owned_fn *fn, void *arg, const struct fiber *caller);

@@ -475,7 +475,7 @@ class Heap(gdb.Command):
             n = min(512, pages - chunk)
             table = memory(int(heap["pagemap"]) + 4 * chunk, 4 * n)
             entries = struct.unpack("<%dI" % n, table) if table is not None else ()
-            starts = [i for i, e in enumerate(entries) if e & 127 and e >> 9 == 0]
+            starts = [i for i, e in enumerate(entries) if e & 127 and e >> 10 == 0]
             records = memory(base + chunk * layout.size, n * layout.size) if starts else None
             lines = memory(int(heap["bits"]) + chunk * line, n * line) if starts else None
             for i in starts if records is not None and lines is not None else ():

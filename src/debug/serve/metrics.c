@@ -106,6 +106,12 @@ static const struct family {
     { "/gc/limiter/last-enabled:gc-cycle", "weft_gc_limiter_last_cycle", GAUGE, NULL, NULL, NULL, NULL, 0 },
     { "/gc/scan/total:bytes", NULL, LEFT_OUT, NULL, NULL, NULL, NULL, 0 },
     { "/gc/scan/*:bytes", "weft_gc_scan_bytes", GAUGE, "bytes", "kind", "*", "What the last collection had to look through.", 0 },
+    { "/weft/gc/beside/cycles:gc-cycles", "weft_gc_cycles_beside", COUNTER, NULL, NULL, NULL, NULL, 0 },
+    { "/weft/gc/beside/given-up:gc-cycles", "weft_gc_cycles_given_up", COUNTER, NULL, NULL, NULL, NULL, 0 },
+    { "/weft/gc/beside/left:pages", "weft_gc_pages_left_to_stop", COUNTER, NULL, NULL, NULL, NULL, 0 },
+    { "/weft/gc/beside/rounds:rounds", "weft_gc_rounds", COUNTER, NULL, NULL, NULL, NULL, 0 },
+    { "/weft/gc/beside/stacks:bytes", "weft_gc_stopped_stack_bytes", COUNTER, "bytes", NULL, NULL, NULL, 0 },
+    { "/weft/gc/beside/written:pages", "weft_gc_pages_written", COUNTER, NULL, NULL, NULL, NULL, 0 },
     { "/weft/gc/scanned/stacks:bytes", "weft_gc_scanned_stack_bytes", COUNTER, "bytes", NULL, NULL, NULL, 0 },
     { "/gc/stack/starting-size:bytes", "weft_stack_size_bytes", GAUGE, "bytes", NULL, NULL, NULL, 0 },
 

@@ -1,0 +1,30 @@
+; A program that has much and changes it all the time: a vector of lists and a table, of which now this is replaced, now that written into.
+(define n 2000000)
+(define lists (make-vector n '()))
+(define table (make-eq-hash-table))
+(do ((i 0 (+ i 1))) ((= i n))
+  (vector-set! lists i (list i (+ i 1) (+ i 2)))
+  (if (= 0 (modulo i 4)) (hash-table-set! table i (list i))))
+
+(define seed 12345)
+(define (random)
+  (set! seed (modulo (+ (* seed 1103515245) 12345) 2147483648))
+  (modulo (quotient seed 8) n))
+
+(define (work times)
+  (do ((k 0 (+ k 1))) ((= k times))
+    (let ((i (random)) (j (random)))
+      (vector-set! lists i (list i (+ i 1) (+ i 2)))
+      (set-cdr! (cdr (vector-ref lists j)) (list (+ j 2)))
+      (let ((key (* 4 (quotient j 4))))
+        (hash-table-set! table key (list key k))))))
+(work 3000000)
+
+(define (check)
+  (let loop ((i 0) (wrong 0))
+    (if (= i n)
+        wrong
+        (let ((l (vector-ref lists i)))
+          (loop (+ i 1) (if (and (= (car l) i) (= (cadr l) (+ i 1)) (= (caddr l) (+ i 2))) wrong (+ wrong 1)))))))
+(display (list (check) (hash-table-count table)))
+(newline)

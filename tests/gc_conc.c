@@ -1,0 +1,186 @@
+/* [CONC], a step at a time: one thread is collector and program in turn, so each interleaving of marking and plain stores happens, and the same ones with
+ * the same seed. gcverify ends the program if anything that can be reached was missed. */
+#include "gc_host.h"
+#include "base/rng.h"
+#include "gc/conc.h"
+#include "os/dirty.h"
+
+static unsigned running(gc_scan_range_fn *scan, void *marker)
+{
+    th_scan(0, 1, scan, marker);
+    return 0;
+}
+static bool parked(unsigned part, gc_scan_range_fn *scan, void *marker) { return (void)part, (void)scan, (void)marker, true; }
+static bool written(unsigned worker, unsigned n, gc_scan_range_fn *scan, void *marker) { return th_scan(worker, n, scan, marker), true; }
+
+/* false: the kernel does not tell what is written to. */
+static bool begin(enum dirty_backend way, void *base)
+{
+    (void)th_begin;
+    struct gc_settings set = th_settings();
+    struct gc_host host = th_host;
+    host.scan_running = running;
+    host.scan_parked = parked;
+    host.scan_written = written;
+    set.dirty = way;
+    set.verify = true;
+    th.stack_base = (const char *)base + 1024;
+    th_main_tp = th_tp();
+    cr_assert(off_init() == 0);
+    int err = gc_start(&host, &set);
+    if (err != 0) {
+        fprintf(stderr, "skipped: what was written to is not to be had here (error %d)\n", -err);
+        return false;
+    }
+    cr_assert(gc_cache_init(&th.cache) == 0);
+    return true;
+}
+
+/* ---- a graph: holders in a list, each with slots; what lies in a slot is nowhere else --------------------------------------------------- */
+
+enum { HOLDERS = 200, PADS = 10, PAD_BYTES = 8 << 20, SLOTS = 6, LEAF_BYTES = 48, BIG_SLOTS = 40000 };
+struct holder { struct holder *next; void *slot[SLOTS]; uint64_t number; };
+static struct holder *root;
+static void **big;
+static void *pad[PADS]; /* so that holders lie far apart: pages are armed and looked at in pieces of 16 MiB */
+static const weft_type *holder_type; /* NULL: conservative */
+static struct rng rng;
+
+static __attribute__((noinline)) void *leaf_new(void)
+{
+    uint64_t *p = th_alloc(LEAF_BYTES, SHAPE_CONS);
+    p[0] = p[1] = 42;
+    return p;
+}
+
+static void build(void)
+{
+    root = NULL;
+    for (int i = 0; i < HOLDERS; i++) {
+        struct holder *h = holder_type != NULL ? th_typed(holder_type, 1) : th_alloc(sizeof *h, SHAPE_CONS);
+        h->next = root;
+        root = h;
+        if (i % (HOLDERS / PADS) == 0)
+            pad[i / (HOLDERS / PADS)] = th_alloc(PAD_BYTES, SHAPE_NOSCAN);
+        for (int k = 0; k < SLOTS; k += 2)
+            h->slot[k] = leaf_new();
+    }
+    big = th_alloc(BIG_SLOTS * sizeof *big, SHAPE_CONS);
+    for (int i = 0; i < BIG_SLOTS; i += 8)
+        big[i] = leaf_new();
+}
+
+static __attribute__((noinline)) void **any_slot(void)
+{
+    if (rng_below(&rng, 2) == 0)
+        return &big[rng_below(&rng, BIG_SLOTS)];
+    struct holder *h = root;
+    for (unsigned n = rng_below(&rng, HOLDERS); n > 0; n--)
+        h = h->next;
+    return &h->slot[rng_below(&rng, SLOTS)];
+}
+
+/* The program's part: moves what is in one place to another, takes things away, makes new ones. */
+static __attribute__((noinline)) void mutate(void)
+{
+    void **from = any_slot(), **to = any_slot();
+    void *p = *from;
+    *from = NULL;
+    if (p == NULL || rng_below(&rng, 16) == 0)
+        p = leaf_new();
+    cr_assert_eq(*(uint64_t *)p, 42, "a leaf was freed");
+    *to = p;
+}
+
+static int count_leaves(void)
+{
+    int n = 0;
+    for (struct holder *h = root; h != NULL; h = h->next)
+        for (int k = 0; k < SLOTS; k++)
+            n += h->slot[k] != NULL && *(uint64_t *)h->slot[k] == 42;
+    for (int i = 0; i < BIG_SLOTS; i++)
+        n += big[i] != NULL && *(uint64_t *)big[i] == 42;
+    return n;
+}
+
+/* ---- the collector's part ------------------------------------------------------------------------------------------------------------------- */
+
+static struct gc_turn turn;
+static uint64_t bytes_at_once;
+
+static __attribute__((noinline)) void step(void)
+{
+    jmp_buf regs;
+    uint64_t scanned = 0;
+    memset(&regs, 0, sizeof regs);
+    __builtin_unwind_init();
+    (void)setjmp(regs);
+    th.stack_top = (const char *)w_min((uintptr_t)__builtin_frame_address(0), (uintptr_t)&regs);
+    if (!turn.came)
+        gc_collect_some(&turn);
+    else
+        gc_mark_some(GC_CPU_DEDICATED, bytes_at_once, &scanned);
+    __asm__ volatile("" : : "r"(regs) : "memory");
+}
+
+static int cycle(int moves)
+{
+    int steps = 0;
+    turn = (struct gc_turn){ .why = GC_WHY_PERIODIC };
+    do {
+        step();
+        for (int i = 0; i < moves; i++)
+            mutate();
+    } while (steps++, gc_mark_work());
+    return steps;
+}
+
+static void cycles(enum dirty_backend way, bool typed, uint64_t bytes, int moves)
+{
+    if (!begin(way, __builtin_frame_address(0)))
+        return;
+    uint64_t seed = test_seed();
+    rng_seed(&rng, seed);
+    bytes_at_once = bytes;
+    static const size_t offsets[] = { 0, 8, 16, 24, 32, 40, 48 };
+    holder_type = typed ? gc_type_make(sizeof(struct holder), offsets, w_countof(offsets)) : NULL;
+    build();
+    int steps = 0;
+    for (int i = 0; i < 12; i++)
+        steps += cycle(moves);
+    struct conc_stats s;
+    conc_stats(&s);
+    cr_assert_eq(s.cycles, 12);
+    cr_assert_eq(s.given_up, 0);
+    cr_assert(moves == 0 || s.written_pages + s.left_pages > 0);
+    cr_assert(bytes > 1000 || steps > 12 * 100, "%d steps: that was no interleaving", steps);
+    cr_assert_gt(count_leaves(), 0);
+    root = NULL;
+    big = NULL;
+    memset(pad, 0, sizeof pad);
+    th_end();
+}
+
+Test(gc_conc, word_by_word, .timeout = 60) { cycles(DIRTY_UFFD, false, 1, 1); }
+Test(gc_conc, with_many_moves_between, .timeout = 60) { cycles(DIRTY_UFFD, false, 200, 20); }
+Test(gc_conc, in_large_pieces, .timeout = 60) { cycles(DIRTY_UFFD, false, 20000, 300); }
+Test(gc_conc, typed_objects, .timeout = 60) { cycles(DIRTY_UFFD, true, 1, 2); }
+
+/* What lives stays, and nothing is written: then nothing is left to the stop. */
+Test(gc_conc, at_rest, .timeout = 60)
+{
+    struct conc_stats s;
+    if (!begin(DIRTY_UFFD, __builtin_frame_address(0)))
+        return;
+    bytes_at_once = 1 << 20;
+    holder_type = NULL;
+    rng_seed(&rng, 1);
+    build();
+    cycle(0);
+    int leaves = count_leaves();
+    cycle(0);
+    conc_stats(&s);
+    cr_assert_eq(count_leaves(), leaves);
+    cr_assert(s.left_pages <= 4, "%lu pages were left to two stops", (unsigned long)s.left_pages);
+    th_end();
+}

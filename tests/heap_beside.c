@@ -1,0 +1,231 @@
+/* Collections that mark beside a program of plain stores: nothing that can be reached is lost, whichever way it went meanwhile; and their stops do not
+ * grow with what stays as it is. gcverify looks at each mark. */
+#include "heap_test.h"
+#include "metrics_test.h"
+#include "base/rng.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+#include <weft/metrics.h>
+#include <weft/sched.h>
+#include <weft/sync.h>
+
+#define BESIDE "gc=uffd,gcverify=1"
+
+static void nothing(void *arg) { (void)arg; }
+
+/* Where the kernel does not tell what is written to, the tests have nothing to say. */
+static bool possible(void)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.debug = "gc=uffd";
+    if (weft_run(nothing, NULL, &cfg) == 0)
+        return true;
+    fprintf(stderr, "skipped: userfaultfd that tells what was written to is not to be had here\n");
+    return false;
+}
+
+static void run(int procs, const char *debug, weft_fn *fn)
+{
+    if (possible())
+        test_run_debug(procs, debug, fn, NULL);
+}
+
+static void all_beside(uint64_t before)
+{
+    uint64_t cycles = metric_u64("/weft/gc/beside/cycles:gc-cycles");
+    cr_assert(cycles > before, "%lu collections, none of them beside the program", (unsigned long)cycles);
+    cr_assert_eq(metric_u64("/weft/gc/beside/given-up:gc-cycles"), 0);
+}
+
+/* ---- a heap that is rewired all the time ------------------------------------------------------------------------------ */
+
+enum { TABLE = 4096, MOVES = 60000 };
+static struct box **table;
+
+/* Takes a box out of one place and puts it into another, by way of a register only; now and then a fresh one. */
+static void rewire(void *arg)
+{
+    struct rng r;
+    rng_seed(&r, test_seed() + (uintptr_t)arg);
+    size_t half = TABLE / 2, base = (uintptr_t)arg % 2 * half;
+    for (int i = 0; i < MOVES; i++) {
+        struct box **from = &table[base + rng_next(&r) % half], **to = &table[base + rng_next(&r) % half];
+        struct box *b = *from;
+        *from = NULL;
+        if (b == NULL || i % 16 == 0)
+            b = box_new(NULL, 7);
+        box_check(b, 7);
+        *to = b;
+        if (i % 512 == 0)
+            weft_yield();
+    }
+    busy_done();
+}
+
+static void rewired(void *arg)
+{
+    (void)arg;
+    table = weft_alloc(TABLE * sizeof *table);
+    for (int i = 0; i < TABLE; i++)
+        table[i] = box_new(NULL, 7);
+    busy_begin(rewire, 2);
+    do
+        weft_gc();
+    while (count_now(&busy_running) != 0);
+    for (int i = 0; i < TABLE; i++)
+        if (table[i] != NULL)
+            box_check(table[i], 7);
+    all_beside(0);
+    table = NULL;
+}
+Test(heap_beside, a_table_that_is_rewired, .timeout = 60) { run(1, BESIDE, rewired); }
+Test(heap_beside, a_table_that_is_rewired_by_two_processors, .timeout = 60) { run(2, BESIDE, rewired); }
+Test(heap_beside, a_table_that_is_rewired_with_small_heaps_at_every_turn, .timeout = 60) { run(2, BESIDE ",gcstress=1000,gcpoison=1", rewired); }
+
+/* ---- into the stack of who waits ------------------------------------------------------------------------------------------ */
+
+enum { CHILDREN = 8, PARENTS = 400 };
+
+static void child(void *place)
+{
+    for (int i = 0; i < 4; i++)
+        weft_yield();
+    *(struct box **)place = box_new(NULL, 11);
+}
+
+/* What its children find is nowhere but in its own frame, and it does not run till the last one is done. */
+static void parent(void *arg)
+{
+    struct box *volatile found[CHILDREN] = { 0 };
+    weft_waitgroup wg = { 0 };
+    (void)arg;
+    for (int i = 0; i < CHILDREN; i++)
+        weft_waitgroup_go(&wg, child, (void *)(uintptr_t)&found[i]);
+    weft_waitgroup_wait(&wg);
+    for (int i = 0; i < CHILDREN; i++)
+        box_check(found[i], 11);
+    busy_done();
+}
+
+static void parents(void *arg)
+{
+    (void)arg;
+    busy_begin(parent, PARENTS);
+    do {
+        weft_gc();
+        weft_yield();
+    } while (count_now(&busy_running) != 0);
+    all_beside(0);
+}
+Test(heap_beside, results_written_into_the_frame_of_who_waits, .timeout = 60)
+{
+    run(1, BESIDE, parents);
+    run(2, BESIDE, parents);
+}
+
+/* ---- stacks that nobody touches ---------------------------------------------------------------------------------------------- */
+
+static weft_chan *never;
+
+static void holds_one(void *arg)
+{
+    struct box *b = box_new(NULL, (uintptr_t)arg);
+    void *none;
+    busy_done();
+    weft_chan_recv(never, &none);
+    box_check(b, (uintptr_t)arg);
+    count_up(&busy_running);
+}
+
+static void stays(void *arg)
+{
+    enum { FIBERS = 100000 };
+    (void)arg;
+    never = weft_chan_make(sizeof(void *), 0);
+    busy_begin(holds_one, FIBERS);
+    test_until(count_now(&busy_running) == 0);
+    weft_gc();
+    uint64_t before = metric_u64("/weft/gc/beside/stacks:bytes");
+    weft_gc();
+    uint64_t stop = metric_u64("/weft/gc/beside/stacks:bytes") - before, all = metric_u64("/gc/scan/stack:bytes");
+    cr_assert(all > FIBERS * 256ul, "%lu", (unsigned long)all);
+    cr_assert(stop < all / 20, "of %lu bytes of stacks %lu were scanned in a stop", (unsigned long)all, (unsigned long)stop);
+    weft_chan_close(never);
+    test_until(count_now(&busy_running) == FIBERS);
+    never = NULL;
+    all_beside(0);
+}
+Test(heap_beside, parked_stacks_cost_the_stop_nothing, .timeout = 60) { run(2, "gc=uffd", stays); }
+
+/* ---- written to by the kernel, by threads of the host, in a child -------------------------------------------------------------- */
+
+static void through_a_pipe(void *arg)
+{
+    int end[2];
+    (void)arg;
+    cr_assert_eq(pipe(end), 0);
+    struct box **slots = weft_alloc(64 * sizeof *slots);
+    for (int round = 0; round < 200; round++) {
+        struct box *b = box_new(NULL, 3);
+        cr_assert_eq(write(end[1], &b, sizeof b), (ssize_t)sizeof b);
+        weft_alloc(64);
+        cr_assert_eq(read(end[0], &slots[round % 64], sizeof b), (ssize_t)sizeof b);
+        b = NULL;
+        if (round % 8 == 0)
+            weft_gc();
+        for (int i = 0; i < 64 && i <= round; i++)
+            box_check(slots[i], 3);
+    }
+    close(end[0]);
+    close(end[1]);
+    all_beside(0);
+}
+Test(heap_beside, what_read_2_writes, .timeout = 60) { run(2, BESIDE, through_a_pipe); }
+
+static void *foreign(void *arg)
+{
+    cr_assert_eq(weft_attach(), 0);
+    rewire(arg);
+    return NULL;
+}
+
+static void with_threads(void *arg)
+{
+    pthread_t t[2];
+    (void)arg;
+    table = weft_alloc(TABLE * sizeof *table);
+    for (int i = 0; i < TABLE; i++)
+        table[i] = box_new(NULL, 7);
+    busy_begin(NULL, 0);
+    busy_running = 2;
+    for (uintptr_t i = 0; i < 2; i++)
+        cr_assert_eq(pthread_create(&t[i], NULL, foreign, (void *)i), 0);
+    do
+        weft_gc();
+    while (count_now(&busy_running) != 0);
+    weft_blocking_begin();
+    for (int i = 0; i < 2; i++)
+        pthread_join(t[i], NULL);
+    weft_blocking_end();
+    all_beside(0);
+    table = NULL;
+}
+Test(heap_beside, threads_of_the_host, .timeout = 60) { run(2, BESIDE, with_threads); }
+
+/* ---- refused in the middle ---------------------------------------------------------------------------------------------------------- */
+
+static void refused(void *arg)
+{
+    (void)arg;
+    struct box **all = weft_alloc(1000 * sizeof *all);
+    for (int i = 0; i < 1000; i++)
+        all[i] = box_new(NULL, (uint64_t)i);
+    for (int i = 0; i < 20; i++)
+        weft_gc();
+    for (int i = 0; i < 1000; i++)
+        box_check(all[i], (uint64_t)i);
+    cr_assert_gt(metric_u64("/weft/gc/beside/given-up:gc-cycles"), 0);
+    cr_assert_lt(metric_u64("/weft/gc/beside/given-up:gc-cycles"), metric_u64("/weft/gc/beside/cycles:gc-cycles"), "and then it goes on");
+}
+Test(heap_beside, what_is_refused_in_the_middle_is_marked_in_a_stop, .timeout = 60) { run(2, BESIDE ",faildirty=40,failrun=5", refused); }
