@@ -24,7 +24,7 @@
  *   - In a root that stop 2 scans: data of modules, registered ranges, handles, specials, thread-local storage, registers and stacks of threads,
  *     arguments of what has not begun. It was seen there; X is marked.
  *   - On the stack of a parked fiber. Whoever writes there, the fiber itself as it ran or another one that has an address in it, is noted as in the
- *     heap: [WATCHED] in sched/world.c.
+ *     heap: [WATCHED] in sched/watch.c.
  *   - In O, on page p. O was marked before it was scanned there, or it was born marked. Let A be the last arming of p before stop 2's look (by arm, or by
  *     taking p in a round of clean).
  *       no A, so p is not armed: stop 2 takes it for written to, and scans the marked objects on it.

@@ -165,15 +165,16 @@ void pacer_cycle_begins(int64_t now_ns)
     lock_drop(&pacer.lock);
 }
 
-/* All processors stood still for it. */
-void pacer_cycle_took(int64_t ns, int64_t now_ns, uint64_t number)
+/* What the process has used since it began, and the collector has not, is the program's, which went on beside it. */
+void pacer_cycle_took(int64_t cpu_ns, int64_t now_ns, uint64_t number)
 {
     unsigned procs = heap.host.procs();
+    int64_t cpu = os_process_cpu_ns();
     lock_take(&pacer.lock);
     bool was = load_rlx(&pacer.capped) != 0; /* rlx, here and below: the lock is held */
     pace_bucket_resize(&pacer.bucket, procs);
-    pace_bucket_add(&pacer.bucket, ns * (int64_t)procs, 0);
-    pacer.cpu_ns = os_process_cpu_ns();
+    pace_bucket_add(&pacer.bucket, cpu_ns, w_max(cpu - pacer.cpu_ns - cpu_ns, (int64_t)0));
+    pacer.cpu_ns = cpu;
     store_rlx(&pacer.drained_ns, now_ns);
     store_rlx(&pacer.capped, pace_bucket_full(&pacer.bucket));
     if (!was && load_rlx(&pacer.capped) != 0)

@@ -51,9 +51,9 @@ int64_t pacer_worth(uint64_t work);
 uint64_t pacer_spend_credit(uint64_t work); /* what is left to do of it */
 /* After a mark. In a stop, or by who is busy with the cycle. */
 void pacer_marked(const struct pacer_marked *m);
-/* Before and after the stop of a cycle; number is its own. */
+/* Before and after a cycle; number is its own. cpu_ns: of the processors, by its stops and its marking. */
 void pacer_cycle_begins(int64_t now_ns);
-void pacer_cycle_took(int64_t ns, int64_t now_ns, uint64_t number);
+void pacer_cycle_took(int64_t cpu_ns, int64_t now_ns, uint64_t number);
 /* With a limit: overhead, of what is not the heap's pages, and retained, of those, are of now. */
 void pacer_revise(uint64_t overhead, uint64_t retained);
 /* Collecting takes too much of the time: what serves the limit alone is to be left. */
