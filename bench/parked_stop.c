@@ -46,7 +46,7 @@ static void scanned(uint64_t out[2])
     weft_metric m[2];
     memset(m, 0, sizeof m);
     m[0].name = "/weft/gc/scanned/stacks:bytes";
-    m[1].name = "/weft/gc/stop/stacks:bytes";
+    m[1].name = "/weft/gc/beside/stacks:bytes";
     bench_must(weft_metrics_read(m, 2), "weft_metrics_read");
     for (int i = 0; i < 2; i++)
         out[i] = m[i].kind == WEFT_METRIC_U64 ? m[i].u64 : 0;

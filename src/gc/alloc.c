@@ -62,19 +62,6 @@ static inline void set_run(struct gc_shape_cache *sc, unsigned cls, char *bump, 
         __atomic_store_n(used, *used | bit, __ATOMIC_RELAXED);
 }
 
-/* [BORN] in conc.c. The caller holds the span. */
-static w_noinline void born(struct span *s, size_t from, size_t to)
-{
-    uint64_t *marks = span_marks(s);
-    store_rlx(&s->born, (uint32_t)gc_cycles_begun()); /* rlx: ordered by the fence, as the marks are */
-    for (size_t i = from, k; i < to; i += k) {
-        k = w_min(64 - i % 64, to - i);
-        __atomic_fetch_or(&marks[i / 64], bits_mask((unsigned)k) << i % 64, __ATOMIC_RELAXED); /* markers set others */
-    }
-    add_rlx(&heap.born_bytes, (to - from) * span_elem(s)); /* rlx: counter */
-    fence_seq(); /* before all stores to what is born */
-}
-
 static void unborn_stw(struct span *s, size_t from, size_t to)
 {
     for (size_t i = from; i < to; i++)
@@ -203,7 +190,7 @@ static size_t take_run(struct span *s, size_t most, size_t *from)
         return 0;
     size_t end = w_min(nobj, i + most), to = bits_next(allocs, end, i);
     if (unlikely(gc_marking()))
-        born(s, i, to);
+        span_born(s, i, to);
     fill_allocs(allocs, i, to, true);
     *from = i;
     s->scan = (uint16_t)to;

@@ -127,12 +127,8 @@ struct span *central_large(uint32_t shape, size_t bytes)
     if (s->needzero)
         memset(span_base(s), 0, span_bytes(s));
     s->needzero = true;
-    if (gc_marking()) { /* [BORN] */
-        store_rlx(&s->born, (uint32_t)gc_cycles_begun());
-        __atomic_fetch_or(&span_marks(s)[0], 1, __ATOMIC_RELAXED); /* rlx: the fence */
-        add_rlx(&heap.born_bytes, span_bytes(s)); /* rlx: counter */
-        fence_seq();
-    }
+    if (gc_marking())
+        span_born(s, 0, 1);
     __atomic_store_n(&span_allocs(s)[0], 1, __ATOMIC_RELAXED); /* rlx: [BITS] */
     s->nfree = 0;
     central_put(&shape_get(shape)->central[0], s);

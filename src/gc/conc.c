@@ -32,6 +32,9 @@
  *       S before A: whoever scans p after A sees w. If A was a take, that is done next, for all that is marked on p by then. If A was `arm`, nothing was
  *         scanned before (no page is scanned before all are armed); was O marked by a worker, then after A, and it was scanned after that.
  *         Was O born marked before A was done, S wrote to memory that its owner had just zeroed: see [BORN].
+ *   - In O, in a carded span. The same with cards for pages, and clearing, closing and taking for arming: [CARDS] in cards.c says why whoever reads after
+ *     the take sees what was stored before its card was marked. Clearing is followed by no rescan either, hence born, and by cards_settle
+ *     before anything is scanned. Stop 2 takes the cards that are closed and those that are marked.
  *
  * [BORN] What is allocated while marking is on is born marked, a run at a time: its owner sets the mark bits, then a fence, then the run is zeroed
  * and handed out. So every store to an object that was born is ordered after its mark bit. If S comes before a take of its page, the rescan that follows
@@ -39,10 +42,6 @@
  * born before stop 2 and after stop 1 may have been armed by it after S. So pages that arm has armed are the ones that stood in the heap at stop 1, and those of
  * spans which have been allocated from since stop 1 are found by span->born, the number of the cycle, and are scanned once at the end of arm, as if they had been
  * written to.
- *
- *   - In O, in a carded span. The same with cards for pages, and clearing, closing and taking for arming: [CARDS] in cards.c says why whoever reads after
- *     the take sees what was stored before its card was marked. Clearing is followed by no rescan either, hence born, and by cards_settle
- *     before anything is scanned. Stop 2 takes the cards that are closed and those that are marked.
  *
  * A take is atomic for each page: the kernel writes the page table's entry once, reports the page if it was not armed, and flushes the processors'
  * copies of it before it returns. So a store is before the take in this sense: it was done with a translation that the flush has thrown away, and whoever
@@ -305,7 +304,7 @@ static void job_done(void)
 
 /* ---- phases ---------------------------------------------------------------------------------------------- */
 
-static void begin(enum phase p, uint64_t njobs)
+static void set_phase(enum phase p, uint64_t njobs)
 {
     store_rlx(&conc.round_pages, 0); /* rlx: no job is under way */
     lock_take(&conc.lock);
@@ -313,6 +312,11 @@ static void begin(enum phase p, uint64_t njobs)
     conc.next = 0;
     conc.njobs = njobs;
     lock_drop(&conc.lock);
+}
+
+static void begin(enum phase p, uint64_t njobs)
+{
+    set_phase(p, njobs);
     if (njobs != 0 && heap.host.mark_ready != NULL)
         heap.host.mark_ready();
 }
@@ -435,9 +439,7 @@ void conc_begin_stw(void)
     conc.rounds = 0;
     conc.last_pages = 0;
     mark_slice(scan_running, NULL, 0, &scanned);
-    conc.phase = PHASE_ARM;
-    conc.next = 0;
-    conc.njobs = groups();
+    set_phase(PHASE_ARM, groups()); /* the host hears of it after the stop */
 }
 
 static void over_stw(void)

@@ -150,6 +150,8 @@ bool heap_find(const void *p, struct span **s, size_t *index);
 struct span *span_new(uint32_t shape, unsigned cls, size_t npages);
 /* Gives the pages back. */
 void span_free(struct span *s);
+/* [BORN] in conc.c: objects [from, to) are about to be handed out while a cycle marks. The caller holds the span. */
+void span_born(struct span *s, size_t from, size_t to);
 /* The first span at page >= from, or NULL. In a stop. */
 struct span *span_next(size_t from);
 

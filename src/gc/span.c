@@ -68,6 +68,18 @@ void span_free(struct span *s)
     pages_free(first, n);
 }
 
+w_noinline void span_born(struct span *s, size_t from, size_t to)
+{
+    uint64_t *marks = span_marks(s);
+    store_rlx(&s->born, (uint32_t)gc_cycles_begun()); /* rlx: ordered by the fence, as the marks are */
+    for (size_t i = from, k; i < to; i += k) {
+        k = w_min(64 - i % 64, to - i);
+        __atomic_fetch_or(&marks[i / 64], bits_mask((unsigned)k) << i % 64, __ATOMIC_RELAXED); /* markers set others */
+    }
+    add_rlx(&heap.born_bytes, (to - from) * span_elem(s)); /* rlx: counter */
+    fence_seq(); /* before all stores to what is born */
+}
+
 struct span *heap_span_of(const void *p)
 {
     uintptr_t off = (uintptr_t)p - (uintptr_t)heap.base;

@@ -53,6 +53,12 @@ void watch_after_fork(void)
     watch.life++;
 }
 
+static void forget_seen_stw(struct stack_watch *w)
+{
+    for (uint32_t k = 0; k < (w->nslots + 63) / 64; k++)
+        store_rlx(&w->seen[k], 0); /* rlx: in a stop */
+}
+
 unsigned watch_scan_running_stw(gc_scan_range_fn *scan, void *marker)
 {
     bool watches = dirty_backend() == DIRTY_UFFD && stack_slots() > FEW_STACKS && load_rlx(&watch.refused) == 0; /* rlx: in a stop */
@@ -61,11 +67,8 @@ unsigned watch_scan_running_stw(gc_scan_range_fn *scan, void *marker)
         world_scan_stacks(0, 1, scan, marker);
         return 0;
     }
-    for (uint32_t i = 0; i < watch.narenas; i++) {
-        struct stack_watch *w = stack_watch(i);
-        for (uint32_t k = 0; k < (w->nslots + 63) / 64; k++)
-            store_rlx(&w->seen[k], 0); /* rlx: in a stop */
-    }
+    for (uint32_t i = 0; i < watch.narenas; i++)
+        forget_seen_stw(stack_watch(i));
     world_scan_running(0, 1, scan, marker);
     return watch.narenas;
 }
@@ -164,8 +167,7 @@ static bool scan_arena(uint32_t i, gc_scan_range_fn *scan, void *marker)
         return true;
     struct visit v = { .scan = scan, .marker = marker, .w = stack_watch(i), .arena = &a, .lo = a.lo, .hi = a.hi };
     if (i >= watch.narenas) { /* since then made */
-        for (uint32_t k = 0; k < (v.w->nslots + 63) / 64; k++)
-            store_rlx(&v.w->seen[k], 0); /* rlx: in a stop */
+        forget_seen_stw(v.w);
         stack_each_slot(i, 0, slot_of(&a, a.hi), scan_written, &v);
         return true;
     }
