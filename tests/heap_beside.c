@@ -2,6 +2,7 @@
  * grow with what stays as it is. gcverify looks at each mark. */
 #include "heap_test.h"
 #include "metrics_test.h"
+#include "base/fail.h"
 #include "base/rng.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -212,6 +213,28 @@ static void with_threads(void *arg)
     table = NULL;
 }
 Test(heap_beside, threads_of_the_host, .timeout = 60) { run(2, BESIDE, with_threads); }
+
+/* ---- what it asks of the system ------------------------------------------------------------------------------------------------- */
+
+enum { SPREAD = 100000, CYCLES = 4 }; /* 2000 pages */
+
+static void asks_seldom(void *arg)
+{
+    static struct box **all;
+    (void)arg;
+    all = weft_alloc(SPREAD * sizeof *all);
+    for (int i = 0; i < SPREAD; i++)
+        all[i] = weft_alloc(160);
+    uint64_t cycles = metric_u64("/weft/gc/beside/cycles:gc-cycles"), requests = fail_requests(FAIL_DIRTY);
+    for (int i = 0; i < CYCLES; i++)
+        weft_gc();
+    all_beside(cycles);
+    requests = fail_requests(FAIL_DIRTY) - requests;
+    cr_assert_gt(requests, CYCLES * 2);
+    cr_assert_lt(requests, SPREAD * 160 / 8192, "more than one request in a cycle for each four pages"); /* neighbours are asked for at once */
+    all = NULL;
+}
+Test(heap_beside, neighbouring_pages_are_asked_for_at_once, .timeout = 60) { run(2, "gc=uffd,faildirty=1000000000", asks_seldom); }
 
 /* ---- refused in the middle ---------------------------------------------------------------------------------------------------------- */
 

@@ -131,7 +131,7 @@ static bool run_next(struct run *r, enum pages kind, size_t gap)
     while (p < r->end && !page_is(kind, p))
         p++;
     r->at = p;
-    for (size_t last = p; p < r->end && p - last <= gap; p++)
+    for (size_t last = p; p < r->end && p - last <= gap + 1; p++)
         if (page_is(kind, p))
             last = p, r->to = p + 1;
     return r->at < r->end;
