@@ -119,7 +119,7 @@ static __attribute__((noinline)) void step(void)
     if (!turn.came)
         gc_collect_some(&turn);
     else
-        gc_mark_some(GC_CPU_DEDICATED, bytes_at_once, &scanned);
+        gc_mark_some(GC_CPU_DEDICATED, true, bytes_at_once, &scanned);
     __asm__ volatile("" : : "r"(regs) : "memory");
 }
 

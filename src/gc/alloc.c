@@ -223,7 +223,7 @@ static inline bool owes(struct gc_cache *c, size_t bytes)
     if (likely(!gc_marking()))
         return false;
     c->priv->debt += (int64_t)bytes;
-    return c->priv->debt > 0 && !pacer_capped();
+    return (c->priv->debt > 0 && !pacer_capped()) || gc_mark_hurries();
 }
 
 #define ASSIST_LEAST ((uint64_t)64 << 10) /* bytes to scan: so much is worth the way, and paid in advance */
@@ -236,7 +236,7 @@ bool gc_assist(struct gc_cache *c)
     uint64_t owed = pacer_work(c->priv->debt), work = w_min(w_max(owed, ASSIST_LEAST), ASSIST_MOST), left = pacer_spend_credit(work);
     while (left != 0 && gc_marking()) {
         uint64_t scanned = 0;
-        if (!gc_mark_some(GC_CPU_ASSIST, w_min(left, ASSIST_SLICE), &scanned)) {
+        if (!gc_mark_some(GC_CPU_ASSIST, true, w_min(left, ASSIST_SLICE), &scanned)) {
             c->priv->debt -= pacer_worth(work - left);
             return false;
         }

@@ -15,7 +15,9 @@
  *     disarm   writes to the heap cost nothing again
  *
  * Each phase is a number of jobs, which anybody takes who has time: the collector's fiber, processors that idle, allocations. Who finds nothing to do
- * and `leads` goes on to the next phase when all jobs are done and nobody holds anything to be scanned.
+ * goes on to the next phase when all jobs are done and nobody holds anything to be scanned. What `clean` finds is what was written while the
+ * round before went on, so a program that writes faster than that can be looked at would never see its end: from close to stop 2 the cycle hurries
+ * (gc_mark_hurries), and all processors mark more than they run. On the way to stop 2 it is READY, and waits for somebody who may stop the world.
  *
  * Why nothing reachable is freed. Say an object X is reachable when stop 2 ends its mark, and is not marked. Follow the way from a root to X up to
  * the first object that is not marked; it is X without loss of generality, and a word w that leads to it lies in a root, or in a marked object O. All
@@ -66,16 +68,19 @@
 #include "os/dirty.h"
 
 #define GROUP_CHUNKS 4u    /* of a job: 16 MiB */
+#define DENSE_PAGES 8192u  /* when so many are expected, a job is one chunk: some milliseconds at most */
 #define RANGES 128u        /* of written pages, at a time */
 #define FEW_PAGES 64u      /* may be left to the stop: some 50 us */
-#define ROUNDS_MAX 12u
+#define MANY_PAGES 512u    /* not if a further round can do something about it */
+#define ROUNDS_MAX 24u
 #define GAP_PAGES 8u       /* between two runs of spans with pointers that are looked at as one in the stop: a system call costs more */
 
-enum phase { PHASE_OFF, PHASE_ARM, PHASE_BORN, PHASE_MARK, PHASE_CLOSE, PHASE_CLEAN, PHASE_END, PHASE_DISARM };
+enum phase { PHASE_OFF, PHASE_ARM, PHASE_BORN, PHASE_MARK, PHASE_CLOSE, PHASE_CLEAN, PHASE_READY, PHASE_END, PHASE_DISARM };
 
 static struct {
     struct lock lock;       /* RANK_LEAF: jobs */
     enum phase phase;       /* changed under lock by who leads */
+    size_t group_chunks;    /* of a job */
     uint64_t next, njobs, stacks; /* the first jobs of PHASE_MARK scan stacks */
     uint32_t running;       /* jobs taken and not done */
     w_u32 leading;          /* 1: somebody leads */
@@ -97,14 +102,22 @@ void conc_start(void)
     lock_init(&conc.lock, RANK_LEAF);
 }
 
+bool conc_hurries(void)
+{
+    enum phase p = __atomic_load_n(&conc.phase, __ATOMIC_RELAXED); /* rlx: a hint */
+    return p == PHASE_CLOSE || p == PHASE_CLEAN || p == PHASE_READY;
+}
+
 uint64_t conc_scanned(void) { return load_rlx(&conc.scanned); } /* rlx: a figure */
 
 /* ---- pages ------------------------------------------------------------------------------------------------ */
 
-static size_t groups(void)
+/* Jobs of so many chunks. No job is under way. */
+static size_t groups(size_t group_chunks)
 {
     size_t chunks = load_rlx(&heap.committed) / CHUNK_BYTES; /* rlx: only grows; what is new in it has not been armed */
-    return (chunks + GROUP_CHUNKS - 1) / GROUP_CHUNKS;
+    conc.group_chunks = group_chunks;
+    return (chunks + group_chunks - 1) / group_chunks;
 }
 
 /* Of spans with pointers. */
@@ -120,8 +133,8 @@ struct run { size_t at, to, end; }; /* pages [at, to); it goes on at to, up to e
 
 static struct run run_begin(size_t group)
 {
-    size_t from = group * GROUP_CHUNKS * CHUNK_PAGES, end = load_rlx(&heap.committed) >> PAGE_SHIFT; /* rlx: as in groups */
-    return (struct run){ from, from, w_min(from + GROUP_CHUNKS * CHUNK_PAGES, end) };
+    size_t from = group * conc.group_chunks * CHUNK_PAGES, end = load_rlx(&heap.committed) >> PAGE_SHIFT; /* rlx: as in groups */
+    return (struct run){ from, from, w_min(from + conc.group_chunks * CHUNK_PAGES, end) };
 }
 
 /* The next pages of that kind, but for gaps of so many pages at most. */
@@ -308,7 +321,7 @@ static void set_phase(enum phase p, uint64_t njobs)
 {
     store_rlx(&conc.round_pages, 0); /* rlx: no job is under way */
     lock_take(&conc.lock);
-    conc.phase = p;
+    __atomic_store_n(&conc.phase, p, __ATOMIC_RELAXED); /* rlx: under the lock; conc_hurries looks without */
     conc.next = 0;
     conc.njobs = njobs;
     lock_drop(&conc.lock);
@@ -317,7 +330,7 @@ static void set_phase(enum phase p, uint64_t njobs)
 static void begin(enum phase p, uint64_t njobs)
 {
     set_phase(p, njobs);
-    if (njobs != 0 && heap.host.mark_ready != NULL)
+    if ((njobs != 0 || p == PHASE_READY) && heap.host.mark_ready != NULL)
         heap.host.mark_ready();
 }
 
@@ -334,31 +347,33 @@ static bool jobs_done(enum phase *p)
 static bool another_round(void)
 {
     uint64_t found = load_rlx(&conc.round_pages); /* rlx: the jobs are done */
-    bool more = found > FEW_PAGES && conc.rounds < ROUNDS_MAX && (conc.rounds < 2 || found < conc.last_pages / 4 * 3);
+    bool more = found > FEW_PAGES && conc.rounds < ROUNDS_MAX && (conc.rounds < 4 || found > MANY_PAGES || found < conc.last_pages / 8 * 7);
     add_rlx(&conc.written_pages, found);
     conc.last_pages = found;
     return more;
 }
 
+static size_t clean_groups(void) { return groups(conc.rounds == 0 || conc.last_pages > DENSE_PAGES ? 1 : GROUP_CHUNKS); }
+
 static void begin_clean(void)
 {
     if (cards_beside())
-        begin(PHASE_CLOSE, groups());
+        begin(PHASE_CLOSE, groups(GROUP_CHUNKS));
     else
-        begin(PHASE_CLEAN, groups());
+        begin(PHASE_CLEAN, clean_groups());
 }
 
-static enum conc_step go_on(enum phase p)
+static enum conc_step go_on(enum phase p, bool ends)
 {
     if (load_rlx(&conc.err) != 0 && may_scan(p)) { /* rlx: the jobs are done */
-        begin(PHASE_END, 0);
-        return CONC_MARKED;
+        begin(PHASE_READY, 0);
+        return CONC_WORKED;
     }
     switch (p) {
     case PHASE_ARM: /* what it was refused shows at the end of the next phase */
         if (cards_beside())
             cards_settle();
-        begin(PHASE_BORN, groups());
+        begin(PHASE_BORN, groups(GROUP_CHUNKS));
         return CONC_WORKED;
     case PHASE_BORN:
         begin(PHASE_MARK, conc.stacks + roots_jobs());
@@ -366,23 +381,29 @@ static enum conc_step go_on(enum phase p)
     case PHASE_CLEAN:
         conc.rounds++;
         add_rlx(&conc.all_rounds, 1);
-        if (!another_round()) {
-            begin(PHASE_END, 0);
-            return CONC_MARKED;
-        }
-        begin_clean();
+        if (another_round())
+            begin_clean();
+        else
+            begin(PHASE_READY, 0);
         return CONC_WORKED;
     case PHASE_MARK:
         begin_clean();
         return CONC_WORKED;
     case PHASE_CLOSE:
         cards_settle();
-        begin(PHASE_CLEAN, groups());
+        begin(PHASE_CLEAN, clean_groups());
         return CONC_WORKED;
     case PHASE_DISARM:
+        if (!ends)
+            break;
         store_rlx(&gc_marks, 0); /* rlx: a hint now */
         begin(PHASE_OFF, 0);
         return CONC_OVER;
+    case PHASE_READY:
+        if (!ends)
+            break;
+        begin(PHASE_END, 0);
+        return CONC_MARKED;
     case PHASE_END:
     case PHASE_OFF:
         break;
@@ -390,19 +411,19 @@ static enum conc_step go_on(enum phase p)
     return CONC_NOTHING;
 }
 
-static enum conc_step lead(void)
+static enum conc_step lead(bool ends)
 {
     enum phase p;
     enum conc_step r = CONC_NOTHING;
     if (!cas_acq_rel(&conc.leading, 0, 1)) /* acq: sees what the last one did; rel below */
         return CONC_NOTHING;
     if (jobs_done(&p) && (!may_scan(p) || mark_idle())) /* in this order: jobs find what is to be scanned, and not the other way round */
-        r = go_on(p);
+        r = go_on(p, ends);
     store_rel(&conc.leading, 0);
     return r;
 }
 
-enum conc_step conc_step(bool leads, uint64_t most, uint64_t *scanned)
+enum conc_step conc_step(bool ends, uint64_t most, uint64_t *scanned)
 {
     struct job j;
     uint64_t before = *scanned;
@@ -417,7 +438,7 @@ enum conc_step conc_step(bool leads, uint64_t most, uint64_t *scanned)
         add_rlx(&conc.scanned, *scanned - before); /* rlx: a figure */
         return CONC_WORKED;
     }
-    return leads ? lead() : CONC_NOTHING;
+    return lead(ends);
 }
 
 /* ---- in the stops ------------------------------------------------------------------------------------------ */
@@ -439,7 +460,7 @@ void conc_begin_stw(void)
     conc.rounds = 0;
     conc.last_pages = 0;
     mark_slice(scan_running, NULL, 0, &scanned);
-    set_phase(PHASE_ARM, groups()); /* the host hears of it after the stop */
+    set_phase(PHASE_ARM, groups(GROUP_CHUNKS)); /* the host hears of it after the stop */
 }
 
 static void over_stw(void)
@@ -448,11 +469,11 @@ static void over_stw(void)
     store_rlx(&gc_marks, 1);
 }
 
-void conc_disarm(void) { begin(PHASE_DISARM, groups()); }
+void conc_disarm(void) { begin(PHASE_DISARM, groups(GROUP_CHUNKS)); }
 
 void conc_end_stw(unsigned nworkers, struct pacer_marked *out)
 {
-    const struct mark_rest rest = { .njobs = groups(), .job_stw = rest_job_stw, .scan_stw = written_stacks_stw };
+    const struct mark_rest rest = { .njobs = groups(GROUP_CHUNKS), .job_stw = rest_job_stw, .scan_stw = written_stacks_stw };
     store_rlx(&conc.round_pages, 0); /* rlx, and all below: in a stop */
     bool ok = load_rlx(&conc.err) == 0;
     if (ok) {

@@ -17,15 +17,16 @@ enum conc_step {
     CONC_MARKED,  /* what can be done beside the program is done: the caller alone may end it, in a stop. Told once */
     CONC_OVER,    /* the cycle is over. Told once */
 };
-/* Does about `most` bytes of it. leads: it may also go on to what comes next when something is done, which takes longer. *scanned grows. Inside the
- * runtime, under no lock. */
-enum conc_step conc_step(bool leads, uint64_t most, uint64_t *scanned);
+/* Does about `most` bytes of it. ends: CONC_MARKED and CONC_OVER may be told. *scanned grows. Inside the runtime, under no lock. */
+enum conc_step conc_step(bool ends, uint64_t most, uint64_t *scanned);
 /* In the second stop, caches flushed: marks the rest, or all if something has failed, which is counted. */
 void conc_end_stw(unsigned nworkers, struct pacer_marked *out);
 /* The same, but that nothing of it counts. */
 void conc_give_up_stw(void);
 /* After either, when the caller is done with the cycle: there is still something to do, the end of which is CONC_OVER. */
 void conc_disarm(void);
+/* See gc_mark_hurries. */
+bool conc_hurries(void);
 /* Bytes scanned so far. Any time. */
 uint64_t conc_scanned(void);
 

@@ -272,6 +272,7 @@ static void ended(struct cycle *c)
     stats_cycle_cpu(c->marked.stack_bytes, c->cpu_ns);
     pacer_cycle_took(cpu_ns, c->end_ns, c->number);
     store_rlx(&gc.last_end_ns, c->end_ns); /* rlx: figures */
+    mark_trim();
     PROBE(gc_end, c->number, c->marked.live_bytes, load_rlx(&pacer.goal));
     held_tell();
     if (heap.trace)
@@ -333,18 +334,19 @@ static void end_beside(struct cycle *c)
     tell_host();
 }
 
-bool gc_mark_some(enum gc_cpu who, uint64_t most, uint64_t *scanned)
+bool gc_mark_hurries(void) { return conc_hurries(); }
+
+bool gc_mark_some(enum gc_cpu who, bool ends, uint64_t most, uint64_t *scanned)
 {
     uint64_t before = *scanned;
     if (!gc_mark_work())
         return false;
     int64_t began = os_self_cpu_ns();
-    enum conc_step step = conc_step(who != GC_CPU_IDLE, most, scanned);
+    enum conc_step step = conc_step(ends, most, scanned);
     if (step == CONC_NOTHING)
         return false;
     add_rlx(&gc.mark_cpu_ns[who], os_self_cpu_ns() - began); /* rlx: counters */
-    if (who != GC_CPU_ASSIST)
-        pacer_credit(*scanned - before);
+    pacer_scanned(*scanned - before, who != GC_CPU_ASSIST);
     if (step == CONC_MARKED)
         end_beside(&gc.now);
     else if (step == CONC_OVER)
@@ -410,7 +412,7 @@ static bool waits(enum gc_why why) { return why == GC_WHY_FORCED || why == GC_WH
 static void help(void)
 {
     uint64_t scanned = 0;
-    if (!gc_mark_some(GC_CPU_DEDICATED, SLICE_BYTES, &scanned))
+    if (!gc_mark_some(GC_CPU_DEDICATED, true, SLICE_BYTES, &scanned))
         relax();
 }
 

@@ -193,10 +193,12 @@ bool gc_collect_some(struct gc_turn *t);
 extern w_u32 gc_marks;
 static inline bool gc_marking(void) { return load_rlx(&gc_marks) == 2; } /* rlx: inside it does not change; else a hint */
 static inline bool gc_mark_work(void) { return load_rlx(&gc_marks) != 0; } /* rlx: a hint */
-/* Does some of it: scans `most` bytes of objects or so; *scanned grows by them. Who: for the statistics; and all but GC_CPU_IDLE go on to what comes next,
- * which may be a stop, on the terms of gc_collect. true: something was done. Inside the runtime, under no lock. */
+/* Does some of it: scans `most` bytes of objects or so; *scanned grows by them. Who: for the statistics. ends: it may also end the mark, in a stop, and is
+ * called on the terms of gc_collect. true: something was done. Inside the runtime, under no lock. */
 enum gc_cpu { GC_CPU_DEDICATED, GC_CPU_IDLE, GC_CPU_ASSIST, GC_CPU_KINDS };
-bool gc_mark_some(enum gc_cpu who, uint64_t most, uint64_t *scanned);
+bool gc_mark_some(enum gc_cpu who, bool ends, uint64_t most, uint64_t *scanned);
+/* [CONC] It looks what the program has written, and what the program writes meanwhile has to be looked at again: all should mark more than they run. A hint. */
+bool gc_mark_hurries(void);
 /* On the terms of gc_collect: what the owner of c has allocated while a cycle marked has to be paid for by marking. false: others have all the work in
  * hand, so there is nothing to pay with; again, after they had a chance to run. */
 bool gc_assist(struct gc_cache *c);

@@ -1033,12 +1033,22 @@ void mark_stw(unsigned nworkers, const struct gc_late *late, const struct mark_r
     *out = work.sum;
     out->stop_stack_bytes = out->stack_bytes - stack_before;
     work.rest = NULL;
-    while (work.nunused > FREE_CHUNKS_KEPT) {
+}
+
+void mark_trim(void)
+{
+    struct chunk *list = NULL, *next;
+    lock_take(&work.lock);
+    for (; work.nunused > FREE_CHUNKS_KEPT; work.nunused--, work.made--) {
         struct chunk *c = work.unused;
         work.unused = c->next;
-        work.nunused--;
-        work.made--;
-        off_free(OFF_GC, c);
+        c->next = list;
+        list = c;
+    }
+    lock_drop(&work.lock);
+    for (; list != NULL; list = next) {
+        next = list->next;
+        off_free(OFF_GC, list);
     }
 }
 
@@ -1119,26 +1129,37 @@ bool mark_idle(void)
 }
 
 /* Marked objects, as far as they lie in [lo, hi): the rest was not written to. */
+static bool marked_now(const uint64_t *marks, size_t i)
+{
+    return __atomic_load_n(&marks[i / 64], __ATOMIC_RELAXED) >> i % 64 & 1; /* rlx: see [BORN] in conc.c */
+}
+
+static void rescan_typed(struct marker *m, const struct span *s, size_t from, size_t to, size_t lo, size_t hi)
+{
+    size_t each = (size_t)shape_get(s->shape)->words * 8; /* whole elements */
+    size_t a = from + (w_max(from, lo) - from) / each * each, b = w_min(to, from + (w_min(to, hi) - from + each - 1) / each * each);
+    scan_typed(m, m->base + a, b - a, s->shape);
+    m->scanned += b - a;
+}
+
+/* Neighbours at once. */
 static void rescan_span(struct marker *m, struct span *s, size_t lo, size_t hi)
 {
-    size_t base = span_page(s) << PAGE_SHIFT, elem = span_elem(s);
+    size_t base = span_page(s) << PAGE_SHIFT, elem = span_elem(s), i = (lo - base) / elem, end = w_min((size_t)s->nobj, (hi - base + elem - 1) / elem);
     const uint64_t *marks = span_marks(s);
-    for (size_t i = s->cls == CLASS_LARGE ? 0 : (lo - base) / elem; i < s->nobj; i++) {
-        size_t from = base + i * elem, to = from + elem;
-        if (from >= hi)
-            break;
-        if (to <= lo || (__atomic_load_n(&marks[i / 64], __ATOMIC_RELAXED) >> i % 64 & 1) == 0) /* rlx: see [BORN] in conc.c */
-            continue;
-        size_t a = w_max(from, lo), b = w_min(to, hi);
+    while (i < end) {
+        size_t first = i;
+        while (i < end && marked_now(marks, i))
+            i++;
         if (s->shape >= SHAPE_TYPED) {
-            size_t each = (size_t)shape_get(s->shape)->words * 8; /* whole elements */
-            a = from + (a - from) / each * each;
-            b = w_min(to, from + (b - from + each - 1) / each * each);
-            scan_typed(m, m->base + a, b - a, s->shape);
-        } else {
+            for (; first < i; first++)
+                rescan_typed(m, s, base + first * elem, base + (first + 1) * elem, lo, hi);
+        } else if (first < i) {
+            size_t a = w_max(base + first * elem, lo), b = w_min(base + i * elem, hi);
             search->range(m, m->base + a, b - a);
+            m->scanned += b - a;
         }
-        m->scanned += b - a;
+        i++;
     }
 }
 

@@ -49,6 +49,7 @@ extern size_t mark_max_chunks;
 /* How many ways to search words for pointers this processor knows, the widest last; and uses that one of them from now on: for tests. */
 unsigned mark_searches(void);
 void mark_use_search(unsigned k);
+void mark_trim(void); /* after a mark, outside the stop: memory that it needed goes back */
 void mark_free_memory(void);
 
 #endif

@@ -115,10 +115,10 @@ void pacer_mark_ends_stw(int64_t ns, const int64_t cpu_ns[GC_CPU_KINDS], uint64_
     lock_drop(&pacer.lock);
 }
 
-void pacer_credit(uint64_t scanned)
+void pacer_scanned(uint64_t bytes, bool credit)
 {
-    if (scanned != 0)
-        add_rlx(&pacer.credit, (int64_t)scanned);
+    if (credit && bytes != 0)
+        add_rlx(&pacer.credit, (int64_t)bytes);
     set_ratio();
 }
 

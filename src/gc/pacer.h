@@ -43,8 +43,8 @@ void pacer_start(int percent, int64_t limit);
 /* Around a mark beside the program, which began with so many bytes in the heap; allocated meanwhile, and scanned. */
 void pacer_mark_begins_stw(uint64_t heap_bytes);
 void pacer_mark_ends_stw(int64_t ns, const int64_t cpu_ns[GC_CPU_KINDS], uint64_t allocated, uint64_t scanned);
-/* Marking beside the program that nobody had to do for what he allocated: so many bytes were scanned. */
-void pacer_credit(uint64_t scanned);
+/* Beside the program so many bytes were scanned. credit: nobody had to do it for what he allocated. */
+void pacer_scanned(uint64_t bytes, bool credit);
 /* Bytes to be scanned for so many allocated; and allocated for scanned. */
 uint64_t pacer_work(int64_t allocated);
 int64_t pacer_worth(uint64_t work);

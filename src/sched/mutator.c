@@ -94,6 +94,21 @@ static void worker_wait(struct worker *w)
     lock_drop(&w->lock);
 }
 
+static void rest_over(void *w, int64_t now_ns)
+{
+    (void)now_ns;
+    worker_poke(w);
+}
+
+/* Waits for so long, or to be poked. */
+static void worker_rest(struct worker *w, int64_t ns)
+{
+    struct timer t = { .fn = rest_over, .arg = w };
+    timer_start(&t, timer_after(sched_now_ns(), ns));
+    worker_wait(w);
+    timer_stop(&t);
+}
+
 /* A call has ended by weft_exit: that ends it, and this fiber; another one goes on. */
 static void call_exited(void *arg)
 {
@@ -177,6 +192,7 @@ struct collect { struct gc_turn turn; bool again; };
 
 static void host_relax(void);
 
+#define SLICE_BYTES ((uint64_t)128 << 10)
 #define COLLECT_TURN_NS 10000000 /* as long as any other fiber may run */
 
 static void collect(void *arg)
@@ -213,8 +229,31 @@ static void collect_here(enum gc_why why)
     }
 }
 
+/* [CONC] While it hurries each processor marks for a multiple of the time for which it has run fibers, and the last rounds find fewer pages by that factor than the
+ * program could write in their time: so they come to an end whatever it writes. A ticker, say, comes late by HURRY_NS_MAX at most. */
+#define HURRY_TIMES 7
+#define HURRY_NS_MAX 1000000
+#define HURRY_NS_MIN 20000 /* worth the way */
+
+static void mark_share(struct p *p, enum gc_cpu who, bool ends)
+{
+    int64_t now = os_now_ns(), due = w_min((now - p->marked_ns) * HURRY_TIMES, (int64_t)HURRY_NS_MAX);
+    uint64_t scanned = 0;
+    if (due < HURRY_NS_MIN)
+        return;
+    while (load_rlx(&sched.stopping) == 0 && gc_mark_hurries() && /* rlx: looked at again */
+           gc_mark_some(who, ends, SLICE_BYTES / 2, &scanned) && os_now_ns() - now < due)
+        ;
+    p->marked_ns = os_now_ns();
+}
+
 static void assist(void *paid)
 {
+    if (gc_mark_hurries()) {
+        mark_share(m_self()->p, GC_CPU_ASSIST, true);
+        *(bool *)paid = true;
+        return;
+    }
     *(bool *)paid = gc_assist(&m_self()->p->gc);
     if (!*(bool *)paid || load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
         host_relax();
@@ -259,7 +298,7 @@ static void sweep_fiber(void *arg)
 /* ---- marking beside the program: [CONC] ------------------------------------------------------------------- */
 
 #define TURN_NS 1000000          /* of a collector's fiber, before it looks whether it has had its share */
-#define SLICE_BYTES ((uint64_t)128 << 10)
+
 #define REST_NS_MIN 50000
 #define REST_NS_MAX 5000000
 
@@ -273,7 +312,7 @@ static void mark_turn(void *arg)
     int64_t began = os_now_ns();
     bool *worked = arg;
     uint64_t scanned = 0;
-    while ((*worked = gc_mark_some(GC_CPU_DEDICATED, SLICE_BYTES, &scanned)) && os_now_ns() - began < TURN_NS)
+    while ((*worked = gc_mark_some(GC_CPU_DEDICATED, true, SLICE_BYTES, &scanned)) && os_now_ns() - began < TURN_NS)
         if (load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
             break;
 }
@@ -304,12 +343,12 @@ static void collect_fiber(void *arg)
         bool worked;
         mutator_collecting(mark_turn, &worked);
         worked_ns += os_now_ns() - began;
-        int64_t rest = collector_rest(since_ns, worked_ns, !worked);
+        int64_t rest = worked && gc_mark_hurries() ? 0 : collector_rest(since_ns, worked_ns, !worked);
         if (rest < REST_NS_MIN)
             fiber_yield();
+        else
+            worker_rest(w, rest); /* the next phase ends it */
         rt_leave(m_self());
-        if (rest >= REST_NS_MIN)
-            weft_sleep(rest);
     }
 }
 
@@ -323,7 +362,13 @@ static void host_mark_ready(void)
 bool mutator_mark_idle(void)
 {
     uint64_t scanned = 0;
-    return gc_mark_some(GC_CPU_IDLE, SLICE_BYTES, &scanned);
+    return gc_mark_some(GC_CPU_IDLE, false, SLICE_BYTES, &scanned);
+}
+
+void mutator_mark_turn(struct p *p)
+{
+    if (gc_mark_hurries() && load_rlx(&seed_on) == 0) /* rlx: see seed_on. [SEED]: who marks when is not drawn */
+        mark_share(p, GC_CPU_DEDICATED, false);
 }
 
 static void scavenge_fiber(void *arg)
