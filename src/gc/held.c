@@ -51,7 +51,7 @@ static struct {
 bool held_due_stw(void)
 {
     uint64_t n = gc_cycles_begun();
-    held.looked = PROBE_WANTED(finalizer_held) && n % (n <= 16 ? 2 : 8) == 0;
+    held.looked = PROBE_WANTED(finalizer_held) && specials_any_stw() && n % (n <= 16 ? 2 : 8) == 0;
     return held.looked;
 }
 

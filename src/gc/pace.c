@@ -69,15 +69,8 @@ uint64_t pace_trigger(uint64_t goal, uint64_t live, uint64_t runway, uint64_t at
 
 struct pace_workers pace_workers(unsigned procs)
 {
-    double share = procs * PACE_UTILIZATION;
-    struct pace_workers w = { (unsigned)(share + 0.5), 0 };
-    double off = w.dedicated / share - 1;
-    if (off < -0.3 || off > 0.3) {
-        if (w.dedicated > share)
-            w.dedicated--;
-        w.fraction = (share - w.dedicated) / procs;
-    }
-    return w;
+    unsigned n = (unsigned)(procs * PACE_UTILIZATION) + (procs % 4 != 0);
+    return (struct pace_workers){ n, procs * PACE_UTILIZATION / n };
 }
 
 double pace_assist_ratio(const struct pace_mark *m)

@@ -39,8 +39,8 @@ uint64_t pace_runway(const struct pace_rate *r, uint64_t work);
 /* at_least: no trigger below, unless the goal is. */
 uint64_t pace_trigger(uint64_t goal, uint64_t live, uint64_t runway, uint64_t at_least);
 
-/* A quarter of the processors: whole ones, and the fraction of each of the procs that is missing where whole ones come more than 30 % off. */
-struct pace_workers { unsigned dedicated; double fraction; };
+/* A quarter of the processors: so many workers, each of which has such a share of one processor. */
+struct pace_workers { unsigned n; double share; };
 struct pace_workers pace_workers(unsigned procs);
 
 /* A cycle under way. */

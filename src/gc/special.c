@@ -230,6 +230,7 @@ int gc_pool_add(struct gc_pool *pool)
 /* ---- in a stop ------------------------------------------------------------------------------------------------ */
 
 /* The last job is the queues of what is to run. */
+bool specials_any_stw(void) { return specials.n != 0; }
 size_t specials_jobs_stw(void) { return (specials.n + TABLES_PER_JOB - 1) / TABLES_PER_JOB + 1; }
 
 /* Once in each cycle, though marking for gcverify comes by a second time. */

@@ -46,6 +46,7 @@ bool special_cleanup_remove(const void *p, uint64_t id);
 size_t specials_jobs(void);
 void specials_job(size_t i, struct marker *m);
 size_t specials_jobs_stw(void);
+bool specials_any_stw(void);
 void specials_job_stw(size_t i, struct marker *m);
 /* [HELD] The same in two steps: what finalizers hold is left out till the rest is marked. */
 void specials_finalizers_later_stw(bool later);

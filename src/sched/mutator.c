@@ -298,14 +298,8 @@ static void sweep_fiber(void *arg)
 /* ---- marking beside the program: [CONC] ------------------------------------------------------------------- */
 
 #define TURN_NS 1000000          /* of a collector's fiber, before it looks whether it has had its share */
-
 #define REST_NS_MIN 50000
 #define REST_NS_MAX 5000000
-
-/* The processors' share that marking should have is that of so many fibers, */
-static unsigned collectors(void) { return w_min((nprocs() + 3) / 4, COLLECTORS_MAX); }
-/* and each of them should have so much of one processor. */
-static double collector_share(void) { return PACE_UTILIZATION * nprocs() / collectors(); }
 
 static void mark_turn(void *arg)
 {
@@ -320,7 +314,7 @@ static void mark_turn(void *arg)
 /* From since on it has worked for so long: how long it rests. */
 static int64_t collector_rest(int64_t since_ns, int64_t worked_ns, bool idle)
 {
-    int64_t due = (int64_t)((double)worked_ns / collector_share()) - (os_now_ns() - since_ns);
+    int64_t due = (int64_t)((double)worked_ns / pace_workers(nprocs()).share) - (os_now_ns() - since_ns);
     return w_min(w_max(due, (int64_t)(idle ? REST_NS_MIN : 0)), (int64_t)REST_NS_MAX);
 }
 
@@ -354,7 +348,7 @@ static void collect_fiber(void *arg)
 
 static void host_mark_ready(void)
 {
-    for (unsigned i = 0, n = collectors(); i < n; i++)
+    for (unsigned i = 0, n = w_min(pace_workers(nprocs()).n, COLLECTORS_MAX); i < n; i++)
         worker_poke(&collector[i]);
     proc_wake(); /* one that idles; it wakes the next */
 }
