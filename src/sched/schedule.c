@@ -1,8 +1,8 @@
 /* Finding work.
  *
- * A machine with nothing at hand looks, in this order: stop wanted? timers due? every 61st time the global queue; its own queue; the global queue;
- * the poller; the queues of others (a machine that searches there is "spinning"). Then it gives its processor to the idle list, looks once more, and
- * sleeps: in epoll, until the next timer, if nobody else is there; else on a futex.
+ * A machine with nothing at hand looks, in this order: stop wanted? timers due? does a collection hurry ([CONC]: then it marks first)? every 61st
+ * time the global queue; its own queue; the global queue; the poller; the queues of others (a machine that searches there is "spinning"). Then it
+ * gives its processor to the idle list, looks once more, and sleeps: in epoll, until the next timer, if nobody else is there; else on a futex.
  *
  * No lost wake-up. Whoever makes work: (1) puts it into a queue, (2) looks whether a processor idles and nobody spins. Whoever runs out of work:
  * (1) makes its processor idle, stops being counted as spinning, (2) looks at all queues. Both steps are ordered by sequentially consistent
