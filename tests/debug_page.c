@@ -77,6 +77,29 @@ static void from_fiber(void *arg)
 
 Test(debug_page, says_where_everything_is) { test_run_each(from_fiber, NULL); }
 
+/* ---- what it runs with ------------------------------------------------------------------------------------------------------- */
+
+static void report_says(void *what)
+{
+    struct sink s = { 0 };
+    cr_assert_eq(weft_config_report(sink_write, &s), 0);
+    cr_expect(has(s.text, what), "%s", s.text);
+    free(s.text);
+}
+
+Test(debug_page, config_report_has_what_was_set)
+{
+    test_run_debug(2, "gc=stw,slowfiber=77", report_says, "  WEFT_DEBUG slowfiber = 77\n");
+    test_run_debug(3, NULL, report_says, ", 3 processors");
+    cr_assert_eq(weft_config_report(NULL, NULL), -EINVAL);
+}
+
+Test(debug_page, config_report_has_how_collections_mark)
+{
+    test_run_debug(2, "gc=stw", report_says, "\ncollections stop the world to mark\n");
+    test_run_debug(2, "gc=mprotect", report_says, "\ncollections mark beside the program: written pages are ");
+}
+
 static void *by_thread(void *arg)
 {
     (void)arg;

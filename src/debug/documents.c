@@ -505,6 +505,8 @@ int weft_debug_text(const char *what, weft_writer *w, void *ctx)
     return strcmp(what, "memory") == 0 ? weft_memory_explain(w, ctx) : -ENOENT;
 }
 
+int weft_config_report(weft_writer *w, void *ctx) { return weft_debug_text("info", w, ctx); }
+
 const char *weft_debug_what(unsigned i)
 {
     return i < w_countof(documents) ? documents[i].what : i == w_countof(documents) ? DOCTOR : NULL;

@@ -289,8 +289,8 @@ static void make_info(struct look *l)
         text_putf(t, "quota of the control group: %lu %% of a CPU; stood still in %lu periods\n", (unsigned long)(l->quota * 100),
                   (unsigned long)l->throttled);
     text_putf(t, "the number of processors %s\n", l->follows ? "follows quota and affinity" : "stays");
-    if (dirty_why()[0] != 0)
-        text_putf(t, "%s\n", dirty_why());
+    text_putf(t, "collections %s%s%s\n", dirty_backend() != DIRTY_NONE ? "mark beside the program" : "stop the world to mark",
+              dirty_why()[0] != 0 ? ": " : "", dirty_why());
     text_puts(t, "settings:\n");
     for (unsigned i = 0; config_item(&sched.cfg, i, &item); i++)
         if (!item.debug || !item.is_default)
