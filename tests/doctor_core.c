@@ -337,6 +337,36 @@ static void sees_more_than_there_is_room_for(void *arg)
 
 Test(doctor_core, what_has_no_room_is_counted) { doctor_run(sees_more_than_there_is_room_for, NULL, NULL, NULL); }
 
+struct counted { int ready; uint32_t found; };
+
+static void *waits_until_counted(void *arg)
+{
+    struct counted *c = arg;
+    __atomic_store_n(&c->ready, 1, __ATOMIC_RELEASE);
+    while (weft_doctor_count(WEFT_W14) == 0)
+        cpu_relax();
+    c->found = findings();
+    return NULL;
+}
+
+static void sees_one_watched(void *arg)
+{
+    pthread_t t;
+    struct counted c = { 0 };
+    cr_assert_eq(pthread_create(&t, NULL, waits_until_counted, &c), 0);
+    while (!__atomic_load_n(&c.ready, __ATOMIC_ACQUIRE))
+        usleep(100);
+    offender(arg);
+    pthread_join(t, NULL);
+    cr_expect_eq(c.found, 1);
+}
+
+Test(doctor_core, what_is_counted_can_be_found)
+{
+    for (int i = 0; i < 20; i++)
+        doctor_run(sees_one_watched, "one", NULL, NULL);
+}
+
 static void reads_metric(void *arg)
 {
     (void)arg;

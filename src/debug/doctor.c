@@ -230,7 +230,6 @@ void doctor_sight(const struct sighting *s)
     bool fresh;
     uint64_t count = 0;
     int64_t now = os_now_ns();
-    add_rlx(&doctor.count[s->code], 1); /* rlx: a counter */
     lock_take(&doctor.lock);
     struct finding *f = finding_of(s, now, &fresh);
     if (f != NULL) {
@@ -240,6 +239,7 @@ void doctor_sight(const struct sighting *s)
     }
     if (f != NULL && fresh)
         store_rel(&doctor.n, load_rlx(&doctor.n) + 1); /* rel: publishes it; acq in findings. rlx: under the lock */
+    add_acq_rel(&doctor.count[s->code], 1); /* rel: who sees it counted finds the finding; acq in weft_doctor_count */
     lock_drop(&doctor.lock);
     if (f == NULL) {
         add_rlx(&doctor.lost, 1); /* rlx: a counter */
@@ -255,7 +255,7 @@ void doctor_sight(const struct sighting *s)
 
 uint64_t weft_doctor_count(int code)
 {
-    return code > 0 && code < WEFT_DOCTOR_CODES ? load_rlx(&doctor.count[code]) : 0; /* rlx: a counter */
+    return code > 0 && code < WEFT_DOCTOR_CODES ? load_acq(&doctor.count[code]) : 0; /* acq: rel in doctor_sight */
 }
 
 w_noinline int weft_doctor_note(int code, const char *what)

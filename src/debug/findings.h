@@ -32,7 +32,7 @@ struct finding {
 extern struct doctor {
     w_u32 on;                  /* rel: publishes modes; acq in doctor_wants. 0: the runtime does not run, or all is off */
     uint8_t mode[WEFT_DOCTOR_CODES]; /* fixed while on */
-    w_u64 count[WEFT_DOCTOR_CODES];  /* rlx: counters */
+    w_u64 count[WEFT_DOCTOR_CODES];  /* grows under the lock, after n: who has seen n and then takes the lock finds it counted. rel; acq in weft_doctor_count */
     struct lock lock;          /* RANK_LEAF: what says so, and adding */
     W_PTR(struct finding) table; /* made at the first sighting; written under the lock. rel, acq with n */
     w_u32 n;                   /* of table. rel: publishes what is fixed of it; acq by readers */

@@ -500,7 +500,9 @@ static void report_head(struct text *t, int form, uint32_t n)
 static void report_make(void *arg)
 {
     struct report *r = arg;
+    lock_take(&doctor.lock); /* what is among them has been counted */
     uint32_t n = findings();
+    lock_drop(&doctor.lock);
     const struct finding *t = load_acq(&doctor.table); /* acq: with n */
     report_head(&r->text, r->form, n);
     pthread_mutex_lock(&tell.texts);
