@@ -87,6 +87,30 @@ Test(doctor_watch, w15_also_if_it_has_lost_its_processor, SIGNALS_AT_ONCE)
     cr_expect_not_null(strstr(t->stack, "\ncomputes at doctor_watch.c:"), "%s", t->stack);
 }
 
+static void nothing(void *arg) { (void)arg; }
+
+/* Its processor is taken for what is queued behind it, and then all idle. */
+static void starts_two(void *arg)
+{
+    weft_waitgroup wg = { 0 };
+    cr_assert_eq(weft_waitgroup_go(&wg, nothing, NULL), 0);
+    cr_assert_eq(weft_waitgroup_go(&wg, computes, arg), 0);
+    weft_waitgroup_wait(&wg);
+}
+
+Test(doctor_watch, w15_also_if_all_processors_idle, SIGNALS_AT_ONCE)
+{
+    const struct told *t = NULL;
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.maxprocs = 1;
+    cfg.debug = "slowfiber=200"; /* the monitor is at rest long before */
+    cfg.finding = note_finding;
+    test_run_config(&cfg, starts_two, (void *)UNTIL_SEEN);
+    cr_assert_eq(told_of(WEFT_W15, &t), 1, "%d", said.n);
+    cr_expect_not_null(strstr(t->stack, "\ncomputes at doctor_watch.c:"), "%s", t->stack);
+    cr_expect_not_null(strstr(t->what, "without a processor"), "%s", t->what);
+}
+
 Test(doctor_watch, w15_a_fiber_that_stays_inside_the_runtime, SIGNALS_AT_ONCE)
 {
     const struct told *t = NULL;

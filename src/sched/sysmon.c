@@ -17,7 +17,8 @@
  * It looks every 20 us while it finds something to do; after a millisecond without it sleeps twice as long each time, up to 10 ms. Once it has come
  * there and all processors idle, it sleeps without a time-out, until one is taken up: an idle program has no ticking thread. Not before: a server's
  * processors idle for moments thousands of times a second, and each would be ended by a wake-up of the monitor on the way of the request that ends
- * it. */
+ * it. Nor while a fiber goes on without a processor and the host has asked to be told when it does so for too long (slowfiber): it is our looks by
+ * which that is seen. */
 #include "sched/sysmon.h"
 #include "sched/guard.h"
 #include "sched/machine.h"
@@ -271,12 +272,23 @@ static bool look(int64_t now, int64_t *polled, int64_t *stranded_ns)
 void sysmon_hold(void) { lock_take(&sysmon.work); }
 void sysmon_let_go(void) { lock_drop(&sysmon.work); }
 
+/* A fiber that has lost its processor goes on. None begins to while we sleep: that is when we take one, or tell it to give it up. */
+static bool computes_timed(void)
+{
+    if (sched.cfg.slowfiber == 0)
+        return false;
+    for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: sees *m; rel in m_publish_locked */
+        if (load_acq(&m->dead) == M_ALIVE && !m->foreign && __atomic_load_n(&m->cur, __ATOMIC_RELAXED) != NULL) /* rlx: looked at again and again */
+            return true;
+    return false;
+}
+
 /* Nothing runs and nothing will by itself: no need to look. */
 static bool all_idle(void)
 {
     return schedtrace_every_ns() == 0 && load_seq(&sched.nidle_p) == nprocs() && load_rlx(&sysmon.nasked) == 0 && load_rlx(&sysmon.helpers) == 0 &&
            load_rlx(&sysmon.spares) == 0 &&
-           load_seq(&sched.ending) == 0 && !stranded(); /* rlx: who asks pokes us */
+           load_seq(&sched.ending) == 0 && !stranded() && !computes_timed(); /* rlx: who asks pokes us */
 }
 
 static bool all_asleep(void)
