@@ -273,3 +273,56 @@ Test(heap_storm, threads_are_stopped_inside_libc)
     test_run_each(stops_in_libc, NULL);
     fclose(shared_file);
 }
+
+/* ---- a thread that is stopped has what a new one needs ------------------------------------------------------------------------ */
+
+static pthread_mutex_t needed = PTHREAD_MUTEX_INITIALIZER; /* as a lock of the host's malloc would be */
+static bool need_it;
+static int came, has_it, collected;
+
+/* In place of libc's: the first thing that a thread which is to help in a mark calls. */
+int pthread_setname_np(pthread_t thread, const char *name)
+{
+    (void)thread;
+    if (need_it && strcmp(name, "weft-gc") == 0) {
+        pthread_mutex_lock(&needed);
+        pthread_mutex_unlock(&needed);
+        __atomic_fetch_add(&came, 1, __ATOMIC_ACQ_REL);
+    }
+    return 0;
+}
+
+static void *has_what_they_need(void *arg)
+{
+    cr_assert_eq(weft_attach(), 0);
+    pthread_mutex_lock(&needed);
+    __atomic_store_n(&has_it, 1, __ATOMIC_RELEASE);
+    while (count_now(&collected) == 0)
+        usleep(1000);
+    pthread_mutex_unlock(&needed);
+    return arg;
+}
+
+static void marks_without_late_helpers(void *arg)
+{
+    (void)arg;
+    pthread_t t;
+    cr_assert_eq(pthread_create(&t, NULL, has_what_they_need, NULL), 0);
+    test_until(count_now(&has_it) == 1);
+    void *much = weft_alloc_noscan(16 << 20); /* a mark that wants helpers */
+    for (int i = 0; i < 3; i++)
+        weft_gc();
+    weft_keep_alive(much);
+    __atomic_store_n(&collected, 1, __ATOMIC_RELEASE);
+    weft_blocking_begin();
+    pthread_join(t, NULL);
+    weft_blocking_end();
+    test_until(count_now(&came) == 3);
+    weft_gc();
+}
+
+Test(heap_storm, helpers_that_wait_for_a_stopped_thread_are_not_waited_for)
+{
+    need_it = true;
+    test_run_procs(4, marks_without_late_helpers, NULL);
+}

@@ -22,7 +22,8 @@
  *
  * While threads are stopped nothing here may take a lock of libc or the loader, since a stopped thread may hold it: no malloc, stdio, dlopen,
  * pthread_create. So the helpers of parallel marking are started before the stop; or whenever it likes by the monitor, which may wait for such a lock
- * in a stop, as nobody waits for it.
+ * in a stop, as nobody waits for it. A new thread may want such a lock too before it comes to our code (thread-local storage of modules; a sanitizer,
+ * which keeps book of threads): only helpers that have said that they are here get work in a stop.
  *
  * The whole argument rests on the same pairs as [ENTRY]: (in_runtime = 0; look at poll) against (poll |= STOP; membarrier; look at in_runtime). */
 #include "sched/world.h"
@@ -54,6 +55,7 @@
 struct helper {
     pthread_t thread;
     w_u32 word;   /* futex: 0 idle, 1 work, 2 end */
+    w_u32 here;   /* it has come to wait for word */
     unsigned index;
 };
 
@@ -572,6 +574,7 @@ static void *helper_main(void *arg)
     struct helper *h = arg;
     pthread_setname_np(pthread_self(), "weft-gc");
     struct service *s = service_begin(SERVICE_GC);
+    store_rel(&h->here, 1); /* rel: whatever it takes to start is behind us; acq in helpers_here */
     for (;;) {
         uint32_t w;
         while ((w = load_acq(&h->word)) == 0) /* acq: sees the work; rel in world_parallel */
@@ -593,7 +596,8 @@ static void helpers_start(unsigned want)
     uint32_t n;
     while ((n = load_rlx(&world.nhelpers)) + 1 < want) { /* rlx: changes under the lock, which we hold */
         struct helper *h = &world.helpers[n];
-        store_rlx(&h->word, 0); /* rlx: pthread_create publishes */
+        store_rlx(&h->word, 0); /* rlx: pthread_create publishes, and the next */
+        store_rlx(&h->here, 0);
         h->index = n + 1;
         sigset_t all, old;
         sigfillset(&all);
@@ -624,9 +628,18 @@ void world_helpers_prepare(unsigned want)
 
 unsigned world_helpers(void) { return load_acq(&world.nhelpers); }
 
+/* Up to the first one whose thread is still on its way. */
+static unsigned helpers_here(void)
+{
+    unsigned n = 0, all = world_helpers();
+    while (n < all && load_acq(&world.helpers[n].here) != 0) /* acq: it needs nothing any more that a stopped thread may hold; rel in helper_main */
+        n++;
+    return n;
+}
+
 void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg)
 {
-    unsigned n = w_min(want, world_helpers() + 1);
+    unsigned n = w_min(want, helpers_here() + 1);
     world.fn = fn;
     world.arg = arg;
     world.nwork = n;
