@@ -113,6 +113,37 @@ Test(io_life, close_against_read)
     cr_expect_eq(test_fds(), before);
 }
 
+/* In no order but that of the kernel, which gives the first free number: a race to ThreadSanitizer, if it has not seen the other's close. */
+static int number_is_free;
+
+static void *opens_the_next(void *arg)
+{
+    int p[2];
+    while (__atomic_load_n(&number_is_free, __ATOMIC_RELAXED) == 0)
+        usleep(100);
+    cr_assert_eq(pipe2(p, O_CLOEXEC), 0);
+    close(p[0]);
+    close(p[1]);
+    return arg;
+}
+
+static void run_number_again(void *arg)
+{
+    (void)arg;
+    pthread_t t;
+    weft_fd *r, *w;
+    cr_assert_eq(pthread_create(&t, NULL, opens_the_next, NULL), 0);
+    pipe_new(&r, &w);
+    OK(weft_fd_close(r));
+    OK(weft_fd_close(w));
+    __atomic_store_n(&number_is_free, 1, __ATOMIC_RELAXED);
+    weft_blocking_begin();
+    pthread_join(t, NULL);
+    weft_blocking_end();
+}
+
+Test(io_life, a_number_that_was_closed_is_anybodys) { test_run_procs(1, run_number_again, NULL); }
+
 /* ---- deadlines ------------------------------------------------------------------------------------------------ */
 
 static weft_fd *dr, *dw;

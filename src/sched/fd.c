@@ -22,6 +22,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <unistd.h>
+
+#ifdef W_TSAN
+/* ThreadSanitizer keeps book of descriptors by their number. What it does not see closed is to it the same one when the number is used anew, and that
+ * two threads open it a race. Its close is libc's; errno is not to be looked for across a park, so never inline. */
+static w_noinline void close_number(int fd)
+{
+    int err = errno;
+    close(fd);
+    errno = err;
+}
+#else
+static inline void close_number(int fd) { sys_call1(SYS_close, fd); }
+#endif
 
 /* ---- the pool --------------------------------------------------------------------------------------------- */
 
@@ -111,7 +125,7 @@ static void fd_after_fork(struct fd *f)
         f->fd = -1; /* if there was one another thread was closing it: the number may be somebody else's by now */
     } else {
         if (f->fd >= 0)
-            sys_call1(SYS_close, f->fd);
+            close_number(f->fd);
         f->fd = -1;
         store_rlx(&f->poll.tag, 0);
         for (int d = 0; d < 2; d++)
@@ -131,7 +145,7 @@ void fd_pool_end(void)
     for (struct fd *f = pool.made, *next; f != NULL; f = next) {
         next = f->next_made;
         if (f->fd >= 0)
-            sys_call1(SYS_close, f->fd);
+            close_number(f->fd);
         off_free(OFF_SCHED, f);
     }
     pool.free = pool.made = NULL;
@@ -149,7 +163,7 @@ static void fd_destroy(struct fd *f)
         if (!(f->flags & FD_IS_FILE))
             netpoll_remove(&f->poll, f->fd);
         rt_leave(m_self());
-        sys_call1(SYS_close, f->fd);
+        close_number(f->fd);
         f->fd = -1;
         rt_enter();
     }
