@@ -1,4 +1,5 @@
 /* /debug/api/ and its pages of text, over HTTP: types, errors, what they say, and what is kept of a costly one. */
+#include "debug/serve/clock.h"
 #include "json_test.h"
 #include "serve_test.h"
 #include <weft/debug.h>
@@ -177,5 +178,29 @@ Test(serve_api, without_a_runtime)
         test_run(nothing, NULL);
     }
     cr_expect_eq(status_of(port, "/debug/api/"), 200, "which there are is known at any time");
+    cr_expect_eq(weft_debug_serve_stop(server), 0);
+}
+
+/* The date is reckoned without libc: it is the same one. Each day until 2199, at another time of it. */
+Test(serve_api, date_is_as_libc_says)
+{
+    char is[HTTP_DATE_BYTES], want[HTTP_DATE_BYTES];
+    for (time_t t = 0; t < INT64_C(7258118400); t += 86400 + 61) {
+        struct tm tm;
+        http_date((uint64_t)t, is);
+        strftime(want, sizeof want, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&t, &tm));
+        cr_assert_str_eq(is, want);
+    }
+    static const char *const paths[] = { "/debug/api/", "/nothing", "/debug" };
+    server = serve_begin(serve_opts());
+    for (size_t i = 0; i < w_countof(paths); i++) {
+        time_t before = time(NULL);
+        struct answer a = get(weft_debug_port(server), paths[i]);
+        struct tm tm = { 0 };
+        cr_expect_not_null(strptime(header(&a, "Date"), "%a, %d %b %Y %H:%M:%S GMT", &tm), "%s", a.head);
+        time_t at = timegm(&tm);
+        cr_expect(at >= before && at <= time(NULL), "%s", a.head);
+        free(a.body);
+    }
     cr_expect_eq(weft_debug_serve_stop(server), 0);
 }

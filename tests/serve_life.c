@@ -420,7 +420,19 @@ static void forks(void *arg)
 
 Test(serve_life, child_of_a_fork_serves_nothing_and_keeps_nothing, CHILD_GOES_ON) { test_run_procs(2, forks, NULL); }
 
-/* Documents are made all the time, under locks of theirs, when the process forks: the child's own server has them, too. */
+/* Documents are made all the time, under locks of theirs, when the process forks: the child's own server has them, too. So is the time told, under a lock of
+ * libc's that the child never gets. */
+static void *tells_the_time(void *arg)
+{
+    struct tm tm;
+    (void)arg;
+    while (COUNT(load_on) != 0) {
+        time_t now = time(NULL);
+        (void)gmtime_r(&now, &tm);
+    }
+    return NULL;
+}
+
 static void *asks_for_a_document(void *arg)
 {
     while (COUNT(load_on) != 0)
@@ -443,10 +455,10 @@ static void forks_beside_documents(void *arg)
 {
     weft_debug_server *s = serve_begin(serve_opts());
     int port = weft_debug_port(s), status;
-    pthread_t thread[4];
+    pthread_t thread[5];
     (void)arg;
     for (size_t i = 0; i < w_countof(thread); i++)
-        pthread_create(&thread[i], NULL, asks_for_a_document, &port);
+        pthread_create(&thread[i], NULL, i == 0 ? tells_the_time : asks_for_a_document, &port);
     for (int i = 0; i < 10; i++) {
         pid_t child = fork();
         if (child == 0)

@@ -2,6 +2,7 @@
  * started; its answer is handed on. */
 #include "debug/serve/server.h"
 #include "debug/serve/access.h"
+#include "debug/serve/clock.h"
 #include <errno.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -27,6 +28,9 @@ static struct conn *conn_of(struct MHD_Connection *c)
 
 static void common_headers(struct MHD_Response *response)
 {
+    char date[HTTP_DATE_BYTES];
+    http_date((uint64_t)time(NULL), date);
+    MHD_add_response_header(response, "Date", date);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     MHD_add_response_header(response, "Cross-Origin-Resource-Policy", "same-origin");
     MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
@@ -372,6 +376,7 @@ struct MHD_Daemon *ask_start_daemon(weft_debug_server *s, const struct tls_files
     }
     options[n] = (struct MHD_OptionItem){ MHD_OPTION_END, 0, NULL };
     unsigned flags = MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | (s->set.tls ? MHD_USE_TLS : 0);
+    flags |= MHD_USE_SUPPRESS_DATE_NO_CLOCK; /* it would take a lock that the child of a fork may find taken: the date is ours (clock.c) */
     return MHD_start_daemon(flags, 0, NULL, NULL, on_request, s, MHD_OPTION_URI_LOG_CALLBACK, on_target, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
                               MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->set.max_connections * 2 + ACCEPTS,
                               MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,

@@ -12,4 +12,8 @@ static inline int64_t now_ns(void)
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
+/* clock.c: the date, as headers have it; until the year 9999. */
+#define HTTP_DATE_BYTES 32
+void http_date(uint64_t unix_s, char to[HTTP_DATE_BYTES]);
+
 #endif
