@@ -1,7 +1,8 @@
 /* When the next cycle is due: pace.h's arithmetic, with what the cycles found, the settings, and a clock.
  *
- * As marking stops the world, the trigger is the goal. The program allocates nothing during a cycle, so it is given some bytes after each, where Go
- * gives them before the goal: a megabyte by percent while the sweep is not done, 64 KiB when the memory limit leaves nothing.
+ * Where marking stops the world the trigger is the goal, else it lies before it by what the program will allocate meanwhile; who allocates faster than that
+ * helps, by the assist ratio. In a stop the program allocates nothing, so it is given some bytes after each cycle, where Go gives them before the goal: a
+ * megabyte by percent while the sweep is not done, 64 KiB when the memory limit leaves nothing.
  *
  * What the runtime has beside the heap's pages changes between cycles (fibers start, tables grow), and what the limit leaves for objects with it. So
  * with a limit the goal is set anew whenever the heap takes pages (scavenge.c). Not subtracted are free pages, since objects go there first. */
