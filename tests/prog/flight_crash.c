@@ -155,6 +155,7 @@ int main(int argc, char **argv)
     (void)argc;
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.maxprocs = 2;
+    alarm(300); /* where the test was ended, it ends itself */
     if (strcmp(argv[1], "survive") == 0)
         signal(SIGSEGV, host_handler);
     return weft_run(app_main, argv, &cfg);

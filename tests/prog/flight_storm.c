@@ -101,5 +101,6 @@ int main(int argc, char **argv)
 {
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.maxprocs = 3;
+    alarm(300); /* where the test was ended, it ends itself */
     return argc != 5 || weft_run(app_main, argv, &cfg) != 0;
 }

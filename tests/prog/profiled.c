@@ -73,6 +73,7 @@ int main(int argc, char **argv)
 {
     if (argc != 4)
         return 2;
+    alarm(300); /* where the test was ended, it ends itself */
     fd = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     int at = open(argv[3], O_RDWR | O_CLOEXEC);
     note = mmap(NULL, sizeof *note, PROT_READ | PROT_WRITE, MAP_SHARED, at, 0);

@@ -110,6 +110,7 @@ int main(int argc, char **argv)
 {
     weft_config cfg = WEFT_CONFIG_INIT;
     const char *v;
+    alarm(900); /* where the test was ended, it ends itself */
     for (int i = 1; i < argc; i++)
         if (option(argv[i], "address", &v)) opts.address = v;
         else if (option(argv[i], "port", &v)) opts.port = atoi(v);
