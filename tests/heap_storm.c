@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <unistd.h>
 #include "base/rng.h"
 
 /* ---- graphs that wander ----------------------------------------------------------------------------------------------- */
