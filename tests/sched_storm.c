@@ -214,6 +214,17 @@ Test(sched_storm, threads_of_the_host_come_and_go)
     test_run_procs(4, run_storm, &seed);
 }
 
+/* Who ends a mark, because he has to pay for what he allocates, may have no processor any more when he may stop the world. */
+Test(sched_storm, threads_of_the_host_come_and_go_and_pay_for_what_they_allocate)
+{
+    uint64_t seed = test_seed();
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.debug = "gc=uffd";
+    if (weft_start(&cfg) != 0 || weft_stop() != 0)
+        cr_skip_test("userfaultfd that tells what was written to is not to be had here");
+    test_run_debug(4, "gc=uffd", run_storm, &seed);
+}
+
 /* What lies on the stack of a thread that attaches during the stop is of a thread before it, and keeps nothing. */
 Test(sched_storm, threads_of_the_host_come_and_go_and_marks_are_verified)
 {

@@ -231,18 +231,21 @@ static inline bool owes(struct gc_cache *c, size_t bytes)
 #define ASSIST_SLICE ((uint64_t)128 << 10)
 #define STEP_WORTH ((uint64_t)16 << 10)   /* of what is not scanning */
 
-bool gc_assist(struct gc_cache *c)
+int64_t gc_debt(const struct gc_cache *c) { return c->priv->debt; }
+void gc_paid(struct gc_cache *c, int64_t worth) { c->priv->debt -= worth; }
+
+bool gc_assist(int64_t debt, int64_t *worth)
 {
-    uint64_t owed = pacer_work(c->priv->debt), work = w_min(w_max(owed, ASSIST_LEAST), ASSIST_MOST), left = pacer_spend_credit(work);
+    uint64_t owed = pacer_work(debt), work = w_min(w_max(owed, ASSIST_LEAST), ASSIST_MOST), left = pacer_spend_credit(work);
     while (left != 0 && gc_marking()) {
         uint64_t scanned = 0;
         if (!gc_mark_some(GC_CPU_ASSIST, true, w_min(left, ASSIST_SLICE), &scanned)) {
-            c->priv->debt -= pacer_worth(work - left);
+            *worth = pacer_worth(work - left);
             return false;
         }
         left -= w_min(left, w_max(scanned, STEP_WORTH));
     }
-    c->priv->debt -= pacer_worth(work);
+    *worth = pacer_worth(work);
     return true;
 }
 

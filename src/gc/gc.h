@@ -199,9 +199,12 @@ enum gc_cpu { GC_CPU_DEDICATED, GC_CPU_IDLE, GC_CPU_ASSIST, GC_CPU_KINDS };
 bool gc_mark_some(enum gc_cpu who, bool ends, uint64_t most, uint64_t *scanned);
 /* [CONC] It looks what the program has written, and what the program writes meanwhile has to be looked at again: all should mark more than they run. A hint. */
 bool gc_mark_hurries(void);
-/* On the terms of gc_collect: what the owner of c has allocated while a cycle marked has to be paid for by marking. false: others have all the work in
- * hand, so there is nothing to pay with; again, after they had a chance to run. */
-bool gc_assist(struct gc_cache *c);
+/* On the terms of gc_collect: what the owner of a cache has allocated while a cycle marked, its debt, has to be paid for by marking. false: others have
+ * all the work in hand, so there is nothing to pay with; again, after they had a chance to run. *worth: what has been paid, to be taken off by gc_paid. It
+ * may end the mark, and while it waits for another's stop its owner may lose the cache, and the cache end: so it knows of none. */
+bool gc_assist(int64_t debt, int64_t *worth);
+int64_t gc_debt(const struct gc_cache *c);
+void gc_paid(struct gc_cache *c, int64_t worth);
 
 /* [LATE] A cycle that tells which of the host's stacks nothing else leads to. host.scan_stacks leaves some out, each of which is of interest once a
  * certain object is reached. When such an object is marked the host hears of it, gives the stack, and marking goes on, until nothing moves any more:

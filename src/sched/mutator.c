@@ -247,24 +247,29 @@ static void mark_share(struct p *p, enum gc_cpu who, bool ends)
     p->marked_ns = os_now_ns();
 }
 
-static void assist(void *paid)
+struct assist { bool paid; int64_t worth; };
+
+static void assist(void *arg)
 {
+    struct assist *a = arg;
+    a->worth = 0;
     if (gc_mark_hurries()) {
         mark_share(m_self()->p, GC_CPU_ASSIST, true);
-        *(bool *)paid = true;
+        a->paid = true;
         return;
     }
-    *(bool *)paid = gc_assist(&m_self()->p->gc);
-    if (!*(bool *)paid || load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
+    a->paid = gc_assist(gc_debt(&m_self()->p->gc), &a->worth);
+    if (!a->paid || load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
         host_relax();
 }
 
 /* Waits for credit, if it comes to that: who allocates faster than is marked would never see the cycle end. */
 static void assist_here(void)
 {
-    for (bool paid = false; !paid && gc_marking();) {
-        mutator_collecting(assist, &paid);
-        if (!paid)
+    for (struct assist a = { 0 }; !a.paid && gc_marking();) {
+        mutator_collecting(assist, &a);
+        gc_paid(&m_self()->p->gc, a.worth); /* perhaps another processor's than it was, see there */
+        if (!a.paid)
             yield_in_place();
     }
 }
