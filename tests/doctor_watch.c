@@ -270,7 +270,7 @@ static void marks_much(void *arg)
 Test(doctor_watch, w16_a_collection_that_does_not_end)
 {
     const struct told *t = NULL;
-    doctor_run(marks_much, NULL, NULL, "slowstop=1");
+    doctor_run(marks_much, NULL, NULL, "slowstop=1,gc=stw"); /* a mark beside the program has no long stop */
     cr_assert_geq(told_of(WEFT_W16, &t), 1, "%d", said.n);
     bool found = false;
     for (int i = 0; i < said.n; i++)
@@ -314,7 +314,7 @@ static void expect_in_trace(weft_fn *fn, const char *modes, const char *debug, c
 
 Test(doctor_watch, traces_have_what_the_stopper_has_seen)
 {
-    expect_in_trace(traced_stop, "off,w16=count", "slowstop=1", "Message=\"W16 ");
+    expect_in_trace(traced_stop, "off,w16=count", "slowstop=1,gc=stw", "Message=\"W16 ");
 }
 
 Test(doctor_watch, traces_have_what_the_monitor_has_seen, SIGNALS_AT_ONCE)
