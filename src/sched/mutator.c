@@ -14,6 +14,7 @@
 #include "sched/machine.h"
 #include "sched/reclaim.h"
 #include "sched/report.h"
+#include "sched/seed.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/watch.h"
@@ -204,9 +205,22 @@ static void collect(void *arg)
             host_relax();
 }
 
+/* Who collects a while does not come to the scheduler, which looks for them, and with all processors at it nobody does. */
+static void run_due_timers(void)
+{
+    struct p *p = m_self()->p;
+    int64_t when = load_rlx(&p->timers.next_ns); /* rlx: a hint, checked under the lock */
+    if (when == INT64_MAX || load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
+        return;
+    int64_t now = sched_peek_ns();
+    if (when <= now)
+        timers_run(p, now);
+}
+
 /* The fiber stays on its thread: it may have called from within the loader, or with a mutex of the host's locked. */
 static void yield_in_place(void)
 {
+    run_due_timers();
     struct m *m = m_self();
     struct fiber *f = m->cur;
     bool was_bound = f->bound != NULL;
@@ -235,16 +249,18 @@ static void collect_here(enum gc_why why)
 #define HURRY_NS_MAX 1000000
 #define HURRY_NS_MIN 20000 /* worth the way */
 
-static void mark_share(struct p *p, enum gc_cpu who, bool ends)
+static void mark_share(enum gc_cpu who, bool ends)
 {
-    int64_t now = os_now_ns(), due = w_min((now - p->marked_ns) * HURRY_TIMES, (int64_t)HURRY_NS_MAX);
+    int64_t now = os_now_ns(), due = w_min((now - m_self()->p->marked_ns) * HURRY_TIMES, (int64_t)HURRY_NS_MAX);
     uint64_t scanned = 0;
     if (due < HURRY_NS_MIN)
         return;
     while (load_rlx(&sched.stopping) == 0 && gc_mark_hurries() && /* rlx: looked at again */
            gc_mark_some(who, ends, SLICE_BYTES / 2, &scanned) && os_now_ns() - now < due)
         ;
-    p->marked_ns = os_now_ns();
+    struct p *p = m_self()->p; /* who ends a mark may have lost the one it had */
+    if (p != NULL)
+        p->marked_ns = os_now_ns();
 }
 
 struct assist { bool paid; int64_t worth; };
@@ -254,7 +270,7 @@ static void assist(void *arg)
     struct assist *a = arg;
     a->worth = 0;
     if (gc_mark_hurries()) {
-        mark_share(m_self()->p, GC_CPU_ASSIST, true);
+        mark_share(GC_CPU_ASSIST, true);
         a->paid = true;
         return;
     }
@@ -269,7 +285,9 @@ static void assist_here(void)
     for (struct assist a = { 0 }; !a.paid && gc_marking();) {
         mutator_collecting(assist, &a);
         gc_paid(&m_self()->p->gc, a.worth); /* perhaps another processor's than it was, see there */
-        if (!a.paid)
+        if (a.paid)
+            run_due_timers();
+        else
             yield_in_place();
     }
 }
@@ -364,10 +382,10 @@ bool mutator_mark_idle(void)
     return gc_mark_some(GC_CPU_IDLE, false, SLICE_BYTES, &scanned);
 }
 
-void mutator_mark_turn(struct p *p)
+void mutator_mark_turn(void)
 {
     if (gc_mark_hurries() && load_rlx(&seed_on) == 0) /* rlx: see seed_on. [SEED]: who marks when is not drawn */
-        mark_share(p, GC_CPU_DEDICATED, false);
+        mark_share(GC_CPU_DEDICATED, false);
 }
 
 static void scavenge_fiber(void *arg)

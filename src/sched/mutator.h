@@ -13,7 +13,7 @@ bool mutator_has(const struct fiber *f); /* f is one of the runtime's own, and r
 void mutator_after_fork(const struct fiber *self); /* in the child: the fibers of the runtime are no more, but for the caller, if it is one; NULL: not
                                                       a fiber */
 bool mutator_mark_idle(void); /* [CONC] a processor that has nothing to run marks a little. false: nothing is to be marked */
-void mutator_mark_turn(struct p *p); /* [CONC] it hurries, and p has run fibers meanwhile */
+void mutator_mark_turn(void); /* [CONC] it hurries, and our processor has run fibers meanwhile */
 void mutator_force_gc(void);  /* a collection on the runtime's own fiber, soon; by sysmon */
 void *mutator_alloc(struct m *m, size_t bytes, unsigned shape); /* inside the runtime; NULL: out of memory after a collection. For channels and timers
                                                                    */

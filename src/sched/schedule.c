@@ -276,7 +276,7 @@ runnable schedule_next(struct m *m)
             timers_run(p, now);
         }
         if (unlikely(gc_mark_work()) && !m->spinning)
-            mutator_mark_turn(p);
+            mutator_mark_turn();
         runnable r = unlikely(load_rlx(&seed_on) != 0) ? seed_pick(m) : 0; /* rlx: see seed_on */
         uint32_t tick = p_tick(p);
         if (r == 0 && tick - p->global_tick >= GLOBAL_TURN) {
