@@ -269,9 +269,16 @@ int request_write(void *ctx, const void *data, size_t n)
     return err;
 }
 
+/* The worker's, who may still say that it has failed when another one that wrote for it is abandoned. */
+static int worker_write(void *ctx, const void *data, size_t n)
+{
+    struct request *r = ctx;
+    return load_acq(&r->gone) != GONE ? write_some(r, data, n) : -ECANCELED; /* acq: as in request_gone */
+}
+
 int request_puts(struct request *r, const char *text) { return request_write(r, text, strlen(text)); }
 
-static int request_vprintf(struct request *r, const char *fmt, va_list args)
+static int write_formatted(weft_writer *w, struct request *r, const char *fmt, va_list args)
 {
     char small[512], *text = small;
     va_list again;
@@ -280,7 +287,7 @@ static int request_vprintf(struct request *r, const char *fmt, va_list args)
     if (n >= (int)sizeof small && vasprintf(&text, fmt, again) < 0)
         n = -ENOMEM;
     va_end(again);
-    int err = n < 0 ? -ENOMEM : request_write(r, text, (size_t)n);
+    int err = n < 0 ? -ENOMEM : w(r, text, (size_t)n);
     if (n >= (int)sizeof small)
         free(text);
     return err;
@@ -290,7 +297,7 @@ int request_printf(struct request *r, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
-    int err = request_vprintf(r, fmt, args);
+    int err = write_formatted(request_write, r, fmt, args);
     va_end(args);
     return err;
 }
@@ -314,9 +321,9 @@ int request_fail(struct request *r, int status, const char *fmt, ...)
     request_type(r, "text/plain; charset=utf-8");
     request_unset_headers(r, "Content-Disposition");
     va_start(args, fmt);
-    int err = request_vprintf(r, fmt, args);
+    int err = write_formatted(worker_write, r, fmt, args);
     va_end(args);
-    return err != 0 ? err : request_puts(r, "\n");
+    return err != 0 ? err : worker_write(r, "\n", 1);
 }
 
 /* ---- the server's side ---------------------------------------------------------------------------------------------------- */
