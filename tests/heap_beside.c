@@ -13,22 +13,9 @@
 
 #define BESIDE "gc=uffd,gcverify=1"
 
-static void nothing(void *arg) { (void)arg; }
-
-/* Where the kernel does not tell what is written to, the tests have nothing to say. */
-static bool possible(void)
-{
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.debug = "gc=uffd";
-    if (weft_run(nothing, NULL, &cfg) == 0)
-        return true;
-    fprintf(stderr, "skipped: userfaultfd that tells what was written to is not to be had here\n");
-    return false;
-}
-
 static void run(int procs, const char *debug, weft_fn *fn)
 {
-    if (possible())
+    if (test_marks_beside())
         test_run_debug(procs, debug, fn, NULL);
 }
 

@@ -270,23 +270,22 @@ Test(metrics_sched, cpu_time_in_the_child_of_a_fork, CHILD_GOES_ON)
 
 /* ---- stops --------------------------------------------------------------------------------------------------------------------------------- */
 
-struct stops { uint64_t stopping_gc, stopping_other, total_gc, total_other, pauses; };
+struct stops { uint64_t stopping_gc, stopping_other, total_gc, total_other, pauses, beside; };
 static struct stops stops_now(void)
 {
     struct stops s = { metric_hist("/sched/pauses/stopping/gc:seconds", NULL), metric_hist("/sched/pauses/stopping/other:seconds", NULL),
                        metric_hist("/sched/pauses/total/gc:seconds", NULL), metric_hist("/sched/pauses/total/other:seconds", NULL),
-                       metric_hist("/gc/pauses:seconds", NULL) };
+                       metric_hist("/gc/pauses:seconds", NULL), metric_beside() };
     cr_assert_eq(s.stopping_gc, s.total_gc);
     cr_assert_eq(s.stopping_other, s.total_other);
     cr_assert_eq(s.pauses, s.total_gc);
     return s;
 }
 
-/* A cycle is one stop, or two if it marks beside the program. */
 static void check_stops(struct stops *before, uint64_t cycles, uint64_t other)
 {
     struct stops now = stops_now();
-    cr_assert(now.total_gc - before->total_gc >= cycles && now.total_gc - before->total_gc <= 2 * cycles);
+    cr_assert_eq(now.total_gc - before->total_gc, cycles + now.beside - before->beside);
     cr_assert_eq(now.total_other - before->total_other, other);
     *before = now;
 }

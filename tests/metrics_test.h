@@ -16,6 +16,9 @@ static inline weft_metric metric_read(const char *name, int kind, uint64_t *coun
 static inline uint64_t metric_u64(const char *name) { return metric_read(name, WEFT_METRIC_U64, NULL).u64; }
 static inline double metric_f64(const char *name) { return metric_read(name, WEFT_METRIC_F64, NULL).f64; }
 
+/* Cycles that marked beside the program: each is two stops, where others are one. */
+static inline uint64_t metric_beside(void) { return metric_u64("/weft/gc/beside/cycles:gc-cycles"); }
+
 /* The counts, if counts is not NULL, and their sum. */
 static inline uint64_t metric_hist(const char *name, uint64_t *counts)
 {

@@ -218,11 +218,8 @@ Test(sched_storm, threads_of_the_host_come_and_go)
 Test(sched_storm, threads_of_the_host_come_and_go_and_pay_for_what_they_allocate)
 {
     uint64_t seed = test_seed();
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.debug = "gc=uffd";
-    if (weft_start(&cfg) != 0 || weft_stop() != 0)
-        cr_skip_test("userfaultfd that tells what was written to is not to be had here");
-    test_run_debug(4, "gc=uffd", run_storm, &seed);
+    if (test_marks_beside())
+        test_run_debug(4, "gc=uffd", run_storm, &seed);
 }
 
 /* What lies on the stack of a thread that attaches during the stop is of a thread before it, and keeps nothing. */

@@ -168,11 +168,10 @@ Test(serve_life, client_that_closes_its_side_is_answered) { test_run_procs(2, ha
 
 /* ---- the runtime ends ---------------------------------------------------------------------------------------------------- */
 
-/* On a busy machine those who are to come back at its end may wait long for their turn. */
 static int starts(void)
 {
     weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.stop_timeout_ms = 30000;
+    cfg.stop_timeout_ms = TEST_STOP_MS;
     return weft_start(&cfg);
 }
 

@@ -265,7 +265,7 @@ static int run_config(size_t k, weft_config *cfg)
 {
     cfg->maxprocs = programs[k].procs;
     cfg->heap_reserve = 64 << 20;
-    cfg->stop_timeout_ms = 30000; /* on a busy machine a thread's turn to end may come late */
+    cfg->stop_timeout_ms = TEST_STOP_MS;
     cfg->log = say_nothing;
     result = 0;
     if (!programs[k].host)

@@ -43,6 +43,10 @@ void test_run_each(weft_fn *fn, void *arg); /* three lives: with 1, 2 and 4 proc
 void test_run_debug(int n, const char *debug, weft_fn *fn, void *arg);
 void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg);
 
+/* How long the end of the runtime may wait for threads that have yet to get their turn on a busy machine; test_run_* set it. A test of the time-out has one
+ * of its own. */
+#define TEST_STOP_MS 30000
+
 /* Waits, yielding or sleeping a little each time, until cond holds; the test fails after ten seconds. */
 #define test_until(cond)                                                       \
     do {                                                                       \
@@ -101,6 +105,9 @@ void test_may_take(unsigned seconds);
 
 /* True in a build with a sanitizer, or under emulation: for limits on resources, never to skip what is checked. */
 bool test_is_slow(void);
+
+/* The kernel tells what is written to, so that collections can mark beside the program (gc=uffd). Where it does not, this says so. */
+bool test_marks_beside(void);
 
 bool test_is_emulated(void);
 /* Ends a test, as skipped, where a program's kernel is an emulator: that neither counts the threads of a process (so no deadlock is ever found) nor

@@ -1,12 +1,12 @@
 #include "test.h"
+#include <stdio.h>
 #include <unistd.h>
 
-/* Nothing is said of how long a thread may wait for its turn on a busy machine: a test of the time-out sets its own. */
 void test_run_config(const weft_config *cfg, weft_fn *fn, void *arg)
 {
     weft_config c = *cfg;
     if (c.stop_timeout_ms == 0)
-        c.stop_timeout_ms = 30000;
+        c.stop_timeout_ms = TEST_STOP_MS;
     int err = weft_run(fn, arg, &c);
     cr_assert_eq(err, 0, "weft_run: %d (%s)", err, weft_strerror(err));
 }
@@ -41,4 +41,16 @@ void test_pause(void)
         weft_sleep(100 * WEFT_MICROSECOND);
     else
         usleep(100);
+}
+
+static void nothing(void *arg) { (void)arg; }
+
+bool test_marks_beside(void)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.debug = "gc=uffd";
+    if (weft_run(nothing, NULL, &cfg) == 0)
+        return true;
+    fprintf(stderr, "skipped: userfaultfd that tells what was written to is not to be had here\n");
+    return false;
 }
