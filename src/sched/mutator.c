@@ -14,7 +14,6 @@
 #include "sched/machine.h"
 #include "sched/reclaim.h"
 #include "sched/report.h"
-#include "sched/seed.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/watch.h"
@@ -205,22 +204,9 @@ static void collect(void *arg)
             host_relax();
 }
 
-/* Who collects a while does not come to the scheduler, which looks for them, and with all processors at it nobody does. */
-static void run_due_timers(void)
-{
-    struct p *p = m_self()->p;
-    int64_t when = load_rlx(&p->timers.next_ns); /* rlx: a hint, checked under the lock */
-    if (when == INT64_MAX || load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
-        return;
-    int64_t now = sched_peek_ns();
-    if (when <= now)
-        timers_run(p, now);
-}
-
 /* The fiber stays on its thread: it may have called from within the loader, or with a mutex of the host's locked. */
 static void yield_in_place(void)
 {
-    run_due_timers();
     struct m *m = m_self();
     struct fiber *f = m->cur;
     bool was_bound = f->bound != NULL;
@@ -243,8 +229,9 @@ static void collect_here(enum gc_why why)
     }
 }
 
-/* [CONC] While it hurries each processor marks for a multiple of the time for which it has run fibers, and the last rounds find fewer pages by that factor than the
- * program could write in their time: so they come to an end whatever it writes. A ticker, say, comes late by HURRY_NS_MAX at most. */
+/* [CONC] While it hurries a processor marks for a multiple of the time since it did so last, when it comes by: from an allocation, or in the scheduler's
+ * loop. The last rounds find fewer pages by that factor than the program could write in their time. Never for longer than HURRY_NS_MAX, so that a ticker, say,
+ * is late by no more: fibers that run long without coming by are held back less, and one that has lost its processor not at all. */
 #define HURRY_TIMES 7
 #define HURRY_NS_MAX 1000000
 #define HURRY_NS_MIN 20000 /* worth the way */
@@ -285,9 +272,7 @@ static void assist_here(void)
     for (struct assist a = { 0 }; !a.paid && gc_marking();) {
         mutator_collecting(assist, &a);
         gc_paid(&m_self()->p->gc, a.worth); /* perhaps another processor's than it was, see there */
-        if (a.paid)
-            run_due_timers();
-        else
+        if (!a.paid || timers_due(m_self()->p)) /* who pays all the time does not come by the scheduler otherwise */
             yield_in_place();
     }
 }

@@ -85,7 +85,7 @@ struct p {
     struct rng rng;
     struct gc_cache gc;
     bool gc_wanted;
-    int64_t marked_ns;      /* it has marked last till then, while that was in a hurry */
+    int64_t marked_ns;      /* it has marked last till then, while a collection was in a hurry */
     /* counters: the owner writes, anyone reads relaxed */
     w_u64 fibers_made, fibers_ended; /* ended: rel, that nobody sees a fiber ended that he does not see made; acq in fibers_count */
     w_u64 handoffs;         /* sysmon writes, too: add_rlx */
@@ -391,6 +391,7 @@ static inline int64_t timer_after(int64_t now_ns, int64_t ns) { return ns > INT6
 int64_t timer_next_period(int64_t when_ns, int64_t period_ns, int64_t now_ns);
 int64_t timers_run(struct p *p, int64_t now_ns);     /* runs what is due in p's heap, some hundreds at most; returns the next when, INT64_MAX: none.
                                                         now_ns 0: not known, the clock is read if there is a timer */
+bool timers_due(struct p *p);                        /* the scheduler has something to run there. A hint */
 int64_t timers_next(void);                           /* earliest of all processors. Whoever is to sleep till then stores sched.poll_until_ns (seq) and
                                                         calls this again: [TIMER] */
 bool timers_any(void);                               /* some timer waits that can wake somebody */

@@ -459,7 +459,7 @@ void fiber_yield(void)
     struct m *m = m_self();
     struct fiber *f = m->cur;
     if (unlikely(f->bound != NULL)) {
-        if (!runq_empty(m->p) || load_rlx(&sched.global_len) != 0) { /* rlx: hint */
+        if (!runq_empty(m->p) || load_rlx(&sched.global_len) != 0 || timers_due(m->p)) { /* rlx: hint. Who gets the processor runs them */
             PROBE(fiber_yield, f, 0, 0);
             park_in_place(m, queue_for_proc, NULL, WAIT_PROC);
         }

@@ -396,6 +396,12 @@ int64_t timers_run(struct p *p, int64_t now_ns)
     return now_ns < next ? next : run_due(&p->timers, now_ns);
 }
 
+bool timers_due(struct p *p)
+{
+    int64_t when = load_rlx(&p->timers.next_ns); /* rlx: a hint, checked under the lock */
+    return when != INT64_MAX && when <= sched_peek_ns();
+}
+
 int64_t timers_next(void)
 {
     int64_t next = INT64_MAX;
