@@ -35,8 +35,8 @@ WEFT_API int weft_debug_json(const char *what, weft_writer *w, void *ctx);
 /* The same for people, as text whose form may change. "memory": weft_memory_explain; "doctor": as text. */
 WEFT_API int weft_debug_text(const char *what, weft_writer *w, void *ctx);
 
-/* The text "info", for a log at start: version, processors and what they follow, whether collections mark beside the program, and if not, why; each setting
- * of weft_config and each key of WEFT_DEBUG that is set. On the terms of weft_debug_text. */
+/* The text "info", for a log at start: version, processors and what they follow; whether collections mark beside the program, and why not where that was
+ * asked for and is not to be had; each setting of weft_config and each key of WEFT_DEBUG that is set. On the terms of weft_debug_text. */
 WEFT_API int weft_config_report(weft_writer *w, void *ctx);
 
 /* What there is, by number: the names above. NULL: no more. At any time. */

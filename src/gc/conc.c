@@ -9,7 +9,7 @@
  *     mark     roots and stacks of parked fibers, which are armed first, are scanned, and what they lead to
  *     close    the cards that are marked are closed; only if there are any
  *     clean    what was written to is taken and armed again, and the marked objects there are scanned once more, as far as they lie on it; what
- *              closed cards cover, too; again, until few pages are left or it stops getting less
+ *              closed cards cover, too; again, until few pages are left, or not many and it stops getting less
  *     stop 2   all roots but parked stacks; of these, and of the heap, the last pages that were written to; what they lead to. Weak pointers,
  *              finalizers. Marking is off
  *     disarm   writes to the heap cost nothing again
@@ -17,7 +17,7 @@
  * Each phase is a number of jobs, which anybody takes who has time: the collector's fiber, processors that idle, allocations. Who finds nothing to do
  * goes on to the next phase when all jobs are done and nobody holds anything to be scanned. What `clean` finds is what was written while the
  * round before went on, so a program that writes faster than that can be looked at would never see its end: from close to stop 2 the cycle hurries
- * (gc_mark_hurries), and all processors mark more than they run. On the way to stop 2 it is READY, and waits for somebody who may stop the world.
+ * (gc_mark_hurries): who allocates or comes to the scheduler's loop marks longer than it has run, up to a millisecond. On the way to stop 2 it is READY, and waits for somebody who may stop the world.
  *
  * Why nothing reachable is freed. Say an object X is reachable when stop 2 ends its mark, and is not marked. Follow the way from a root to X up to
  * the first object that is not marked; it is X without loss of generality, and a word w that leads to it lies in a root, or in a marked object O. All
@@ -102,7 +102,7 @@ void conc_start(void)
     lock_init(&conc.lock, RANK_LEAF);
 }
 
-bool conc_hurries(void)
+bool gc_mark_hurries(void)
 {
     enum phase p = __atomic_load_n(&conc.phase, __ATOMIC_RELAXED); /* rlx: a hint */
     return p == PHASE_CLOSE || p == PHASE_CLEAN || p == PHASE_READY;
@@ -321,7 +321,7 @@ static void set_phase(enum phase p, uint64_t njobs)
 {
     store_rlx(&conc.round_pages, 0); /* rlx: no job is under way */
     lock_take(&conc.lock);
-    __atomic_store_n(&conc.phase, p, __ATOMIC_RELAXED); /* rlx: under the lock; conc_hurries looks without */
+    __atomic_store_n(&conc.phase, p, __ATOMIC_RELAXED); /* rlx: under the lock; gc_mark_hurries looks without */
     conc.next = 0;
     conc.njobs = njobs;
     lock_drop(&conc.lock);

@@ -25,8 +25,6 @@ void conc_end_stw(unsigned nworkers, struct pacer_marked *out);
 void conc_give_up_stw(void);
 /* After either, when the caller is done with the cycle: there is still something to do, the end of which is CONC_OVER. */
 void conc_disarm(void);
-/* See gc_mark_hurries. */
-bool conc_hurries(void);
 /* Bytes scanned so far. Any time. */
 uint64_t conc_scanned(void);
 

@@ -306,6 +306,7 @@ static void give_up(struct cycle *c)
     caches_flush_stw();
     conc_give_up_stw();
     heap.host.start_world();
+    mark_trim();
     store_rel(&gc.ended, c->number); /* rel: see there */
     conc_disarm();
 }
@@ -333,8 +334,6 @@ static void end_beside(struct cycle *c)
     conc_disarm();
     tell_host();
 }
-
-bool gc_mark_hurries(void) { return conc_hurries(); }
 
 bool gc_mark_some(enum gc_cpu who, bool ends, uint64_t most, uint64_t *scanned)
 {

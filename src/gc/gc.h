@@ -197,7 +197,8 @@ static inline bool gc_mark_work(void) { return load_rlx(&gc_marks) != 0; } /* rl
  * called on the terms of gc_collect. true: something was done. Inside the runtime, under no lock. */
 enum gc_cpu { GC_CPU_DEDICATED, GC_CPU_IDLE, GC_CPU_ASSIST, GC_CPU_KINDS };
 bool gc_mark_some(enum gc_cpu who, bool ends, uint64_t most, uint64_t *scanned);
-/* [CONC] It looks what the program has written, and what the program writes meanwhile has to be looked at again: all should mark more than they run. A hint. */
+/* [CONC] It looks what the program has written, and what the program writes meanwhile has to be looked at again: all should mark more than they run.
+ * A hint. */
 bool gc_mark_hurries(void);
 /* On the terms of gc_collect: what the owner of a cache has allocated while a cycle marked, its debt, has to be paid for by marking. false: others have
  * all the work in hand, so there is nothing to pay with; again, after they had a chance to run. *worth: what has been paid, to be taken off by gc_paid. It

@@ -1128,7 +1128,6 @@ bool mark_idle(void)
     return idle;
 }
 
-/* Marked objects, as far as they lie in [lo, hi): the rest was not written to. */
 static bool marked_now(const uint64_t *marks, size_t i)
 {
     return __atomic_load_n(&marks[i / 64], __ATOMIC_RELAXED) >> i % 64 & 1; /* rlx: see [BORN] in conc.c */
@@ -1142,7 +1141,7 @@ static void rescan_typed(struct marker *m, const struct span *s, size_t from, si
     m->scanned += b - a;
 }
 
-/* Neighbours at once. */
+/* Marked objects, as far as they lie in [lo, hi): the rest was not written to. Neighbours at once. */
 static void rescan_span(struct marker *m, struct span *s, size_t lo, size_t hi)
 {
     size_t base = span_page(s) << PAGE_SHIFT, elem = span_elem(s), i = (lo - base) / elem, end = w_min((size_t)s->nobj, (hi - base + elem - 1) / elem);
