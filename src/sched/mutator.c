@@ -14,6 +14,7 @@
 #include "sched/machine.h"
 #include "sched/reclaim.h"
 #include "sched/report.h"
+#include "sched/seed.h"
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/watch.h"
@@ -198,8 +199,8 @@ static void host_relax(void);
 static void collect(void *arg)
 {
     struct collect *c = arg;
-    int64_t began = os_now_ns();
-    while ((c->again = gc_collect_some(&c->turn)) && os_now_ns() - began < COLLECT_TURN_NS)
+    int64_t began = sched_peek_ns(); /* with a seed it goes on to the end, however long that takes */
+    while ((c->again = gc_collect_some(&c->turn)) && sched_peek_ns() - began < COLLECT_TURN_NS)
         if (load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
             host_relax();
 }
