@@ -5,7 +5,7 @@
 #include <signal.h>
 #include <sys/time.h>
 
-static int urgent, faults, ticks;
+static int urgent, faults, ticks, over;
 
 static void on_urgent(int sig) { (void)sig, ADD(urgent, 1); }
 
@@ -29,7 +29,8 @@ static void install(int sig, void (*fn)(int), int flags)
 
 static void spin(void *arg)
 {
-    while (GET(*(int *)arg) == 0) {}
+    (void)arg;
+    while (GET(over) == 0) {}
 }
 
 /* ---- the stop signal is the host's from now on ------------------------------------------------------------------ */
@@ -39,9 +40,9 @@ static void replaced_main(void *arg)
     (void)arg;
     work(5);
     install(SIGURG, on_urgent, 0); /* passes nothing on: the library finds out when a thread does not stop, and puts itself in front again */
-    int over = 0;
+    SET(over, 0);
     for (int i = 0; i < 2; i++)
-        OK(weft_go(spin, &over));
+        OK(weft_go(spin, NULL));
     work(5);
     raise(SIGURG);
     UNTIL(GET(urgent) > 0); /* the host's handler still gets what is its own */
