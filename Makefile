@@ -231,6 +231,8 @@ SERVE_PROGS := $(addprefix $(B)/tests/prog/,$(notdir $(basename $(wildcard tests
 $(addprefix $(B)/tests/,$(SERVE_TESTS)): $(B)/serve.o
 $(SERVE_PROGS): $(B)/libweft-debug.a
 ENDPOINT = $(if $(filter %/serve.o %-debug.a,$^),$(SERVE_LIBS))
+# It steps through what runs, and the loader, when it binds a function at the first call, cannot be walked at each instruction.
+$(B)/tests/walk_stack: private override LDFLAGS_ALL += -Wl,-z,now
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/support.a $(B)/all.o $(if $(MINI),$(B)/tests/mini/mini.o)
 	$(call say,LINK,$@)
 	$(Q)$(if $(wildcard tests/$*.cc),$(CXX),$(CC)) -o $@ $^ -Wl,-u,test_limit $(LDFLAGS_ALL) $(if $(MINI),-lm,-lcriterion) $(ENDPOINT) -lz $(SYSLIBS)

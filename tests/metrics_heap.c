@@ -90,17 +90,19 @@ static bool nothing_runs(void)
     return alone;
 }
 
-/* Both, at a moment when nothing happens: the scavenger may come at any time, so what it changes must be as it was. */
+/* Both, at a moment when nothing happens: the scavenger may come at any time, and a fiber's stack goes back a moment after it has ended, so what these
+ * change must be as it was. */
 static void read_alone(void)
 {
-    uint64_t released, stacks;
+    uint64_t released, stacks, used;
     do {
         read_stats();
         released = stats.heap_released;
         stacks = stats.stack_sys;
+        used = stats.stack_inuse;
         metric_all_read(&all);
         read_stats();
-    } while (stats.heap_released != released || stats.stack_sys != stacks);
+    } while (stats.heap_released != released || stats.stack_sys != stacks || stats.stack_inuse != used);
 }
 
 static void same(void *arg)

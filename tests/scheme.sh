@@ -103,7 +103,8 @@ ports() {
     fails "(open-input-file \"$TMP/none\")" "-e:1: cannot open, No such file or directory: \"$TMP/none\""
     [ "$(echo '(display (+ 1 2)) (newline) (display (read-line)) this is read' | "$S" | tr '\n' ' ')" = '3  this is read' ] || wrong="$wrong [stdin]"
     # Ports that are dropped are closed by their finalizers, and write what they have: 2000 of them with 64 descriptors.
-    [ "$(ulimit -n 64; "$S" -e "(do ((i 0 (+ i 1))) ((= i 2000) 'opened) (write i (open-output-file \"$TMP/dropped\")))" 2>&1)" = opened ] || wrong="$wrong [finalizers]"
+    dropped=$(ulimit -n 64; "$S" -e "(do ((i 0 (+ i 1))) ((= i 2000) 'opened) (write i (open-output-file \"$TMP/dropped\")))" 2>&1)
+    [ "$dropped" = opened ] || wrong="$wrong [finalizers: $dropped]"
 }
 ports
 report ports

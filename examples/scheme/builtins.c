@@ -347,7 +347,7 @@ BUILTIN(exit)
     _exit(a[0] == V_UNDEF || a[0] == V_TRUE ? 0 : is_fix(a[0]) ? (int)fix(a[0]) & 0xff : 1);
 }
 BUILTIN(gc) { mem_collect(); return V_VOID; }
-BUILTIN(run_finalizers) { mem_run_finalizers(); return V_VOID; }
+BUILTIN(run_finalizers) { mem_run_finalizers(1); return V_VOID; }
 BUILTIN(runtime) /* seconds */
 {
     struct timespec t;

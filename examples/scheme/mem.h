@@ -40,8 +40,8 @@ static inline void *mem_slots(size_t bytes) { return weft_alloc_carded(bytes); }
 #endif
 static inline void mem_collect(void) { weft_gc(); }
 static inline int mem_finalizer(void *p, void (*fn)(void *, void *)) { return weft_set_finalizer(p, fn, NULL); }
-/* Finalizers have a fiber of their own: lets it run. */
-static inline void mem_run_finalizers(void) { weft_sleep(WEFT_MILLISECOND); }
+/* Finalizers have a fiber of their own: lets it run for so long. */
+static inline void mem_run_finalizers(unsigned ms) { weft_sleep(ms * WEFT_MILLISECOND); }
 
 typedef weft_weak mem_weak;
 static inline mem_weak *mem_weak_make(void *p) { return weft_weak_make(p); }
@@ -80,7 +80,7 @@ static inline int mem_finalizer(void *p, void (*fn)(void *, void *))
     GC_REGISTER_FINALIZER(p, fn, NULL, NULL, NULL);
     return 0;
 }
-static inline void mem_run_finalizers(void) { GC_invoke_finalizers(); }
+static inline void mem_run_finalizers(unsigned ms) { (void)ms, GC_invoke_finalizers(); }
 
 /* The link is zeroed when the object dies; hidden, it does not keep it alive. */
 typedef struct mem_weak { GC_word hidden; } mem_weak;

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BUFFER_BYTES = 4096, OPEN_TRIES = 20 };
+enum { BUFFER_BYTES = 4096, OPEN_TRIES = 12 };
 
 /* ---- text ------------------------------------------------------------------------------------------- */
 
@@ -219,7 +219,7 @@ value port_open(struct vm *vm, value name, bool out)
         if (p->fd >= 0 || (errno != EMFILE && errno != ENFILE))
             break;
         mem_collect(); /* ports that were dropped */
-        mem_run_finalizers();
+        mem_run_finalizers(1u << i); /* longer and longer: they write, and others may want the processors */
     }
     if (p->fd < 0) {
         int error = errno;
