@@ -409,6 +409,7 @@ async function retention({ page, heard }) {
   await go(page, 'retention')
   await page.locator('[data-dump]').click()
   await page.locator('[data-panel=types] [data-type]').first().waitFor({ timeout: 30000 })
+  await until(async () => (heard.has('dump') ? '' : 'not yet')) // the page may be quicker than we
   const dump = heard.get('dump')
   check(
     'heap_by_type',
