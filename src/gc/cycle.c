@@ -256,6 +256,7 @@ static void end_stw(struct cycle *c)
     store_rlx(&heap.live, c->marked.live_bytes);
     sweep_begin_stw();
     pacer_marked(&c->marked);
+    sweep_pace_stw(in_use_bytes(), load_rlx(&pacer.trigger)); /* rlx: in a stop */
     scavenge_pace_stw();
     PROBE(gc_phase, c->number, PHASE_SWEEP, 0);
 }

@@ -11,7 +11,16 @@ static struct {
     w_u32 in_hand; /* spans being swept: acq_rel around, acq in sweep_finish */
     w_u64 cursor;  /* shape * GC_CLASSES + class that gc_sweep_some goes on with; rlx: a hint, lists are looked at under their locks */
     w_u32 pending; /* 0: nothing is left to take. rlx, but for who clears it: a hint */
+    /* [SHARE] */
+    w_u64 swept;   /* bytes of spans, since the mark; rlx: a figure */
+    uint64_t live; /* heap.live after the mark. Written in stops, as the next */
+    double share;  /* bytes to be swept for each that is allocated */
 } sweep;
+
+/* [SHARE] What is left to sweep when the next cycle is due holds up whoever begins it, and the fiber in the background may have found no processor. So who
+ * takes memory sweeps a share, such that all is swept when the heap has grown to SHARE_SPARE before the trigger. */
+#define SHARE_SPARE ((uint64_t)1 << 20)
+#define RUNWAY_MIN ((uint64_t)64 << 10)
 
 void sweep_enter(void) { add_acq_rel(&sweep.in_hand, 1); }
 void sweep_leave(void) { sub_acq_rel(&sweep.in_hand, 1); } /* rel: the span is swept; acq in sweep_finish */
@@ -47,6 +56,7 @@ unsigned span_sweep(struct span *s)
         was += bits_count(allocs[i]);
     }
     w_debug_assert(live <= was);
+    add_rlx(&sweep.swept, span_bytes(s)); /* rlx: a figure */
     if (was != live) {
         if (unlikely(heap.poison))
             poison_freed(s);
@@ -113,6 +123,16 @@ bool gc_sweep_some(void)
     return false;
 }
 
+void sweep_share(void)
+{
+    if (!sweep_pending())
+        return;
+    uint64_t live = load_rlx(&heap.live); /* rlx: figures, and below */
+    double due = (double)(live - w_min(live, sweep.live)) * sweep.share;
+    while ((double)load_rlx(&sweep.swept) < due && gc_sweep_some())
+        ;
+}
+
 void sweep_finish(void)
 {
     /* Not by the cursor: it is a hint. */
@@ -137,6 +157,15 @@ void sweep_begin_stw(void)
             central_unsweep_stw(&shape_get(sh)->central[c]);
     store_rlx(&sweep.cursor, 0);
     store_rlx(&sweep.pending, 1);
+    store_rlx(&sweep.swept, 0);
+    sweep.share = 0;
+}
+
+void sweep_pace_stw(uint64_t in_use_bytes, uint64_t trigger)
+{
+    sweep.live = load_rlx(&heap.live); /* rlx: in a stop */
+    uint64_t from = sweep.live + SHARE_SPARE, runway = trigger - w_min(trigger, from);
+    sweep.share = (double)in_use_bytes / (double)w_max(runway, RUNWAY_MIN);
 }
 
 void sweep_reset(void)

@@ -1,5 +1,5 @@
-/* Sweeping: what the last mark did not find becomes free. Lazily, by refills and by a fiber in the background, and to the end
- * before the next mark. Object memory is not touched, except to poison it. */
+/* Sweeping: what the last mark did not find becomes free. Lazily, by refills, by who takes memory in proportion to it, and by a fiber in the background;
+ * and to the end before the next mark. Object memory is not touched, except to poison it. */
 #ifndef WEFT_GC_SWEEP_H
 #define WEFT_GC_SWEEP_H
 
@@ -16,6 +16,10 @@ void sweep_large(size_t npages);
 void sweep_finish(void);
 /* In a stop, after a mark: everything becomes unswept. */
 void sweep_begin_stw(void);
+/* In the same stop, when the next trigger is known; in_use_bytes: of spans. */
+void sweep_pace_stw(uint64_t in_use_bytes, uint64_t trigger);
+/* By who has taken memory, which is counted in heap.live: sweeps its share. Outside a stop, under no lock, no span in hand. */
+void sweep_share(void);
 bool sweep_pending(void);
 void sweep_reset(void); /* for a new start */
 
