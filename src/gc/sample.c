@@ -38,6 +38,7 @@
 #define BLOCK_BYTES 65536u
 #define SPARE_BLOCKS 4u     /* kept; above that some go back in each cycle */
 #define DROPS_PER_CYCLE 16u
+#define AHEAD 8u            /* records: as many lines in flight as a processor has room for */
 
 struct record { char *obj; uintptr_t word; };
 
@@ -164,11 +165,21 @@ static void keep(struct place *to, struct record r)
     to->block->at[to->n++] = r;
 }
 
+/* Objects come in no order, so what tells of each is far from the last. */
+static void ahead(const struct record *r)
+{
+    struct span *s = heap_span_of(r->obj);
+    __builtin_prefetch(s);
+    __builtin_prefetch(span_marks(s));
+}
+
 static void walk_block(struct gc_samples *b, struct place *to)
 {
     uint32_t n = b->n, told = b->told;
     for (uint32_t i = 0; i < n; i++) {
         struct record r = b->at[i];
+        if (i + AHEAD < n)
+            ahead(&b->at[i + AHEAD]);
         if (i >= told)
             gc_sampler->born_stw(r.word);
         if (survives(&r))
