@@ -4,6 +4,7 @@
 #include "base/rng.h"
 #include "gc/conc.h"
 #include "os/dirty.h"
+#include "os/vm.h"
 
 static unsigned running(gc_scan_range_fn *scan, void *marker)
 {
@@ -182,5 +183,69 @@ Test(gc_conc, at_rest, .timeout = 60)
     conc_stats(&s);
     cr_assert_eq(count_leaves(), leaves);
     cr_assert(s.left_pages <= 4, "%lu pages were left to two stops", (unsigned long)s.left_pages);
+    th_end();
+}
+
+/* ---- [MEND] ------------------------------------------------------------------------------------------------------------------------------------ */
+
+enum { BLOCKS = 8, BLOCK_BYTES = 8 << 20, BLOCK_UNITS = BLOCK_BYTES / OS_HUGE_PAGE };
+static void **block[BLOCKS];
+
+/* A cycle in which the first `hot` blocks are written to all the time, somewhere in each huge page. */
+static void cycle_beside_writes(int hot)
+{
+    turn = (struct gc_turn){ .why = GC_WHY_PERIODIC };
+    do {
+        step();
+        for (int i = 0; i < hot; i++)
+            for (size_t at = 0; at < BLOCK_BYTES; at += OS_HUGE_PAGE)
+                block[i][(at + rng_below(&rng, OS_HUGE_PAGE)) / sizeof(void *)] = block[i];
+    } while (gc_mark_work());
+}
+
+static uint64_t mend_all(void)
+{
+    struct conc_stats before, after;
+    conc_stats(&before);
+    while (gc_mend_some() >= 0)
+        ;
+    conc_stats(&after);
+    cr_assert(!gc_mend_wanted());
+    return after.mended - before.mended;
+}
+
+/* Of what was split by writes: what has stayed cold for a whole cycle. */
+Test(gc_conc, what_became_cold_is_made_of_huge_pages_again, .timeout = 60)
+{
+    enum { COLD_UNITS = BLOCKS / 2 * BLOCK_UNITS };
+    if (!begin(DIRTY_UFFD, __builtin_frame_address(0)))
+        return;
+    bytes_at_once = 8 << 20;
+    rng_seed(&rng, 1);
+    for (int i = 0; i < BLOCKS; i++) {
+        block[i] = th_alloc(BLOCK_BYTES, SHAPE_CONS);
+        for (size_t k = 0; k < BLOCK_BYTES / sizeof(void *); k += 512)
+            block[i][k] = block[i];
+    }
+    uintptr_t lo = w_align_up((uintptr_t)block[1], OS_HUGE_PAGE);
+    os_vm_collapse((void *)lo, OS_HUGE_PAGE);
+    bool split = false;
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 2; i++) {
+            cycle_beside_writes(BLOCKS);
+            cr_assert_eq(mend_all(), 0, "all is hot");
+        }
+        if (!split && dirty_mend(lo, lo + OS_HUGE_PAGE) == 0)
+            cr_skip_test("there are no huge pages to be had");
+        split = true;
+        cycle_beside_writes(BLOCKS / 2);
+        cr_assert(gc_mend_wanted());
+        uint64_t n = mend_all();
+        cr_assert(n + BLOCKS >= COLD_UNITS && n <= COLD_UNITS, "%lu of %d", (unsigned long)n, COLD_UNITS);
+        for (int i = 0; i < 3; i++) {
+            cycle_beside_writes(BLOCKS / 2);
+            cr_assert_eq(mend_all(), 0, "they are as they were");
+        }
+    }
     th_end();
 }

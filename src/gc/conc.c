@@ -12,7 +12,7 @@
  *              closed cards cover, too; again, until few pages are left, or not many and it stops getting less
  *     stop 2   all roots but parked stacks; of these, and of the heap, the last pages that were written to; what they lead to. Weak pointers,
  *              finalizers. Marking is off
- *     disarm   writes to the heap cost nothing again
+ *     disarm   writes to the heap cost nothing again. What has been cold for a while becomes huge pages again, afterwards: [MEND] in mend.c
  *
  * Each phase is a number of jobs, which anybody takes who has time: the collector's fiber, processors that idle, allocations. Who finds nothing to do
  * goes on to the next phase when all jobs are done and nobody holds anything to be scanned. What `clean` finds is what was written while the
@@ -64,6 +64,7 @@
 #include <errno.h>
 #include <string.h>
 #include "gc/cards.h"
+#include "gc/mend.h"
 #include "gc/roots.h"
 #include "os/dirty.h"
 
@@ -100,6 +101,7 @@ void conc_start(void)
 {
     memset(&conc, 0, sizeof conc);
     lock_init(&conc.lock, RANK_LEAF);
+    mend_start();
 }
 
 bool gc_mark_hurries(void)
@@ -205,6 +207,8 @@ static void take_group(size_t group, bool arm, struct marker *m)
             }
             for (ptrdiff_t i = 0; i < n; i++) {
                 bytes += found[i].hi - found[i].lo;
+                if (arm) /* in the stop there may be gaps among them, and what is left then is little */
+                    mend_written(found[i].lo, found[i].hi);
                 scan_written(m, found[i].lo, found[i].hi);
             }
         }
@@ -234,6 +238,7 @@ static void disarm_job(uint64_t i, struct marker *m)
     struct run r = run_begin(i);
     if (dirty_disarm(page_addr(r.at), page_addr(r.end)) != 0)
         failed(-EAGAIN); /* writes there will be noted for nothing */
+    mend_cycle(page_addr(r.at), page_addr(r.end));
 }
 
 /* [BORN] */
@@ -517,6 +522,6 @@ void conc_stats(struct conc_stats *out)
 {
     *out = (struct conc_stats){ /* rlx: figures */
         load_rlx(&conc.cycles), load_rlx(&conc.given_up), load_rlx(&conc.written_pages), load_rlx(&conc.left_pages), load_rlx(&conc.all_rounds),
-        load_rlx(&conc.stop_stack_bytes),
+        load_rlx(&conc.stop_stack_bytes), mend_done(),
     };
 }

@@ -33,6 +33,7 @@ struct conc_stats {
     uint64_t written_pages;    /* found, by all of them; those that were left to the stop */
     uint64_t left_pages, rounds;
     uint64_t stop_stack_bytes; /* of stacks, scanned in second stops */
+    uint64_t mended;           /* huge pages, made again: [MEND] */
 };
 void conc_stats(struct conc_stats *out);
 

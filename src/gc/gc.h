@@ -228,6 +228,10 @@ struct gc_late {
 /* On the terms of gc_collect, with GC_WHY_FORCED; a cycle of its own, whoever else collects. false: there was no memory to begin one. */
 bool gc_collect_late(const struct gc_late *late);
 bool gc_due(void);             /* the heap has reached the trigger, and the last cycle by the limit was long enough ago */
+/* [MEND] Makes huge pages again, in one piece of the heap, if that is wanted: for how many ns to leave it at that; -1: there is no more to do till the
+ * next cycle is over. Some 0.2 ms, 10 at worst: outside the runtime. One caller at a time. */
+bool gc_mend_wanted(void);
+int64_t gc_mend_some(void);
 /* Sweeps some spans, for a background fiber: false when there is nothing left. */
 bool gc_sweep_some(void);
 /* Gives back a piece of memory that is kept for nothing, for a background fiber: after how many ns the next may be due; 0: at once; -1: not before

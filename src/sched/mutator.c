@@ -327,16 +327,31 @@ static int64_t collector_rest(int64_t since_ns, int64_t worked_ns, bool idle)
     return w_min(w_max(due, (int64_t)(idle ? REST_NS_MIN : 0)), (int64_t)REST_NS_MAX);
 }
 
-/* One of those that mark. */
+/* Between cycles: for how long to rest before the next piece; -1: till there is something to mark. [SEED]: it would take as long as it takes. */
+static int64_t mend_turn(void)
+{
+    if (gc_mark_work() || !gc_mend_wanted() || load_rlx(&seed_on) != 0) /* rlx: see seed_on */
+        return -1;
+    weft_blocking_begin();
+    int64_t rest = gc_mend_some();
+    weft_blocking_end();
+    return rest;
+}
+
+/* One of those that mark. The first also mends. */
 static void collect_fiber(void *arg)
 {
     struct worker *w = arg;
     int64_t since_ns = 0, worked_ns = 0;
     for (;;) {
+        int64_t mend = w == &collector[0] ? mend_turn() : -1;
         rt_enter();
         if (!gc_mark_work()) {
             since_ns = 0;
-            worker_wait(w);
+            if (mend < 0)
+                worker_wait(w);
+            else
+                worker_rest(w, mend);
             rt_leave(m_self());
             continue;
         }
