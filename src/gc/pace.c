@@ -69,7 +69,8 @@ uint64_t pace_trigger(uint64_t goal, uint64_t live, uint64_t runway, uint64_t at
 
 struct pace_workers pace_workers(unsigned procs)
 {
-    unsigned n = (unsigned)(procs * PACE_UTILIZATION) + (procs % 4 != 0);
+    unsigned n = (unsigned)(procs * PACE_UTILIZATION);
+    n += n < procs * PACE_UTILIZATION;
     return (struct pace_workers){ n, procs * PACE_UTILIZATION / n };
 }
 

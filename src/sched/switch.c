@@ -312,7 +312,7 @@ static inline bool scheduler_due(struct m *m, struct p *p)
     uint32_t tick = p_tick(p);
     if (unlikely(tick - p->global_tick >= GLOBAL_TURN) && load_rlx(&sched.global_len) != 0) /* rlx: hint */
         return true;
-    if (unlikely(tick % 16 == 0) && load_rlx(&p->timers.next_ns) != INT64_MAX) /* rlx: hint */
+    if (unlikely(tick % 16 == 0) && (load_rlx(&p->timers.next_ns) != INT64_MAX || gc_mark_work())) /* rlx: hint. Marking may be in a hurry */
         return true;
     return false;
 }
