@@ -203,8 +203,10 @@ static void run_storm(void *arg)
     int threads = test_threads(), maps = test_maps(), fds = test_fds(), ms = machines();
     storm(*(uint64_t *)arg + 100, visits);
     test_until(test_threads() <= threads + 8); /* no more than fibers that were in user code or blocked at once */
-    cr_expect_leq(machines(), ms + 12, "%d records of machines, %d before", machines(), ms);
-    cr_expect_leq(test_maps(), maps + 64, "%d mappings, %d before", test_maps(), maps);
+    int more = w_max(machines() - ms, 0);
+    cr_expect_leq(more, 12, "%d records of machines, %d before", ms + more, ms);
+    /* Each machine that there is for good has two stacks, and a sanitizer's parts. What a visit left would come to hundreds. */
+    cr_expect_leq(test_maps(), maps + 32 + 10 * more, "%d mappings, %d before, and %d more machines", test_maps(), maps, more);
     cr_expect_eq(test_fds(), fds);
 }
 
