@@ -205,37 +205,44 @@ static void run_storm(void *arg)
     test_until(test_threads() <= threads + 8); /* no more than fibers that were in user code or blocked at once */
     int more = w_max(machines() - ms, 0);
     cr_expect_leq(more, 12, "%d records of machines, %d before", ms + more, ms);
-    /* Each machine that there is for good has two stacks, and a sanitizer's parts. What a visit left would come to hundreds. */
+    /* Each machine that there is for good has two stacks, and a sanitizer's parts. What each visit left would come to hundreds. */
     cr_expect_leq(test_maps(), maps + 32 + 10 * more, "%d mappings, %d before, and %d more machines", test_maps(), maps, more);
     cr_expect_eq(test_fds(), fds);
 }
 
-Test(sched_storm, threads_of_the_host_come_and_go)
+/* It forces collections all the time, and says so; what the doctor loads to tell where would count as mappings that were left. */
+static weft_config storm_config(int procs, const char *debug)
+{
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.maxprocs = procs;
+    cfg.debug = debug;
+    cfg.doctor = "w04=off";
+    return cfg;
+}
+
+static void run_storms(const char *debug)
 {
     uint64_t seed = test_seed();
-    test_run_procs(4, run_storm, &seed);
+    weft_config cfg = storm_config(4, debug);
+    test_run_config(&cfg, run_storm, &seed);
 }
+
+Test(sched_storm, threads_of_the_host_come_and_go) { run_storms(NULL); }
 
 /* Who ends a mark, because he has to pay for what he allocates, may have no processor any more when he may stop the world. */
 Test(sched_storm, threads_of_the_host_come_and_go_and_pay_for_what_they_allocate)
 {
-    uint64_t seed = test_seed();
     if (test_marks_beside())
-        test_run_debug(4, "gc=uffd", run_storm, &seed);
+        run_storms("gc=uffd");
 }
 
 /* What lies on the stack of a thread that attaches during the stop is of a thread before it, and keeps nothing. */
-Test(sched_storm, threads_of_the_host_come_and_go_and_marks_are_verified)
-{
-    uint64_t seed = test_seed();
-    test_run_debug(4, "gcstress=500,gcverify=1", run_storm, &seed);
-}
+Test(sched_storm, threads_of_the_host_come_and_go_and_marks_are_verified) { run_storms("gcstress=500,gcverify=1"); }
 
 Test(sched_storm, threads_of_the_host_come_and_go_under_weft_start)
 {
     uint64_t seed = test_seed();
-    weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.maxprocs = 2;
+    weft_config cfg = storm_config(2, NULL);
     cr_assert_eq(weft_start(&cfg), 0);
     run_storm(&seed);
     cr_assert_eq(weft_stop(), 0);
