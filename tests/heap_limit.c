@@ -137,6 +137,7 @@ static void percents(void *arg)
     often = cycles_of_churn(64 * MIB);
     cr_assert(rare >= 4 && often >= 32 && often <= 80, "%u at 10 %%, %u at 0 %%: each leaves a megabyte at least", rare, often);
     weft_set_gc_percent(-1);
+    weft_gc(); /* none is under way any more */
     cr_assert_eq(cycles_of_churn(64 * MIB), 0);
     weft_keep_alive(live);
 }
@@ -144,6 +145,13 @@ static void percents(void *arg)
 Test(heap_limit, percent)
 {
     run(1, "gcstress=0", percents, NULL);
+}
+
+/* The one fiber does not leave its processor to the collector's. */
+Test(heap_limit, percent_where_collections_mark_beside_the_program)
+{
+    if (test_marks_beside())
+        run(1, "gcstress=0,gc=uffd", percents, NULL);
 }
 
 /* ---- given back ------------------------------------------------------------------------------------------------------------ */

@@ -221,8 +221,10 @@ static char *run_limit(struct gc_cache *c, char *p, char *end, size_t size, bool
 /* So much more has been allocated: is an assist due? */
 static inline bool owes(struct gc_cache *c, size_t bytes)
 {
-    if (likely(!gc_marking()))
+    if (likely(!gc_mark_work()))
         return false;
+    if (!gc_marking())
+        return heap.stress == 0; /* under stress a collection would be made of it */
     c->priv->debt += (int64_t)bytes;
     return (c->priv->debt > 0 && !pacer_capped()) || gc_mark_hurries();
 }

@@ -430,7 +430,7 @@ bool gc_collect_some(struct gc_turn *t)
     if (t->mine != 0 && !waits(t->why))
         return false;
     if (!become_busy()) {
-        if (!waits(t->why))
+        if (!waits(t->why) && !(t->why == GC_WHY_HEAP && gc_disarms()))
             return false; /* another thread is at it */
         help();
         return true;

@@ -171,8 +171,9 @@ static inline void *gc_alloc_fast(struct gc_cache *c, size_t bytes, unsigned bas
 
 /* Could an empty heap hold it? If not, to collect for it is in vain. */
 bool gc_alloc_possible(size_t bytes);
-/* Refills and large objects. *want_gc is set when a cycle is due, or an assist: the caller lets gc_collect (gc_assist, if gc_marking) run on a big stack
- * before it goes back to the program; the object returned is already the program's. NULL: out of memory (the caller collects and tries once more). */
+/* Refills and large objects. *want_gc is set when a cycle is due, or an assist, or gc_disarms: the caller lets gc_collect (gc_assist, if gc_marking;
+ * gc_mark_some) run on a big stack before it goes back to the program; the object returned is already the program's. NULL: out of memory (the caller
+ * collects and tries once more). */
 void *gc_alloc_slow(struct gc_cache *c, size_t bytes, unsigned shape, bool *want_gc);
 /* n elements of a type. The fast path of typed objects lies in gc/alloc.c, where the layout is known. */
 void *gc_alloc_typed(struct gc_cache *c, const weft_type *t, size_t n, bool *want_gc);
@@ -192,6 +193,7 @@ bool gc_collect_some(struct gc_turn *t);
 /* [CONC] 2: a cycle marks beside the program; written in stops. 1: the mark is over, but gc_mark_some has still something to do */
 extern w_u32 gc_marks;
 static inline bool gc_marking(void) { return load_rlx(&gc_marks) == 2; } /* rlx: inside it does not change; else a hint */
+static inline bool gc_disarms(void) { return load_rlx(&gc_marks) == 1; } /* rlx: a hint */
 static inline bool gc_mark_work(void) { return load_rlx(&gc_marks) != 0; } /* rlx: a hint */
 /* Does some of it: scans `most` bytes of objects or so; *scanned grows by them. Who: for the statistics. ends: it may also end the mark, in a stop, and is
  * called on the terms of gc_collect. true: something was done. Inside the runtime, under no lock. */

@@ -200,7 +200,7 @@ uint64_t gc_capped_cycle(void) { return load_rlx(&pacer.capped_cycle); } /* rlx:
 
 bool gc_due(void)
 {
-    return !gc_mark_work() && load_rlx(&heap.live) >= load_rlx(&pacer.trigger) && /* rlx: see pacer.h */
+    return !gc_marking() && load_rlx(&heap.live) >= load_rlx(&pacer.trigger) && /* rlx: see pacer.h */
            (load_rlx(&pacer.by_limit) == 0 || !pacer_capped());
 }
 

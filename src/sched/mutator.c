@@ -237,13 +237,13 @@ static void collect_here(enum gc_why why)
 #define HURRY_NS_MAX 1000000
 #define HURRY_NS_MIN 20000 /* worth the way */
 
-static void mark_share(enum gc_cpu who, bool ends)
+static void mark_share(enum gc_cpu who, bool ends, bool (*wanted)(void), int times)
 {
-    int64_t now = os_now_ns(), due = w_min((now - m_self()->p->marked_ns) * HURRY_TIMES, (int64_t)HURRY_NS_MAX);
+    int64_t now = os_now_ns(), due = w_min((now - m_self()->p->marked_ns) * times, (int64_t)HURRY_NS_MAX);
     uint64_t scanned = 0;
     if (due < HURRY_NS_MIN)
         return;
-    while (load_rlx(&sched.stopping) == 0 && gc_mark_hurries() && /* rlx: looked at again */
+    while (load_rlx(&sched.stopping) == 0 && wanted() && /* rlx: looked at again */
            gc_mark_some(who, ends, SLICE_BYTES / 2, &scanned) && os_now_ns() - now < due)
         ;
     struct p *p = m_self()->p; /* who ends a mark may have lost the one it had */
@@ -258,7 +258,7 @@ static void assist(void *arg)
     struct assist *a = arg;
     a->worth = 0;
     if (gc_mark_hurries()) {
-        mark_share(GC_CPU_ASSIST, true);
+        mark_share(GC_CPU_ASSIST, true, gc_mark_hurries, HURRY_TIMES);
         a->paid = true;
         return;
     }
@@ -278,11 +278,21 @@ static void assist_here(void)
     }
 }
 
+/* The mark is over, but to write to a page that is still armed costs a fault, and the next cycle cannot begin: who allocates, and so writes, does as
+ * much about it as it runs. */
+static void disarm(void *none)
+{
+    (void)none;
+    mark_share(GC_CPU_ASSIST, true, gc_disarms, 1);
+}
+
 /* An allocation was told that there is something to do. */
 static void collect_due(void)
 {
     if (gc_marking() && sched.cfg.gcstress == 0)
         assist_here();
+    else if (gc_disarms() && sched.cfg.gcstress == 0 && !gc_due())
+        mutator_collecting(disarm, NULL);
     else
         collect_here(sched.cfg.gcstress != 0 ? GC_WHY_STRESS : GC_WHY_HEAP);
 }
@@ -386,7 +396,7 @@ bool mutator_mark_idle(void)
 void mutator_mark_turn(void)
 {
     if (gc_mark_hurries() && load_rlx(&seed_on) == 0) /* rlx: see seed_on. [SEED]: who marks when is not drawn */
-        mark_share(GC_CPU_DEDICATED, false);
+        mark_share(GC_CPU_DEDICATED, false, gc_mark_hurries, HURRY_TIMES);
 }
 
 static void scavenge_fiber(void *arg)
