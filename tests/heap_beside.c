@@ -223,6 +223,25 @@ static void asks_seldom(void *arg)
 }
 Test(heap_beside, neighbouring_pages_are_asked_for_at_once, .timeout = 60) { run(2, "gc=uffd,faildirty=1000000000", asks_seldom); }
 
+/* ---- what is counted, and what is not worth it -------------------------------------------------------------------------------------- */
+
+static void globals(void *bytes)
+{
+    weft_gc();
+    *(uint64_t *)bytes = metric_u64("/gc/scan/globals:bytes");
+}
+
+/* They are scanned twice, and the next goal depends on what they are. */
+Test(heap_beside, globals_are_counted_once)
+{
+    uint64_t stopped = 0, beside = 0;
+    test_run_debug(1, "gc=stw", globals, &stopped);
+    if (test_marks_beside()) {
+        test_run_debug(1, "gc=uffd", globals, &beside);
+        cr_assert(beside > stopped / 2 && beside < stopped / 2 * 3, "%lu bytes, of %lu", (unsigned long)beside, (unsigned long)stopped);
+    }
+}
+
 /* ---- refused in the middle ---------------------------------------------------------------------------------------------------------- */
 
 static void refused(void *arg)

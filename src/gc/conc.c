@@ -466,6 +466,7 @@ void conc_begin_stw(void)
     conc.rounds = 0;
     conc.last_pages = 0;
     mark_slice(scan_running, NULL, 0, &scanned);
+    add_rlx(&conc.scanned, scanned);
     set_phase(PHASE_ARM, groups(GROUP_CHUNKS)); /* the host hears of it after the stop */
 }
 

@@ -105,7 +105,7 @@ struct marker {
     unsigned worker;
     const struct gc_late *late; /* NULL: nobody is told of what is marked */
     /* work */
-    uint64_t scanned, most; /* bytes of objects; beside the program a worker stops for others when it has scanned so many */
+    uint64_t scanned, most; /* bytes of objects and roots; beside the program a worker stops for others when it has scanned so many */
     bool sure;              /* of the last candidates nearly all were new */
     uint32_t ncand, nfound; /* cand: so many candidates, and up to nfound offsets of words in the heap's range */
     candidate cand[CANDIDATES + AT_ONCE];
@@ -775,6 +775,7 @@ static w_no_sanitize size_t scan_root(struct marker *m, const void *lo, const vo
     if (a >= b)
         return 0;
     search->range(m, (const void *)a, b - a);
+    m->scanned += b - a;
     keep_short(m);
     return b - a;
 }
@@ -1006,6 +1007,7 @@ void mark_stw(unsigned nworkers, const struct gc_late *late, const struct mark_r
         memset(&work.sum, 0, sizeof work.sum);
         drop_chunks();
     }
+    work.sum.global_bytes = 0; /* all of them are scanned now */
     work.rest = rest;
     work.njobs = roots_jobs_stw() + (rest != NULL ? rest->njobs : 0);
     bool looks = rest != NULL ? work.looks : late == NULL && held_due_stw();
