@@ -242,6 +242,31 @@ Test(heap_beside, globals_are_counted_once)
     }
 }
 
+enum { TURNS = 20 };
+
+static void churn_beside(size_t live_bytes)
+{
+    struct box *list = NULL, *b;
+    for (size_t n = live_bytes / sizeof *b; n-- != 0; list = b)
+        (b = weft_alloc(sizeof *b))->next = list;
+    for (size_t n = (live_bytes + (4 << 20)) * TURNS / sizeof *b; n-- != 0;)
+        weft_alloc(sizeof *b);
+    weft_keep_alive(list);
+}
+
+static void small_and_large(void *arg)
+{
+    (void)arg;
+    weft_set_gc_percent(100); /* whatever the environment says */
+    churn_beside(0);
+    churn_beside(1 << 20);
+    cr_assert_gt(metric_u64("/gc/cycles/automatic:gc-cycles"), TURNS);
+    cr_assert_eq(metric_u64("/weft/gc/beside/cycles:gc-cycles"), 0);
+    churn_beside(16 << 20);
+    cr_assert_gt(metric_u64("/weft/gc/beside/cycles:gc-cycles"), TURNS / 4);
+}
+Test(heap_beside, small_heaps_are_marked_in_one_stop, .timeout = 60) { run(1, "gc=auto,gcstress=0", small_and_large); }
+
 /* ---- refused in the middle ---------------------------------------------------------------------------------------------------------- */
 
 static void refused(void *arg)

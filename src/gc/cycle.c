@@ -367,14 +367,6 @@ static void mark_in_stop(struct cycle *c)
     ended(c);
 }
 
-#define SMALL_BYTES ((uint64_t)1 << 20) /* what is scanned in a stop as long as two stops are */
-
-static bool much_to_scan(void)
-{
-    const struct pacer_marked *l = &pacer.last; /* plain: written by cycles only */
-    return l->scan_bytes + l->stack_bytes + l->global_bytes + (load_rlx(&heap.live) - w_min(load_rlx(&heap.live), l->live_bytes)) / 4 > SMALL_BYTES;
-}
-
 /* We are busy. Begins a cycle: true if there was memory for it. *beside: its number if it goes on beside the program; then we are not busy any more. */
 static bool cycle(enum gc_why why, const struct gc_late *late, const struct gc_look *look, uint64_t *beside)
 {
@@ -386,7 +378,7 @@ static bool cycle(enum gc_why why, const struct gc_late *late, const struct gc_l
     pacer_cycle_begins(c.begin_ns);
     if (!stop_with_roots())
         return false;
-    if (late == NULL && look == NULL && conc_possible() && (heap.beside_always || much_to_scan())) {
+    if (late == NULL && look == NULL && pacer_beside(load_rlx(&heap.live))) { /* rlx: in a stop */
         *beside = load_rlx(&gc.begun) + 1; /* rlx: we are busy */
         begin_beside(&c);
     } else {

@@ -19,6 +19,18 @@ int64_t gc_period_ns = PERIOD_NS;
 struct memory { uint64_t overhead, retained; };
 static struct memory memory_now(void) { return (struct memory){ stats_overhead_bytes(), pages_retained_bytes() }; }
 
+/* What is worth it: bytes that a mark beside the program spares the stop. So many are scanned in a millisecond or two, and to arm pages and to be told
+ * of writes to them costs more: the smallest heap that is collected at all is marked in one stop, half of it alive. */
+#define BESIDE_BYTES (PACE_HEAP_MIN / 4 * 3)
+
+/* Globals do not count, being scanned in a stop either way. Of what is new a fourth may live. */
+bool pacer_beside(uint64_t heap_bytes)
+{
+    const struct pacer_marked *l = &pacer.last; /* plain: written by cycles, under the lock */
+    uint64_t spared = l->scan_bytes + l->stack_bytes + (heap_bytes - w_min(heap_bytes, l->live_bytes)) / 4;
+    return conc_possible() && (heap.beside_always || spared > BESIDE_BYTES);
+}
+
 static void update_locked(const struct memory *now)
 {
     const struct pacer_marked *l = &pacer.last;
@@ -30,7 +42,7 @@ static void update_locked(const struct memory *now)
     store_rlx(&pacer.by_limit, limited);
     store_rlx(&pacer.goal, goal);
     uint64_t trigger = goal;
-    if (conc_possible() && goal != PACE_NEVER)
+    if (goal != PACE_NEVER && pacer_beside(goal))
         trigger = pace_trigger(goal, l->live_bytes, pace_runway(&pacer.rate, l->scan_bytes + l->stack_bytes + l->global_bytes), pacer.sweep_min);
     store_rlx(&pacer.trigger, limited ? w_max(trigger, l->live_bytes + LIMIT_MIN_BYTES) : trigger);
 }

@@ -1,8 +1,9 @@
 /* When the next cycle is due: pace.h's arithmetic, with what the cycles found, the settings, and a clock.
  *
- * Where marking stops the world the trigger is the goal, else it lies before it by what the program will allocate meanwhile; who allocates faster than that
- * helps, by the assist ratio. In a stop the program allocates nothing, so it is given some bytes after each cycle, where Go gives them before the goal: a
- * megabyte by percent while the sweep is not done, 64 KiB when the memory limit leaves nothing.
+ * Where marking stops the world, as it always does if there is little to scan, the trigger is the goal, else it lies before it by what the program
+ * will allocate meanwhile; who allocates faster than that helps, by the assist ratio. In a stop the program allocates nothing, so it is given some
+ * bytes after each cycle, where Go gives them before the goal: a megabyte by percent while the sweep is not done, 64 KiB when the memory limit leaves
+ * nothing.
  *
  * What the runtime has beside the heap's pages changes between cycles (fibers start, tables grow), and what the limit leaves for objects with it. So
  * with a limit the goal is set anew whenever the heap takes pages (scavenge.c). Not subtracted are free pages, since objects go there first. */
@@ -41,6 +42,8 @@ struct pacer {
 extern struct pacer pacer;
 
 void pacer_start(int percent, int64_t limit);
+/* Whether a mark is to be made beside the program, when the heap has so many bytes. */
+bool pacer_beside(uint64_t heap_bytes);
 /* Around a mark beside the program, which began with so many bytes in the heap; allocated meanwhile, and scanned. */
 void pacer_mark_begins_stw(uint64_t heap_bytes);
 void pacer_mark_ends_stw(int64_t ns, const int64_t cpu_ns[GC_CPU_KINDS], uint64_t allocated, uint64_t scanned);
