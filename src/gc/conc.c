@@ -12,8 +12,8 @@
  *              closed cards cover, too; again, until few pages are left, or not many and it stops getting less
  *     stop 2   all roots but parked stacks; of these, and of the heap, the last pages that were written to; what they lead to. Weak pointers,
  *              finalizers. Marking is off
- *     disarm   writes to the heap cost nothing again; till then no cycle begins, so who allocates does some of it. What has been cold for a while becomes huge
- *              pages again, afterwards: [MEND] in mend.c
+ *     disarm   writes to the heap cost nothing again; till then no cycle begins, so who allocates does some of it. What has been cold for a while
+ *              becomes huge pages again, afterwards: [MEND] in mend.c
  *
  * Each phase is a number of jobs, which anybody takes who has time: the collector's fiber, processors that idle, allocations. Who finds nothing to do
  * goes on to the next phase when all jobs are done and nobody holds anything to be scanned. What `clean` finds is what was written while the
