@@ -33,7 +33,7 @@
 
 static struct {
     w_u64 retain;       /* of the heap's pages; PACE_NEVER: all. Written in stops */
-    w_u32 host_pending;    /* 1: since the last sweep the host has not said that it has nothing more */
+    w_u32 host_pending; /* 1: since the last sweep the host has not been asked, or had something */
     int64_t worked_ns;  /* since the last sleep, with what it costs to take the pages again; gc_scavenge_some's one caller's */
     /* counters, rlx */
     w_u64 background_bytes, eager_bytes, background_ns, assist_ns;
@@ -104,7 +104,7 @@ void scavenge_swept(void)
 {
     pages_generation();
     if (heap.host.release_wanted != NULL && heap.host.release_wanted())
-        store_rlx(&sc.host_pending, 1); /* rlx: a hint */
+        store_rel(&sc.host_pending, 1); /* rel: what there is to be given back; acq in release_some */
     if (heap.scavtrace)
         trace_cycle();
     scavenge_wake();
@@ -115,19 +115,19 @@ static size_t release_some(void)
     enum want want = wanted();
     size_t bytes = want != WANT_NOTHING ? pages_release_some(want == WANT_LIMIT) : 0;
     add_rlx(&sc.background_bytes, bytes); /* rlx: a counter */
-    if (bytes == 0 && load_rlx(&sc.host_pending) != 0) { /* rlx: a hint */
-        bytes = heap.host.release_some();
-        if (bytes == 0)
-            store_rlx(&sc.host_pending, 0);
+    if (bytes == 0 && load_rlx(&sc.host_pending) != 0 && xchg_acq(&sc.host_pending, 0) != 0) { /* rlx: a hint; acq: rel there */
+        bytes = heap.host.release_some(); /* meanwhile a sweep may end */
+        if (bytes != 0)
+            store_rlx(&sc.host_pending, 1); /* rlx: ours to look at */
     }
     return bytes;
 }
 
 int64_t gc_scavenge_some(void)
 {
-    int64_t begin = os_now_ns();
+    int64_t begin = os_self_cpu_ns(); /* not while others had the processor: on a busy machine it would never be through */
     size_t bytes = release_some();
-    int64_t took = os_now_ns() - begin, before = sc.worked_ns, worked = before + took + (int64_t)(bytes / AGAIN_BYTES_PER_NS);
+    int64_t took = os_self_cpu_ns() - begin, before = sc.worked_ns, worked = before + took + (int64_t)(bytes / AGAIN_BYTES_PER_NS);
     add_rlx(&sc.background_ns, (uint64_t)took); /* rlx: a counter */
     if (bytes != 0 && worked < WORK_NS) {
         sc.worked_ns = worked;
