@@ -192,10 +192,10 @@ static void run_stopped(void *arg)
     static weft_timer *t[100000];
     for (int i = 0; i < 100000; i++)
         t[i] = weft_timer_func(3600 * WEFT_SECOND + i, 0, never, NULL);
-    cr_expect_eq(timers_waiting(), 100000);
+    test_until(timers_waiting() == 100000); /* who collects may rest, some milliseconds */
     for (int i = 0; i < 100000; i++)
         cr_assert(weft_timer_stop(t[(i * 7919) % 100000]));
-    cr_expect_eq(timers_waiting(), 0);
+    test_until(timers_waiting() == 0);
     for (uint32_t i = 0; i < nprocs(); i++)
         cr_expect_leq(sched.allp[i]->timers.cap, 64, "room for %u timers is kept", sched.allp[i]->timers.cap);
 }
