@@ -4,6 +4,7 @@
 #include "metrics_test.h"
 #include "base/fail.h"
 #include "base/rng.h"
+#include "gc/conc.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -266,6 +267,42 @@ static void small_and_large(void *arg)
     cr_assert_gt(metric_u64("/weft/gc/beside/cycles:gc-cycles"), TURNS / 4);
 }
 Test(heap_beside, small_heaps_are_marked_in_one_stop, .timeout = 60) { run(1, "gc=auto,gcstress=0", small_and_large); }
+
+/* ---- huge pages: [MEND] ------------------------------------------------------------------------------------------------------------ */
+
+enum { COLD_BLOCKS = 8, COLD_BYTES = 8 << 20 };
+static char **cold[COLD_BLOCKS];
+
+static uint64_t mends(void)
+{
+    struct conc_stats s;
+    conc_stats(&s);
+    return s.mends;
+}
+
+/* arg: NULL waits until some are mended. */
+static void becomes_cold(void *arg)
+{
+    for (int i = 0; i < COLD_BLOCKS; i++) {
+        cold[i] = weft_alloc(COLD_BYTES);
+        memset(cold[i], 0, COLD_BYTES);
+    }
+    for (int i = 0; i < 3; i++)
+        weft_gc();
+    if (arg == NULL)
+        test_until(mends() >= COLD_BLOCKS);
+}
+
+Test(heap_beside, what_became_cold_is_mended_between_cycles, .timeout = 60) { run(2, "gc=uffd,gcstress=0", becomes_cold); }
+
+/* The runtime ends, and starts again, while that is under way. */
+Test(heap_beside, the_end_comes_while_it_is_mended, .timeout = 60)
+{
+    for (int i = 0; i < 8 && test_marks_beside(); i++) {
+        int end = 0;
+        test_run_debug(2, i % 2 == 0 ? "gc=uffd,gcstress=0" : "gc=uffd,gcstress=0,faildirty=20", becomes_cold, &end);
+    }
+}
 
 /* ---- refused in the middle ---------------------------------------------------------------------------------------------------------- */
 

@@ -276,7 +276,7 @@ static void *small(struct gc_cache *c, struct gc_shape_cache *sc, uint32_t shape
         add_rlx(&heap.live, (uint64_t)s->nfree * size); /* rlx: counter */
         PROBE(heap_live, load_rlx(&heap.live), 0, 0);
         *want_gc |= gc_due();
-        sweep_share();
+        sweep_share((uint64_t)s->nfree * size);
     }
     char *p = span_base(s) + from * size;
     *want_gc |= owes(c, n * size);
@@ -299,7 +299,7 @@ static void *large(struct gc_cache *c, uint32_t shape, size_t bytes, bool *want_
     add_rlx(&heap.large_mallocs, 1);
     add_acq_rel(&heap.large_malloc_bytes, span_bytes(s)); /* rel: who counts it sees that pages changed hands; acq in stats.c */
     *want_gc |= gc_due();
-    sweep_share();
+    sweep_share(span_bytes(s));
     *want_gc |= owes(c, span_bytes(s));
     char *p = span_base(s), *end = p + span_bytes(s);
     *sampled = sample_next(&c->priv->sample, p, end, span_bytes(s)) == p;

@@ -115,6 +115,8 @@ bool gc_mark_hurries(void)
     return p == PHASE_CLOSE || p == PHASE_CLEAN || p == PHASE_READY;
 }
 
+bool conc_disarms(void) { return __atomic_load_n(&conc.phase, __ATOMIC_RELAXED) == PHASE_DISARM; } /* rlx: a hint */
+
 uint64_t conc_scanned(void) { return load_rlx(&conc.scanned); } /* rlx: a figure */
 
 /* ---- pages ------------------------------------------------------------------------------------------------ */
@@ -528,6 +530,7 @@ void conc_stats(struct conc_stats *out)
 {
     *out = (struct conc_stats){ /* rlx: figures */
         load_rlx(&conc.cycles), load_rlx(&conc.given_up), load_rlx(&conc.written_pages), load_rlx(&conc.left_pages), load_rlx(&conc.all_rounds),
-        load_rlx(&conc.stop_stack_bytes), mend_done(),
+        load_rlx(&conc.stop_stack_bytes), 0, 0,
     };
+    mend_stats(&out->mends, &out->mended);
 }

@@ -25,6 +25,7 @@ void conc_end_stw(unsigned nworkers, struct pacer_marked *out);
 void conc_give_up_stw(void);
 /* After either, when the caller is done with the cycle: there is still something to do, the end of which is CONC_OVER. */
 void conc_disarm(void);
+bool conc_disarms(void); /* that is under way. A hint */
 /* Bytes scanned so far. Any time. */
 uint64_t conc_scanned(void);
 
@@ -33,7 +34,7 @@ struct conc_stats {
     uint64_t written_pages;    /* found, by all of them; those that were left to the stop */
     uint64_t left_pages, rounds;
     uint64_t stop_stack_bytes; /* of stacks, scanned in second stops */
-    uint64_t mended;           /* huge pages, made again: [MEND] */
+    uint64_t mends, mended;    /* [MEND]: asked for, and made huge pages */
 };
 void conc_stats(struct conc_stats *out);
 

@@ -254,9 +254,8 @@ static void end_stw(struct cycle *c)
     if (heap.host.flush_caches != NULL)
         heap.host.flush_caches();
     store_rlx(&heap.live, c->marked.live_bytes);
-    sweep_begin_stw();
+    sweep_begin_stw(in_use_bytes());
     pacer_marked(&c->marked);
-    sweep_pace_stw(in_use_bytes(), load_rlx(&pacer.trigger)); /* rlx: in a stop */
     scavenge_pace_stw();
     PROBE(gc_phase, c->number, PHASE_SWEEP, 0);
 }
@@ -291,8 +290,8 @@ static void begin_beside(struct cycle *c)
         store_rlx(&gc.mark_cpu_ns[k], 0); /* rlx: nobody marks */
     c->beside = true;
     begin_stw(c);
-    pacer_mark_begins_stw(c->before_bytes);
     conc_begin_stw();
+    pacer_mark_begins_stw(c->before_bytes); /* what has been scanned so far is this cycle's */
     gc.now = *c;
     store_rlx(&gc.first_pause_ns, 0); /* rlx: a figure, and below */
     store_rlx(&gc.first_pause_ns, heap.host.start_world());
@@ -378,7 +377,7 @@ static bool cycle(enum gc_why why, const struct gc_late *late, const struct gc_l
     pacer_cycle_begins(c.begin_ns);
     if (!stop_with_roots())
         return false;
-    if (late == NULL && look == NULL && pacer_beside(load_rlx(&heap.live))) { /* rlx: in a stop */
+    if (late == NULL && look == NULL && pacer_beside_stw(load_rlx(&heap.live))) { /* rlx: in a stop */
         *beside = load_rlx(&gc.begun) + 1; /* rlx: we are busy */
         begin_beside(&c);
     } else {
@@ -422,7 +421,7 @@ bool gc_collect_some(struct gc_turn *t)
     if (t->mine != 0 && !waits(t->why))
         return false;
     if (!become_busy()) {
-        if (!waits(t->why) && !(t->why == GC_WHY_HEAP && gc_disarms()))
+        if (!waits(t->why) && !(t->why == GC_WHY_HEAP && conc_disarms()))
             return false; /* another thread is at it */
         help();
         return true;

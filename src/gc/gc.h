@@ -230,8 +230,8 @@ struct gc_late {
 /* On the terms of gc_collect, with GC_WHY_FORCED; a cycle of its own, whoever else collects. false: there was no memory to begin one. */
 bool gc_collect_late(const struct gc_late *late);
 bool gc_due(void);             /* the heap has reached the trigger, and the last cycle by the limit was long enough ago */
-/* [MEND] Makes huge pages again, in one piece of the heap, if that is wanted: for how many ns to leave it at that; -1: there is no more to do till the
- * next cycle is over. Some 0.2 ms, 10 at worst: outside the runtime. One caller at a time. */
+/* [MEND] Makes a huge page again, where that is wanted: for how many ns to leave it at that; -1: there is no more to do till another cycle is over. Some
+ * 0.2 ms, 10 at worst: outside the runtime. One caller at a time. */
 bool gc_mend_wanted(void);
 int64_t gc_mend_some(void);
 /* Sweeps some spans, for a background fiber: false when there is nothing left. */

@@ -24,12 +24,14 @@ static struct memory memory_now(void) { return (struct memory){ stats_overhead_b
 #define BESIDE_BYTES (PACE_HEAP_MIN / 4 * 3)
 
 /* Globals do not count, being scanned in a stop either way. Of what is new a fourth may live. */
-bool pacer_beside(uint64_t heap_bytes)
+static bool worth_it(uint64_t heap_bytes)
 {
     const struct pacer_marked *l = &pacer.last; /* plain: written by cycles, under the lock */
     uint64_t spared = l->scan_bytes + l->stack_bytes + (heap_bytes - w_min(heap_bytes, l->live_bytes)) / 4;
     return conc_possible() && (heap.beside_always || spared > BESIDE_BYTES);
 }
+
+bool pacer_beside_stw(uint64_t heap_bytes) { return pacer.beside || worth_it(heap_bytes); }
 
 static void update_locked(const struct memory *now)
 {
@@ -42,7 +44,8 @@ static void update_locked(const struct memory *now)
     store_rlx(&pacer.by_limit, limited);
     store_rlx(&pacer.goal, goal);
     uint64_t trigger = goal;
-    if (goal != PACE_NEVER && pacer_beside(goal))
+    pacer.beside = goal != PACE_NEVER && worth_it(goal);
+    if (pacer.beside)
         trigger = pace_trigger(goal, l->live_bytes, pace_runway(&pacer.rate, l->scan_bytes + l->stack_bytes + l->global_bytes), pacer.sweep_min);
     store_rlx(&pacer.trigger, limited ? w_max(trigger, l->live_bytes + LIMIT_MIN_BYTES) : trigger);
 }

@@ -25,6 +25,7 @@ struct pacer {
     struct lock lock; /* RANK_LEAF; the rest */
     uint64_t sweep_min; /* goal by percent: not below, while the sweep is not done */
     uint64_t last_goal; /* before the last cycle; 0: there was none */
+    bool beside;        /* the trigger lies before the goal, for a mark beside the program */
     struct pacer_marked last;
     struct pace_bucket bucket;
     struct pace_rate rate;
@@ -42,8 +43,8 @@ struct pacer {
 extern struct pacer pacer;
 
 void pacer_start(int percent, int64_t limit);
-/* Whether a mark is to be made beside the program, when the heap has so many bytes. */
-bool pacer_beside(uint64_t heap_bytes);
+/* In the stop in which a cycle begins: whether the mark is to be made beside the program, as the heap has so many bytes. */
+bool pacer_beside_stw(uint64_t heap_bytes);
 /* Around a mark beside the program, which began with so many bytes in the heap; allocated meanwhile, and scanned. */
 void pacer_mark_begins_stw(uint64_t heap_bytes);
 void pacer_mark_ends_stw(int64_t ns, const int64_t cpu_ns[GC_CPU_KINDS], uint64_t allocated, uint64_t scanned);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include "gc/finalize.h"
+#include "gc/mend.h"
 #include "gc/special.h"
 #include "os/loader.h"
 #include "os/vm.h"
@@ -53,6 +54,7 @@ int roots_start(void)
     loader_exclude(off_jem_bss, (size_t)(off_jem_bss_end - off_jem_bss));
     loader_exclude(&heap, sizeof heap); /* its base is the address of an object */
     loader_exclude(&roots, sizeof roots);
+    mend_exclude();
     return loader_start();
 }
 

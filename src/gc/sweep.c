@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/probe.h"
 #include "gc/central.h"
+#include "gc/pacer.h"
 #include "gc/poison.h"
 #include "gc/scavenge.h"
 #include "gc/type.h"
@@ -11,16 +12,20 @@ static struct {
     w_u32 in_hand; /* spans being swept: acq_rel around, acq in sweep_finish */
     w_u64 cursor;  /* shape * GC_CLASSES + class that gc_sweep_some goes on with; rlx: a hint, lists are looked at under their locks */
     w_u32 pending; /* 0: nothing is left to take. rlx, but for who clears it: a hint */
-    /* [SHARE] */
-    w_u64 swept;   /* bytes of spans, since the mark; rlx: a figure */
-    uint64_t live; /* heap.live after the mark. Written in stops, as the next */
-    double share;  /* bytes to be swept for each that is allocated */
+    /* [SHARE] bytes of spans; rlx: figures */
+    w_u64 all, swept; /* at the mark; of these, since then */
+    w_i64 owed;       /* by those who have taken memory; two who pay at the same time may pay in advance */
 } sweep;
 
 /* [SHARE] What is left to sweep when the next cycle is due holds up whoever begins it, and the fiber in the background may have found no processor. So who
- * takes memory sweeps a share, such that all is swept when the heap has grown to SHARE_SPARE before the trigger. */
+ * takes memory sweeps a share: as large a part of what is left as the memory is of what may still be taken till the heap is SHARE_SPARE before the
+ * trigger. Reckoned anew each time, as the trigger moves with the settings. A call pays PAY_ROUNDS times PAY_BYTES at most, and leaves the rest to
+ * those after it; it leaves off for a stop, too. */
 #define SHARE_SPARE ((uint64_t)1 << 20)
 #define RUNWAY_MIN ((uint64_t)64 << 10)
+#define SOME_SPANS 32u
+#define PAY_BYTES ((int64_t)(SOME_SPANS * HEAP_PAGE)) /* gc_sweep_some sweeps as much or more */
+#define PAY_ROUNDS 16u
 
 void sweep_enter(void) { add_acq_rel(&sweep.in_hand, 1); }
 void sweep_leave(void) { sub_acq_rel(&sweep.in_hand, 1); } /* rel: the span is swept; acq in sweep_finish */
@@ -111,7 +116,7 @@ bool gc_sweep_some(void)
     for (unsigned done = 0; at < end; at++) {
         struct central *ce = &shape_get((uint32_t)(at / GC_CLASSES))->central[at % GC_CLASSES];
         while (central_sweep_one(ce, NULL))
-            if (++done == 32) {
+            if (++done == SOME_SPANS) {
                 store_rlx(&sweep.cursor, at); /* rlx: a hint. It may go back when two race: no harm */
                 PROBE(gc_swept, 0, 0, 0);
                 return true;
@@ -123,14 +128,19 @@ bool gc_sweep_some(void)
     return false;
 }
 
-void sweep_share(void)
+void sweep_share(uint64_t bytes)
 {
     if (!sweep_pending())
         return;
-    uint64_t live = load_rlx(&heap.live); /* rlx: figures, and below */
-    double due = (double)(live - w_min(live, sweep.live)) * sweep.share;
-    while ((double)load_rlx(&sweep.swept) < due && gc_sweep_some())
-        ;
+    uint64_t all = load_rlx(&sweep.all), swept = load_rlx(&sweep.swept); /* rlx: figures, and below */
+    uint64_t trigger = load_rlx(&pacer.trigger), from = load_rlx(&heap.live) + SHARE_SPARE;
+    double runway = (double)w_max(trigger - w_min(trigger, from), RUNWAY_MIN), left = (double)(all - w_min(all, swept));
+    add_rlx(&sweep.owed, (int64_t)w_min((double)bytes / runway * left, left));
+    for (unsigned i = 0; i < PAY_ROUNDS && load_rlx(&sweep.owed) >= PAY_BYTES; i++) {
+        sub_rlx(&sweep.owed, PAY_BYTES);
+        if (!gc_sweep_some() || (heap.host.stop_wanted != NULL && load_rlx(heap.host.stop_wanted) != 0)) /* rlx: a hint */
+            break;
+    }
 }
 
 void sweep_finish(void)
@@ -147,7 +157,7 @@ void sweep_finish(void)
     ended();
 }
 
-void sweep_begin_stw(void)
+void sweep_begin_stw(uint64_t in_use_bytes)
 {
     w_assert(load_rlx(&sweep.in_hand) == 0); /* rlx: in a stop */
     store_rlx(&heap.sweepgen, load_rlx(&heap.sweepgen) + SWEEPGEN_STEP);
@@ -157,15 +167,9 @@ void sweep_begin_stw(void)
             central_unsweep_stw(&shape_get(sh)->central[c]);
     store_rlx(&sweep.cursor, 0);
     store_rlx(&sweep.pending, 1);
+    store_rlx(&sweep.all, in_use_bytes);
     store_rlx(&sweep.swept, 0);
-    sweep.share = 0;
-}
-
-void sweep_pace_stw(uint64_t in_use_bytes, uint64_t trigger)
-{
-    sweep.live = load_rlx(&heap.live); /* rlx: in a stop */
-    uint64_t from = sweep.live + SHARE_SPARE, runway = trigger - w_min(trigger, from);
-    sweep.share = (double)in_use_bytes / (double)w_max(runway, RUNWAY_MIN);
+    store_rlx(&sweep.owed, 0);
 }
 
 void sweep_reset(void)

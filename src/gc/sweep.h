@@ -14,12 +14,10 @@ void sweep_leave(void);
 void sweep_large(size_t npages);
 /* Sweeps all that is left, and waits until all others have finished theirs. */
 void sweep_finish(void);
-/* In a stop, after a mark: everything becomes unswept. */
-void sweep_begin_stw(void);
-/* In the same stop, when the next trigger is known; in_use_bytes: of spans. */
-void sweep_pace_stw(uint64_t in_use_bytes, uint64_t trigger);
-/* By who has taken memory, which is counted in heap.live: sweeps its share. Outside a stop, under no lock, no span in hand. */
-void sweep_share(void);
+/* In a stop, after a mark: everything becomes unswept, spans of so many bytes. */
+void sweep_begin_stw(uint64_t in_use_bytes);
+/* By who has taken so much memory: sweeps its share, [SHARE]. Inside the runtime, under no lock. */
+void sweep_share(uint64_t bytes);
 bool sweep_pending(void);
 void sweep_reset(void); /* for a new start */
 

@@ -337,11 +337,9 @@ static int64_t collector_rest(int64_t since_ns, int64_t worked_ns, bool idle)
     return w_min(w_max(due, (int64_t)(idle ? REST_NS_MIN : 0)), (int64_t)REST_NS_MAX);
 }
 
-/* Between cycles: for how long to rest before the next piece; -1: till there is something to mark. [SEED]: it would take as long as it takes. */
+/* Between cycles: for how long to rest before the next piece; -1: till there is something to mark. */
 static int64_t mend_turn(void)
 {
-    if (gc_mark_work() || !gc_mend_wanted() || load_rlx(&seed_on) != 0) /* rlx: see seed_on */
-        return -1;
     weft_blocking_begin();
     int64_t rest = gc_mend_some();
     weft_blocking_end();
@@ -354,10 +352,14 @@ static void collect_fiber(void *arg)
     struct worker *w = arg;
     int64_t since_ns = 0, worked_ns = 0;
     for (;;) {
-        int64_t mend = w == &collector[0] ? mend_turn() : -1;
+        int64_t mend = w == &collector[0] && !gc_mark_work() && gc_mend_wanted() ? mend_turn() : -1;
         rt_enter();
         if (!gc_mark_work()) {
             since_ns = 0;
+            if (mend < 0 && w == &collector[0] && gc_mend_wanted()) { /* another one has ended the cycle just now */
+                rt_leave(m_self());
+                continue;
+            }
             if (mend < 0)
                 worker_wait(w);
             else

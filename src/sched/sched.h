@@ -85,7 +85,7 @@ struct p {
     struct rng rng;
     struct gc_cache gc;
     bool gc_wanted;
-    int64_t marked_ns;      /* it has marked last till then, while a collection was in a hurry */
+    int64_t marked_ns;      /* it has marked, or disarmed, last till then, as much as it owes for having run */
     /* counters: the owner writes, anyone reads relaxed */
     w_u64 fibers_made, fibers_ended; /* ended: rel, that nobody sees a fiber ended that he does not see made; acq in fibers_count */
     w_u64 handoffs;         /* sysmon writes, too: add_rlx */
