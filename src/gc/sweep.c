@@ -137,8 +137,11 @@ void sweep_share(uint64_t bytes)
     double runway = (double)w_max(trigger - w_min(trigger, from), RUNWAY_MIN), left = (double)(all - w_min(all, swept));
     add_rlx(&sweep.owed, (int64_t)w_min((double)bytes / runway * left, left));
     for (unsigned i = 0; i < PAY_ROUNDS && load_rlx(&sweep.owed) >= PAY_BYTES; i++) {
-        sub_rlx(&sweep.owed, PAY_BYTES);
-        if (!gc_sweep_some() || (heap.host.stop_wanted != NULL && load_rlx(heap.host.stop_wanted) != 0)) /* rlx: a hint */
+        bool more = gc_sweep_some();
+        uint64_t now = load_rlx(&sweep.swept); /* by others, too: that is paid as well */
+        sub_rlx(&sweep.owed, (int64_t)(now - w_min(now, swept)));
+        swept = now;
+        if (!more || (heap.host.stop_wanted != NULL && load_rlx(heap.host.stop_wanted) != 0)) /* rlx: a hint */
             break;
     }
 }
