@@ -410,6 +410,8 @@ static void scavenge_fiber(void *arg)
         if (ns < 0)
             worker_wait(w);
         rt_leave(m_self()); /* between two pieces a stop can come */
+        if (ns > 0 && load_rlx(&seed_on) != 0) /* rlx: see seed_on. [SEED]: not by how long the last one took */
+            ns = WEFT_MILLISECOND;
         weft_sleep(ns);
     }
 }
