@@ -52,7 +52,7 @@ static void proportional(size_t bytes)
     cr_assert(!sweep_pending(), "%lu of %lu bytes", (unsigned long)load_rlx(&heap.live), (unsigned long)trigger);
     cr_assert_eq(th.stops, stops + 1);
     cr_assert_geq(swept, spans);
-    cr_assert(half > swept / 3, "%lu of %lu pages at half the way", (unsigned long)half, (unsigned long)swept);
+    cr_assert(half > swept / 3 && half < swept * 3 / 4, "%lu of %lu pages at half the way", (unsigned long)half, (unsigned long)swept);
     probe_unlisten(count, &swept);
     th_end();
 }

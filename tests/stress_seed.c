@@ -70,13 +70,8 @@ Test(stress_seed, the_same_seed_makes_the_same_choices)
 
 Test(stress_seed, also_with_collections_at_every_turn)
 {
-    for (size_t k = 0; k < w_countof(programs); k++) {
-#ifdef W_ASAN /* not the one with finalizers, which does not replay there: to be found out why; by words that its larger frames leave on stacks, perhaps */
-        if (strcmp(programs[k].name, "memory") == 0)
-            continue;
-#endif
+    for (size_t k = 0; k < w_countof(programs); k++)
         replays(&programs[k], 77 + k, ",gcstress=3");
-    }
 }
 
 Test(stress_seed, another_seed_makes_others)

@@ -136,7 +136,7 @@ void sweep_share(uint64_t bytes)
     uint64_t trigger = load_rlx(&pacer.trigger), from = load_rlx(&heap.live) + SHARE_SPARE;
     double runway = (double)w_max(trigger - w_min(trigger, from), RUNWAY_MIN), left = (double)(all - w_min(all, swept));
     add_rlx(&sweep.owed, (int64_t)w_min((double)bytes / runway * left, left));
-    for (unsigned i = 0; i < PAY_ROUNDS && load_rlx(&sweep.owed) >= PAY_BYTES; i++) {
+    for (unsigned i = 0; i < PAY_ROUNDS && load_rlx(&sweep.owed) >= w_min(PAY_BYTES, (int64_t)left); i++) { /* the last ones at once */
         bool more = gc_sweep_some();
         uint64_t now = load_rlx(&sweep.swept); /* by others, too: that is paid as well */
         sub_rlx(&sweep.owed, (int64_t)(now - w_min(now, swept)));

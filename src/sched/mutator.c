@@ -406,13 +406,12 @@ static void scavenge_fiber(void *arg)
     struct worker *w = arg;
     for (;;) {
         rt_enter();
-        int64_t ns = gc_scavenge_some();
+        int64_t ns = load_rlx(&seed_on) != 0 ? -1 : gc_scavenge_some(); /* rlx: see seed_on. [SEED]: it goes by the real clock */
         if (ns < 0)
             worker_wait(w);
         rt_leave(m_self()); /* between two pieces a stop can come */
-        if (ns > 0 && load_rlx(&seed_on) != 0) /* rlx: see seed_on. [SEED]: not by how long the last one took */
-            ns = WEFT_MILLISECOND;
-        weft_sleep(ns);
+        if (ns >= 0)
+            weft_sleep(ns);
     }
 }
 
