@@ -41,7 +41,7 @@ static void proportional(size_t bytes)
     uint64_t spans = OBJECTS / 3 * (uint64_t)BYTES / HEAP_PAGE;
     int stops = th.stops;
     while (th.stops == stops)
-        th_alloc(bytes, SHAPE_NOSCAN);
+        th_alloc(BYTES, SHAPE_NOSCAN);
     cr_assert(sweep_pending(), "all is to be swept");
     uint64_t live = load_rlx(&heap.live), trigger = load_rlx(&pacer.trigger);
     swept = 0;

@@ -563,6 +563,7 @@ void m_leave(struct m *m)
 static void *m_main(void *arg)
 {
     struct m *m = arg;
+    add_rlx(&sched.threads_made, 1); /* rlx: counter. By the thread itself, so that fibers on it find it counted */
     m_thread_setup(m);
     m_name_thread(m);
     PROBE(thread_start, m->id, 0, 0);
@@ -622,7 +623,6 @@ int m_thread_start(struct m *m)
         sub_seq(&sched.nthreads, 1);
         return -err;
     }
-    add_rlx(&sched.threads_made, 1); /* rlx: counter */
     return 0;
 }
 
