@@ -20,7 +20,7 @@ static struct {
     struct gc_cache cache;
     unsigned procs;
     const char *stack_base, *stack_top; /* base: set by host_start's caller frame; top: in a stop */
-    int64_t stop_ns;
+    int64_t stop_ns, stopped_ns;
     int stops, calls_ready[GC_CALLS];
     char last_log[400];
     void (*in_stop)(void);
@@ -34,7 +34,12 @@ static void th_stop(int reason)
     if (th.in_stop != NULL)
         th.in_stop();
 }
-static int64_t th_start(void) { return os_now_ns() - th.stop_ns; }
+static int64_t th_start(void)
+{
+    int64_t ns = os_now_ns() - th.stop_ns;
+    th.stopped_ns += ns;
+    return ns;
+}
 
 static uintptr_t th_tp(void)
 {

@@ -208,6 +208,7 @@ Test(gc_stats, a_module_loaded_meanwhile_is_noticed)
     th.in_stop = change_modules; /* as if another thread had just loaded it */
     th_collect(GC_WHY_FORCED);
     cr_assert_eq(th.stops, 2);
+    cr_assert_eq(stats()->pause_total_ns, (uint64_t)th.stopped_ns, "the stop that was in vain is part of the pause");
     th_collect(GC_WHY_FORCED);
     cr_assert_eq(th.stops, 3);
     th_end();

@@ -104,17 +104,19 @@ Test(trace_ring, the_last_two_whatever_their_size_with_tiny_limits)
         }
         end(w);
     }
-    struct world *w = begin(1, 3600 * WEFT_SECOND);
-    generation(w);
-    size_t one = ring_stats().bytes;
-    end(w);
-    w = begin(one * 100, 3600 * WEFT_SECOND);
-    for (int i = 0; i < 400; i++) {
+    enum { ALL = 400 };
+    struct world *w = begin(64 << 20, 3600 * WEFT_SECOND);
+    for (int i = 0; i < ALL; i++)
         generation(w);
-        cr_assert_leq(ring_stats().bytes, one * 100 + 64 * 1024);
+    size_t all = ring_stats().bytes;
+    end(w);
+    w = begin(all / 8, 3600 * WEFT_SECOND);
+    for (int i = 0; i < ALL; i++) {
+        generation(w);
+        cr_assert_leq(ring_stats().bytes, all / 8 + 64 * 1024);
     }
     size_t n = ring_stats().generations;
-    cr_expect(n > 2 && n < 100, "%zu generations", n);
+    cr_expect(n > 2 && n < ALL / 2, "%zu generations", n);
     end(w);
 }
 

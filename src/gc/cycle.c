@@ -191,8 +191,9 @@ static void relax(void)
         sys_call0(SYS_sched_yield); /* a host of one thread */
 }
 
-/* Stops the world with a table of modules that is true. false: no memory for it, or somebody was loading modules all the time. */
-static bool stop_with_roots(void)
+/* Stops the world with a table of modules that is true; stops that were in vain count in c's pause. false: no memory for it, or somebody was loading
+ * modules all the time. */
+static bool stop_with_roots(struct cycle *c)
 {
     int64_t begin = os_now_ns();
     for (unsigned i = 0; i < LOADER_TRIES || os_now_ns() - begin < LOADER_NS; i++) {
@@ -201,7 +202,7 @@ static bool stop_with_roots(void)
         heap.host.stop_world(WEFT_STOP_GC);
         if (loader_current_stw())
             return true;
-        heap.host.start_world();
+        c->pause_ns += heap.host.start_world();
         relax(); /* the thread in the loader needs a chance to come out */
     }
     return false;
@@ -316,7 +317,7 @@ static void give_up(struct cycle *c)
 /* What could be done beside the program is done. */
 static void end_beside(struct cycle *c)
 {
-    if (!stop_with_roots()) {
+    if (!stop_with_roots(c)) {
         give_up(c);
         return;
     }
@@ -329,7 +330,7 @@ static void end_beside(struct cycle *c)
     uint64_t live = load_rlx(&heap.live); /* rlx: in a stop */
     pacer_mark_ends_stw(c->marked_ns - c->mark_ns, c->cpu_ns, live - w_min(live, c->before_bytes), conc_scanned());
     end_stw(c);
-    c->pause_ns = load_rlx(&gc.first_pause_ns) + heap.host.start_world(); /* rlx: see there */
+    c->pause_ns += load_rlx(&gc.first_pause_ns) + heap.host.start_world(); /* rlx: see there */
     ended(c);
     conc_disarm();
     tell_host();
@@ -362,7 +363,7 @@ static void mark_in_stop(struct cycle *c)
     c->marked_ns = os_now_ns();
     PROBE(gc_phase, c->number, PHASE_MARK_TERM, 0);
     end_stw(c);
-    c->pause_ns = heap.host.start_world();
+    c->pause_ns += heap.host.start_world();
     ended(c);
 }
 
@@ -375,7 +376,7 @@ static bool cycle(enum gc_why why, const struct gc_late *late, const struct gc_l
     scavenge_to_limit();
     c.begin_ns = os_now_ns();
     pacer_cycle_begins(c.begin_ns);
-    if (!stop_with_roots())
+    if (!stop_with_roots(&c))
         return false;
     if (late == NULL && look == NULL && pacer_beside_stw(load_rlx(&heap.live))) { /* rlx: in a stop */
         *beside = load_rlx(&gc.begun) + 1; /* rlx: we are busy */
@@ -421,7 +422,7 @@ bool gc_collect_some(struct gc_turn *t)
     if (t->mine != 0 && !waits(t->why))
         return false;
     if (!become_busy()) {
-        if (!waits(t->why) && !(t->why == GC_WHY_HEAP && conc_disarms()))
+        if (!waits(t->why) && !(t->why == GC_WHY_HEAP && gc_disarms()))
             return false; /* another thread is at it */
         help();
         return true;
