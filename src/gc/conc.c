@@ -18,7 +18,8 @@
  * Each phase is a number of jobs, which anybody takes who has time: the collector's fiber, processors that idle, allocations. Who finds nothing to do
  * goes on to the next phase when all jobs are done and nobody holds anything to be scanned. What `clean` finds is what was written while the
  * round before went on, so a program that writes faster than that can be looked at would never see its end: from close to stop 2 the cycle hurries
- * (gc_mark_hurries): who allocates or comes to the scheduler's loop marks longer than it has run, up to a millisecond. On the way to stop 2 it is READY, and waits for somebody who may stop the world.
+ * (gc_mark_hurries): who allocates or comes to the scheduler's loop marks longer than it has run, up to a millisecond. On the way to stop 2 it is
+ * READY, and waits for somebody who may stop the world.
  *
  * Why nothing reachable is freed. Say an object X is reachable when stop 2 ends its mark, and is not marked. Follow the way from a root to X up to
  * the first object that is not marked; it is X without loss of generality, and a word w that leads to it lies in a root, or in a marked object O. All
@@ -32,8 +33,8 @@
  *     taking p in a round of clean).
  *       no A, so p is not armed: stop 2 takes it for written to, and scans the marked objects on it.
  *       S after A: p is not armed any more, as S ended that. The same.
- *       S before A: whoever scans p after A sees w. If A was a take, that is done next, for all that is marked on p by then. If A was `arm`, nothing was
- *         scanned before (no page is scanned before all are armed); was O marked by a worker, then after A, and it was scanned after that.
+ *       S before A: whoever scans p after A sees w. If A was a take, that is done next, for all that is marked on p by then. If A was `arm`, nothing
+ *         was scanned before (no page is scanned before all are armed); was O marked by a worker, then after A, and it was scanned after that.
  *         Was O born marked before A was done, S wrote to memory that its owner had just zeroed: see [BORN].
  *   - In O, in a carded span. The same with cards for pages, and clearing, closing and taking for arming: [CARDS] in cards.c says why whoever reads after
  *     the take sees what was stored before its card was marked. Clearing is followed by no rescan either, hence born, and by cards_settle
@@ -42,9 +43,9 @@
  * [BORN] What is allocated while marking is on is born marked, a run at a time: its owner sets the mark bits, then a fence, then the run is zeroed
  * and handed out. So every store to an object that was born is ordered after its mark bit. If S comes before a take of its page, the rescan that follows
  * the take sees the mark bit and w; if S comes after, the page is written to. `arm` is the one arming that no rescan follows: a page on which something is
- * born before stop 2 and after stop 1 may have been armed by it after S. So pages that arm has armed are the ones that stood in the heap at stop 1, and those of
- * spans which have been allocated from since stop 1 are found by span->born, the number of the cycle, and are scanned once at the end of arm, as if they had been
- * written to.
+ * born before stop 2 and after stop 1 may have been armed by it after S. So pages that arm has armed are the ones that stood in the heap at stop 1, and
+ * those of spans which have been allocated from since stop 1 are found by span->born, the number of the cycle, and are scanned once at the end of arm,
+ * as if they had been written to.
  *
  * A take is atomic for each page: the kernel writes the page table's entry once, reports the page if it was not armed, and flushes the processors'
  * copies of it before it returns. So a store is before the take in this sense: it was done with a translation that the flush has thrown away, and whoever
@@ -54,17 +55,17 @@
  * who copies; both are looked at in stop 2. The kernel's own writes, in read(2), end the arming as the program's do. A pointer that comes that way and is
  * held by nobody (it was in a pipe) keeps nothing alive, as ever.
  *
- * fork: it stops the processors, and slices are over by then, so nobody is in the middle of anything. In the child armed pages are not armed any more and nobody
- * goes on with the mark: it is given up (conc_after_fork_child).
+ * fork: it stops the processors, and slices are over by then, so nobody is in the middle of anything. In the child armed pages are not armed any more
+ * and nobody goes on with the mark: it is given up (conc_after_fork_child).
  *
  * Words are read while they may be written. An aligned word is read as a whole on all machines that weft knows; what is not aligned is no pointer to the
  * collector.
  *
  * What is refused by the system in the middle (no memory for tables of pages) ends the mark: stop 2 gives it up and marks all. It is counted.
  *
- * Minor cycles, which keep mark bits and scan only what was written since the cycle before, have been looked at and not built: pages would have to be armed all
- * the time, at a fault for each, and in bench/live_heap, where nine of ten operations keep to a 64th of the hubs at a time, 96 of 100 pages with
- * pointers were written to between two cycles. A page is too large a unit for that. */
+ * Minor cycles, which keep mark bits and scan only what was written since the cycle before, have been looked at and not built: pages would have to be
+ * armed all the time, at a fault for each, and in bench/live_heap, where nine of ten operations keep to a 64th of the hubs at a time, 96 of 100 pages
+ * with pointers were written to between two cycles. A page is too large a unit for that. */
 #include "gc/conc.h"
 #include <errno.h>
 #include <string.h>
@@ -114,8 +115,6 @@ bool gc_mark_hurries(void)
     enum phase p = __atomic_load_n(&conc.phase, __ATOMIC_RELAXED); /* rlx: a hint */
     return p == PHASE_CLOSE || p == PHASE_CLEAN || p == PHASE_READY;
 }
-
-bool conc_disarms(void) { return __atomic_load_n(&conc.phase, __ATOMIC_RELAXED) == PHASE_DISARM; } /* rlx: a hint */
 
 uint64_t conc_scanned(void) { return load_rlx(&conc.scanned); } /* rlx: a figure */
 

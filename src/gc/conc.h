@@ -25,7 +25,6 @@ void conc_end_stw(unsigned nworkers, struct pacer_marked *out);
 void conc_give_up_stw(void);
 /* After either, when the caller is done with the cycle: there is still something to do, the end of which is CONC_OVER. */
 void conc_disarm(void);
-bool conc_disarms(void); /* that is under way. A hint */
 /* Bytes scanned so far. Any time. */
 uint64_t conc_scanned(void);
 

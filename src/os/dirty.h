@@ -39,8 +39,8 @@ int dirty_arm(uintptr_t lo, uintptr_t hi);
 int dirty_disarm(uintptr_t lo, uintptr_t hi);
 
 /* A first write to an armed huge page makes small ones of it. Makes huge ones again of those units of OS_HUGE_PAGE in [lo, hi) that are all there
- * and of which nothing is armed, 0.15 ms each, in which page faults of the heap wait: how many. What is huge still costs 1 us. Who calls it, and when: gc/mend.c. -ENOSYS: not with
- * this back-end. It may take 10 ms for one: outside the runtime, where stops do not wait for the caller. */
+ * and of which nothing is armed, 0.15 ms each, in which page faults of the heap wait: how many. What is huge still costs 1 us. Who calls it, and when:
+ * gc/mend.c. -ENOSYS: not with this back-end. It may take 10 ms for one: outside the runtime, where stops do not wait for the caller. */
 ptrdiff_t dirty_mend(uintptr_t lo, uintptr_t hi);
 
 struct dirty_range { uintptr_t lo, hi; };

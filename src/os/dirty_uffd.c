@@ -19,7 +19,8 @@
  *     armed.
  *
  * To mend all of a heap after each cycle (dirty_mend) gains nothing where all is written to: bench/live_heap did as many operations, for a third more
- * of processor time, and stood still each time that it came to a page which was being copied. What stayed cold for a cycle is another matter: [MEND] in gc/mend.c.
+ * of processor time, and stood still each time that it came to a page which was being copied. What stayed cold for a cycle is another matter: [MEND]
+ * in gc/mend.c.
  *
  * Privileges: none with UFFD_USER_MODE_ONLY, which concerns only faults that somebody is told of. Where a filter of system calls refuses
  * userfaultfd(2) there may be /dev/userfaultfd. If the host closes our descriptors, the kernel forgets the registration, and SCAN_CHECKED makes

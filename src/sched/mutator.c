@@ -5,8 +5,9 @@
  * fiber; the new object is held by a variable of that frame.
  *
  * Some fibers belong to the runtime: one runs finalizers, up to a quarter as many as processors run cleanups, one sweeps behind a cycle (and collects
- * when two minutes passed without), one gives memory back [SCAVENGE], and one for every four processors marks beside the program [CONC]. All sleep when there is nothing to do. They are made at the first need, so a
- * program that has no finalizers has no fiber for them. */
+ * when two minutes passed without), one gives memory back [SCAVENGE], and one for every four processors marks beside the program [CONC]; the first of
+ * these also makes huge pages again [MEND]. All sleep when there is nothing to do. They are made at the first need, so a program that has no finalizers
+ * has no fiber for them. */
 #include "sched/mutator.h"
 #include "sched/guard.h"
 #include "sched/labels.h"
@@ -522,7 +523,8 @@ int mutator_start(void)
         .scavtrace = c->scavtrace != 0, .madv_free = c->madvdontneed == 0, .fenced = sched.fenced,
         .sample_rate = (uint64_t)(c->mem_profile_rate != 0 ? w_max(c->mem_profile_rate, (int64_t)0) : c->memprofilerate),
         .sample_seed = (uint64_t)c->schedseed, /* [SEED] */
-        .stw = c->gc == CONFIG_GC_STW || c->schedseed != 0, /* [SEED]: who marks what is not drawn */ .dirty_any = c->gc == CONFIG_GC_AUTO, .dirty = c->gc == CONFIG_GC_MPROTECT ? DIRTY_MPROTECT : DIRTY_UFFD,
+        .stw = c->gc == CONFIG_GC_STW || c->schedseed != 0, /* [SEED]: who marks what is not drawn */
+        .dirty_any = c->gc == CONFIG_GC_AUTO, .dirty = c->gc == CONFIG_GC_MPROTECT ? DIRTY_MPROTECT : DIRTY_UFFD,
     };
     watch_start();
     worker_init(&finalizer, calls_fiber, "finalizers", WAIT_FINALIZER);
