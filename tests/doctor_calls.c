@@ -158,8 +158,10 @@ Test(doctor_calls, w06_statistics_read_in_a_loop)
 
 static void burst_of_reads(void *arg)
 {
+    int64_t began = weft_now();
     for (int i = 0; i < 150; i++)
         reads();
+    no_burst = weft_now() - began > 500 * MS;
     weft_sleep(1200 * MS);
     reads();
     loops(arg);
@@ -168,6 +170,8 @@ static void burst_of_reads(void *arg)
 Test(doctor_calls, w06_is_silent_of_bursts_and_of_some_now_and_then)
 {
     doctor_run(burst_of_reads, &(struct loop){ reads_now_and_then, 1200 }, NULL, NULL);
+    if (no_burst)
+        cr_skip_test("150 readings take more than half a second here");
     expect_none();
 }
 

@@ -13,6 +13,7 @@ static void *look_main(void *arg)
 {
     (void)arg;
     int bad = 0;
+    cr_assert_eq(weft_attach(), 0); /* from then on what it holds is seen */
     for (unsigned i = 0; made < OBJECTS; i++) {
         char *p = slot[i % SLOTS];
         if (p != NULL)

@@ -1,5 +1,6 @@
 /* Cleanups: when, how often, for which pointers, stopped or not, beside finalizers, and on which fibers. */
 #include "heap_test.h"
+#include "sched/mutator.h"
 #include <errno.h>
 
 enum { MANY = 400, STRAY = 20 }; /* so many may be held by words on stacks that nobody wipes */
@@ -50,6 +51,7 @@ static void several(void *arg)
     collect();
     test_until(none_is_half_done());
     collect(); /* and none comes twice */
+    test_until(mutator_calls_executed(GC_CLEANUP) == gc_calls_queued(GC_CLEANUP)); /* whatever this one found */
     test_until(none_is_half_done());
     for (int i = 0; i < MANY; i++) {
         int n = count_now(&per_object[i]);

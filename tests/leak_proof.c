@@ -2,6 +2,7 @@
  * still come to, by whatever way. */
 #include "leak_test.h"
 #include "base/probe.h"
+#include "sched/mutator.h"
 #include <errno.h>
 #include <pthread.h>
 #include <sys/wait.h>
@@ -249,9 +250,9 @@ static NOINLINE void keep_cleanup(struct node *n)
 }
 static void drop_cleanup(void)
 {
+    uint64_t before = mutator_calls_executed(GC_CLEANUP);
     cleaned = NULL;
-    weft_gc();
-    weft_sleep(10 * WEFT_MILLISECOND);
+    test_until((weft_gc(), mutator_calls_executed(GC_CLEANUP) > before));
     weft_gc();
 }
 

@@ -21,6 +21,7 @@ static void run_exactly(int procs, weft_fn *fn)
     cfg.maxprocs = procs;
     cfg.gc_percent = 100;
     cfg.debug = "gcstress=0";
+    cfg.doctor = "off"; /* who reads statistics all the time is told so, and what tells takes memory */
     test_run_config(&cfg, fn, NULL);
 }
 

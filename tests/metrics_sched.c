@@ -61,8 +61,8 @@ static void states(void *arg)
     };
     cr_assert_eq(weft_metrics_read(m, 6), 0);
     /* One processor, and it is ours; should it have been taken from us meanwhile, those who were ready may have run. */
-    cr_assert(m[0].u64 == 1 + WAIT + BLOCK + READY || m[0].u64 == 1 + WAIT + BLOCK);
-    cr_assert(m[2].u64 == READY || m[2].u64 == 0, "%lu", m[2].u64);
+    cr_assert(m[2].u64 <= READY, "%lu", m[2].u64);
+    cr_assert_eq(m[0].u64, 1 + WAIT + BLOCK + m[2].u64);
     cr_assert_eq(m[1].u64, WAIT);
     cr_assert_eq(m[3].u64, BLOCK);
     cr_assert_eq(m[4].u64, 1);

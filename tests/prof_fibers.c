@@ -126,6 +126,7 @@ static void window(void *arg)
     weft_chan_close(never);
     start(sender, 2);
     all_wait(10);
+    test_until(weft_num_fibers() == 11);
     struct pp *pp = window_end(d);
     struct prof_sum r = prof_sum(pp, "weft_chan_recv;waits_deep;waits_deep;waits_deep;receiver"), s = prof_sum(pp, "weft_chan_send;sender");
     cr_expect_eq(r.value[0], -40);

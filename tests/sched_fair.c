@@ -93,17 +93,19 @@ static void raise_flag(void *arg) { set_flag(arg); }
 static void run_blocking(void *arg)
 {
     (void)arg;
-    uint64_t before = handoffs();
-    for (int i = 0; i < ROUNDS; i++) {
+    uint64_t before = handoffs(), tried = 0;
+    while (tried < ROUNDS) {
         int done = 0;
         cr_assert_eq(weft_go(raise_flag, &done), 0);
-        cr_assert(!flag(&done));
+        if (flag(&done)) /* our thread stood still, and the processor was taken from it */
+            continue;
+        tried++;
         weft_blocking_begin();
         while (!flag(&done)) /* the processor has gone to the other one already */
             ;
         weft_blocking_end();
     }
-    cr_expect_lt(handoffs() - before, ROUNDS / 2, "the monitor had to take the processor away");
+    cr_expect_lt(handoffs() - before, tried / 2, "the monitor had to take the processor away");
 }
 
 Test(sched_fair, blocking_begin_gives_the_processor_up_at_once)

@@ -247,8 +247,7 @@ static void run_rate(void *arg)
         weft_yield();
     }
     cr_expect_eq(weft_maxprocs(0), 5);
-    look(now + WEFT_SECOND);
-    test_until(weft_maxprocs(0) == 4);
+    test_until((look(now += WEFT_SECOND), weft_maxprocs(0) == 4)); /* again, as the fiber that made the change before may not have ended */
 }
 
 Test(sched_maxprocs, files_are_read_once_a_second_at_most)

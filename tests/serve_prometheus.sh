@@ -65,17 +65,19 @@ if ! until_it 30 listens; then
 fi
 query() { curl -s -m 10 -G "http://127.0.0.1:$web/api/v1/query" --data-urlencode "query=$1"; }
 value() { query "$1" | sed -n 's/.*"value":\[[^,]*,"\([^"]*\)"\].*/\1/p'; }
+# In a minute, as one that takes longer than a second is given up, and then all series are stale till the next.
+last() { value "last_over_time($1[1m])"; }
 scraped() { [ "$(value 'sum_over_time(up{job="kv"}[1m]) >= bool 3')" = 1 ]; } # one that takes longer than a second counts as 0
 wrong=
 until_it 30 scraped || wrong=" three scrapes: $(query 'up')"
-n=$(value 'scrape_samples_scraped{job="kv"}')
+n=$(value 'max_over_time(scrape_samples_scraped{job="kv"}[1m])')
 [ "${n:-0}" -gt 400 ] || wrong="$wrong [$n samples]"
-[ "$(value 'weft_processors')" = 2 ] || wrong="$wrong [processors $(value weft_processors)]"
-[ "$(value 'sum(weft_memory_bytes) == bool sum(weft_memory_mapped_bytes)')" = 1 ] || wrong="$wrong [the classes do not add up]"
+[ "$(last weft_processors)" = 2 ] || wrong="$wrong [processors $(last weft_processors)]"
+[ "$(value 'sum(last_over_time(weft_memory_bytes[1m])) == bool sum(last_over_time(weft_memory_mapped_bytes[1m]))')" = 1 ] || wrong="$wrong [the classes do not add up]"
 [ "$(value 'rate(weft_heap_allocated_bytes_total[1m]) > bool 0')" = 1 ] || wrong="$wrong [no allocations under load]"
 [ "$(value 'histogram_quantile(0.99, rate(weft_sched_latency_seconds_bucket[1m])) > bool 0')" = 1 ] || wrong="$wrong [latencies]"
-[ "$(value 'weft_build_info')" = 1 ] || wrong="$wrong [build info]"
-rss=$(value 'process_resident_memory_bytes')
+[ "$(last weft_build_info)" = 1 ] || wrong="$wrong [build info]"
+rss=$(last process_resident_memory_bytes)
 [ "${rss%%.*}" ] || wrong="$wrong [rss]"
 curl -s -m 10 "http://127.0.0.1:$web/api/v1/metadata?metric=weft_stopped_seconds" | grep -q '"type":"histogram"' || wrong="$wrong [metadata]"
 curl -s -m 10 "http://127.0.0.1:$web/api/v1/targets" > "$TMP/targets"

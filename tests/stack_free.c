@@ -2,6 +2,7 @@
 #include "heap_test.h"
 #include "os/vm.h"
 #include "sched/stack.h"
+#include "waiting.h"
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -72,7 +73,7 @@ static void wave_begin(int n, size_t bytes)
     highest = 0;
     for (int i = 0; i < n; i++)
         cr_assert_eq(weft_go(deep_fiber, NULL), 0);
-    test_until(count_now(&waiting) == n);
+    test_until(count_now(&waiting) == n && receivers(gate) == (size_t)n);
 }
 
 static void wave_end(void)

@@ -214,13 +214,13 @@ static void group_errors(void *arg)
 Test(waitgroup, errors_change_nothing) { test_run(group_errors, NULL); }
 
 /* Many wait at once, in all ways; all come back, each round; the group is used again at once. */
-struct many { weft_waitgroup wg, all; int back, timeouts; };
+struct many { weft_waitgroup wg, all; int64_t patience_ns; int back, timeouts; };
 
 static void wait_too(void *arg)
 {
     struct many *m = arg;
     if (weft_fiber_id() % 3 == 0) {
-        while (weft_waitgroup_wait_until(&m->wg, weft_now() + 20000) != 0)
+        while (weft_waitgroup_wait_until(&m->wg, weft_now() + m->patience_ns) != 0)
             __atomic_fetch_add(&m->timeouts, 1, __ATOMIC_RELAXED);
     } else
         weft_waitgroup_wait(&m->wg);
@@ -230,7 +230,7 @@ static void wait_too(void *arg)
 static void many_wait(void *arg)
 {
     (void)arg;
-    struct many m = { 0 };
+    struct many m = { .patience_ns = 20000 };
     for (int round = 0; round < 300; round++) {
         m.back = 0;
         cr_assert_eq(weft_waitgroup_add(&m.wg, 2), 0);
@@ -259,7 +259,7 @@ Test(waitgroup, many_wait_and_it_is_used_again)
 static void group_generations(void *arg)
 {
     (void)arg;
-    struct many m = { 0 };
+    struct many m = { .patience_ns = 100 * WEFT_SECOND };
     cr_assert_eq(weft_waitgroup_add(&m.wg, 1), 0);
     for (int i = 0; i < 5; i++)
         cr_assert_eq(weft_waitgroup_go(&m.all, wait_too, &m), 0);

@@ -614,8 +614,8 @@ static void loader_main(void *arg)
     test_until(held);
     for (unsigned i = 0; i < 20; i++)
         nofp_top(prof_here, NULL, i);
-    let_go = true;
     int before = looked;
+    let_go = true;
     test_until(looked > before);
 }
 
