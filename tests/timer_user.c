@@ -75,7 +75,7 @@ static void run_pending(void *arg)
     cr_expect_eq(weft_select_default(both, 2), 1);
     cr_expect_eq(weft_select_default(both, 2), -EAGAIN);
     cr_expect_eq(timers_waiting(), 0);
-    cr_expect_eq(weft_select_until(both, 2, weft_now() + WEFT_MILLISECOND), -ETIMEDOUT);
+    cr_expect_eq(weft_select_until(both, 2, weft_now() + 200 * WEFT_MILLISECOND), -ETIMEDOUT);
     cr_expect_eq(timers_waiting(), 1, "who is waited for is in the heap, and stays there");
     cr_expect(weft_timer_stop(far));
     cr_expect_eq(timers_waiting(), 0);

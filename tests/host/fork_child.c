@@ -214,6 +214,7 @@ static void run_with(int procs, weft_fn *fn)
 {
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.maxprocs = procs;
+    cfg.stop_timeout_ms = 30000; /* for threads that have yet to get their turn */
     OK(weft_run(fn, NULL, &cfg));
 }
 
@@ -448,6 +449,7 @@ static void inherits_main(void *arg)
     pid_t pid = fork();
     if (pid == 0) { /* the other end is the parent's, and of what happens to our registrations it notices nothing */
         alarm(60);
+        int had = GET(runs);
         CHECK(!weft_timer_stop(once)); /* timers with a function run in the parent */
         int64_t tick;
         for (int i = 0; i < 3; i++)
@@ -458,7 +460,7 @@ static void inherits_main(void *arg)
         CHECK(weft_read(end[1], &c, 1) == -ETIMEDOUT);
         OK(weft_fd_close(end[0]));
         OK(weft_fd_close(end[1]));
-        CHECK(GET(runs) == 0);
+        CHECK(GET(runs) == had);
         _exit(0);
     }
     weft_sleep(5 * WEFT_MILLISECOND); /* most likely it waits by now; if not, what is tested is only simpler */
