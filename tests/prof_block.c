@@ -73,12 +73,13 @@ static const struct wait { weft_fn *fn; const char *stack, *function; } waits[] 
 };
 enum { WAITS = w_countof(waits) - 1 };
 
-static struct fiber *last_parked;
+static struct fiber *last_parked, *waiter; /* waiter: who waits for the end of the others, and is none of them */
 static void parked(void *arg, enum probe_id id, uintptr_t fiber, uintptr_t why, uintptr_t none)
 {
     (void)arg, (void)id, (void)none;
-    if (why != WAIT_SLEEP && !(((struct fiber *)fiber)->flags & FIBER_SYSTEM)) {
-        __atomic_store_n(&last_parked, (struct fiber *)fiber, __ATOMIC_RELAXED);
+    struct fiber *f = (struct fiber *)fiber;
+    if (why != WAIT_SLEEP && f != waiter && !(f->flags & FIBER_SYSTEM)) {
+        __atomic_store_n(&last_parked, f, __ATOMIC_RELAXED);
         add_acq_rel(&parks, 1); /* rel: who it is; acq in let_go */
     }
 }
@@ -104,11 +105,12 @@ static void let_go(weft_fn *fn, void *arg, uint32_t before)
         weft_sema_release(&sema, 1);
 }
 
-/* fn waits for 2 ms or more, in a fiber of its own. */
+/* what waits for 2 ms or more, and do_sleep sleeps, in a fiber of its own. */
 NOINLINE static void wait_once(weft_fn *what)
 {
-    weft_fn *volatile fn = what; /* looked at anew each time: else there would be two places where we wait for the end of it */
+    weft_fn *volatile fn = what; /* else the compiler makes two of the end of this function, and our own wait has two stacks */
     weft_waitgroup ended = { 0 };
+    waiter = m_self()->cur;
     if (fn == do_lock || fn == do_lock_until)
         weft_mutex_lock(&mu);
     else if (fn == do_rlock || fn == do_wlock)

@@ -3,6 +3,7 @@
 #include "sched/sched.h"
 #include "sched/world.h"
 #include "test.h"
+#include "waiting.h"
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
@@ -363,7 +364,7 @@ static void need_threads(weft_waitgroup *wg, weft_chan *c, int threads)
         weft_blocking_begin();
         weft_blocking_end();
     }
-    test_until(world_helpers() != 0 && (tainted(&all), all >= threads));
+    test_until(world_helpers() != 0 && receivers(c) == 10 && (tainted(&all), all >= threads));
 }
 
 static void taint(void *arg)

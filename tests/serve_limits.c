@@ -205,11 +205,11 @@ Test(serve_limits, time_for_a_request)
     weft_debug_server *s = serve_begin(o);
     for (size_t i = 0; i < w_countof(begins); i++) {
         int64_t began = weft_now();
-        int fd = connect_to(weft_debug_port(s)), bytes = 0;
+        int fd = connect_to(weft_debug_port(s)), rounds = 0;
         char c;
         send_text(fd, begins[i]);
-        for (; recv(fd, &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN; bytes++) {
-            cr_assert(bytes < 1000, "still open");
+        for (; recv(fd, &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN; rounds++) {
+            cr_assert(rounds < 1000, "still open");
             if (*begins[i] != 0)
                 (void)!send(fd, "x", 1, MSG_NOSIGNAL);
             usleep(20000);

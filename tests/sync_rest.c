@@ -214,7 +214,7 @@ static void group_errors(void *arg)
 Test(waitgroup, errors_change_nothing) { test_run(group_errors, NULL); }
 
 /* Many wait at once, in all ways; all come back, each round; the group is used again at once. */
-struct many { weft_waitgroup wg, all; int64_t patience_ns; int back, timeouts; };
+struct many { weft_waitgroup wg, all; int64_t patience_ns; int back, timeouts; }; /* patience: short, time-outs are part of it; long, there are none */
 
 static void wait_too(void *arg)
 {

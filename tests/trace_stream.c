@@ -523,7 +523,7 @@ static void settle_often(bool fenced)
     open_trace(1 << 20, 65536);
     struct trace_emitter *e = trace_emitter_get(1, fenced);
     trace_begin();
-    pthread_create(&th, NULL, enters_and_leaves, e);
+    cr_assert_eq(pthread_create(&th, NULL, enters_and_leaves, e), 0);
     for (int i = 0, n = test_is_slow() ? 20000 : 300000; i < n || load_rlx(&entered) < 1000; i++) /* the thread may start late */
         store_rel(&settled, trace_switch(false));
     store_rlx(&stop, 1);

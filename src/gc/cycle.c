@@ -191,8 +191,8 @@ static void relax(void)
         sys_call0(SYS_sched_yield); /* a host of one thread */
 }
 
-/* Stops the world with a table of modules that is true; stops that were in vain count in c's pause. false: no memory for it, or somebody was loading
- * modules all the time. */
+/* Stops the world with a table of modules that is true; stops that were in vain count in c's pause, if it becomes a cycle. false: no memory for it, or
+ * somebody was loading modules all the time. */
 static bool stop_with_roots(struct cycle *c)
 {
     int64_t begin = os_now_ns();
@@ -423,7 +423,7 @@ bool gc_collect_some(struct gc_turn *t)
         return false;
     if (!become_busy()) {
         if (!waits(t->why) && !(t->why == GC_WHY_HEAP && gc_disarms()))
-            return false; /* another thread is at it */
+            return false; /* another thread is at it. While it disarms, or is about to, the next cycle is due already */
         help();
         return true;
     }
