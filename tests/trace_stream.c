@@ -529,6 +529,7 @@ static void settle_often(bool fenced)
     store_rlx(&stop, 1);
     pthread_join(th, &wrong);
     cr_expect_null(wrong, "%s", (char *)wrong);
+    cr_expect_gt(load_rlx(&entered), 0u);
     trace_switch(true);
     trace_emitter_put(e);
     trace_close();

@@ -160,7 +160,8 @@ typedef struct weft_cpu_profile_opts {
  * A handler that the host has for SIGPROF goes on to get its own signals, and no others. Of a thread that blocks SIGPROF the
  * time is told, under runtime.unknown, and no stacks. System calls that the kernel never restarts may return EINTR (signal(7)), but not while they wait.
  * opts may be NULL. May block. 0, -EALREADY (one runs; or `closed` was called just now, and weft_cpu_profile_stop waits till it has ended), -EINVAL
- * (w NULL, a field out of range), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), -ENOSPC (too many listen to the runtime). (Go: StartCPUProfile) */
+ * (w NULL, a field out of range), -ESRCH (runtime not running), -ENOMEM, -EAGAIN (no thread), -ENOSPC (too many listen to the runtime).
+ * (Go: StartCPUProfile) */
 WEFT_API int weft_cpu_profile_start(weft_writer *w, void *ctx, const weft_cpu_profile_opts *opts) WEFT_MUST_CHECK;
 /* The same into a file, made or truncated; closed at the end. Also what open(2) says. */
 WEFT_API int weft_cpu_profile_start_file(const char *path, const weft_cpu_profile_opts *opts) WEFT_MUST_CHECK;
