@@ -107,18 +107,29 @@ static void add_tls(size_t id, size_t bytes)
     loader.ntls = w_max(loader.ntls, id + 1);
 }
 
-/* The program, and the module that we are part of. */
-static bool cannot_go(const struct dl_phdr_info *info)
+static bool holds(const struct dl_phdr_info *info, uintptr_t at)
 {
-    if (info->dlpi_name == NULL || info->dlpi_name[0] == 0)
-        return true;
     for (size_t i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
-        if (ph->p_type == PT_LOAD && (uintptr_t)&loader - (info->dlpi_addr + ph->p_vaddr) < ph->p_memsz)
+        if (ph->p_type == PT_LOAD && at - (info->dlpi_addr + ph->p_vaddr) < ph->p_memsz)
             return true;
     }
     return false;
 }
+
+/* The program, and the module that we are part of. */
+static bool cannot_go(const struct dl_phdr_info *info)
+{
+    return info->dlpi_name == NULL || info->dlpi_name[0] == 0 || holds(info, (uintptr_t)&loader);
+}
+
+/* A sanitizer's library, if that is one of its own: tables of up to 50 MB, without a pointer of the program. */
+#if defined(W_ASAN) || defined(W_TSAN)
+#include <sanitizer/common_interface_defs.h>
+static bool is_checker(const struct dl_phdr_info *info) { return !cannot_go(info) && holds(info, (uintptr_t)__sanitizer_print_stack_trace); }
+#else
+static bool is_checker(const struct dl_phdr_info *info) { (void)info; return false; }
+#endif
 
 static int visit(struct dl_phdr_info *info, size_t size, void *arg)
 {
@@ -147,7 +158,7 @@ static int visit(struct dl_phdr_info *info, size_t size, void *arg)
         uintptr_t lo = info->dlpi_addr + ph[i].p_vaddr, hi = lo + ph[i].p_memsz;
         if (ph[i].p_type == PT_TLS && info->dlpi_tls_modid != 0)
             add_tls(info->dlpi_tls_modid, ph[i].p_memsz);
-        if (ph[i].p_type != PT_LOAD || !(ph[i].p_flags & PF_W))
+        if (ph[i].p_type != PT_LOAD || !(ph[i].p_flags & PF_W) || is_checker(info))
             continue;
         if (relro != NULL && relro->p_vaddr >= ph[i].p_vaddr && relro->p_vaddr < ph[i].p_vaddr + ph[i].p_memsz) {
             uintptr_t rlo = info->dlpi_addr + relro->p_vaddr, rhi = w_align_down(rlo + relro->p_memsz, 4096);
