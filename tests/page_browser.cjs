@@ -224,7 +224,8 @@ async function truth({ page, heard }) {
   await resume(page)
 
   await go(page, 'heap')
-  await until(async () => (heard.get('heap')?.history.length ? '' : 'no collection yet'), 60000)
+  await fetch(new URL('pprof/heap?gc=1', AT)) // there has been a collection
+  await until(async () => (heard.get('heap')?.history.length ? '' : 'no collection yet'))
   await pause(page)
   check(
     'heap',

@@ -51,17 +51,22 @@ static void jam(void)
 
 struct shown { long fibers; bool whole, culprit; };
 
+static bool begins(const char *line, const char *with) { return strncmp(line, with, strlen(with)) == 0; }
+
+/* Line by line. A fiber is shown when the blank line behind it is. */
 static struct shown look(const char *text)
 {
     struct shown s = { 0 };
-    long n = 0, of = -1;
-    const char *end = strrchr(text, '\n');
-    while (end != NULL && end > text && end[-1] != '\n')
-        end--;
-    s.whole = end != NULL && sscanf(end, "%ld of %ld fibers\n", &n, &of) == 2 && n == of && text[strlen(text) - 1] == '\n';
-    s.culprit = strstr(text, "\nculprit_at_work(") != NULL;
-    for (const char *at = text; (at = strstr(at, "fiber ")) != NULL; at++)
-        s.fibers += (at == text || at[-1] == '\n') && strstr(at, "\n\n") != NULL;
+    long part = 0, n = 0, of = -1;
+    for (const char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        part += begins(line, "fiber ");
+        if (line == end) {
+            s.fibers += part;
+            part = 0;
+        }
+        s.culprit |= begins(line, "culprit_at_work(");
+        s.whole = end[1] == 0 && sscanf(line, "%ld of %ld fibers\n", &n, &of) == 2 && n == of;
+    }
     return s;
 }
 
