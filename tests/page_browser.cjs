@@ -224,8 +224,15 @@ async function truth({ page, heard }) {
   await resume(page)
 
   await go(page, 'heap')
-  await fetch(new URL('pprof/heap?gc=1', AT)) // there has been a collection
-  await until(async () => (heard.get('heap')?.history.length ? '' : 'no collection yet'))
+  check(
+    'heap_collects_when_asked',
+    await until(async () => {
+      const answer = await fetch(new URL('pprof/heap?gc=1', AT))
+      await answer.arrayBuffer()
+      return answer.ok ? '' : answer.status
+    }),
+  )
+  await until(async () => (heard.get('heap')?.history.length ? '' : 'no collection yet'), 60000)
   await pause(page)
   check(
     'heap',

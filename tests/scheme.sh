@@ -261,7 +261,7 @@ fi
 # The same interpreter with stores that tell the collector; what they fail to tell ends the program.
 wrong=$(MAKEFLAGS= ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/scheme-store" 2>&1 | grep -E 'warning|error')
 S=$B/examples/scheme/scheme-store
-export WEFT_DEBUG=gcverify=1,w16=off # all is looked through while the world stands
+export WEFT_DEBUG=gcverify=1,slowstop=1000 # all is looked through while the world stands
 language
 ports
 tables
@@ -295,7 +295,7 @@ for pair in nqueens,1000 strings,5000 tables,5000 sieve,1000 gcbench,200000; do
 done
 report stress_programs
 S=$B/examples/scheme/scheme-store
-export WEFT_DEBUG=gcstress=20,gcpoison=1,gcverify=1,w16=off
+export WEFT_DEBUG=gcstress=20,gcpoison=1,gcverify=1,slowstop=1000
 tables
 fibers
 report stress_store

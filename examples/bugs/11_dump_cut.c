@@ -53,7 +53,7 @@ struct shown { long fibers; bool whole, culprit; };
 
 static bool begins(const char *line, const char *with) { return strncmp(line, with, strlen(with)) == 0; }
 
-/* Line by line. A fiber is shown when the blank line behind it is. */
+/* Line by line: sanitizers have strstr measure all the rest of the text. A fiber is shown when the blank line behind it is. */
 static struct shown look(const char *text)
 {
     struct shown s = { 0 };

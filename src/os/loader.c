@@ -16,6 +16,9 @@
 #include <string.h>
 #include "base/offheap.h"
 #include "os/vm.h"
+#if defined(W_ASAN) || defined(W_TSAN)
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 #define MODULES_MAX 100000u
 #define PIECE_WORDS 2048u
@@ -123,13 +126,15 @@ static bool cannot_go(const struct dl_phdr_info *info)
     return info->dlpi_name == NULL || info->dlpi_name[0] == 0 || holds(info, (uintptr_t)&loader);
 }
 
-/* A sanitizer's library, if that is one of its own: tables of up to 50 MB, without a pointer of the program. */
+/* A sanitizer's library: tables of up to 50 MB, without a pointer of the program. clang links it into the program, where they stay in. */
+static bool is_sanitizer(const struct dl_phdr_info *info)
+{
 #if defined(W_ASAN) || defined(W_TSAN)
-#include <sanitizer/common_interface_defs.h>
-static bool is_checker(const struct dl_phdr_info *info) { return !cannot_go(info) && holds(info, (uintptr_t)__sanitizer_print_stack_trace); }
+    return holds(info, (uintptr_t)__sanitizer_print_stack_trace);
 #else
-static bool is_checker(const struct dl_phdr_info *info) { (void)info; return false; }
+    return (void)info, false;
 #endif
+}
 
 static int visit(struct dl_phdr_info *info, size_t size, void *arg)
 {
@@ -150,7 +155,7 @@ static int visit(struct dl_phdr_info *info, size_t size, void *arg)
         loader.print = fingerprint(); /* under the loader's lock: the list stands still */
     }
     const ElfW(Phdr) *relro = NULL, *ph = info->dlpi_phdr;
-    bool stays = cannot_go(info);
+    bool stays = cannot_go(info), left_out = !stays && is_sanitizer(info);
     for (size_t i = 0; i < info->dlpi_phnum; i++)
         if (ph[i].p_type == PT_GNU_RELRO)
             relro = &ph[i];
@@ -158,7 +163,7 @@ static int visit(struct dl_phdr_info *info, size_t size, void *arg)
         uintptr_t lo = info->dlpi_addr + ph[i].p_vaddr, hi = lo + ph[i].p_memsz;
         if (ph[i].p_type == PT_TLS && info->dlpi_tls_modid != 0)
             add_tls(info->dlpi_tls_modid, ph[i].p_memsz);
-        if (ph[i].p_type != PT_LOAD || !(ph[i].p_flags & PF_W) || is_checker(info))
+        if (ph[i].p_type != PT_LOAD || !(ph[i].p_flags & PF_W) || left_out)
             continue;
         if (relro != NULL && relro->p_vaddr >= ph[i].p_vaddr && relro->p_vaddr < ph[i].p_vaddr + ph[i].p_memsz) {
             uintptr_t rlo = info->dlpi_addr + relro->p_vaddr, rhi = w_align_down(rlo + relro->p_memsz, 4096);

@@ -25,7 +25,7 @@ void loader_stop(void);
 int loader_refresh(void);
 /* In a stop: is the table up to date? */
 bool loader_current_stw(void);
-/* The writable data of all modules, what becomes read-only after relocation left out. Valid until the next refresh. */
+/* The writable data of all modules but a sanitizer's, what becomes read-only after relocation left out. Valid until the next refresh. */
 const struct loader_range *loader_data(size_t *n);
 /* Calls fn for [lo, hi), or for copies of its pieces; what is not mapped is left out. For what does not stay. */
 void loader_read(uintptr_t lo, uintptr_t hi, loader_range_fn *fn, void *arg);
