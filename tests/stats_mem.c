@@ -226,8 +226,8 @@ static void many_cycles(void *arg)
     cr_assert_eq(st.stopped_total_ns, now.pause_total_ns, "both say how long the program stood still");
 }
 
-/* A finding of the doctor's would load libraries, and a stop that is in vain for that is counted, but is no cycle. */
-Test(stats_mem, history_of_cycles_goes_around) { test_run_debug(0, "gcstress=0,w04=off", many_cycles, NULL); }
+/* Findings of the doctor would load libraries, and a stop that is in vain for that is counted, but is no cycle. */
+Test(stats_mem, history_of_cycles_goes_around) { test_run_debug(0, "gcstress=0,doctor=off", many_cycles, NULL); }
 
 /* ---- stacks ------------------------------------------------------------------------------------------------------------------------ */
 
