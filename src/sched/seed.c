@@ -17,7 +17,8 @@
  *
  * So a fiber that blocks its thread behind weft's back holds up all others; weft_blocking_begin gives the processor up as ever. What comes from
  * outside (descriptors, threads of the host, the end of a blocking call) comes when it comes: choices among it are drawn, but do not replay exactly.
- * Neither do addresses; nothing is chosen by them.
+ * Neither do addresses; nothing is chosen by them. Nor does what a stale word on a stack keeps alive, as a thread that waits in place may be seen
+ * sooner or later on its way to sleep: so a finalizer may come a collection later than it did, and is one more to choose among.
  *
  * Who draws: the generator of the processor, by its owner; that of ties, under the lock of the timers; that of jumps, by who has claimed the
  * poller. */
