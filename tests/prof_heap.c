@@ -236,6 +236,43 @@ static void together(void *arg)
 
 Test(prof_heap, several_are_written_while_the_rate_changes) { test_run_procs(4, together, NULL); }
 
+#define MANY 200000 /* samples, through which each mark walks while it changes the numbers */
+
+static void collect_always(void *arg)
+{
+    (void)arg;
+    while (busy_on())
+        weft_gc();
+    busy_done();
+}
+
+static void must_have_all(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 20; i++)
+        cr_assert_eq(sum(heap(), INUSE_OBJECTS, "site_b", NULL), MANY);
+    count_up(&writers);
+}
+
+/* Several, since one waits for another between leaving the runtime and reading the numbers, so that it reads them in any part of a collection. */
+static void never_empty(void *arg)
+{
+    (void)arg;
+    void **all = weft_alloc(MANY * sizeof *all);
+    for (int i = 0; i < MANY; i++)
+        all[i] = site_b(16);
+    collect();
+    writers = 0;
+    busy_begin(collect_always, 1);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(weft_go(must_have_all, NULL), 0);
+    test_until(count_now(&writers) == 3);
+    busy_end();
+    weft_keep_alive(all);
+}
+
+Test(prof_heap, a_mark_that_takes_long_is_waited_for) { run_at(1, never_empty); }
+
 /* ---- right on average -------------------------------------------------------------------------------------------- */
 
 static const size_t sizes[] = { 16, 64, 400, 3000, 20000, 100000 };

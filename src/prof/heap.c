@@ -12,9 +12,9 @@
  * nothing to be copied or turned over. (Go learns of deaths by sweeping, after the mark, and shows the mark before last.) After weft_gc it is exact.
  * Before the first mark of a run nothing is known of deaths, and all that was allocated is shown: v[EVER].
  *
- * A profile is collected by a thread that no stop stops, so a mark may come while it reads. `marking` is odd then; the numbers are copied first, and
- * copied again if a mark came in between. If marks follow each other faster than that, what is taken mixes two of them: each stack by itself is
- * still true.
+ * A profile is collected by a thread that no stop stops, so a mark may come while it reads. `marking` is odd then; the numbers are copied first, when
+ * it is even, and copied again if a mark came in between. If marks follow each other faster than that, what is taken mixes two of them: each stack by
+ * itself is still true.
  *
  * Stacks begin with who called the runtime: its own frames go, by their addresses (base/text.h). As long as nobody has asked for a profile, or set a
  * rate, walks follow frame pointers, since what it takes to walk exactly (tables, a thread that keeps them) is too much for a program that only
@@ -26,7 +26,7 @@
 #include <weft/prof.h>
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
+#include <time.h>
 #include "base/offheap.h"
 #include "base/real.h"
 #include "base/seqcount.h"
@@ -165,17 +165,22 @@ static void take(struct bucket *b, void *arg)
     t->at[t->n++] = (struct taken){ b, (int64_t)load_rlx(&b->v[t->first ? EVER : BORN]), died };
 }
 
+/* Till no mark changes the numbers, which takes as long as it takes to walk all samples. */
+static uint64_t between_marks(void)
+{
+    uint64_t seq;
+    while (((seq = seq_read(&marking)) & 1) != 0)
+        nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
+    return seq;
+}
+
 #define TRIES 20
 
 /* As of one mark. On a thread that a stop does not stop. */
 static void take_all(struct taking *t)
 {
     for (unsigned i = 0; i < TRIES; i++) {
-        uint64_t seq = seq_read(&marking);
-        if ((seq & 1) != 0) { /* for as long as it takes to walk the samples */
-            sched_yield();
-            continue;
-        }
+        uint64_t seq = between_marks();
         t->n = 0;
         t->first = load_rlx(&marks) == 0; /* rlx: as in take */
         buckets_each(&buckets, take, t);
