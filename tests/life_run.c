@@ -1,5 +1,6 @@
 /* What weft_run, weft_start, weft_stop and the calls about a fiber's own life return, and in which order things happen. */
 #include "base/rng.h"
+#include "os/clock.h"
 #include "sched/sched.h"
 #include "test.h"
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Not inlined: the address of errno is that of a thread, and a fiber may change it. */
@@ -225,6 +227,49 @@ Test(life_run, a_fiber_that_does_not_come_back_makes_it_busy)
     int threads = test_threads();
     set_flag(&release);
     test_until(test_threads() < threads);
+}
+
+/* In user code till the process has stood still, and then a bit longer. */
+static void over_a_standstill(void *arg)
+{
+    (void)arg;
+    set_flag(&inside);
+    for (int64_t last = os_now_ns(), now = last; now - last < 300 * WEFT_MILLISECOND; now = os_now_ns()) {
+        last = now;
+        usleep(1000);
+    }
+    usleep(20000);
+}
+
+static void leave_before_a_standstill(void *arg)
+{
+    cr_assert_eq(weft_lock_os_thread(), 0);
+    cr_assert_eq(weft_go(over_a_standstill, NULL), 0);
+    while (!flag(&inside))
+        weft_yield();
+    cr_assert_eq(write(*(int *)arg, "", 1), 1);
+}
+
+Test(life_run, a_process_that_stood_still_has_not_waited)
+{
+    int go[2];
+    char c;
+    cr_assert_eq(pipe(go), 0);
+    pid_t self = getpid(), pid = fork();
+    if (pid == 0) {
+        if (read(go[0], &c, 1) != 1)
+            _exit(1);
+        usleep(20000); /* the end waits by now; if not, what is tested is less */
+        kill(self, SIGSTOP);
+        usleep(700000);
+        kill(self, SIGCONT);
+        _exit(0);
+    }
+    weft_config cfg = WEFT_CONFIG_INIT;
+    cfg.maxprocs = 2;
+    cfg.stop_timeout_ms = 500;
+    cr_expect_eq(weft_run(leave_before_a_standstill, &go[1], &cfg), 0);
+    cr_expect_eq(waitpid(pid, NULL, 0), pid);
 }
 
 static void *release_late(void *arg)

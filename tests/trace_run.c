@@ -82,6 +82,7 @@ static void traced(const struct program *pr, uint64_t seed, int procs, const cha
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.maxprocs = procs;
     cfg.debug = debug;
+    cfg.stop_timeout_ms = TEST_STOP_MS;
     stress_wrong[0] = 0;
     int err = weft_run(whole, &w, &cfg);
     cr_assert(err == 0 && stress_wrong[0] == 0, "%s, seed %lu, %d processors, %s: %d, %s", pr->name, (unsigned long)seed, procs, debug, err,
@@ -636,6 +637,7 @@ static void refuse(const char *what, int from, int to)
         weft_config cfg = WEFT_CONFIG_INIT;
         cfg.debug = debug;
         cfg.maxprocs = 1;
+        cfg.stop_timeout_ms = TEST_STOP_MS;
         int err = weft_run(refuses, NULL, &cfg);
         cr_assert(err == 0 || err == -ENOMEM || err == -EAGAIN || err == -EMFILE, "%s: %d", debug, err);
     }

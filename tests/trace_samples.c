@@ -42,17 +42,17 @@ static void profile_start(void)
 
 static void advance(void) { cr_assert_eq(weft_flight_recorder_snapshot(to_nothing, NULL), 0); }
 
-/* Of the samples in a file: how many there are, on a fiber, of one that the trace says runs then, in a function; and generations that hold one that was
+/* Of the samples in a file that are of threads for fibers (the profile's helper and the like have none, M=-1): how many there are, on a fiber, of one that the trace says runs then, in a function; and generations that hold one that was
  * taken after them. */
 struct counts { int all, fiber, runs, spins, misplaced; };
 static struct counts count(const struct live *l)
 {
     static const char program[] =
-        "/^M=/ { g = $3; sub(\"G=\", \"\", g); sample = 0; time = $5; sub(\"Time=\", \"\", time); time += 0 }\n"
+        "/^M=/ { m = $1; g = $3; sub(\"G=\", \"\", g); sample = 0; time = $5; sub(\"Time=\", \"\", time); time += 0 }\n"
         "/ Sync / { misplaced += last > time; last = 0 }\n"
         "/ StateTransition .*GoID=/ { match($0, /GoID=[0-9]+/); id = substr($0, RSTART + 5, RLENGTH - 5); state[id] = $0; "
         "    sub(/.*->/, \"\", state[id]); sub(/ .*/, \"\", state[id]) }\n"
-        "/ StackSample / { sample = 1; all++; last = time; if (g > 0) { fiber++; runs += state[g] == \"Running\" || state[g] == \"Syscall\" } }\n"
+        "/ StackSample / { last = time } / StackSample / && m != \"M=-1\" { sample = 1; all++; if (g > 0) { fiber++; runs += state[g] == \"Running\" || state[g] == \"Syscall\" } }\n"
         "/^\\tspins_for / && sample { spins++; sample = 0 }\n"
         "END { print all + 0, fiber + 0, runs + 0, spins + 0, misplaced + 0 }";
     struct counts c = { 0 };

@@ -486,18 +486,24 @@ int64_t fibers_alive(void)
 
 /* Threads that we do not know of: each may be about to call in and wake somebody. Under sched.lock, or one might become known between the two counts
  * and not be counted active. */
-static bool strangers(void)
+static int known_threads(void)
 {
     lock_check_held(&sched.lock);
     int others = sched.orphan && !sched.orphan_leaderless ? 1 : 2; /* the monitor, the main thread if that is not one of ours */
     int known = (int)load_acq(&sched.nthreads) + others + (int)world_helpers() + (int)services_count(SERVICE_PROF);
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         known += load_acq(&m->dead) == M_ALIVE && m->foreign; /* acq: sees the rest; rel in m_publish_locked */
-    int n = os_thread_count();
+    return known;
+}
+
+/* A helper that begins or ends meanwhile could stand for one: then there may be some, and the monitor looks again. */
+static bool strangers(void)
+{
+    int known = known_threads(), n = os_thread_count();
 #ifdef W_TSAN
     n -= n > known + 1 ? 2 : 1; /* it has a thread of its own, in a child of a fork two */
 #endif
-    return n != known;
+    return n != known || known != known_threads();
 }
 
 /* Nothing of ours will ever wake anybody: no work, no timer, no descriptor. Under sched.lock. */
@@ -555,15 +561,27 @@ static void running_end(void)
     lock_drop(&sched.lock);
 }
 
+#define STOP_LOOK_NS 10000000
+
+/* What is left of the stop time-out, after a wait since began_ns. Only so much of that counts as it was meant to be: others whom it waits for stood
+ * still, too, while the whole process did. */
+static int64_t stop_left(int64_t left_ns, int64_t began_ns)
+{
+    return left_ns == INT64_MAX ? left_ns : left_ns - w_min(os_now_ns() - began_ns, STOP_LOOK_NS);
+}
+
+static int64_t stop_timeout_ns(void) { return sched.cfg.stop_timeout_ms < 0 ? INT64_MAX : sched.cfg.stop_timeout_ms * 1000000; }
+
 static bool threads_ended(void)
 {
-    int64_t limit_ns = sched.cfg.stop_timeout_ms < 0 ? INT64_MAX : os_now_ns() + sched.cfg.stop_timeout_ms * 1000000;
+    int64_t left_ns = stop_timeout_ns();
     uint32_t n;
     while ((n = load_acq(&sched.nthreads)) != 0) { /* acq: sees what they did */
-        int64_t left = limit_ns == INT64_MAX ? -1 : limit_ns - os_now_ns();
-        if (limit_ns != INT64_MAX && left <= 0)
+        if (left_ns <= 0)
             return false;
-        os_futex_wait(&sched.nthreads, n, left);
+        int64_t began_ns = os_now_ns();
+        os_futex_wait(&sched.nthreads, n, w_min(left_ns, STOP_LOOK_NS));
+        left_ns = stop_left(left_ns, began_ns);
     }
     lock_take(&sched.lock); /* the last one counted itself out under it: now it has left it, too */
     lock_drop(&sched.lock);
@@ -600,14 +618,16 @@ static void hosts_go_on(void)
  * none. */
 static int hosts_outside(void)
 {
-    int64_t limit_ns = sched.cfg.stop_timeout_ms < 0 ? INT64_MAX : os_now_ns() + sched.cfg.stop_timeout_ms * 1000000;
+    int64_t left_ns = stop_timeout_ns();
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
         /* acq: sees what the call did; rel in rt_leave, call_back. in_runtime first: see call_away */
         while (m->foreign && load_acq(&m->dead) == M_ALIVE && (load_acq(&m->in_runtime) != 0 || load_acq(&m->away) != 0)) {
-            if (os_now_ns() >= limit_ns)
+            if (left_ns <= 0)
                 return m->tid;
+            int64_t began_ns = os_now_ns();
             hosts_go_on();
             usleep(200);
+            left_ns = stop_left(left_ns, began_ns);
         }
     return 0;
 }
