@@ -1,5 +1,7 @@
 /* W02: finalizers as the way to close; what collects because of it, and what is sound. */
 #include "doctor_test.h"
+#include "gc/gc.h"
+#include "sched/mutator.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -132,7 +134,7 @@ static void short_by_itself(void *arg)
         }
         test_wipe_stack();
         weft_gc();
-        weft_sleep(2 * WEFT_MILLISECOND);
+        test_until(mutator_calls_executed(GC_FINALIZER) == gc_calls_queued(GC_FINALIZER)); /* the end of the runtime runs none */
     }
     for (int i = 0; i < n; i++)
         close(open_ones[i]);
