@@ -9,6 +9,7 @@ import (
 	"runtime/metrics"
 	"runtime/pprof"
 	"runtime/trace"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -125,11 +126,20 @@ var forever = make(chan int)
 
 func waits() { <-forever }
 
+// Whether so many fibers have the same stack, which they have when all of them wait there.
+func areAtOnePlace(n int) bool {
+	var text strings.Builder
+	must(pprof.Lookup("goroutine").WriteTo(&text, 1))
+	return strings.Contains(text.String(), fmt.Sprintf("\n%d @ ", n))
+}
+
 func leak(n int) {
 	for i := 0; i < n; i++ {
 		go waits()
 	}
-	time.Sleep(20 * time.Millisecond)
+	for !areAtOnePlace(n) {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func used() time.Duration {

@@ -1,8 +1,10 @@
 /* Writes traces and profiles of healthy and unhealthy weft programs, for weft-doctor: misuse DIR. The twin of tests/go/misuse.go. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 #include <weft.h>
@@ -208,13 +210,30 @@ static void leaks(void *arg)
         must(weft_go(waits, c), "go");
 }
 
+static int to_file(void *f, const void *data, size_t n) { return fwrite(data, 1, n, f) == n ? 0 : -ENOMEM; }
+
+/* Whether so many fibers have the same stack, which they have when all of them wait there. */
+static bool are_at_one_place(int n)
+{
+    char *text, line[32];
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+    must(f == NULL ? -ENOMEM : weft_profile_write(weft_profile_lookup("goroutine"), to_file, f, 1), "fibers");
+    fclose(f);
+    snprintf(line, sizeof line, "\n%d @ ", n);
+    bool are = strstr(text, line) != NULL;
+    free(text);
+    return are;
+}
+
 /* On a fiber of its own, whose stack is gone then: nobody else is to know the channel. */
 static void leak(void)
 {
     weft_waitgroup wg = { 0 };
     weft_waitgroup_go(&wg, leaks, NULL);
     weft_waitgroup_wait(&wg);
-    weft_sleep(20000000);
+    while (!are_at_one_place(200))
+        weft_sleep(1000000);
 }
 
 static void told_by_the_doctor(void)
