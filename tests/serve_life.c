@@ -118,6 +118,70 @@ static void in_a_stop(void *arg)
 
 Test(serve_life, answers_during_a_collection) { test_run_procs(2, in_a_stop, NULL); }
 
+/* ---- one life after the other ------------------------------------------------------------------------------------------- */
+
+/* A document that is slow to make, since the world stands still, is kept for a while. */
+struct slow { int port, stopped, asking; struct answer got; };
+
+static void *asks_for_info(void *arg)
+{
+    struct slow *t = arg;
+    while (COUNT(t->stopped) == 0)
+        usleep(100);
+    SET(t->asking, 1);
+    t->got = get(t->port, "/debug/api/info");
+    return NULL;
+}
+
+static void stands_still(void *arg)
+{
+    struct slow *t = arg;
+    world_stop(WEFT_STOP_GC, true);
+    SET(t->stopped, 1);
+    while (COUNT(t->asking) == 0)
+        usleep(100);
+    usleep(300000);
+    world_start();
+}
+
+static void has_one_kept(void *arg)
+{
+    for (bool kept = false; !kept;) { /* the request may come only after the stop */
+        struct slow t = { .port = *(int *)arg };
+        pthread_t thread;
+        pthread_create(&thread, NULL, asks_for_info, &t);
+        rt_enter();
+        sched_on_big_stack(stands_still, &t);
+        rt_leave(m_self());
+        weft_blocking_begin();
+        pthread_join(thread, NULL);
+        struct answer again = get(t.port, "/debug/api/info");
+        weft_blocking_end();
+        cr_assert_not_null(strstr(again.body, "\"procs\":2,"), "%s", again.body);
+        kept = strcmp(t.got.body, again.body) == 0;
+        free(t.got.body);
+        free(again.body);
+    }
+}
+
+static void has_its_own(void *arg)
+{
+    weft_blocking_begin();
+    struct answer a = get(*(int *)arg, "/debug/api/info");
+    weft_blocking_end();
+    cr_assert_not_null(strstr(a.body, "\"procs\":3,"), "%s", a.body);
+    free(a.body);
+}
+
+Test(serve_life, what_is_kept_is_not_of_a_life_before)
+{
+    weft_debug_server *s = serve_begin(serve_opts());
+    int port = weft_debug_port(s);
+    test_run_procs(2, has_one_kept, &port);
+    test_run_procs(3, has_its_own, &port);
+    cr_expect_eq(weft_debug_serve_stop(s), 0);
+}
+
 /* ---- clients go away --------------------------------------------------------------------------------------------------- */
 
 static void gone(void *arg)

@@ -108,6 +108,10 @@ WEFT_API int weft_stop(void);
 /* True between a successful start and the stop. */
 WEFT_API bool weft_running(void);
 
+/* The number of the runtime's life, a higher one for each start in this process; 0 before the first. Who keeps something of one life tells by it that
+ * another runs. At any time. */
+WEFT_API uint64_t weft_life(void);
+
 /* A host thread attaches itself on its first call and detaches when it ends; these do it by hand. Attach twice is fine.
  * Attached threads are stopped by collections and their stacks and thread-local variables are roots. Attaching unblocks the stop signal; whoever
  * blocks it afterwards holds up the next stop, and with it the whole program, until it unblocks it or calls weft.

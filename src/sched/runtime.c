@@ -291,6 +291,8 @@ static void procs_end(void)
     sched.allp = NULL;
 }
 
+static w_u64 life_number; /* sched.run, for who may look at any time */
+
 static void sched_reset(const struct config *cfg, bool host_main)
 {
     /* The lock stays: the last thread of the life before may still be about to drop it, and a thread of the host may be ending. */
@@ -302,6 +304,7 @@ static void sched_reset(const struct config *cfg, bool host_main)
     globq_start();
     store_rlx(&sched.all_m, kept);
     sched.run = run + 1;
+    store_rlx(&life_number, run + 1); /* rlx: goes before running (rel), so who sees that it runs (acq in weft_running) has its number */
     lock_drop(&sched.lock);
     sched.next_m_id = next_m_id;
     sched.cfg = *cfg;
@@ -790,6 +793,7 @@ int weft_stop(void)
 }
 
 bool weft_running(void) { return load_acq(&sched.running) != 0; }
+uint64_t weft_life(void) { return load_rlx(&life_number); } /* rlx: see there */
 
 int weft_attach(void)
 {

@@ -102,6 +102,7 @@ static struct kept {
     pthread_mutex_t lock; /* the rest; held while it is made, so that one does it for all */
     struct buf text;
     int64_t until_ns;
+    uint64_t life; /* of the runtime that it tells of */
 } documents[DOCUMENTS_MAX][2] = { [0 ... DOCUMENTS_MAX - 1] = { { .lock = PTHREAD_MUTEX_INITIALIZER }, { .lock = PTHREAD_MUTEX_INITIALIZER } } };
 
 /* -1: there is none of that name. */
@@ -126,9 +127,12 @@ static int get(int number, bool json, struct buf *to)
     struct kept *k = &documents[number][json];
     pthread_mutex_lock(&k->lock);
     int64_t begin = now_ns();
+    bool runs = weft_running();
+    uint64_t life = weft_life();
     int err = 0;
-    if (k->text.at == NULL || begin >= k->until_ns || !weft_running()) { /* what was kept is not of a runtime that has ended */
+    if (k->text.at == NULL || begin >= k->until_ns || !runs || k->life != life) { /* what was kept is not of a runtime that has ended */
         buf_free(&k->text);
+        k->life = life; /* or of a later one, if that starts now: then it is made once more */
         err = make(number, json, &k->text);
         int64_t end = now_ns();
         k->until_ns = end + KEPT_TIMES * (end - begin);
