@@ -59,6 +59,10 @@ static ssize_t end(weft_leak_check *c, int64_t wait_ns)
     return weft_leak_check_end(c, wait_ns, to_text, &text);
 }
 
+/* For an end that is to count none: who is ending, or a fiber of the runtime's in the middle of a call of the program's, may be listed at that
+ * moment. Whoever is counted wrongly is counted for ever. */
+#define A_MOMENT (20 * WEFT_SECOND)
+
 /* Lets them all go, and waits till they have. */
 static void open_gate(void)
 {
@@ -120,7 +124,7 @@ LEAK_TEST(leak_check, who_replaces_another_of_the_same_place_is_no_leak)
     weft_leak_check *c = begin();
     open_gate();
     start_here(5);
-    cr_expect_eq(end(c, 0), 0, "%s", text);
+    cr_expect_eq(end(c, A_MOMENT), 0, "%s", text);
 }
 
 LEAK_TEST(leak_check, but_one_place_does_not_make_up_for_another)
@@ -194,7 +198,7 @@ LEAK_TEST(leak_check, the_runtime_and_threads_of_the_host_do_not_count)
     weft_maxprocs(2);
     cr_assert_eq(pthread_create(&t, NULL, attached, gate), 0);
     test_until(receivers(gate) == 1);
-    cr_expect_eq(end(c, 0), 0, "%s", text);
+    cr_expect_eq(end(c, A_MOMENT), 0, "%s", text);
     weft_chan_close(gate);
     gate = weft_chan_make(0, 0);
     weft_blocking_begin();
