@@ -82,7 +82,7 @@ static void main_waits(struct fiber *f, void *yes)
 static void looks_at_main(void *arg)
 {
     (void)arg;
-    for (bool yes = false; !yes; weft_sleep(WEFT_MILLISECOND))
+    for (bool yes = false; !yes || waiting() != 1; weft_sleep(WEFT_MILLISECOND))
         stack_each(0, 1, main_waits, &yes);
     _exit(all_found(look(), 1) ? 0 : 1);
 }
@@ -91,7 +91,9 @@ static void main_of_all(void *arg)
 {
     (void)arg;
     weft_chan *held = weft_chan_make(0, 0);
-    weft_go(recv_nil, held);
+    weft_go_opts opts = { .size = sizeof opts, .name = "waits" };
+    if (weft_go_opts_run(recv_nil, held, &opts) != 0)
+        _exit(4);
     weft_go(looks_at_main, NULL);
     weft_select(NULL, 0);
     weft_keep_alive(held);
