@@ -392,21 +392,38 @@ Test(leak_proof, who_can_still_be_reached_is_not_found)
     }
 }
 
-/* A task holds nothing but its argument. */
-static NOINLINE void queue_one(struct node *n) { cr_assert_eq(weft_go(nothing, n), 0); }
-static NOINLINE void wait_for_queued(void)
+/* A task holds nothing but its argument. From before it is made till after the look its maker is inside, where nobody takes the only processor from it:
+ * so it does not start. */
+static NOINLINE uintptr_t wait_for_queued(void)
 {
     struct node *n = node_new();
     start_waiting((struct job){ .wait = SEMA, .on = n });
     all_wait(1);
-    queue_one(n);
+    return ~(uintptr_t)n;
+}
+
+static NOINLINE void queue_inside(uintptr_t hidden)
+{
+    weft_go_opts opts = { .size = sizeof opts };
+    cr_assert_eq(sched_spawn(nothing, (void *)~hidden, &opts, __builtin_return_address(0), 0), 0);
+}
+
+static NOINLINE long look_at_queued(uintptr_t hidden)
+{
+    uint64_t n = 12345;
+    test_wipe_stack();
+    rt_enter();
+    queue_inside(hidden);
+    int err = leaked_find(&n);
+    rt_leave(m_self());
+    cr_assert_eq(err, 0);
+    return (long)n;
 }
 
 static void not_started(void *arg)
 {
     (void)arg;
-    wait_for_queued();
-    cr_assert_eq(look(), 0);
+    cr_assert_eq(look_at_queued(wait_for_queued()), 0);
     while (weft_num_fibers() != 2)
         weft_yield();
     cr_assert(all_found(look(), 1));
