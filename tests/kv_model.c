@@ -726,5 +726,5 @@ static void run_clients(const char *debug, const char *procs, int batches)
 Test(kv_model, as_it_is) { run_clients(NULL, "2", 600); }
 Test(kv_model, one_processor) { run_clients(NULL, "1", 300); }
 Test(kv_model, many_processors) { run_clients(NULL, "8", 300); }
-Test(kv_model, gcstress, .timeout = 120) { run_clients("gcstress=50,gcpoison=1", "2", 250); }
-Test(kv_model, gcstress_one_processor, .timeout = 120) { run_clients("gcstress=41,gcpoison=1", "1", 150); }
+Test(kv_model, gcstress, .timeout = 120) { test_may_take(120); run_clients("gcstress=50,gcpoison=1", "2", 250); }
+Test(kv_model, gcstress_one_processor, .timeout = 120) { test_may_take(120); run_clients("gcstress=41,gcpoison=1", "1", 150); }

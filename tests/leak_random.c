@@ -125,6 +125,7 @@ static void graph(void *arg)
 
 Test(leak_random, nobody_is_accused_who_can_be_reached)
 {
+    test_may_take(180);
     rng_seed(&model.rng, test_seed());
     for (int round = 0; round < 40; round++)
         test_run_procs(1 + round % 3, graph, NULL);
@@ -246,4 +247,4 @@ static void looked_at(void *arg)
     test_until(weft_num_fibers() == 1);
 }
 
-Test(leak_random, who_is_woken_in_the_end_is_never_found, .timeout = 120) { test_run_each(looked_at, NULL); }
+Test(leak_random, who_is_woken_in_the_end_is_never_found, .timeout = 120) { test_may_take(120); test_run_each(looked_at, NULL); }

@@ -278,6 +278,7 @@ static void busy(void *arg)
 
 Test(metrics_heap, consistent_and_never_falling_in_a_busy_program)
 {
+    test_may_take(180);
     test_run_each(busy, NULL);
 }
 

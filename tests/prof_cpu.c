@@ -415,6 +415,7 @@ static void on_and_off(void *arg)
 Test(prof_cpu, on_and_off_and_on, SIGNALS_AT_ONCE)
 {
     test_needs_a_kernel();
+    test_may_take(180);
     int threads = test_threads(), fds = test_fds();
     for (int life = 0; life < 2; life++) {
         store_rel(&storm_over, 0);

@@ -71,7 +71,7 @@ static void stops(void *arg)
     test_until(weft_num_fibers() == 1);
 }
 
-Test(sched_stops, while_threads_are_made, .timeout = 100) { test_run_procs(4, stops, NULL); }
+Test(sched_stops, while_threads_are_made, .timeout = 100) { test_may_take(100); test_run_procs(4, stops, NULL); }
 
 /* ---- who attaches while the workers of a collection scan -------------------------------------------------------------------------- */
 

@@ -239,6 +239,7 @@ static unsigned one(uint64_t seed)
 Test(trace_ring, gaps_are_bridged, .timeout = 600)
 {
     unsigned bridges = 0;
+    test_may_take(600);
     go_trace();
     cr_assert_eq(off_init(), 0);
     uint64_t seed = test_seed();

@@ -520,6 +520,7 @@ static void settle_often(bool fenced)
 {
     pthread_t th;
     void *wrong;
+    test_may_take(180); /* each switch waits for the thread, which may have to share a processor with it */
     open_trace(1 << 20, 65536);
     struct trace_emitter *e = trace_emitter_get(1, fenced);
     trace_begin();
