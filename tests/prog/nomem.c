@@ -64,6 +64,7 @@ static void exhaust(void *arg)
 {
     (void)arg;
     weft_chan *c = weft_chan_make(sizeof(int), 1);
+    go_on(c); /* the first fiber to start maps stacks for many, the runtime's own among them: later ones need no address space */
     for (int round = 0; round < 3; round++) {
         uint64_t n = fill_up();
         CHECK(n > 3000, "only %lu objects", (unsigned long)n);
@@ -105,6 +106,7 @@ static __attribute__((noinline)) void make_garbage(int n)
 static void exhaust_in_cycles(void *arg)
 {
     (void)arg;
+    go_on(weft_chan_make(sizeof(int), 1)); /* as in exhaust */
     for (uint64_t i = 0; i < 20000; i++) { /* something to mark */
         struct node *p = weft_alloc(sizeof *p);
         CHECK(p != NULL);
