@@ -9,7 +9,7 @@
 # Nothing is listed here: a new file is found by its place.
 #   src/*/*.c, src/os/arch/<arch>*.S   the library;  src/debug/serve/*.c   libweft-debug, which uses the library as a program does;
 #   src/debug/cmd/*.c  the command weft-doctor
-#   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each; what these share: tests/support/script.sh
+#   tests/*.c, *.cc  a test program each (with tests/support/*.c);  tests/*.sh  a test script each; what these share: tests/support/*.sh
 #   tests/prog/*.c   programs, tests/mod/*.c, *.cc  shared modules, that tests run and load;  tests/host/*.c, *.cc  hosts, run by tests/host_*.c;
 #   tests/fuzz/*.c  a fuzz target (tools/fuzz.sh);  tests/soak/*.[ch]  one program, a long random run against the collector;
 #   tests/model/*.pml  models of protocols (make model)

@@ -59,8 +59,8 @@ static ssize_t end(weft_leak_check *c, int64_t wait_ns)
     return weft_leak_check_end(c, wait_ns, to_text, &text);
 }
 
-/* For an end that is to count none: who is ending, or a fiber of the runtime's in the middle of a call of the program's, may be listed at that
- * moment. Whoever is counted wrongly is counted for ever. */
+/* How long an end may wait until it counts none: a fiber that is ending, or one of the runtime's in the middle of a finalizer, may be listed for a moment.
+ * Who is counted wrongly still is after it. */
 #define A_MOMENT (20 * WEFT_SECOND)
 
 /* Lets them all go, and waits till they have. */

@@ -123,7 +123,7 @@ static void graph(void *arg)
     compare();
 }
 
-Test(leak_random, nobody_is_accused_who_can_be_reached)
+Test(leak_random, nobody_is_accused_who_can_be_reached, .timeout = 180)
 {
     test_may_take(180);
     rng_seed(&model.rng, test_seed());

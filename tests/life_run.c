@@ -257,18 +257,19 @@ Test(life_run, a_process_that_stood_still_has_not_waited)
     char c;
     cr_assert_eq(pipe(go), 0);
     pid_t self = getpid(), pid = fork();
+    cr_assert_geq(pid, 0);
     if (pid == 0) {
         if (read(go[0], &c, 1) != 1)
             _exit(1);
         usleep(20000); /* the end waits by now; if not, what is tested is less */
         kill(self, SIGSTOP);
-        usleep(700000);
+        usleep(2500000);
         kill(self, SIGCONT);
         _exit(0);
     }
     weft_config cfg = WEFT_CONFIG_INIT;
     cfg.maxprocs = 2;
-    cfg.stop_timeout_ms = 500;
+    cfg.stop_timeout_ms = 2000;
     cr_expect_eq(weft_run(leave_before_a_standstill, &go[1], &cfg), 0);
     cr_expect_eq(waitpid(pid, NULL, 0), pid);
 }

@@ -276,7 +276,7 @@ static void busy(void *arg)
     cr_assert(value("/gc/cycles/total:gc-cycles") >= 10 && value("/gc/heap/frees:objects") > 0);
 }
 
-Test(metrics_heap, consistent_and_never_falling_in_a_busy_program)
+Test(metrics_heap, consistent_and_never_falling_in_a_busy_program, .timeout = 180)
 {
     test_may_take(180);
     test_run_each(busy, NULL);

@@ -412,7 +412,7 @@ static void on_and_off(void *arg)
     pthread_join(t, NULL);
 }
 
-Test(prof_cpu, on_and_off_and_on, SIGNALS_AT_ONCE)
+Test(prof_cpu, on_and_off_and_on, SIGNALS_AT_ONCE, .timeout = 180)
 {
     test_needs_a_kernel();
     test_may_take(180);
@@ -437,7 +437,7 @@ static void closed(void *arg, int why, int err)
     cr_assert_eq(arg, &closed_why);
     closed_why = why;
     closed_err = err;
-    closed_calls++;
+    __atomic_store_n(&closed_calls, closed_calls + 1, __ATOMIC_RELEASE); /* rel: with the two above; acq in is_closed */
 }
 
 static void refuses(void *arg)

@@ -254,7 +254,7 @@ static void forks(void *arg)
     cr_assert_eq(status, 0, "%x", status);
 }
 
-/* Without the heap profiler, which would have what it knows of the channel among what is held there, if it took it for a sample. */
+/* Without the heap profiler: if the channel were one of its samples, what it keeps of that would be held, too. */
 Test(prof_labels, a_child_of_a_fork_has_those_of_the_caller_alone, CHILD_GOES_ON) { test_run_debug(1, "memprofilerate=0", forks, NULL); }
 
 /* ---- a listener ---------------------------------------------------------------------------------------------------- */

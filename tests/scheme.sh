@@ -23,8 +23,7 @@ done
 if [ -n "$SAN" ]; then
     : # is in that collector's way
 elif echo '#include <gc.h>' | ${CC:-cc} -E - > /dev/null 2>&1; then
-    wrong=$(MAKEFLAGS= ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/scheme-boehm" 2>&1 | grep -E 'warning|error')
-    S=$B/examples/scheme/scheme-boehm
+    use scheme-boehm
     for name in nqueens gcbench strings tables; do program $name; done
     ports
     tables
@@ -36,7 +35,7 @@ elif [ "${CI:-}" = true ]; then
 fi
 
 # ---- the rare path at every chance ------------------------------------------------------------------------------------------------------
-[ "$SAN" != thread ] || exit $bad # a thousand collections take minutes
+not_under_tsan
 export WEFT_DEBUG=gcstress=20,gcpoison=1
 ports
 tables

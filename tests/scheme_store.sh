@@ -2,8 +2,7 @@
 # scheme_store - examples/scheme with stores that tell the collector (weft_store): what they fail to tell ends the program.
 . tests/support/scheme.sh
 
-wrong=$(MAKEFLAGS= ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/scheme-store" 2>&1 | grep -E 'warning|error')
-S=$B/examples/scheme/scheme-store
+use scheme-store
 export WEFT_DEBUG=gcverify=1,slowstop=1000 # all is looked through while the world stands
 language
 ports
@@ -23,7 +22,7 @@ report store
 for name in nqueens gcbench strings tables sieve; do program $name; done
 report store_programs
 
-[ "$SAN" != thread ] || exit $bad # a thousand collections take minutes
+not_under_tsan
 export WEFT_DEBUG=gcstress=20,gcpoison=1,gcverify=1,slowstop=1000
 tables
 fibers

@@ -100,7 +100,7 @@ long test_status(const char *key);
 /* Seed of a random test: WEFT_TEST_SEED, else from the clock. Printed, so that a failure can be repeated. */
 uint64_t test_seed(void);
 
-/* For a test with a .timeout of more than a minute: without this it is ended after one all the same, on a machine that is busy with other things. */
+/* For a test that may take more than a minute on a busy machine, beside its .timeout: without this it is ended after one all the same. */
 void test_may_take(unsigned seconds);
 
 /* True in a build with a sanitizer, or under emulation: for limits on resources, never to skip what is checked. */

@@ -17,7 +17,7 @@ static void note(void *arg, int64_t now_ns)
     cr_expect_geq(now_ns, one[i].when_ns);
     one[i].ran = true;
     ran[nran] = i;
-    __atomic_store_n(&nran, nran + 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&nran, nran + 1, __ATOMIC_RELEASE); /* rel: with what it tells of; acq in run_order */
 }
 
 /* Many of them at equal times. A third is stopped, in random order. */
@@ -43,7 +43,7 @@ static void run_order(void *arg)
     for (int i = 0; i < N; i++)
         left += !one[i].stopped;
     /* The pause of test_until is a timer itself, which may be over by the time that they are counted. */
-    test_until(__atomic_load_n(&nran, __ATOMIC_RELAXED) >= left && timers_waiting() <= 1);
+    test_until(__atomic_load_n(&nran, __ATOMIC_ACQUIRE) >= left && timers_waiting() <= 1);
     for (int i = 0; i < N; i++)
         cr_expect_eq(one[i].ran, !one[i].stopped);
     cr_expect_eq(nran, left);

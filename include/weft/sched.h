@@ -35,7 +35,8 @@ typedef struct weft_config {
                                                  May be called on any thread; must not call weft, nor wait for a lock that a
                                                  handler of pthread_atfork holds during a fork */
     void *log_arg;
-    int stop_timeout_ms;       /* how long weft_stop waits for fibers in user code; 0: 1000; negative: for ever */
+    int stop_timeout_ms;       /* how long weft_stop waits for fibers in user code; 0: 1000; negative: for ever. Time in which the whole process
+                                  stood still is not waited */
     int64_t mem_profile_rate;  /* see weft_set_mem_profile_rate; 0: WEFT_DEBUG=memprofilerate=N, else 524288; negative: no samples */
     const char *doctor;        /* modes of the doctor, see weft/debug.h: "off", "count", "report" or "abort" for all codes, and "w04=MODE" for one,
                                   separated by commas; NULL: as WEFT_DEBUG says, else "report" */
@@ -108,8 +109,8 @@ WEFT_API int weft_stop(void);
 /* True between a successful start and the stop. */
 WEFT_API bool weft_running(void);
 
-/* The number of the runtime's life, a higher one for each start in this process; 0 before the first. Who keeps something of one life tells by it that
- * another runs. At any time. */
+/* The number of the runtime's life: a higher one for each start in this process, which stays after the stop and in a child of fork; 0 before the first. Who
+ * keeps something of one life tells by it, and by weft_running, that this one is over. At any time. */
 WEFT_API uint64_t weft_life(void);
 
 /* A host thread attaches itself on its first call and detaches when it ends; these do it by hand. Attach twice is fine.

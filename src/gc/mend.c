@@ -22,7 +22,7 @@
 #include "os/vm.h"
 
 #define UNITS (HEAP_MAX_BYTES / OS_HUGE_PAGE)
-#define PAUSE_TIMES 9 /* so it is at work for a tenth of the time */
+#define PAUSE_TIMES 9 /* so it uses a tenth of a processor at the most */
 
 enum { WARM, COOL, COLD, DONE };
 
@@ -105,7 +105,7 @@ int64_t gc_mend_some(void)
         return -1;
     store_rlx(&mend.state[u], DONE);
     uintptr_t lo = (uintptr_t)heap.base + u * OS_HUGE_PAGE;
-    int64_t began = os_self_cpu_ns(); /* as in gc_scavenge_some */
+    int64_t began = os_self_cpu_ns(); /* not while others had the processor: on a busy machine it would rest for seconds */
     bool done = dirty_mend(lo, lo + OS_HUGE_PAGE) > 0;
     add_rlx(&mend.tried, 1); /* rlx: figures */
     add_rlx(&mend.done, done);

@@ -298,13 +298,12 @@ static void sched_reset(const struct config *cfg, bool host_main)
     /* The lock stays: the last thread of the life before may still be about to drop it, and a thread of the host may be ending. */
     lock_take(&sched.lock);
     struct m *kept = load_rlx(&sched.all_m); /* rlx: under the lock; machines of host threads live on */
-    uint64_t run = sched.run;
     uint32_t next_m_id = sched.next_m_id;
     memset((char *)&sched + sizeof sched.lock, 0, sizeof sched - sizeof sched.lock);
     globq_start();
     store_rlx(&sched.all_m, kept);
-    sched.run = run + 1;
-    store_rlx(&life_number, run + 1); /* rlx: goes before running (rel), so who sees that it runs (acq in weft_running) has its number */
+    sched.run = load_rlx(&life_number) + 1; /* rlx: under the lock */
+    store_rlx(&life_number, sched.run);     /* rlx: goes before running (rel in runtime_up), so who sees that it runs (acq in weft_running) has its number */
     lock_drop(&sched.lock);
     sched.next_m_id = next_m_id;
     sched.cfg = *cfg;
@@ -405,7 +404,7 @@ static int runtime_up(const weft_config *cfg, bool host_main)
         if ((err = mutator_start()) == 0) {
             if ((err = procs_start()) == 0 && (err = host_main ? 0 : main_machine()) == 0 && (err = signal_hook(SIGSEGV, fault, false)) == 0) {
                 if ((err = signal_hook(SIGBUS, fault, false)) == 0 && (err = sysmon_start()) == 0) {
-                    store_rel(&sched.running, 1); /* rel: publishes all of it; acq in machine_here, m_attach */
+                    store_rel(&sched.running, 1); /* rel: publishes all of it; acq in machine_here, m_attach, weft_running */
                     return 0;
                 }
                 unhook_faults();
@@ -487,11 +486,9 @@ int64_t fibers_alive(void)
     return (int64_t)(made - ended);
 }
 
-/* Threads that we do not know of: each may be about to call in and wake somebody. Under sched.lock, or one might become known between the two counts
- * and not be counted active. */
+/* Ours, and those of the host that have called in. */
 static int known_threads(void)
 {
-    lock_check_held(&sched.lock);
     int others = sched.orphan && !sched.orphan_leaderless ? 1 : 2; /* the monitor, the main thread if that is not one of ours */
     int known = (int)load_acq(&sched.nthreads) + others + (int)world_helpers() + (int)services_count(SERVICE_PROF);
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next)
@@ -499,9 +496,12 @@ static int known_threads(void)
     return known;
 }
 
-/* A helper that begins or ends meanwhile could stand for one: then there may be some, and the monitor looks again. */
+/* Threads that we do not know of: each may be about to call in and wake somebody. Under sched.lock, or one might become known between the counts and not
+ * be counted active. A helper that ends in between would hide one, so those that are known are counted again; if they have changed there may be some, and the
+ * monitor looks again. */
 static bool strangers(void)
 {
+    lock_check_held(&sched.lock);
     int known = known_threads(), n = os_thread_count();
 #ifdef W_TSAN
     n -= n > known + 1 ? 2 : 1; /* it has a thread of its own, in a child of a fork two */
@@ -566,8 +566,8 @@ static void running_end(void)
 
 #define STOP_LOOK_NS 10000000
 
-/* What is left of the stop time-out, after a wait since began_ns. Only so much of that counts as it was meant to be: others whom it waits for stood
- * still, too, while the whole process did. */
+/* What is left of the stop time-out, after a wait since began_ns. No more than one look's time of it counts: while the whole process stood still,
+ * those whom it waits for did, too. */
 static int64_t stop_left(int64_t left_ns, int64_t began_ns)
 {
     return left_ns == INT64_MAX ? left_ns : left_ns - w_min(os_now_ns() - began_ns, STOP_LOOK_NS);
@@ -583,7 +583,7 @@ static bool threads_ended(void)
         if (left_ns <= 0)
             return false;
         int64_t began_ns = os_now_ns();
-        os_futex_wait(&sched.nthreads, n, w_min(left_ns, STOP_LOOK_NS));
+        os_futex_wait(&sched.nthreads, n, left_ns == INT64_MAX ? -1 : w_min(left_ns, STOP_LOOK_NS));
         left_ns = stop_left(left_ns, began_ns);
     }
     lock_take(&sched.lock); /* the last one counted itself out under it: now it has left it, too */
@@ -792,7 +792,7 @@ int weft_stop(void)
     return err;
 }
 
-bool weft_running(void) { return load_acq(&sched.running) != 0; }
+bool weft_running(void) { return load_acq(&sched.running) != 0; } /* acq: sees life_number; rel in runtime_up */
 uint64_t weft_life(void) { return load_rlx(&life_number); } /* rlx: see there */
 
 int weft_attach(void)

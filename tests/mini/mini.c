@@ -110,7 +110,7 @@ static const char *run(const struct mini_test *t, const struct mini_options *o, 
     pid_t pid = fork();
     if (pid == 0)
         run_here(t, o);
-    int status = wait_for(pid, o->timeout > 0 ? o->timeout : timeout);
+    int status = wait_for(pid, o->timeout > timeout ? o->timeout : timeout);
     kill(-pid, SIGKILL); /* what it left behind */
     if (WIFSIGNALED(status))
         return WTERMSIG(status) == o->signal ? "PASS" : "CRASH";

@@ -154,7 +154,7 @@ int main(int argc, char **argv)
 {
     (void)argc;
     weft_config cfg = WEFT_CONFIG_INIT;
-    cfg.maxprocs = strcmp(argv[1], "kill") == 0 ? 1 : 2; /* any thread may get that signal: one that is not in the middle of an event */
+    cfg.maxprocs = strcmp(argv[1], "kill") == 0 ? 1 : 2; /* the kernel chooses who gets that signal: so nobody else is in the middle of an event, which would be lost */
     alarm(300); /* where the test was ended, it ends itself */
     if (strcmp(argv[1], "survive") == 0)
         signal(SIGSEGV, host_handler);

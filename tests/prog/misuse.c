@@ -202,11 +202,12 @@ static void waits(void *c)
     counted++; /* no tail call: it is to be on the stack */
 }
 
+enum { LEAKED = 200 };
 static void leaks(void *arg)
 {
     weft_chan *c = weft_chan_make(0, 0);
     (void)arg;
-    for (int i = 0; i < 200; i++)
+    for (int i = 0; i < LEAKED; i++)
         must(weft_go(waits, c), "go");
 }
 
@@ -232,7 +233,7 @@ static void leak(void)
     weft_waitgroup wg = { 0 };
     weft_waitgroup_go(&wg, leaks, NULL);
     weft_waitgroup_wait(&wg);
-    while (!are_at_one_place(200))
+    while (!are_at_one_place(LEAKED))
         weft_sleep(1000000);
 }
 

@@ -7,15 +7,16 @@
 int sink_write(void *ctx, const void *data, size_t n)
 {
     struct sink *s = ctx;
-    unsigned call = s->calls++;
-    if (s->err != 0 && call >= s->fail_at)
-        return s->err;
-    if (s->len + n >= s->room)
-        s->bytes = realloc(s->bytes, s->room = 2 * (s->len + n + 1));
-    memcpy(s->bytes + s->len, data, n);
-    s->len += n;
-    s->bytes[s->len] = 0;
-    return 0;
+    bool fails = s->err != 0 && s->calls >= s->fail_at;
+    if (!fails) {
+        if (s->len + n >= s->room)
+            s->bytes = realloc(s->bytes, s->room = 2 * (s->len + n + 1));
+        memcpy(s->bytes + s->len, data, n);
+        s->len += n;
+        s->bytes[s->len] = 0;
+    }
+    __atomic_store_n(&s->calls, s->calls + 1, __ATOMIC_RELEASE); /* rel: with what was written; for who waits for a call of another thread */
+    return fails ? s->err : 0;
 }
 
 void sink_free(struct sink *s)

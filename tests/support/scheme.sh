@@ -11,7 +11,7 @@ report() { # name: what is in $wrong is the verdict
     if [ -z "$wrong" ]; then echo "ok $1"; else printf '%s\n' "not ok $1:$wrong"; bad=1; fi
     wrong=
 }
-check() { # exit code, output (lines joined by a blank), arguments
+check() { # exit code, output (lines joined by a blank), arguments; under AddressSanitizer, with a collection for every twenty objects, it takes half a minute
     code=$1 want=$2; shift 2
     got=$(timeout 120 "$S" "$@" 2>&1 < /dev/null)
     gotcode=$?
@@ -225,4 +225,12 @@ sieve (29 541 1987) (20000 9990000)
 WANT
 program() { # name
     check 0 "$(sed -n "s/^$1 //p" "$TMP/want")" examples/scheme/bench/"$1".scm
+}
+
+use() { # scheme-boehm or scheme-store, which is made if need be
+    wrong=$(MAKEFLAGS= ${MAKE:-make} --no-print-directory B="$B" "$B/examples/scheme/$1" 2>&1 | grep -E 'warning|error')
+    S=$B/examples/scheme/$1
+}
+not_under_tsan() { # where a thousand collections take minutes
+    [ "$SAN" != thread ] || exit $bad
 }
