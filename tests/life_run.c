@@ -150,7 +150,7 @@ Test(life_run, before_the_start_and_after_the_end)
         cr_expect_eq(weft_detach(), 0);
         cr_expect_eq(weft_stop(), -ESRCH);
         cr_expect_eq(weft_fiber_id(), 0);
-        cr_expect_eq(weft_life(), i);
+        cr_expect_eq(weft_life(), (uint64_t)i);
         cr_expect_geq(weft_num_cpu(), 1);
         weft_mem_stats st = { .size = sizeof st };
         cr_expect_eq(weft_read_mem_stats(&st), -ESRCH);
