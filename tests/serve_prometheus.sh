@@ -16,7 +16,7 @@ done
 
 kv_start --procs 2 --debug-port 0
 debug=$(sed -n 's|.*http://127.0.0.1:\([0-9]*\)/debug/.*|\1|p' "$TMP/out")
-while :; do redis-benchmark -p "$port" -t set,get,lpush -n 50000 -c 20 -P 16 -r 10000 -d 64 -q; done > /dev/null 2>&1 &
+timeout 200 redis-benchmark -p "$port" -t set,get,lpush -l -n 50000 -c 20 -P 16 -r 10000 -d 64 -q > /dev/null 2>&1 & # timeout hands the signal on
 LOAD=$!
 fetch() { curl -s -S -m 60 -o "$TMP/body" -D "$TMP/head" -w '%{http_code}' "$@" 2>&1; }
 
