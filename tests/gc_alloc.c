@@ -1,5 +1,6 @@
 /* Allocation and what can be asked of an object; a world of one thread. */
 #include "gc_host.h"
+#include "gc/heap.h"
 #include "gc/pages.h"
 
 #define BEGIN() th_begin(th_settings(), __builtin_frame_address(0))
@@ -187,6 +188,47 @@ Test(gc_alloc, dead_large_objects_make_room_for_new_ones)
     }
     pages_stats(&after);
     cr_assert(after.sys_bytes <= before.sys_bytes + 4 * MIB, "%lu MiB became %lu", before.sys_bytes / MIB, after.sys_bytes / MIB);
+    th_end();
+}
+
+/* What heap.kinds says of each page against the record of the span that it belongs to. How many have a bit, by kind. */
+static void kinds_are_true(size_t have[PAGE_KINDS])
+{
+    have[ARMED_PAGES] = have[CARDED_PAGES] = 0;
+    for (size_t page = 0; page < load_rlx(&heap.committed) >> PAGE_SHIFT; page++) {
+        struct span *s = heap_span_of(heap.base + (page << PAGE_SHIFT));
+        bool scanned = s != NULL && s->shape != SHAPE_NOSCAN;
+        for (int kind = 0; kind < PAGE_KINDS; kind++) {
+            bool is = load_rlx(&heap.kinds[page / 64].of[kind]) >> page % 64 & 1;
+            cr_assert_eq(is, scanned && s->carded == (kind == CARDED_PAGES), "page %zu, kind %d", page, kind);
+            have[kind] += is;
+        }
+    }
+}
+
+Test(gc_alloc, pages_with_pointers_are_found_by_kind)
+{
+    enum { N = 300, NLARGE = 8, LARGE = 512 << 10, LARGE_PAGES = NLARGE * LARGE / HEAP_PAGE };
+    BEGIN();
+    gc_set_percent(-1);
+    static void *held[N];
+    static const size_t at_8[] = { 8 };
+    const weft_type *carded = gc_type_carded(gc_type_make(64, at_8, 1));
+    size_t have[PAGE_KINDS], before[PAGE_KINDS], none[PAGE_KINDS];
+    kinds_are_true(before);
+    for (int i = 0; i < N; i++)
+        held[i] = i % 3 == 2 ? th_typed(carded, 1 + (size_t)(i % 40)) : th_alloc((size_t)(100 + i * 77), i % 3 == 0 ? SHAPE_CONS : SHAPE_NOSCAN);
+    for (int i = 0; i < 3 * NLARGE; i++)
+        held[i] = i % 3 == 2 ? th_typed(carded, LARGE / 64) : th_alloc(LARGE, i % 3 == 0 ? SHAPE_CONS : SHAPE_NOSCAN);
+    kinds_are_true(have);
+    for (int kind = 0; kind < PAGE_KINDS; kind++)
+        cr_assert_gt(have[kind], before[kind] + LARGE_PAGES, "kind %d", kind);
+    memset(held, 0, sizeof held);
+    test_wipe_stack();
+    th_collect(GC_WHY_FORCED);
+    kinds_are_true(none);
+    for (int kind = 0; kind < PAGE_KINDS; kind++)
+        cr_assert_lt(none[kind], have[kind] - LARGE_PAGES / 2, "kind %d: what is freed has no bit; a few may still be held by what lies on the stack", kind);
     th_end();
 }
 

@@ -128,13 +128,25 @@ static size_t groups(size_t group_chunks)
     return (chunks + group_chunks - 1) / group_chunks;
 }
 
-/* Of spans with pointers. */
-enum pages { ARMED_PAGES, CARDED_PAGES, ALL_PAGES };
+#define ALL_PAGES PAGE_KINDS /* with pointers */
 
-static bool page_is(enum pages kind, size_t page)
+/* A bit for each of 64 pages. rlx: a span that is being made counts, or does not, as written to. */
+static uint64_t pages_of(unsigned kind, size_t word)
 {
-    uint32_t map = load_rlx(&heap.pagemap[page]); /* rlx: a span that is being made counts, or does not, as written to */
-    return (map & 127) != 0 && (map & PAGE_NOSCAN) == 0 && (kind == ALL_PAGES || ((map & PAGE_CARDED) != 0) == (kind == CARDED_PAGES));
+    const w_u64 *of = heap.kinds[word].of;
+    return kind == ALL_PAGES ? load_rlx(&of[ARMED_PAGES]) | load_rlx(&of[CARDED_PAGES]) : load_rlx(&of[kind]);
+}
+
+/* The first page from there on, before end, that is of that kind, or is not. */
+static size_t page_next(unsigned kind, bool is, size_t from, size_t end)
+{
+    for (; from < end; from = (from / 64 + 1) * 64) {
+        uint64_t w = pages_of(kind, from / 64);
+        w = (is ? w : ~w) & ~bits_mask(from % 64);
+        if (w != 0)
+            return w_min(end, from / 64 * 64 + bits_ctz(w));
+    }
+    return end;
 }
 
 struct run { size_t at, to, end; }; /* pages [at, to); it goes on at to, up to end */
@@ -146,15 +158,11 @@ static struct run run_begin(size_t group)
 }
 
 /* The next pages of that kind, but for gaps of so many pages at most. */
-static bool run_next(struct run *r, enum pages kind, size_t gap)
+static bool run_next(struct run *r, unsigned kind, size_t gap)
 {
-    size_t p = r->to;
-    while (p < r->end && !page_is(kind, p))
-        p++;
-    r->at = p;
-    for (size_t last = p; p < r->end && p - last <= gap + 1; p++)
-        if (page_is(kind, p))
-            last = p, r->to = p + 1;
+    r->at = r->to = page_next(kind, true, r->to, r->end);
+    for (size_t next = r->at; next < r->end && next - r->to <= gap; next = page_next(kind, true, r->to, r->end))
+        r->to = page_next(kind, false, next, r->end);
     return r->at < r->end;
 }
 
@@ -174,7 +182,7 @@ static void scan_written(struct marker *m, uintptr_t lo, uintptr_t hi)
     }
     for (uintptr_t at = lo, to; at < hi; at = to) {
         to = w_min(hi, w_align_down(at, HEAP_PAGE) + HEAP_PAGE);
-        if (page_is(ARMED_PAGES, page_of((void *)at)))
+        if (pages_of(ARMED_PAGES, page_of((void *)at) / 64) >> page_of((void *)at) % 64 & 1)
             mark_pages(m, at, to);
     }
 }

@@ -62,6 +62,7 @@ static struct {
 
 /* Bytes of each table for n chunks. */
 static size_t map_bytes(size_t n) { return n * CHUNK_PAGES * sizeof(w_u32); }
+static size_t kinds_bytes(size_t n) { return n * CHUNK_PAGES / 64 * sizeof(struct page_kinds); }
 static size_t span_table_bytes(size_t n) { return n * CHUNK_PAGES * sizeof(struct span); }
 static size_t bits_bytes(size_t n) { return n * CHUNK_PAGES * sizeof(struct span_bits); }
 static size_t chunk_bytes(size_t n) { return n * sizeof(struct chunk); }
@@ -76,6 +77,7 @@ static void unreserve(void)
     cards_stop();
     os_vm_free(heap.base, heap.reserved);
     table_free(heap.pagemap, map_bytes(n));
+    table_free(heap.kinds, kinds_bytes(n));
     table_free(heap.shapes, map_bytes(n));
     table_free(heap.spans, span_table_bytes(n));
     table_free(heap.bits, bits_bytes(n));
@@ -83,6 +85,7 @@ static void unreserve(void)
     table_free(pages.sums, sum_bytes(n));
     heap.base = NULL;
     heap.pagemap = NULL;
+    heap.kinds = NULL;
     heap.shapes = NULL;
     heap.spans = NULL;
     heap.bits = NULL;
@@ -97,13 +100,14 @@ static bool reserve(size_t bytes)
     heap.base = os_vm_reserve(bytes, CHUNK_BYTES);
     if (heap.base != NULL) {
         heap.pagemap = table_reserve(map_bytes(n));
+        heap.kinds = table_reserve(kinds_bytes(n));
         heap.shapes = table_reserve(map_bytes(n));
         heap.spans = table_reserve(span_table_bytes(n));
         heap.bits = table_reserve(bits_bytes(n));
         pages.chunks = table_reserve(chunk_bytes(n));
         pages.sums = table_reserve(sum_bytes(n));
     }
-    if (heap.base != NULL && heap.pagemap != NULL && heap.shapes != NULL && heap.spans != NULL && heap.bits != NULL && pages.chunks != NULL &&
+    if (heap.base != NULL && heap.pagemap != NULL && heap.kinds != NULL && heap.shapes != NULL && heap.spans != NULL && heap.bits != NULL && pages.chunks != NULL &&
         pages.sums != NULL && cards_start() == 0)
         return true;
     unreserve();
@@ -155,7 +159,7 @@ void pages_ranges(void (*fn)(void *arg, bool table, uintptr_t lo, uintptr_t hi),
 {
     size_t n = pages.max_chunks;
     const struct { const void *at; size_t bytes; } all[] = {
-        { heap.base, heap.reserved }, { heap.pagemap, map_bytes(n) }, { heap.shapes, map_bytes(n) },
+        { heap.base, heap.reserved }, { heap.pagemap, map_bytes(n) }, { heap.kinds, kinds_bytes(n) }, { heap.shapes, map_bytes(n) },
         { heap.spans, span_table_bytes(n) }, { heap.bits, bits_bytes(n) }, { pages.chunks, chunk_bytes(n) }, { pages.sums, sum_bytes(n) },
         { weft_card_table_.table, cards_bytes(heap.reserved) },
     };
@@ -218,6 +222,7 @@ static bool grow_locked(size_t n)
         table_grow_huge(heap.shapes, map_bytes(old), map_bytes(new), new) != 0 ||
         table_grow_huge(heap.spans, span_table_bytes(old), span_table_bytes(new), new) != 0 ||
         table_grow_huge(heap.bits, bits_bytes(old), bits_bytes(new), new) != 0 ||
+        table_grow(heap.kinds, kinds_bytes(old), kinds_bytes(new)) != 0 ||
         table_grow(pages.chunks, chunk_bytes(old), chunk_bytes(new)) != 0 ||
         table_grow(pages.sums, sum_bytes(old), sum_bytes(new)) != 0 ||
         cards_commit(old * CHUNK_BYTES, new * CHUNK_BYTES) != 0 ||

@@ -25,6 +25,23 @@ static void map_pages(struct span *s)
         store_rel(&heap.pagemap[first + i], bits | (uint32_t)i * PAGE_BACK_ONE);
 }
 
+/* In heap.kinds. */
+static void show_pages(const struct span *s, bool on)
+{
+    size_t end = span_page(s) + s->npages;
+    if (s->shape == SHAPE_NOSCAN)
+        return;
+    for (size_t i = span_page(s), k; i < end; i += k) {
+        k = w_min(64 - i % 64, end - i);
+        w_u64 *w = &heap.kinds[i / 64].of[s->carded ? CARDED_PAGES : ARMED_PAGES];
+        uint64_t m = bits_mask((unsigned)k) << i % 64;
+        if (on)
+            __atomic_fetch_or(&w->v, m, __ATOMIC_RELAXED); /* rlx, and below: see page_kinds. Neighbours are others' */
+        else
+            __atomic_fetch_and(&w->v, ~m, __ATOMIC_RELAXED);
+    }
+}
+
 struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
 {
     bool needzero;
@@ -50,6 +67,7 @@ struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
         poison_new_span(s);
     store_rlx(&s->sweepgen, load_rlx(&heap.sweepgen)); /* rlx: moves in a stop only; published by map_pages */
     map_pages(s);
+    show_pages(s, true);
     add_rlx(&heap.nspans, 1); /* rlx: counters */
     if (s->carded)
         add_rlx(&heap.ncarded, 1); /* before anything is stored in it */
@@ -62,6 +80,7 @@ void span_free(struct span *s)
     w_assert(s->specials == NULL); /* and so it is in every record that is free: special_cleanup_remove may look */
     for (size_t i = 0; i < n; i++)
         store_rlx(&heap.pagemap[first + i], 0); /* rlx: no pointer into a free span is anybody's */
+    show_pages(s, false);
     sub_rlx(&heap.nspans, 1); /* rlx: counters */
     if (s->carded)
         sub_rlx(&heap.ncarded, 1);
