@@ -219,6 +219,11 @@ bool gc_due(void)
            (load_rlx(&pacer.by_limit) == 0 || !pacer_capped());
 }
 
+bool gc_limit_reached(void)
+{
+    return load_rlx(&pacer.by_limit) != 0 && load_rlx(&heap.live) >= load_rlx(&pacer.goal) && !pacer_capped(); /* rlx: see pacer.h */
+}
+
 bool gc_period_over(int64_t now_ns)
 {
     int64_t last = gc_last_end_ns();

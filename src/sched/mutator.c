@@ -260,7 +260,9 @@ static void assist(void *arg)
     a->worth = 0;
     if (gc_mark_hurries()) {
         mark_share(GC_CPU_ASSIST, true, gc_mark_hurries, HURRY_TIMES);
-        a->paid = true;
+        a->paid = !gc_limit_reached();
+        if (!a->paid)
+            host_relax();
         return;
     }
     a->paid = gc_assist(gc_debt(&m_self()->p->gc), &a->worth);
