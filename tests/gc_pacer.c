@@ -312,6 +312,19 @@ Test(gc_pacer, assists_end_at_the_goal)
     cr_assert(pace_assist_ratio(&m) > 1000);
 }
 
+/* The goal is the memory limit's, and there is more work than was expected: that is done within the goal and a tenth all the same. */
+Test(gc_pacer, assists_end_at_the_limit)
+{
+    struct pace_mark m = {
+        .percent = -1, .limited = true, .goal = 100 * MIB, .triggered = 80 * MIB, .heap = 80 * MIB, .expected = 10 * MIB, .most = 80 * MIB,
+    };
+    while (m.done < m.most - KIB && m.heap < 200 * MIB) {
+        m.done += (uint64_t)(pace_assist_ratio(&m) * 4096);
+        m.heap += 4096;
+    }
+    cr_assert(m.heap <= 110 * MIB, "%lu", m.heap);
+}
+
 Test(gc_pacer, collecting_is_capped_by_a_leaky_bucket)
 {
     enum { PROCS_14 = 14 };

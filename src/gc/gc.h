@@ -202,9 +202,9 @@ bool gc_mark_some(enum gc_cpu who, bool ends, uint64_t most, uint64_t *scanned);
 /* [CONC] It looks what the program has written, and what the program writes meanwhile has to be looked at again: all should mark more than they run.
  * A hint. */
 bool gc_mark_hurries(void);
-/* The heap has reached the goal that the memory limit sets it, and the cap on the collector's CPU time does not let it go on: who allocates waits for the
- * end of the mark, even if there is nothing he could mark. A hint. */
-bool gc_limit_reached(void);
+/* The heap has outgrown its goal while it is marked, and the cap on the collector's CPU time has not been reached: who allocates waits for the end of the
+ * mark, even if there is nothing he could mark. A hint. */
+bool gc_outgrown(void);
 /* On the terms of gc_collect: what the owner of a cache has allocated while a cycle marked, its debt, has to be paid for by marking. false: others have
  * all the work in hand, so there is nothing to pay with; again, after they had a chance to run. *worth: what has been paid, to be taken off by gc_paid. It
  * may end the mark, and while it waits for another's stop its owner may lose the cache, and the cache end: so it knows of none. */

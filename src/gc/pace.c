@@ -80,7 +80,7 @@ double pace_assist_ratio(const struct pace_mark *m)
     double percent = m->percent < 0 ? PERCENT_OFF : m->percent;
     if (m->done > m->expected) {
         double further = (goal - (double)m->triggered) / w_max(expected, 1.0) * most + (double)m->triggered;
-        goal = w_min(further, goal * (1 + percent / 100));
+        goal = w_min(further, m->limited ? goal : goal * (1 + percent / 100));
         expected = most;
     }
     if ((double)m->heap > goal) {

@@ -46,13 +46,15 @@ struct pace_workers pace_workers(unsigned procs);
 /* A cycle under way. */
 struct pace_mark {
     int percent;
+    bool limited;             /* the goal is the memory limit's: it does not move */
     uint64_t goal, triggered; /* heap at which it should be over; at which it began */
     uint64_t heap;            /* now */
     uint64_t expected, most;  /* bytes to scan: as much as last time; if all there is lives */
     uint64_t done;            /* of them */
 };
 /* Bytes that an allocation of one byte has to scan, so that the work is done when the heap has come to its goal. Beyond the expected work the goal
- * moves on in proportion, at most to where the next cycle's would be. */
+ * moves on in proportion, at most to where the next cycle's would be, unless the limit has set it. (Go lets it move then, too: with GC by percent
+ * off a thousandfold.) */
 double pace_assist_ratio(const struct pace_mark *m);
 
 /* ---- how much of the time --------------------------------------------------------------------------------- */

@@ -260,7 +260,7 @@ static void assist(void *arg)
     a->worth = 0;
     if (gc_mark_hurries()) {
         mark_share(GC_CPU_ASSIST, true, gc_mark_hurries, HURRY_TIMES);
-        a->paid = !gc_limit_reached();
+        a->paid = !gc_outgrown();
         if (!a->paid)
             host_relax();
         return;
