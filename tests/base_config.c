@@ -48,7 +48,7 @@ Test(config, defaults)
     cr_expect_eq(c.madvdontneed, 1);
     cr_expect_eq(c.memprofilerate, 524288);
     cr_expect_eq(c.mem_profile_rate, 0);
-    cr_expect(c.gctrace == 0 && c.gcstress == 0 && c.gcpoison == 0 && c.gcverify == 0 && c.gc == CONFIG_GC_STW);
+    cr_expect(c.gctrace == 0 && c.gcstress == 0 && c.gcpoison == 0 && c.gcverify == 0 && c.gc == CONFIG_GC_AUTO);
     cr_expect(c.migrate == 0 && c.schedseed == 0 && c.failmem == 0 && c.failthread == 0 && c.failfd == 0 && c.faildirty == 0 && c.failrun == 1);
     weft_config init = WEFT_CONFIG_INIT;
     struct config d;

@@ -22,6 +22,7 @@ gcstress    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=200 WEFT_TEST
 gcpoison    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=500,gcpoison=1 WEFT_TEST_SLOW=1 |
 gcverify    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=500,gcverify=1 WEFT_TEST_SLOW=1 |
 gc-stw      | -       | BUILD=release        | WEFT_DEBUG=gc=stw                           |
+gc-uffd     | -       | BUILD=debug          | WEFT_DEBUG=gc=uffd                          |
 gc-mprotect | -       | BUILD=debug          | WEFT_DEBUG=gc=mprotect                      |
 asan-ubsan  | -       | SAN=address          |                                             |
 tsan        | -       | SAN=thread           |                                             |

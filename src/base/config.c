@@ -84,7 +84,7 @@ static const struct debug_key debug_keys[] = {
     D(gcverify,     SWITCH, 0,             1,         NULL),  /* mark twice, independently, and compare */
     D(madvdontneed, SWITCH, 1,             1,         NULL),  /* 0: give memory back by MADV_FREE */
     D(membarrier,   SWITCH, 1,             1,         NULL),  /* 0: as on a kernel without membarrier(2) */
-    D(gc,           WORD,   CONFIG_GC_STW, 0,         "auto|uffd|mprotect|stw"), /* how marking is done */
+    D(gc,           WORD,   CONFIG_GC_AUTO, 0,        "auto|uffd|mprotect|stw"), /* how marking is done */
     D(memprofilerate, NUMBER, CONFIG_MEM_PROFILE_RATE, INT64_MAX, NULL),  /* bytes allocated between two samples of heap profiles; 1: all, 0: none */
     D(migrate,      SWITCH, 0,             1,         NULL),  /* a fiber that waited or yielded goes on on another thread than before */
     D(schedseed,    NUMBER, 0,             INT64_MAX, NULL),  /* one processor; what runs next, and when, is drawn from this seed: see sched/seed.c */
