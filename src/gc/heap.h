@@ -146,6 +146,14 @@ static inline size_t span_index(const struct span *s, const void *p)
 {
     return (size_t)((const char *)p - span_base(s)) * class_info[s->cls].magic >> 32;
 }
+/* Which bit of heap.bits, 512 a page, is the mark of the object around p: by the pagemap alone, since a span's record is one more line that is far away. */
+static inline size_t heap_mark_bit(const void *p)
+{
+    size_t off = (size_t)((const char *)p - heap.base);
+    uint32_t map = load_rlx(&heap.pagemap[off >> PAGE_SHIFT]); /* rlx: the object is alive, or was when this cycle began */
+    size_t first = (off >> PAGE_SHIFT) - PAGE_BACK(map);
+    return first * 64 * SPAN_WORDS + ((off - (first << PAGE_SHIFT)) * class_info[map & 127].magic >> 32);
+}
 static inline char *span_object(const struct span *s, size_t i) { return span_base(s) + i * span_elem(s); }
 
 /* The span around p, NULL if there is none. */
