@@ -1,6 +1,10 @@
 /* The CPU limit of a control group, on trees made for the purpose, and the default number of processors. */
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include "cgroup_test.h"
 #include "os/affinity.h"
 #include "os/cgroup.h"
@@ -187,6 +191,50 @@ Test(procs, cpus_are_those_of_the_affinity_mask)
             break;
         }
     }
+}
+
+struct sleeper { int tid; sem_t came, go; struct os_affinity was; };
+
+static void *sleeper_main(void *arg)
+{
+    struct sleeper *s = arg;
+    s->tid = (int)syscall(SYS_gettid);
+    sem_post(&s->came);
+    sem_wait(&s->go);
+    os_affinity_back(&s->was);
+    sem_post(&s->came);
+    sem_wait(&s->go);
+    return NULL;
+}
+
+/* A thread that is about to be woken keeps away from our CPU, and goes back to where it may run; unless it has nowhere else to go. */
+Test(procs, a_thread_is_woken_elsewhere)
+{
+    static struct sleeper s;
+    cpu_set_t all, set, ours;
+    pthread_t t;
+    cr_assert_eq(sched_getaffinity(0, sizeof all, &all), 0);
+    CPU_ZERO(&ours);
+    CPU_SET(sched_getcpu(), &ours);
+    sem_init(&s.came, 0, 0);
+    sem_init(&s.go, 0, 0);
+    cr_assert_eq(pthread_create(&t, NULL, sleeper_main, &s), 0);
+    sem_wait(&s.came);
+    cr_assert_eq(sched_setaffinity(0, sizeof ours, &ours), 0); /* so that we stay on it */
+    cr_expect_eq(os_affinity_elsewhere(s.tid, &s.was), CPU_COUNT(&all) > 1);
+    sched_getaffinity(s.tid, sizeof set, &set);
+    CPU_XOR(&set, &set, &all);
+    cr_expect(CPU_EQUAL(&set, &ours) || CPU_COUNT(&all) == 1);
+    sem_post(&s.go);
+    sem_wait(&s.came);
+    sched_getaffinity(s.tid, sizeof set, &set);
+    cr_expect(CPU_EQUAL(&set, &all));
+    cr_assert_eq(sched_setaffinity(s.tid, sizeof ours, &ours), 0);
+    cr_expect(!os_affinity_elsewhere(s.tid, &s.was), "there is no other");
+    sched_getaffinity(s.tid, sizeof set, &set);
+    cr_expect(CPU_EQUAL(&set, &ours));
+    sem_post(&s.go);
+    pthread_join(t, NULL);
 }
 
 Test(cgroup, memory_of_the_group)

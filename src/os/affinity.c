@@ -15,3 +15,18 @@ int os_cpu_count(void)
         n += bits_count(mask[i]);
     return n > 0 ? (int)n : 1; /* a sandbox may forbid the call */
 }
+
+bool os_affinity_elsewhere(int tid, struct os_affinity *was)
+{
+    struct os_affinity to;
+    unsigned cpu;
+    uint64_t left = 0;
+    was->bytes = sys_call3(SYS_sched_getaffinity, tid, sizeof was->mask, was->mask);
+    if (was->bytes <= 0 || sys_call3(SYS_getcpu, &cpu, 0, 0) != 0 || cpu / 64 >= (unsigned long)was->bytes / 8)
+        return false;
+    for (long i = 0; i < was->bytes / 8; i++)
+        left |= to.mask[i] = was->mask[i] & ~((uint64_t)(i == cpu / 64) << cpu % 64);
+    return left != 0 && sys_call3(SYS_sched_setaffinity, tid, was->bytes, to.mask) == 0;
+}
+
+void os_affinity_back(const struct os_affinity *was) { sys_call3(SYS_sched_setaffinity, 0, was->bytes, was->mask); }

@@ -25,6 +25,10 @@
  * in a stop, as nobody waits for it. A new thread may want such a lock too before it comes to our code (thread-local storage of modules; a sanitizer,
  * which keeps book of threads): only helpers that have said that they are here get work in a stop.
  *
+ * [HELPERS] The system likes to wake a thread on the CPU of who wakes it, also where another one has nothing to do because its thread has just been
+ * stopped: then two workers of a mark had one CPU between them, and the other one slept, in half of the stops. So a helper is kept off the CPU of
+ * who wakes it until its work is done.
+ *
  * The whole argument rests on the same pairs as [ENTRY]: (in_runtime = 0; look at poll) against (poll |= STOP; membarrier; look at in_runtime). */
 #include "sched/world.h"
 #include "sched/leaked.h"
@@ -37,6 +41,7 @@
 #include "sched/sysmon.h"
 #include "base/fail.h"
 #include "base/syscall.h"
+#include "os/affinity.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/loader.h"
@@ -55,8 +60,12 @@
 struct helper {
     pthread_t thread;
     w_u32 word;   /* futex: 0 idle, 1 work, 2 end */
-    w_u32 here;   /* it has come to wait for word */
+    w_u32 here;   /* it has come to wait for word. rel: publishes tid */
+    int tid;
     unsigned index;
+    /* whoever wakes it, then itself till its work is done */
+    bool elsewhere; /* it keeps away from the CPU of who has woken it, and goes back to was */
+    struct os_affinity was;
 };
 
 static struct {
@@ -574,6 +583,7 @@ static void *helper_main(void *arg)
     struct helper *h = arg;
     pthread_setname_np(pthread_self(), "weft-gc");
     struct service *s = service_begin(SERVICE_GC);
+    h->tid = (int)sys_call0(SYS_gettid);
     store_rel(&h->here, 1); /* rel: whatever it takes to start is behind us; acq in helpers_here */
     for (;;) {
         uint32_t w;
@@ -586,6 +596,8 @@ static void *helper_main(void *arg)
         store_rlx(&h->word, 0); /* rlx: the next one comes after left is 0 */
         service_look(s);
         world.fn(world.arg, h->index, world.nwork);
+        if (h->elsewhere)
+            os_affinity_back(&h->was);
         if (sub_acq_rel(&world.left, 1) == 1) /* rel: our work is done; acq in world_parallel */
             os_futex_wake(&world.left, 1);
     }
@@ -645,8 +657,10 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
     world.nwork = n;
     store_rlx(&world.left, n - 1); /* rlx: published by the words */
     for (unsigned i = 0; i + 1 < n; i++) {
-        store_rel(&world.helpers[i].word, 1); /* rel: publishes the work; acq in helper_main */
-        os_futex_wake(&world.helpers[i].word, 1);
+        struct helper *h = &world.helpers[i];
+        h->elsewhere = os_affinity_elsewhere(h->tid, &h->was); /* [HELPERS] */
+        store_rel(&h->word, 1); /* rel: publishes the work; acq in helper_main */
+        os_futex_wake(&h->word, 1);
     }
     fn(arg, 0, n);
     uint32_t left;
