@@ -36,6 +36,7 @@ static struct {
     uint32_t narenas;   /* that are watched in this cycle; 0: none. Written in stops */
     uint32_t life;      /* what arenas are watched for: a child of a fork begins anew */
     w_u32 refused;      /* by the system. rlx: a flag */
+    w_u32 next;         /* arena, for the next worker of the stop; rlx: only a ticket */
 } watch;
 
 struct visit { gc_scan_range_fn *scan; void *marker; struct stack_watch *w; const struct stack_arena *arena; uintptr_t lo, hi; };
@@ -63,6 +64,7 @@ unsigned watch_scan_running_stw(gc_scan_range_fn *scan, void *marker)
 {
     bool watches = dirty_backend() == DIRTY_UFFD && stack_slots() > FEW_STACKS && load_rlx(&watch.refused) == 0; /* rlx: in a stop */
     watch.narenas = watches ? stack_arenas() : 0;
+    store_rlx(&watch.next, 0); /* rlx: in a stop */
     if (!watches) {
         world_scan_stacks(0, 1, scan, marker);
         return 0;
@@ -191,7 +193,7 @@ bool watch_scan_written_stw(unsigned worker, unsigned nworkers, gc_scan_range_fn
         return true;
     }
     world_scan_running(worker, nworkers, scan, marker);
-    for (uint32_t i = worker, n = stack_arenas(); i < n; i += nworkers)
+    for (uint32_t i, n = stack_arenas(); (i = add_rlx(&watch.next, 1)) < n;) /* rlx: see there */
         if (!scan_arena(i, scan, marker))
             return false;
     return true;
