@@ -80,7 +80,7 @@
 #define FEW_PAGES 64u      /* may be left to the stop: some 50 us */
 #define MANY_PAGES 512u    /* not if a further round can do something about it */
 #define ROUNDS_MAX 24u
-#define GAP_PAGES 8u       /* between two runs of spans with pointers that are looked at as one in the stop: a system call costs more */
+#define GAP_PAGES 8u       /* between two runs of spans with pointers that are treated as one: a system call costs more */
 
 enum phase { PHASE_OFF, PHASE_ARM, PHASE_BORN, PHASE_MARK, PHASE_CLOSE, PHASE_CLEAN, PHASE_READY, PHASE_END, PHASE_DISARM };
 
@@ -128,20 +128,24 @@ static size_t groups(size_t group_chunks)
     return (chunks + group_chunks - 1) / group_chunks;
 }
 
-#define ALL_PAGES PAGE_KINDS /* with pointers */
+#define POINTERS (1u << ARMED_PAGES | 1u << CARDED_PAGES)
+#define IN_USE (POINTERS | 1u << NOSCAN_PAGES)
 
-/* A bit for each of 64 pages. rlx: a span that is being made counts, or does not, as written to. */
-static uint64_t pages_of(unsigned kind, size_t word)
+/* A bit for each of 64 pages that is of one of those kinds. rlx: a span that is being made counts, or does not, as written to. */
+static uint64_t pages_of(unsigned kinds, size_t word)
 {
-    const w_u64 *of = heap.kinds[word].of;
-    return kind == ALL_PAGES ? load_rlx(&of[ARMED_PAGES]) | load_rlx(&of[CARDED_PAGES]) : load_rlx(&of[kind]);
+    uint64_t w = 0;
+    for (unsigned k = 0; k < PAGE_KINDS; k++)
+        if (kinds & 1u << k)
+            w |= load_rlx(&heap.kinds[word].of[k]);
+    return w;
 }
 
-/* The first page from there on, before end, that is of that kind, or is not. */
-static size_t page_next(unsigned kind, bool is, size_t from, size_t end)
+/* The first page from there on, before end, that is of those kinds, or is not. */
+static size_t page_next(unsigned kinds, bool is, size_t from, size_t end)
 {
     for (; from < end; from = (from / 64 + 1) * 64) {
-        uint64_t w = pages_of(kind, from / 64);
+        uint64_t w = pages_of(kinds, from / 64);
         w = (is ? w : ~w) & ~bits_mask(from % 64);
         if (w != 0)
             return w_min(end, from / 64 * 64 + bits_ctz(w));
@@ -157,12 +161,20 @@ static struct run run_begin(size_t group)
     return (struct run){ from, from, w_min(from + conc.group_chunks * CHUNK_PAGES, end) };
 }
 
-/* The next pages of that kind, but for gaps of so many pages at most. */
-static bool run_next(struct run *r, unsigned kind, size_t gap)
+/* What may lie between pages that are treated as one run: nothing; up to GAP_PAGES that are free; up to so many of any kind. */
+enum gaps { NO_GAPS, FREE_GAPS, ANY_GAPS };
+
+static bool is_gap(enum gaps gaps, size_t from, size_t to)
 {
-    r->at = r->to = page_next(kind, true, r->to, r->end);
-    for (size_t next = r->at; next < r->end && next - r->to <= gap; next = page_next(kind, true, r->to, r->end))
-        r->to = page_next(kind, false, next, r->end);
+    return from == to || (gaps != NO_GAPS && to - from <= GAP_PAGES && (gaps == ANY_GAPS || page_next(IN_USE, true, from, to) == to));
+}
+
+/* The next pages of those kinds. */
+static bool run_next(struct run *r, unsigned kinds, enum gaps gaps)
+{
+    r->at = r->to = page_next(kinds, true, r->to, r->end);
+    for (size_t next = r->at; next < r->end && is_gap(gaps, r->to, next); next = page_next(kinds, true, r->to, r->end))
+        r->to = page_next(kinds, false, next, r->end);
     return r->at < r->end;
 }
 
@@ -182,7 +194,7 @@ static void scan_written(struct marker *m, uintptr_t lo, uintptr_t hi)
     }
     for (uintptr_t at = lo, to; at < hi; at = to) {
         to = w_min(hi, w_align_down(at, HEAP_PAGE) + HEAP_PAGE);
-        if (pages_of(ARMED_PAGES, page_of((void *)at) / 64) >> page_of((void *)at) % 64 & 1)
+        if (pages_of(1u << ARMED_PAGES, page_of((void *)at) / 64) >> page_of((void *)at) % 64 & 1)
             mark_pages(m, at, to);
     }
 }
@@ -202,7 +214,7 @@ static uint64_t take_cards(size_t group, bool stw, struct marker *m)
     struct card_scan c = { m, 0 };
     if (load_rlx(&heap.ncarded) == 0 || (!stw && !cards_concurrent())) /* rlx: as in cards_beside; exact in a stop */
         return 0;
-    for (struct run r = run_begin(group); run_next(&r, CARDED_PAGES, 0);)
+    for (struct run r = run_begin(group); run_next(&r, 1u << CARDED_PAGES, NO_GAPS);)
         (stw ? cards_take_stw : cards_take)(page_addr(r.at), page_addr(r.to), scan_cards, &c);
     return c.bytes;
 }
@@ -212,7 +224,7 @@ static void take_group(size_t group, bool arm, struct marker *m)
 {
     struct dirty_range found[RANGES];
     uint64_t bytes = take_cards(group, !arm, m);
-    for (struct run r = run_begin(group); run_next(&r, ARMED_PAGES, arm ? 0 : GAP_PAGES);)
+    for (struct run r = run_begin(group); run_next(&r, 1u << ARMED_PAGES, arm ? FREE_GAPS : ANY_GAPS);)
         for (uintptr_t at = page_addr(r.at), end = page_addr(r.to); at < end;) {
             ptrdiff_t n = dirty_take(at, end, arm, found, RANGES, &at);
             if (n < 0) {
@@ -235,9 +247,9 @@ static void arm_job(uint64_t i, struct marker *m)
 {
     (void)m;
     if (cards_beside())
-        for (struct run r = run_begin(i); run_next(&r, CARDED_PAGES, 0);)
+        for (struct run r = run_begin(i); run_next(&r, 1u << CARDED_PAGES, NO_GAPS);)
             cards_clear(page_addr(r.at), page_addr(r.to));
-    for (struct run r = run_begin(i); run_next(&r, ARMED_PAGES, 0);) {
+    for (struct run r = run_begin(i); run_next(&r, 1u << ARMED_PAGES, FREE_GAPS);) {
         int err = dirty_arm(page_addr(r.at), page_addr(r.to));
         if (err != 0) {
             failed(err);
@@ -259,7 +271,7 @@ static void disarm_job(uint64_t i, struct marker *m)
 static void born_job(uint64_t i, struct marker *m)
 {
     uint32_t now = (uint32_t)gc_cycles_begun();
-    for (struct run r = run_begin(i); run_next(&r, ALL_PAGES, 0);)
+    for (struct run r = run_begin(i); run_next(&r, POINTERS, NO_GAPS);)
         for (size_t p = r.at; p < r.to;) {
             uint32_t map = load_acq(&heap.pagemap[p]); /* acq: rel in map_pages */
             struct span *s = &heap.spans[p - PAGE_BACK(map)];
@@ -290,7 +302,7 @@ static void written_stacks_stw(unsigned worker, unsigned nworkers, struct marker
 static void close_job(uint64_t i, struct marker *m)
 {
     (void)m;
-    for (struct run r = run_begin(i); run_next(&r, CARDED_PAGES, 0);)
+    for (struct run r = run_begin(i); run_next(&r, 1u << CARDED_PAGES, NO_GAPS);)
         cards_close(page_addr(r.at), page_addr(r.to));
 }
 

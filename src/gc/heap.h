@@ -9,8 +9,8 @@
  *   heap.pagemap[page]  32 bits: class in bits 0-6 (0: no span; CLASS_LARGE), noscan in bit 7, typed in bit 8, carded in bit 9, pages since the first of
  *                       its span in bits 10-31. So a word is resolved to the first page of its span by one load from a dense table: 256 KiB
  *                       of it for 512 MiB of heap, which stays in the second-level cache during a mark.
- *   heap.kinds[page/64] bitmaps of pages of spans with pointers: a cycle that marks beside the program searches all of them several times, once in a
- *                       stop, and the pagemap is 32 times as large.
+ *   heap.kinds[page/64] bitmaps of pages of spans, by what a cycle that marks beside the program has to do with them: it searches all of them several
+ *                       times, once in a stop, and the pagemap is 32 times as large.
  *   heap.shapes[page]   32 bits: the shape of the span that starts at that page, if it is typed.
  *   heap.spans[page]    128 bytes: the record of the span that starts at that page, at a fixed place: no pointer to load.
  *   heap.bits[page]     64 bytes, a cache line: the mark bits of the span that starts at that page and, but for the smallest objects, its
@@ -84,7 +84,7 @@ struct span {
 _Static_assert(sizeof(struct span) == 128, "one record per page");
 _Static_assert(offsetof(struct span, allocs) == 64, "[BITS]: a line");
 /* Of 64 pages; each is of one kind at most. rlx: changed by who makes or frees a span, exact in a stop. */
-enum page_kind { ARMED_PAGES, CARDED_PAGES, PAGE_KINDS };
+enum page_kind { ARMED_PAGES, CARDED_PAGES, NOSCAN_PAGES, PAGE_KINDS };
 struct page_kinds { w_u64 of[PAGE_KINDS]; };
 struct span_bits { uint64_t w[SPAN_WORDS]; } w_aligned(64); /* [BITS] nwords of marks, nwords of allocation bits if that fits, zeros */
 

@@ -29,11 +29,10 @@ static void map_pages(struct span *s)
 static void show_pages(const struct span *s, bool on)
 {
     size_t end = span_page(s) + s->npages;
-    if (s->shape == SHAPE_NOSCAN)
-        return;
+    enum page_kind kind = s->shape == SHAPE_NOSCAN ? NOSCAN_PAGES : s->carded ? CARDED_PAGES : ARMED_PAGES;
     for (size_t i = span_page(s), k; i < end; i += k) {
         k = w_min(64 - i % 64, end - i);
-        w_u64 *w = &heap.kinds[i / 64].of[s->carded ? CARDED_PAGES : ARMED_PAGES];
+        w_u64 *w = &heap.kinds[i / 64].of[kind];
         uint64_t m = bits_mask((unsigned)k) << i % 64;
         if (on)
             __atomic_fetch_or(&w->v, m, __ATOMIC_RELAXED); /* rlx, and below: see page_kinds. Neighbours are others' */
