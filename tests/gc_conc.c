@@ -39,10 +39,11 @@ static bool begin(enum dirty_backend way, void *base)
 
 /* ---- a graph: holders in a list, each with slots; what lies in a slot is nowhere else --------------------------------------------------- */
 
-enum { HOLDERS = 200, PADS = 10, PAD_BYTES = 8 << 20, SLOTS = 6, LEAF_BYTES = 48, BIG_SLOTS = 40000 };
+enum { HOLDERS = 200, PADS = 10, PAD_BYTES = 8 << 20, SLOTS = 6, LEAF_BYTES = 48, BIG_SLOTS = 40000, BLOCKS_OF_PAGES = 120 };
 struct holder { struct holder *next; void *slot[SLOTS]; uint64_t number; };
 static struct holder *root;
 static void **big;
+static struct pages { uint64_t scanned; void *leaf; } **some; /* objects of one to four pages, so that runs of free ones come and go between them */
 static void *pad[PADS]; /* so that holders lie far apart: pages are armed and looked at in pieces of 16 MiB */
 static const weft_type *holder_type; /* NULL: conservative */
 static struct rng rng;
@@ -54,9 +55,21 @@ static __attribute__((noinline)) void *leaf_new(void)
     return p;
 }
 
+static __attribute__((noinline)) struct pages *pages_new(void)
+{
+    bool scanned = rng_below(&rng, 4) != 0;
+    struct pages *p = th_alloc(8000 * (1 + rng_below(&rng, 4)), scanned ? SHAPE_CONS : SHAPE_NOSCAN);
+    p->scanned = scanned;
+    p->leaf = scanned ? leaf_new() : NULL;
+    return p;
+}
+
 static void build(void)
 {
     root = NULL;
+    some = th_alloc(BLOCKS_OF_PAGES * sizeof *some, SHAPE_CONS);
+    for (int i = 0; i < BLOCKS_OF_PAGES; i++)
+        some[i] = pages_new();
     for (int i = 0; i < HOLDERS; i++) {
         struct holder *h = holder_type != NULL ? th_typed(holder_type, 1) : th_alloc(sizeof *h, SHAPE_CONS);
         h->next = root;
@@ -81,9 +94,18 @@ static __attribute__((noinline)) void **any_slot(void)
     return &h->slot[rng_below(&rng, SLOTS)];
 }
 
+static __attribute__((noinline)) void mutate_pages(void)
+{
+    struct pages **at = &some[rng_below(&rng, BLOCKS_OF_PAGES)];
+    cr_assert(*at == NULL || !(*at)->scanned || *(uint64_t *)(*at)->leaf == 42, "a leaf was freed");
+    *at = rng_below(&rng, 3) == 0 ? NULL : pages_new();
+}
+
 /* The program's part: moves what is in one place to another, takes things away, makes new ones. */
 static __attribute__((noinline)) void mutate(void)
 {
+    if (rng_below(&rng, 20) == 0)
+        mutate_pages();
     void **from = any_slot(), **to = any_slot();
     void *p = *from;
     *from = NULL;
@@ -158,6 +180,7 @@ static void cycles(enum dirty_backend way, bool typed, uint64_t bytes, int moves
     cr_assert_gt(count_leaves(), 0);
     root = NULL;
     big = NULL;
+    some = NULL;
     memset(pad, 0, sizeof pad);
     th_end();
 }

@@ -312,7 +312,7 @@ Test(gc_pacer, assists_end_at_the_goal)
     cr_assert(pace_assist_ratio(&m) > 1000);
 }
 
-/* The goal is the memory limit's, and there is more work than was expected: that is done within the goal and a tenth all the same. */
+/* The goal is the memory limit's, and there is more work than was expected: that is done within the goal all the same. */
 Test(gc_pacer, assists_end_at_the_limit)
 {
     struct pace_mark m = {
@@ -322,7 +322,15 @@ Test(gc_pacer, assists_end_at_the_limit)
         m.done += (uint64_t)(pace_assist_ratio(&m) * 4096);
         m.heap += 4096;
     }
-    cr_assert(m.heap <= 110 * MIB, "%lu", m.heap);
+    cr_assert(m.heap <= 101 * MIB, "%lu", m.heap);
+    m.heap = 100 * MIB;
+    cr_assert(!pace_outgrown(&m));
+    m.heap++;
+    cr_assert(pace_outgrown(&m));
+    m.limited = false; /* by percent a tenth more */
+    cr_assert(!pace_outgrown(&m));
+    m.heap = 111 * MIB;
+    cr_assert(pace_outgrown(&m));
 }
 
 Test(gc_pacer, collecting_is_capped_by_a_leaky_bucket)

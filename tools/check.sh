@@ -22,7 +22,7 @@ gcstress    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=200 WEFT_TEST
 gcpoison    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=500,gcpoison=1 WEFT_TEST_SLOW=1 |
 gcverify    | -       | BUILD=debug          | WEFT_DEBUG=gcstress=500,gcverify=1 WEFT_TEST_SLOW=1 |
 gc-stw      | -       | BUILD=release        | WEFT_DEBUG=gc=stw                           |
-gc-uffd     | -       | BUILD=debug          | WEFT_DEBUG=gc=uffd                          |
+gc-uffd     | uffd    | BUILD=debug          | WEFT_DEBUG=gc=uffd                          |
 gc-mprotect | -       | BUILD=debug          | WEFT_DEBUG=gc=mprotect                      |
 asan-ubsan  | -       | SAN=address          |                                             |
 tsan        | -       | SAN=thread           |                                             |
@@ -60,6 +60,7 @@ missing()
     -) ;;
     aarch64) tools/aarch64.sh missing ;;
     go) go_missing ;;
+    uffd) printf '6.7\n%s\n' "$(uname -r)" | sort -VC || echo "Linux $(uname -r) does not tell what is written to (6.7 does)" ;;
     *) command -v "$1" >/dev/null 2>&1 || echo "$1 is not installed (apt-get install $1)" ;;
     esac
 }

@@ -18,7 +18,7 @@
  *   - libweft.so may be loaded by dlopen, and then stays loaded, if the process was started with
  *     GLIBC_TUNABLES=glibc.rtld.optional_static_tls=4096; else dlopen fails ("cannot allocate memory in static TLS block").
  *   - Limits and sandboxes: system calls that the library can do without may be refused (membarrier, userfaultfd, madvise, process_madvise,
- *     process_vm_readv, epoll_pwait2, sched_getaffinity, prctl, ...). Where memory, threads or descriptors are short, a call returns the
+ *     process_vm_readv, epoll_pwait2, sched_getaffinity, sched_setaffinity, prctl, ...). Where memory, threads or descriptors are short, a call returns the
  *     error its comment names; what no call could return ends the program with a line that names the limit: no memory for the stack of a
  *     fiber that is to start, no thread at all. Fewer threads than processors will do. RLIMIT_STACK does not matter.
  *   - "May block" means: the calling fiber waits and others run. "May collect" means: the call may run a

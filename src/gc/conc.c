@@ -3,8 +3,8 @@
  * [CONC] A cycle goes through these phases:
  *
  *     stop 1   caches are flushed; marking is on; what runs is scanned: stacks, registers, thread-local storage
- *     arm      pages of spans with pointers are armed (os/dirty.h): from then on the first write to each is noted. Carded spans are not: their cards
- *              are cleared
+ *     arm      pages of spans with pointers are armed (os/dirty.h): from then on the first write to each is noted. Small gaps of free pages between
+ *              them are armed with them. Carded spans are not: their cards are cleared
  *     born     spans in which something was allocated since stop 1 are scanned: [BORN]
  *     mark     roots and stacks of parked fibers, which are armed first, are scanned, and what they lead to
  *     close    the cards that are marked are closed; only if there are any
@@ -45,7 +45,10 @@
  * the take sees the mark bit and w; if S comes after, the page is written to. `arm` is the one arming that no rescan follows: a page on which something is
  * born before stop 2 and after stop 1 may have been armed by it after S. So pages that arm has armed are the ones that stood in the heap at stop 1, and
  * those of spans which have been allocated from since stop 1 are found by span->born, the number of the cycle, and are scanned once at the end of arm,
- * as if they had been written to.
+ * as if they had been written to. The same holds for a page that was free at stop 1, or at the look of a round, was armed as part of a gap, and became a
+ * span's: its owner has set map and kind (span_new) before the mark bits and the fence. So if S comes before the arming, whoever reads after that sees
+ * all of them: born_job, which comes after all of arm, or the rescan that follows the take. If S comes after, it ends the arming. Such a page may also
+ * become one without pointers, and its first write costs a fault then.
  *
  * A take is atomic for each page: the kernel writes the page table's entry once, reports the page if it was not armed, and flushes the processors'
  * copies of it before it returns. So a store is before the take in this sense: it was done with a translation that the flush has thrown away, and whoever
@@ -131,7 +134,7 @@ static size_t groups(size_t group_chunks)
 #define POINTERS (1u << ARMED_PAGES | 1u << CARDED_PAGES)
 #define IN_USE (POINTERS | 1u << NOSCAN_PAGES)
 
-/* A bit for each of 64 pages that is of one of those kinds. rlx: a span that is being made counts, or does not, as written to. */
+/* A bit for each of 64 pages that is of one of those kinds. rlx: of spans that are being made, see [BORN]. */
 static uint64_t pages_of(unsigned kinds, size_t word)
 {
     uint64_t w = 0;
@@ -178,6 +181,12 @@ static bool run_next(struct run *r, unsigned kinds, enum gaps gaps)
     return r->at < r->end;
 }
 
+static bool page_is(unsigned kinds, size_t page) { return pages_of(kinds, page / 64) >> page % 64 & 1; }
+
+/* Of who arms: it makes the other processors throw away translations at each call, which costs more than a page for nothing. Not by write protection:
+ * there a page that becomes one without pointers would fail a system call of the program's that writes to it. */
+static enum gaps arm_gaps(void) { return load_rlx(&dirty_holds) != 0 ? NO_GAPS : FREE_GAPS; } /* rlx: see there */
+
 static uintptr_t page_addr(size_t page) { return (uintptr_t)heap.base + (page << PAGE_SHIFT); }
 
 static void failed(ptrdiff_t err) { store_rlx(&conc.err, (int)err); } /* rlx: see there */
@@ -185,16 +194,27 @@ static void failed(ptrdiff_t err) { store_rlx(&conc.err, (int)err); } /* rlx: se
 /* Anything to do with cards outside of a stop? */
 static bool cards_beside(void) { return load_rlx(&heap.ncarded) != 0 && cards_concurrent(); } /* rlx: new ones are all in born spans */
 
+/* Of what was written to, without what lies in gaps. */
+static uint64_t armed_bytes(uintptr_t lo, uintptr_t hi)
+{
+    uint64_t bytes = 0;
+    for (uintptr_t at = lo, to; at < hi; at = to) {
+        to = w_min(hi, w_align_down(at, HEAP_PAGE) + HEAP_PAGE);
+        bytes += page_is(1u << ARMED_PAGES, page_of((void *)at)) ? to - at : 0;
+    }
+    return bytes;
+}
+
 /* [lo, hi) was written to, or lies in a gap; there carded pages count as written to, being never armed. */
 static void scan_written(struct marker *m, uintptr_t lo, uintptr_t hi)
 {
-    if (load_rlx(&heap.ncarded) == 0) { /* rlx: in a stop, where there are gaps */
+    if (load_rlx(&heap.ncarded) == 0) { /* rlx: exact in a stop; otherwise a new one may be scanned in vain */
         mark_pages(m, lo, hi);
         return;
     }
     for (uintptr_t at = lo, to; at < hi; at = to) {
         to = w_min(hi, w_align_down(at, HEAP_PAGE) + HEAP_PAGE);
-        if (pages_of(1u << ARMED_PAGES, page_of((void *)at) / 64) >> page_of((void *)at) % 64 & 1)
+        if (page_is(1u << ARMED_PAGES, page_of((void *)at)))
             mark_pages(m, at, to);
     }
 }
@@ -224,7 +244,7 @@ static void take_group(size_t group, bool arm, struct marker *m)
 {
     struct dirty_range found[RANGES];
     uint64_t bytes = take_cards(group, !arm, m);
-    for (struct run r = run_begin(group); run_next(&r, 1u << ARMED_PAGES, arm ? FREE_GAPS : ANY_GAPS);)
+    for (struct run r = run_begin(group); run_next(&r, 1u << ARMED_PAGES, arm ? arm_gaps() : ANY_GAPS);)
         for (uintptr_t at = page_addr(r.at), end = page_addr(r.to); at < end;) {
             ptrdiff_t n = dirty_take(at, end, arm, found, RANGES, &at);
             if (n < 0) {
@@ -232,8 +252,8 @@ static void take_group(size_t group, bool arm, struct marker *m)
                 return;
             }
             for (ptrdiff_t i = 0; i < n; i++) {
-                bytes += found[i].hi - found[i].lo;
-                if (arm) /* in the stop there may be gaps among them, and what is left then is little */
+                bytes += armed_bytes(found[i].lo, found[i].hi);
+                if (arm) /* in the stop there may be more gaps among them, and what is left then is little */
                     mend_written(found[i].lo, found[i].hi);
                 scan_written(m, found[i].lo, found[i].hi);
             }
@@ -249,7 +269,7 @@ static void arm_job(uint64_t i, struct marker *m)
     if (cards_beside())
         for (struct run r = run_begin(i); run_next(&r, 1u << CARDED_PAGES, NO_GAPS);)
             cards_clear(page_addr(r.at), page_addr(r.to));
-    for (struct run r = run_begin(i); run_next(&r, 1u << ARMED_PAGES, FREE_GAPS);) {
+    for (struct run r = run_begin(i); run_next(&r, 1u << ARMED_PAGES, arm_gaps());) {
         int err = dirty_arm(page_addr(r.at), page_addr(r.to));
         if (err != 0) {
             failed(err);

@@ -64,7 +64,7 @@ struct gc_host {
     unsigned (*scan_running)(gc_scan_range_fn *scan, void *marker);
     /* After that, while the world runs, each part once: parked stacks, which are watched from then on. false: the system refused that. */
     bool (*scan_parked)(unsigned part, gc_scan_range_fn *scan, void *marker);
-    /* In the second stop, as scan_stacks: all but parked stacks to which nobody has written since scan_parked. false: that is not to be had. */
+    /* In the second stop, once a cycle by each worker, as scan_stacks: all but parked stacks to which nobody has written since scan_parked. false: that is not to be had. */
     bool (*scan_written)(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker);
     void (*mark_ready)(void); /* Outside a stop, under no lock: there is marking to be done, gc_mark_some and gc_collect_some have work */
     const w_u32 *stop_wanted; /* not 0: whoever is inside should come out soon; read at any time. NULL: nobody ever */
@@ -202,8 +202,8 @@ bool gc_mark_some(enum gc_cpu who, bool ends, uint64_t most, uint64_t *scanned);
 /* [CONC] It looks what the program has written, and what the program writes meanwhile has to be looked at again: all should mark more than they run.
  * A hint. */
 bool gc_mark_hurries(void);
-/* The heap has outgrown its goal while it is marked, and the cap on the collector's CPU time has not been reached: who allocates waits for the end of the
- * mark, even if there is nothing he could mark. A hint. */
+/* The heap has outgrown its goal while it is marked, and the cap on the collector's CPU time had not been reached when that began: who allocates waits for
+ * the end of the mark, even if there is nothing he could mark. A hint. */
 bool gc_outgrown(void);
 /* On the terms of gc_collect: what the owner of a cache has allocated while a cycle marked, its debt, has to be paid for by marking. false: others have
  * all the work in hand, so there is nothing to pay with; again, after they had a chance to run. *worth: what has been paid, to be taken off by gc_paid. It

@@ -6,8 +6,8 @@
  * A page has 8 KiB. A run of pages that holds objects is a span: objects of one size class and one shape, or one large object. Seven
  * tables beside the heap are indexed by page (or chunk), reserved whole and committed along with the chunks:
  *
- *   heap.pagemap[page]  32 bits: class in bits 0-6 (0: no span; CLASS_LARGE), noscan in bit 7, typed in bit 8, carded in bit 9, pages since the first of
- *                       its span in bits 10-31. So a word is resolved to the first page of its span by one load from a dense table: 256 KiB
+ *   heap.pagemap[page]  32 bits: class in bits 0-6 (0: no span; CLASS_LARGE), noscan in bit 7, typed in bit 8, pages since the first of its span
+ *                       in bits 10-31. So a word is resolved to the first page of its span by one load from a dense table: 256 KiB
  *                       of it for 512 MiB of heap, which stays in the second-level cache during a mark.
  *   heap.kinds[page/64] bitmaps of pages of spans, by what a cycle that marks beside the program has to do with them: it searches all of them several
  *                       times, once in a stop, and the pagemap is 32 times as large.
@@ -45,7 +45,6 @@
 #define CLASS_LARGE 127u
 #define PAGE_NOSCAN 128u
 #define PAGE_TYPED 256u
-#define PAGE_CARDED 512u /* [CARDS] */
 #define PAGE_BACK(map) ((map) >> 10) /* pages since the first */
 #define PAGE_BACK_ONE (1u << 10)
 #define LARGE_MAX_PAGES ((size_t)1 << 22) /* what a pagemap entry can count */
@@ -83,7 +82,7 @@ struct span {
 };
 _Static_assert(sizeof(struct span) == 128, "one record per page");
 _Static_assert(offsetof(struct span, allocs) == 64, "[BITS]: a line");
-/* Of 64 pages; each is of one kind at most. rlx: changed by who makes or frees a span, exact in a stop. */
+/* Of 64 pages; each is of one kind at most. rlx: changed by who makes or frees a span; exact in a stop, and see [BORN] in conc.c. */
 enum page_kind { ARMED_PAGES, CARDED_PAGES, NOSCAN_PAGES, PAGE_KINDS };
 struct page_kinds { w_u64 of[PAGE_KINDS]; };
 struct span_bits { uint64_t w[SPAN_WORDS]; } w_aligned(64); /* [BITS] nwords of marks, nwords of allocation bits if that fits, zeros */
@@ -146,13 +145,18 @@ static inline size_t span_index(const struct span *s, const void *p)
 {
     return (size_t)((const char *)p - span_base(s)) * class_info[s->cls].magic >> 32;
 }
-/* Which bit of heap.bits, 512 a page, is the mark of the object around p: by the pagemap alone, since a span's record is one more line that is far away. */
+/* Which bit of heap.bits, 512 a page, is the mark of the object at an offset from base; map is what the pagemap has of it. */
+static inline __attribute__((always_inline)) w_no_sanitize size_t heap_slot_bit(size_t off, uint32_t map)
+{
+    size_t first = (off >> PAGE_SHIFT) - PAGE_BACK(map);
+    return first * 64 * SPAN_WORDS + ((off - (first << PAGE_SHIFT)) * class_info[map & 127].magic >> 32);
+}
+/* The same of the object around p: by the pagemap alone, since a span's record is one more line that is far away. */
 static inline size_t heap_mark_bit(const void *p)
 {
     size_t off = (size_t)((const char *)p - heap.base);
     uint32_t map = load_rlx(&heap.pagemap[off >> PAGE_SHIFT]); /* rlx: the object is alive, or was when this cycle began */
-    size_t first = (off >> PAGE_SHIFT) - PAGE_BACK(map);
-    return first * 64 * SPAN_WORDS + ((off - (first << PAGE_SHIFT)) * class_info[map & 127].magic >> 32);
+    return heap_slot_bit(off, map);
 }
 static inline char *span_object(const struct span *s, size_t i) { return span_base(s) + i * span_elem(s); }
 

@@ -309,8 +309,7 @@ static ALWAYS_INLINE void settle_end(struct marker *m, const struct settling *se
 
 static ALWAYS_INLINE w_no_sanitize candidate slot_of(uint64_t off, uint32_t map)
 {
-    size_t first = (off >> PAGE_SHIFT) - PAGE_BACK(map);
-    return CANDIDATE(first * 512 + ((off - (first << PAGE_SHIFT)) * class_info[map & 127].magic >> 32), map);
+    return CANDIDATE(heap_slot_bit(off, map), map);
 }
 
 static ALWAYS_INLINE w_no_sanitize bool is_marked(const uint64_t *bits, candidate c)
@@ -823,7 +822,7 @@ static void marker_init(struct marker *m, unsigned worker, unsigned nworkers, co
     m->limit = load_rlx(&heap.committed); /* rlx: what is newer is born marked */
     m->pagemap = heap.pagemap;
     m->spans = heap.spans;
-    m->bits = heap.bits->w;
+    m->bits = (uint64_t *)heap.bits;
     m->alone = nworkers == 1 && late == NULL;
     m->worker = worker;
     m->most = MARK_ALL;

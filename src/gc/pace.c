@@ -74,6 +74,10 @@ struct pace_workers pace_workers(unsigned procs)
     return (struct pace_workers){ n, procs * PACE_UTILIZATION / n };
 }
 
+static double most_heap(const struct pace_mark *m, double goal) { return m->limited ? goal : goal * OVERSHOOT; }
+
+bool pace_outgrown(const struct pace_mark *m) { return (double)m->heap > most_heap(m, (double)m->goal); }
+
 double pace_assist_ratio(const struct pace_mark *m)
 {
     double goal = (double)m->goal, expected = (double)m->expected, most = (double)m->most;
@@ -84,7 +88,7 @@ double pace_assist_ratio(const struct pace_mark *m)
         expected = most;
     }
     if ((double)m->heap > goal) {
-        goal *= OVERSHOOT;
+        goal = most_heap(m, goal);
         expected = most;
     }
     double work = w_max(expected - (double)m->done, (double)ASSIST_WORK_MIN);

@@ -46,7 +46,7 @@ struct pace_workers pace_workers(unsigned procs);
 /* A cycle under way. */
 struct pace_mark {
     int percent;
-    bool limited;             /* the goal is the memory limit's: it does not move */
+    bool limited;             /* the goal is the memory limit's: it does not move, and is not passed */
     uint64_t goal, triggered; /* heap at which it should be over; at which it began */
     uint64_t heap;            /* now */
     uint64_t expected, most;  /* bytes to scan: as much as last time; if all there is lives */
@@ -56,6 +56,8 @@ struct pace_mark {
  * moves on in proportion, at most to where the next cycle's would be, unless the limit has set it. (Go lets it move then, too: with GC by percent
  * off a thousandfold.) */
 double pace_assist_ratio(const struct pace_mark *m);
+/* The heap is larger than the goal allows, which by percent is a tenth more: nobody allocates any more before the mark is over. */
+bool pace_outgrown(const struct pace_mark *m);
 
 /* ---- how much of the time --------------------------------------------------------------------------------- */
 

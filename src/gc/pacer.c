@@ -114,7 +114,8 @@ void pacer_mark_begins_stw(uint64_t heap_bytes)
     const struct pacer_marked *l = &pacer.last;
     uint64_t goal = w_max(load_rlx(&pacer.goal), heap_bytes + GOAL_AHEAD), roots = l->stack_bytes + l->global_bytes;
     pacer.mark = (struct pace_mark){
-        .percent = load_rlx(&pacer.percent), .limited = load_rlx(&pacer.by_limit) != 0, .goal = w_min(goal, (uint64_t)INT64_MAX), .triggered = heap_bytes, .heap = heap_bytes,
+        .percent = load_rlx(&pacer.percent), .limited = load_rlx(&pacer.by_limit) != 0,
+        .goal = w_min(goal, (uint64_t)INT64_MAX), .triggered = heap_bytes, .heap = heap_bytes,
         .expected = l->scan_bytes + roots, .most = heap_bytes + roots,
     };
     store_rlx(&pacer.credit, 0);
@@ -219,11 +220,11 @@ bool gc_due(void)
            (load_rlx(&pacer.by_limit) == 0 || !pacer_capped());
 }
 
-/* As in Go, a goal by percent may be passed by a tenth, and one by the limit not at all. */
 bool gc_outgrown(void)
 {
-    uint64_t goal = load_rlx(&pacer.goal), most = load_rlx(&pacer.by_limit) != 0 ? goal : goal + goal / 10; /* rlx: see pacer.h */
-    return load_rlx(&heap.live) >= w_max(goal, most) && !pacer_capped();
+    struct pace_mark m = pacer.mark; /* plain: written in the stop in which the mark began */
+    m.heap = load_rlx(&heap.live);   /* rlx: counter */
+    return pace_outgrown(&m) && !pacer_capped();
 }
 
 bool gc_period_over(int64_t now_ns)

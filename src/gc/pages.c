@@ -107,8 +107,8 @@ static bool reserve(size_t bytes)
         pages.chunks = table_reserve(chunk_bytes(n));
         pages.sums = table_reserve(sum_bytes(n));
     }
-    if (heap.base != NULL && heap.pagemap != NULL && heap.kinds != NULL && heap.shapes != NULL && heap.spans != NULL && heap.bits != NULL && pages.chunks != NULL &&
-        pages.sums != NULL && cards_start() == 0)
+    if (heap.base != NULL && heap.pagemap != NULL && heap.kinds != NULL && heap.shapes != NULL && heap.spans != NULL && heap.bits != NULL &&
+        pages.chunks != NULL && pages.sums != NULL && cards_start() == 0)
         return true;
     unreserve();
     return false;
@@ -575,7 +575,7 @@ void pages_stats(struct pages_stats *out)
     out->sys_bytes = chunks * CHUNK_BYTES;
     out->released_bytes = out->sys_bytes - (retained << PAGE_SHIFT);
     out->spans_sys_bytes = span_table_bytes(chunks) + bits_bytes(chunks);
-    out->tables_sys_bytes = 2 * map_bytes(chunks) + chunk_bytes(chunks) + sum_bytes(chunks) + cards_bytes(out->sys_bytes);
+    out->tables_sys_bytes = 2 * map_bytes(chunks) + kinds_bytes(chunks) + chunk_bytes(chunks) + sum_bytes(chunks) + cards_bytes(out->sys_bytes);
 }
 
 bool pages_same(const struct pages_stats *as) { return !seq_moved(&pages.shown_seq, as->changes); }

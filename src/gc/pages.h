@@ -26,7 +26,7 @@ uint64_t pages_retained_bytes(void);
 
 struct pages_stats {
     uint64_t sys_bytes, free_bytes, released_bytes; /* released is a part of free */
-    uint64_t spans_sys_bytes, tables_sys_bytes;     /* span records and bits; pagemap and the bitmaps of pages.c */
+    uint64_t spans_sys_bytes, tables_sys_bytes;     /* span records and bits; pagemap, kinds, shapes, cards, the bitmaps of pages.c */
     uint64_t changes;                               /* of pages, so far: pages_same */
 };
 void pages_stats(struct pages_stats *out); /* takes no lock */

@@ -8,36 +8,35 @@
 
 struct heap heap = { .caches_lock = LOCK_INIT(RANK_ROOTS) };
 
-/* rel: publishes the record to heap_span_of (acq) of a thread that got a pointer into the span by whatever way. */
-static uint32_t map_kind(const struct span *s)
+static uint32_t map_flags(const struct span *s)
 {
     const struct shape *sh = shape_get(s->shape);
     if (s->shape < SHAPE_TYPED)
         return s->shape == SHAPE_NOSCAN ? PAGE_NOSCAN : 0;
-    return (sh->carded ? PAGE_CARDED : 0) | (sh->nptrs < sh->words ? PAGE_TYPED : 0); /* of carded words, all are scanned */
+    return sh->nptrs < sh->words ? PAGE_TYPED : 0; /* where all words are pointers, all are scanned */
 }
 
+/* rel: publishes the record to heap_span_of (acq) of a thread that got a pointer into the span by whatever way. */
 static void map_pages(struct span *s)
 {
     size_t first = span_page(s);
-    uint32_t bits = s->cls | map_kind(s);
+    uint32_t bits = s->cls | map_flags(s);
     for (size_t i = 0; i < s->npages; i++)
         store_rel(&heap.pagemap[first + i], bits | (uint32_t)i * PAGE_BACK_ONE);
 }
 
-/* In heap.kinds. */
-static void show_pages(const struct span *s, bool on)
+/* In heap.kinds; rlx: see page_kinds. Atomic, as neighbours are others'. */
+static void show_kind(const struct span *s, bool on)
 {
-    size_t end = span_page(s) + s->npages;
     enum page_kind kind = s->shape == SHAPE_NOSCAN ? NOSCAN_PAGES : s->carded ? CARDED_PAGES : ARMED_PAGES;
-    for (size_t i = span_page(s), k; i < end; i += k) {
+    for (size_t i = span_page(s), end = i + s->npages, k; i < end; i += k) {
         k = w_min(64 - i % 64, end - i);
         w_u64 *w = &heap.kinds[i / 64].of[kind];
         uint64_t m = bits_mask((unsigned)k) << i % 64;
         if (on)
-            __atomic_fetch_or(&w->v, m, __ATOMIC_RELAXED); /* rlx, and below: see page_kinds. Neighbours are others' */
+            or_rlx(w, m);
         else
-            __atomic_fetch_and(&w->v, ~m, __ATOMIC_RELAXED);
+            and_rlx(w, ~m);
     }
 }
 
@@ -66,7 +65,7 @@ struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
         poison_new_span(s);
     store_rlx(&s->sweepgen, load_rlx(&heap.sweepgen)); /* rlx: moves in a stop only; published by map_pages */
     map_pages(s);
-    show_pages(s, true);
+    show_kind(s, true);
     add_rlx(&heap.nspans, 1); /* rlx: counters */
     if (s->carded)
         add_rlx(&heap.ncarded, 1); /* before anything is stored in it */
@@ -79,7 +78,7 @@ void span_free(struct span *s)
     w_assert(s->specials == NULL); /* and so it is in every record that is free: special_cleanup_remove may look */
     for (size_t i = 0; i < n; i++)
         store_rlx(&heap.pagemap[first + i], 0); /* rlx: no pointer into a free span is anybody's */
-    show_pages(s, false);
+    show_kind(s, false);
     sub_rlx(&heap.nspans, 1); /* rlx: counters */
     if (s->carded)
         sub_rlx(&heap.ncarded, 1);

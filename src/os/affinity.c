@@ -1,6 +1,7 @@
 #include "os/affinity.h"
 #include <errno.h>
 #include <stdint.h>
+#include "base/atomic.h"
 #include "base/bits.h"
 #include "base/syscall.h"
 
@@ -18,15 +19,22 @@ int os_cpu_count(void)
 
 bool os_affinity_elsewhere(int tid, struct os_affinity *was)
 {
-    struct os_affinity to;
+    static w_u32 refused; /* rlx: a hint; then it is not tried again */
+    uint64_t to[w_countof(was->mask)], left = 0;
     unsigned cpu;
-    uint64_t left = 0;
+    if (load_rlx(&refused) != 0) /* rlx, and below: see there */
+        return false;
     was->bytes = sys_call3(SYS_sched_getaffinity, tid, sizeof was->mask, was->mask);
     if (was->bytes <= 0 || sys_call3(SYS_getcpu, &cpu, 0, 0) != 0 || cpu / 64 >= (unsigned long)was->bytes / 8)
         return false;
     for (long i = 0; i < was->bytes / 8; i++)
-        left |= to.mask[i] = was->mask[i] & ~((uint64_t)(i == cpu / 64) << cpu % 64);
-    return left != 0 && sys_call3(SYS_sched_setaffinity, tid, was->bytes, to.mask) == 0;
+        left |= to[i] = was->mask[i] & ~((uint64_t)(i == cpu / 64) << cpu % 64);
+    if (left == 0)
+        return false;
+    bool done = sys_call3(SYS_sched_setaffinity, tid, was->bytes, to) == 0;
+    if (!done)
+        store_rlx(&refused, 1);
+    return done;
 }
 
 void os_affinity_back(const struct os_affinity *was) { sys_call3(SYS_sched_setaffinity, 0, was->bytes, was->mask); }

@@ -7,7 +7,7 @@
  *
  * The whole reservation is registered at once (3 us for a terabyte), so memory that is committed later needs no call that could fail, and the range
  * stays few mappings. An entry that is missing counts as written, whether the page was never touched or has been given back. To arm such a page
- * makes a table for it, and then no huge page comes at its first touch: arm what is in use.
+ * makes a table for it, and then no huge page comes at its first touch: arm what is in use, and no more than small gaps between.
  *
  * What writes past the page tables is not noted: a device, into pages that are pinned (O_DIRECT, registered buffers of io_uring). It brings no
  * pointers that the program does not have elsewhere.

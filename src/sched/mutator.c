@@ -233,7 +233,8 @@ static void collect_here(enum gc_why why)
 
 /* [CONC] While it hurries a processor marks for a multiple of the time since it did so last, when it comes by: from an allocation, or in the scheduler's
  * loop. The last rounds find fewer pages by that factor than the program could write in their time. Never for longer than HURRY_NS_MAX, so that a ticker, say,
- * is late by no more: fibers that run long without coming by are held back less, and one that has lost its processor not at all. */
+ * is late by no more, unless the heap has outgrown its goal: fibers that run long without coming by are held back less, and one that has lost its processor not
+ * at all. */
 #define HURRY_TIMES 7
 #define HURRY_NS_MAX 1000000
 #define HURRY_NS_MIN 20000 /* worth the way */

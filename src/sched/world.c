@@ -60,12 +60,12 @@
 struct helper {
     pthread_t thread;
     w_u32 word;   /* futex: 0 idle, 1 work, 2 end */
-    w_u32 here;   /* it has come to wait for word. rel: publishes tid */
+    w_u32 here;   /* it has come to wait for word. rel: publishes tid and was; acq in helpers_here */
     int tid;
     unsigned index;
     /* whoever wakes it, then itself till its work is done */
-    bool elsewhere; /* it keeps away from the CPU of who has woken it, and goes back to was */
-    struct os_affinity was;
+    bool elsewhere; /* it keeps away from the CPU of who has woken it, and goes back to *was */
+    struct os_affinity *was; /* in its frame, so that it is not scanned with our data */
 };
 
 static struct {
@@ -581,9 +581,11 @@ void world_scan_owned(gc_scan_owned_fn *fn, void *arg, const struct fiber *calle
 static void *helper_main(void *arg)
 {
     struct helper *h = arg;
+    struct os_affinity was;
     pthread_setname_np(pthread_self(), "weft-gc");
     struct service *s = service_begin(SERVICE_GC);
     h->tid = (int)sys_call0(SYS_gettid);
+    h->was = &was;
     store_rel(&h->here, 1); /* rel: whatever it takes to start is behind us; acq in helpers_here */
     for (;;) {
         uint32_t w;
@@ -597,7 +599,7 @@ static void *helper_main(void *arg)
         service_look(s);
         world.fn(world.arg, h->index, world.nwork);
         if (h->elsewhere)
-            os_affinity_back(&h->was);
+            os_affinity_back(&was);
         if (sub_acq_rel(&world.left, 1) == 1) /* rel: our work is done; acq in world_parallel */
             os_futex_wake(&world.left, 1);
     }
@@ -658,7 +660,7 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
     store_rlx(&world.left, n - 1); /* rlx: published by the words */
     for (unsigned i = 0; i + 1 < n; i++) {
         struct helper *h = &world.helpers[i];
-        h->elsewhere = os_affinity_elsewhere(h->tid, &h->was); /* [HELPERS] */
+        h->elsewhere = os_affinity_elsewhere(h->tid, h->was); /* [HELPERS] */
         store_rel(&h->word, 1); /* rel: publishes the work; acq in helper_main */
         os_futex_wake(&h->word, 1);
     }
