@@ -55,12 +55,11 @@ static __attribute__((noinline)) void *leaf_new(void)
     return p;
 }
 
-static __attribute__((noinline)) struct pages *pages_new(void)
+static __attribute__((noinline)) struct pages *pages_new(void *leaf)
 {
-    bool scanned = rng_below(&rng, 4) != 0;
-    struct pages *p = th_alloc(8000 * (1 + rng_below(&rng, 4)), scanned ? SHAPE_CONS : SHAPE_NOSCAN);
-    p->scanned = scanned;
-    p->leaf = scanned ? leaf_new() : NULL;
+    struct pages *p = th_alloc(8000 * (1 + rng_below(&rng, 4)), leaf != NULL ? SHAPE_CONS : SHAPE_NOSCAN);
+    p->scanned = leaf != NULL;
+    p->leaf = leaf;
     return p;
 }
 
@@ -69,7 +68,7 @@ static void build(void)
     root = NULL;
     some = th_alloc(BLOCKS_OF_PAGES * sizeof *some, SHAPE_CONS);
     for (int i = 0; i < BLOCKS_OF_PAGES; i++)
-        some[i] = pages_new();
+        some[i] = pages_new(i % 4 != 0 ? leaf_new() : NULL);
     for (int i = 0; i < HOLDERS; i++) {
         struct holder *h = holder_type != NULL ? th_typed(holder_type, 1) : th_alloc(sizeof *h, SHAPE_CONS);
         h->next = root;
@@ -94,11 +93,14 @@ static __attribute__((noinline)) void **any_slot(void)
     return &h->slot[rng_below(&rng, SLOTS)];
 }
 
+/* What comes to lie in a new object may be old, and nowhere else from then on. */
 static __attribute__((noinline)) void mutate_pages(void)
 {
     struct pages **at = &some[rng_below(&rng, BLOCKS_OF_PAGES)];
     cr_assert(*at == NULL || !(*at)->scanned || *(uint64_t *)(*at)->leaf == 42, "a leaf was freed");
-    *at = rng_below(&rng, 3) == 0 ? NULL : pages_new();
+    void **from = any_slot();
+    *at = rng_below(&rng, 3) == 0 ? NULL : pages_new(*from);
+    *from = NULL;
 }
 
 /* The program's part: moves what is in one place to another, takes things away, makes new ones. */
