@@ -64,7 +64,8 @@ struct gc_host {
     unsigned (*scan_running)(gc_scan_range_fn *scan, void *marker);
     /* After that, while the world runs, each part once: parked stacks, which are watched from then on. false: the system refused that. */
     bool (*scan_parked)(unsigned part, gc_scan_range_fn *scan, void *marker);
-    /* In the second stop, once a cycle by each worker, as scan_stacks: all but parked stacks to which nobody has written since scan_parked. false: that is not to be had. */
+    /* In the second stop, once a cycle by each worker, as scan_stacks: all but parked stacks to which nobody has written since scan_parked. false: that is
+     * not to be had. */
     bool (*scan_written)(unsigned worker, unsigned nworkers, gc_scan_range_fn *scan, void *marker);
     void (*mark_ready)(void); /* Outside a stop, under no lock: there is marking to be done, gc_mark_some and gc_collect_some have work */
     const w_u32 *stop_wanted; /* not 0: whoever is inside should come out soon; read at any time. NULL: nobody ever */
