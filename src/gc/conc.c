@@ -181,8 +181,6 @@ static bool run_next(struct run *r, unsigned kinds, enum gaps gaps)
     return r->at < r->end;
 }
 
-static bool page_is(unsigned kinds, size_t page) { return pages_of(kinds, page / 64) >> page % 64 & 1; }
-
 /* Of who arms: it makes the other processors throw away translations at each call, which costs more than a page for nothing. Not by write protection:
  * there a page that becomes one without pointers would fail a system call of the program's that writes to it. */
 static enum gaps arm_gaps(void) { return load_rlx(&dirty_holds) != 0 ? NO_GAPS : FREE_GAPS; } /* rlx: see there */
@@ -194,29 +192,18 @@ static void failed(ptrdiff_t err) { store_rlx(&conc.err, (int)err); } /* rlx: se
 /* Anything to do with cards outside of a stop? */
 static bool cards_beside(void) { return load_rlx(&heap.ncarded) != 0 && cards_concurrent(); } /* rlx: new ones are all in born spans */
 
-/* Of what was written to, without what lies in gaps. */
-static uint64_t armed_bytes(uintptr_t lo, uintptr_t hi)
+/* [lo, hi) was written to, or lies in a gap: scans what lies on armed pages, and says how many bytes that is. Carded pages count as written to, being
+ * never armed. */
+static uint64_t scan_written(struct marker *m, uintptr_t lo, uintptr_t hi)
 {
     uint64_t bytes = 0;
-    for (uintptr_t at = lo, to; at < hi; at = to) {
-        to = w_min(hi, w_align_down(at, HEAP_PAGE) + HEAP_PAGE);
-        bytes += page_is(1u << ARMED_PAGES, page_of((void *)at)) ? to - at : 0;
+    for (size_t to, at = page_of((void *)lo), end = page_of((void *)(hi - 1)) + 1; (at = page_next(1u << ARMED_PAGES, true, at, end)) < end; at = to) {
+        to = page_next(1u << ARMED_PAGES, false, at, end);
+        uintptr_t from = w_max(lo, page_addr(at)), until = w_min(hi, page_addr(to));
+        mark_pages(m, from, until);
+        bytes += until - from;
     }
     return bytes;
-}
-
-/* [lo, hi) was written to, or lies in a gap; there carded pages count as written to, being never armed. */
-static void scan_written(struct marker *m, uintptr_t lo, uintptr_t hi)
-{
-    if (load_rlx(&heap.ncarded) == 0) { /* rlx: exact in a stop; otherwise a new one may be scanned in vain */
-        mark_pages(m, lo, hi);
-        return;
-    }
-    for (uintptr_t at = lo, to; at < hi; at = to) {
-        to = w_min(hi, w_align_down(at, HEAP_PAGE) + HEAP_PAGE);
-        if (page_is(1u << ARMED_PAGES, page_of((void *)at)))
-            mark_pages(m, at, to);
-    }
 }
 
 struct card_scan { struct marker *m; uint64_t bytes; };
@@ -252,10 +239,9 @@ static void take_group(size_t group, bool arm, struct marker *m)
                 return;
             }
             for (ptrdiff_t i = 0; i < n; i++) {
-                bytes += armed_bytes(found[i].lo, found[i].hi);
+                bytes += scan_written(m, found[i].lo, found[i].hi);
                 if (arm) /* in the stop there may be more gaps among them, and what is left then is little */
                     mend_written(found[i].lo, found[i].hi);
-                scan_written(m, found[i].lo, found[i].hi);
             }
         }
     add_rlx(&conc.round_pages, bytes >> 12); /* rlx: read when the jobs are done */
