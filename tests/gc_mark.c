@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
+#include "os/procself.h"
 
 static struct gc_settings checked(void)
 {
@@ -366,6 +368,33 @@ Test(gc_mark, random_graph_four_workers)
     th.procs = 4;
     BEGIN();
     random_graph();
+    th_end();
+}
+
+static int first_tid;
+static bool first_slept;
+
+/* The second worker has not come to work till the first one sleeps. */
+static void scan_when_it_sleeps(unsigned worker, unsigned n, gc_scan_range_fn *scan, void *marker)
+{
+    if (n > 1 && worker == 0)
+        __atomic_store_n(&first_tid, gettid(), __ATOMIC_RELEASE);
+    for (int64_t until_ns = os_now_ns() + 10000000000; worker == 1 && !first_slept && os_now_ns() < until_ns; test_pause())
+        first_slept = __atomic_load_n(&first_tid, __ATOMIC_ACQUIRE) != 0 && os_thread_state(first_tid) == 'S';
+    th_scan(worker, n, scan, marker);
+}
+
+/* Else one without a CPU would wait for it behind those who wait for him. */
+Test(gc_mark, who_waits_for_another_worker_sleeps)
+{
+    th.procs = 2;
+    BEGIN();
+    heap.host.scan_stacks = scan_when_it_sleeps;
+    list_nodes = 200000;
+    th_away(make_list);
+    collect();
+    cr_assert(first_slept);
+    cr_assert_eq(objects(), 200000);
     th_end();
 }
 

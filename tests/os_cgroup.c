@@ -193,15 +193,12 @@ Test(procs, cpus_are_those_of_the_affinity_mask)
     }
 }
 
-struct sleeper { int tid; sem_t came, go; struct os_affinity was; };
+struct sleeper { int tid; sem_t came, go; };
 
 static void *sleeper_main(void *arg)
 {
     struct sleeper *s = arg;
     s->tid = (int)syscall(SYS_gettid);
-    sem_post(&s->came);
-    sem_wait(&s->go);
-    os_affinity_back(&s->was);
     sem_post(&s->came);
     sem_wait(&s->go);
     return NULL;
@@ -211,6 +208,7 @@ static void *sleeper_main(void *arg)
 Test(procs, a_thread_is_woken_elsewhere)
 {
     static struct sleeper s;
+    struct os_affinity was;
     cpu_set_t all, set, ours;
     pthread_t t;
     cr_assert_eq(sched_getaffinity(0, sizeof all, &all), 0);
@@ -221,16 +219,15 @@ Test(procs, a_thread_is_woken_elsewhere)
     cr_assert_eq(pthread_create(&t, NULL, sleeper_main, &s), 0);
     sem_wait(&s.came);
     cr_assert_eq(sched_setaffinity(0, sizeof ours, &ours), 0); /* so that we stay on it */
-    cr_expect_eq(os_affinity_elsewhere(s.tid, &s.was), CPU_COUNT(&all) > 1);
+    cr_expect_eq(os_affinity_elsewhere(s.tid, &was), CPU_COUNT(&all) > 1);
     sched_getaffinity(s.tid, sizeof set, &set);
     CPU_XOR(&set, &set, &all);
     cr_expect(CPU_EQUAL(&set, &ours) || CPU_COUNT(&all) == 1);
-    sem_post(&s.go);
-    sem_wait(&s.came);
+    os_affinity_back(s.tid, &was);
     sched_getaffinity(s.tid, sizeof set, &set);
     cr_expect(CPU_EQUAL(&set, &all));
     cr_assert_eq(sched_setaffinity(s.tid, sizeof ours, &ours), 0);
-    cr_expect(!os_affinity_elsewhere(s.tid, &s.was), "there is no other");
+    cr_expect(!os_affinity_elsewhere(s.tid, &was), "there is no other");
     sched_getaffinity(s.tid, sizeof set, &set);
     cr_expect(CPU_EQUAL(&set, &ours));
     sem_post(&s.go);

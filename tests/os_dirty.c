@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "base/backoff.h"
 #include "base/fail.h"
 #include "base/rng.h"
 #include "os/clock.h"
@@ -270,7 +270,7 @@ EACH(no_write_is_lost)
     for (int64_t until_ns = os_now_ns() + 5000000000, round = 1; !last; round++) {
         last = round == 150 || os_now_ns() > until_ns;
         for (uint64_t n = load_rlx(&hammer.writes); load_rlx(&hammer.writes) < n + 10;) /* rlx: a counter */
-            sched_yield();
+            nap();
         if (last) {
             store_rlx(&hammer.end, 1);
             pthread_join(hammer.thread[0], NULL);

@@ -251,7 +251,7 @@ static void slice(void)
     __atomic_fetch_add(&group->busy, 1, __ATOMIC_RELAXED);
     while (now_us() < end)
         if (group->simulated)
-            sched_yield();
+            usleep(20);
     __atomic_fetch_sub(&group->busy, 1, __ATOMIC_RELAXED);
 }
 

@@ -14,11 +14,11 @@
 #include <errno.h>
 #include <jemalloc/jemalloc.h>
 #include <pthread.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/types.h>
 #include <unistd.h>
 #include "base/atomic.h"
+#include "base/backoff.h"
 #include "base/fail.h"
 #include "base/fmt.h"
 #include "base/syscall.h"
@@ -115,8 +115,8 @@ int off_no_pthread_mutex_trylock(pthread_mutex_t *m)
 
 int off_no_pthread_mutex_lock(pthread_mutex_t *m)
 {
-    while (off_no_pthread_mutex_trylock(m) != 0)
-        sched_yield();
+    for (unsigned looks = 0; off_no_pthread_mutex_trylock(m) != 0; looks++)
+        backoff(looks);
     return 0;
 }
 

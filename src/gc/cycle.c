@@ -20,9 +20,9 @@
  * tries, and between tries goes out through host.relax. */
 #include <errno.h>
 #include <string.h>
+#include "base/backoff.h"
 #include "base/fmt.h"
 #include "base/probe.h"
-#include "base/syscall.h"
 #include "gc/cache.h"
 #include "gc/cards.h"
 #include "gc/conc.h"
@@ -188,7 +188,7 @@ static void relax(void)
     if (heap.host.relax != NULL)
         heap.host.relax();
     else
-        sys_call0(SYS_sched_yield); /* a host of one thread */
+        nap(); /* a host of one thread */
 }
 
 /* Stops the world with a table of modules that is true; stops that were in vain count in c's pause, if it becomes a cycle. false: no memory for it, or

@@ -49,19 +49,21 @@
  *
  * Everything here that reads the program's memory is hidden from the sanitizers: stacks and data belong to others. */
 #include "gc/mark.h"
+#include <limits.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include "base/syscall.h"
 #include "gc/held.h"
 #include "gc/roots.h"
 #include "gc/special.h"
 #include "gc/type.h"
 #include "gc/verify.h"
+#include "os/futex.h"
 
 #define BATCH 20u
 #define CANDIDATES 512u
+#define WAIT_PAUSES 1000u
 #define AT_ONCE 8u /* words that a search looks at */
 #define CHUNK_ENTRIES 510u
 #define CLASS_PIECE 126u /* a part of a large object, from the offset of the entry on */
@@ -127,6 +129,8 @@ static struct {
     w_u32 nfull;          /* written under lock, read relaxed as a hint */
     w_u32 idle;           /* the same */
     w_u32 done;           /* rel: all work is done; acq in get_work */
+    w_u32 event;          /* futex: written under lock, for each chunk, and for done, while somebody is asleep */
+    uint32_t asleep;      /* under lock */
     w_u64 next_job;
     uint64_t njobs;
     struct pacer_marked sum; /* under lock */
@@ -162,13 +166,25 @@ static void chunk_put(struct chunk *c)
     lock_drop(&work.lock);
 }
 
+/* Something has come for who is asleep. true: somebody is, and has to be woken. */
+static bool event_locked(void)
+{
+    if (work.asleep == 0)
+        return false;
+    store_rlx(&work.event, load_rlx(&work.event) + 1); /* rlx: under the lock */
+    return true;
+}
+
 static void chunk_share(struct chunk *c)
 {
     lock_take(&work.lock);
     c->next = work.full;
     work.full = c;
     store_rlx(&work.nfull, load_rlx(&work.nfull) + 1); /* rlx: under the lock */
+    bool wakes = event_locked();
     lock_drop(&work.lock);
+    if (wakes)
+        os_futex_wake(&work.event, 1);
 }
 
 static struct chunk *chunk_take_locked(void)
@@ -844,20 +860,32 @@ static void marker_end(struct marker *m)
     lock_drop(&work.lock);
 }
 
-/* Spins a little, for work comes soon or never; then lets others have the processor. */
-static void wait_a_bit(unsigned round)
+/* Spins a little, for work comes soon or never; then sleeps, so that who has work and no CPU gets ours. Back when there is work, or the mark is done,
+ * or for nothing. */
+static void wait_for_work(void)
 {
-    if (round % 64 != 63)
-        cpu_relax();
-    else
-        sys_call0(SYS_sched_yield);
+    for (unsigned i = 0; i < WAIT_PAUSES; i++, cpu_relax())
+        if (load_rlx(&work.nfull) != 0 || load_rlx(&work.done) != 0) /* rlx: hints */
+            return;
+    lock_take(&work.lock);
+    uint32_t event = load_rlx(&work.event);
+    bool sleeps = work.full == NULL && load_rlx(&work.done) == 0; /* rlx: under the lock, all three; what comes after that changes event */
+    work.asleep += sleeps;
+    lock_drop(&work.lock);
+    if (!sleeps)
+        return;
+    os_futex_wait(&work.event, event, -1); /* any result: it is looked again */
+    lock_take(&work.lock);
+    work.asleep--;
+    lock_drop(&work.lock);
 }
 
 /* A chunk of somebody else's work becomes the worker's. false: the mark is done. */
 static bool get_work(struct marker *m, unsigned nworkers)
 {
     bool counted = false;
-    for (unsigned round = 0;; round++) {
+    for (;;) {
+        bool wakes = false;
         lock_take(&work.lock);
         struct chunk *c = chunk_take_locked();
         uint32_t idle = load_rlx(&work.idle); /* rlx: under the lock */
@@ -867,21 +895,23 @@ static bool get_work(struct marker *m, unsigned nworkers)
         } else if (!counted) {
             counted = true;
             store_rlx(&work.idle, idle + 1);
-            if (idle + 1 == nworkers)
+            if (idle + 1 == nworkers) {
                 store_rel(&work.done, 1); /* rel: acq below */
+                wakes = event_locked();
+            }
         }
         lock_drop(&work.lock);
+        if (wakes)
+            os_futex_wake(&work.event, INT_MAX);
         if (c != NULL) {
             if (m->top != &m->first)
                 chunk_put(m->top);
             m->top = c;
             return true;
         }
-        while (load_rlx(&work.nfull) == 0) { /* rlx: a hint */
-            if (load_acq(&work.done)) /* acq: rel above */
-                return false;
-            wait_a_bit(round++);
-        }
+        if (load_acq(&work.done) != 0) /* acq: rel above */
+            return false;
+        wait_for_work();
     }
 }
 

@@ -12,9 +12,9 @@
 #include "gc/pages.h"
 #include <errno.h>
 #include <string.h>
+#include "base/backoff.h"
 #include "base/fail.h"
 #include "base/seqcount.h"
-#include "base/syscall.h"
 #include "gc/cards.h"
 #include "os/dirty.h"
 #include "os/vm.h"
@@ -367,9 +367,9 @@ static size_t find_locked(size_t n, size_t *grown)
 static size_t find_wait_locked(size_t n, size_t *grown)
 {
     size_t first;
-    while ((first = find_locked(n, grown)) == NO_PAGE && pages.in_flight != 0) {
+    for (unsigned looks = 0; (first = find_locked(n, grown)) == NO_PAGE && pages.in_flight != 0; looks++) {
         lock_drop(&pages.lock);
-        sys_call0(SYS_sched_yield);
+        backoff(looks);
         lock_take(&pages.lock);
     }
     return first;

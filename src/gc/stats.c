@@ -2,7 +2,7 @@
 #include "gc/stats.h"
 #include <string.h>
 #include <sys/syscall.h>
-#include "base/syscall.h"
+#include "base/backoff.h"
 #include "gc/cache.h"
 #include "os/clock.h"
 
@@ -122,7 +122,7 @@ static inline uint64_t count_left(const struct gc_cache_priv *pv, uint64_t *left
 /* What is allocated from the cache, in bytes; by class, if classes is not NULL. The owner is between begin and end for a few stores. */
 static inline uint64_t count_cache(const struct gc_cache_priv *pv, uint64_t *mallocs)
 {
-    for (unsigned i = 1;; i++) {
+    for (unsigned looks = 0;; backoff(looks++)) {
         uint64_t seq = seq_read(&pv->seq);
         uint64_t left[GC_CLASSES], bytes = load_rlx(&pv->malloc_bytes); /* rlx, here and below: void if seq moves */
         if (mallocs != NULL) {
@@ -137,10 +137,6 @@ static inline uint64_t count_cache(const struct gc_cache_priv *pv, uint64_t *mal
                     mallocs[c] -= left[c] / gc_class_size[c];
             return bytes;
         }
-        if (i % 64 != 0)
-            cpu_relax();
-        else
-            sys_call0(SYS_sched_yield);
     }
 }
 

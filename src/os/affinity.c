@@ -37,4 +37,4 @@ bool os_affinity_elsewhere(int tid, struct os_affinity *was)
     return done;
 }
 
-void os_affinity_back(const struct os_affinity *was) { sys_call3(SYS_sched_setaffinity, 0, was->bytes, was->mask); }
+void os_affinity_back(int tid, const struct os_affinity *was) { sys_call3(SYS_sched_setaffinity, tid, was->bytes, was->mask); }

@@ -35,6 +35,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/backoff.h"
 #include "base/fail.h"
 #include "base/fmt.h"
 #include "base/lock.h"
@@ -437,8 +438,8 @@ static void slots_close(void)
     lock_drop(&cpu.lock);
     lock_drop(&sched.lock);
     for (struct slot *s = cpu.slots; s < cpu.slots + cpu.used; s++)
-        while (load_seq(&s->users) != 0) /* seq: after timer = 0; and acq: rel in on_signal */
-            sys_call0(SYS_sched_yield);
+        for (unsigned looks = 0; load_seq(&s->users) != 0; looks++) /* seq: after timer = 0; and acq: rel in on_signal */
+            backoff(looks);
 }
 
 /* ---- draining ---------------------------------------------------------------------------------------------------- */

@@ -24,11 +24,11 @@
 #include "gc/pace.h"
 #include "gc/trail.h"
 #include "gc/type.h"
+#include "base/backoff.h"
 #include "os/dirty.h"
 #include "os/vm.h"
 #include <weft/sync.h>
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 
 /* ---- a fiber of the runtime that sleeps until poked ----------------------------------------------------- */
@@ -451,7 +451,7 @@ static void host_relax(void)
     if (load_acq(&sched.stopping) != 0)
         world_stop_here(m);
     else
-        sched_yield();
+        nap();
 }
 
 static void host_stop(int reason) { world_stop(reason, true); }

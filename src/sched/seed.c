@@ -23,7 +23,7 @@
  * Who draws: the generator of the processor, by its owner; that of ties, under the lock of the timers; that of jumps, by who has claimed the
  * poller. */
 #include "sched/seed.h"
-#include "base/syscall.h"
+#include "base/backoff.h"
 #include "sched/machine.h"
 #include "sched/runq.h"
 #include "sched/switch.h"
@@ -72,13 +72,13 @@ int64_t seed_peek_ns(void) { return load_rlx(&seeded.now_ns); } /* rlx: see now_
 /* Those that are about to fall asleep, having passed the processor on, are given the moment. */
 bool seed_alone(void)
 {
-    for (int looks = 0; looks < 200; looks++) {
+    for (unsigned looks = 0; looks < 2 * BACKOFF_PAUSES; looks++) {
         lock_take(&sched.lock);
         bool alone = sched.nactive == 1;
         lock_drop(&sched.lock);
         if (alone)
             return netpoll_waiters() == 0;
-        sys_call0(SYS_sched_yield);
+        backoff(looks);
     }
     return false;
 }

@@ -30,8 +30,8 @@
 #include "sched/machine.h"
 #include "sched/sched.h"
 #include "sched/seed.h"
+#include "base/backoff.h"
 #include "base/offheap.h"
-#include "base/syscall.h"
 #include <string.h>
 
 #define TIMER_ROOT ((uintptr_t)1)
@@ -341,10 +341,7 @@ bool timer_stop(struct timer *t)
         lock_drop(&h->lock);
         if (!runs)
             return waited;
-        if (looks < 100)
-            cpu_relax();
-        else
-            sys_call0(SYS_sched_yield); /* the other thread was preempted in its callback */
+        backoff(looks);
     }
 }
 

@@ -26,8 +26,9 @@
  * which keeps book of threads): only helpers that have said that they are here get work in a stop.
  *
  * [HELPERS] The system likes to wake a thread on the CPU of who wakes it, also where another one has nothing to do because its thread has just been
- * stopped: then two workers of a mark had one CPU between them, and the other one slept, in half of the stops. So a helper is kept off the CPU of
- * who wakes it until its work is done.
+ * stopped: then two workers of a mark had one CPU between them, and the other one slept, in half of the stops. So a helper may not use the CPU of
+ * who wakes it while it is woken; once it has a place it may go anywhere again, or it would wait for the CPU where it is, which another process may
+ * keep busy, while ours has nothing to do.
  *
  * The whole argument rests on the same pairs as [ENTRY]: (in_runtime = 0; look at poll) against (poll |= STOP; membarrier; look at in_runtime). */
 #include "sched/world.h"
@@ -39,6 +40,7 @@
 #include "sched/stack.h"
 #include "sched/switch.h"
 #include "sched/sysmon.h"
+#include "base/backoff.h"
 #include "base/fail.h"
 #include "base/syscall.h"
 #include "os/affinity.h"
@@ -60,12 +62,9 @@
 struct helper {
     pthread_t thread;
     w_u32 word;   /* futex: 0 idle, 1 work, 2 end */
-    w_u32 here;   /* it has come to wait for word. rel: publishes tid and was; acq in helpers_here */
+    w_u32 here;   /* it has come to wait for word. rel: publishes tid; acq in helpers_here */
     int tid;
     unsigned index;
-    /* whoever wakes it, then itself till its work is done */
-    bool elsewhere; /* it keeps away from the CPU of who has woken it, and goes back to *was */
-    struct os_affinity *was; /* in its frame, so that it is not scanned with our data */
 };
 
 static struct {
@@ -240,11 +239,11 @@ uint32_t world_missing(void)
 static void take_ownership(struct m *m)
 {
     bool known = m != NULL && load_acq(&m->dead) == M_ALIVE; /* acq: as in scan_machine. Else a thread of the host that forks */
-    while (!cas_acq_rel(&world.owner, 0, 1)) { /* acq: sees the last stop's end; rel in world_start */
+    for (unsigned looks = 0; !cas_acq_rel(&world.owner, 0, 1);) { /* acq: sees the last stop's end; rel in world_start */
         if (known && load_acq(&sched.stopping) != 0)
             world_stop_here(m);
         else
-            sys_call0(SYS_sched_yield); /* a stop begins or ends, or a fork is under way */
+            backoff(looks++); /* a stop begins or ends, or a fork is under way */
     }
 }
 
@@ -348,8 +347,8 @@ static void stop_procs(struct m *self, struct m *all)
         if (m != self && load_acq(&m->dead) == 0)
             wait_for(m, p_stopped);
     lock_drop(&sched.take_lock);
-    while (!procs_at_rest(self))
-        sys_call0(SYS_sched_yield);
+    for (unsigned looks = 0; !procs_at_rest(self); looks++)
+        backoff(looks);
 }
 
 uint32_t world_stop_now(void)
@@ -581,11 +580,9 @@ void world_scan_owned(gc_scan_owned_fn *fn, void *arg, const struct fiber *calle
 static void *helper_main(void *arg)
 {
     struct helper *h = arg;
-    struct os_affinity was;
     pthread_setname_np(pthread_self(), "weft-gc");
     struct service *s = service_begin(SERVICE_GC);
     h->tid = (int)sys_call0(SYS_gettid);
-    h->was = &was;
     store_rel(&h->here, 1); /* rel: whatever it takes to start is behind us; acq in helpers_here */
     for (;;) {
         uint32_t w;
@@ -598,8 +595,6 @@ static void *helper_main(void *arg)
         store_rlx(&h->word, 0); /* rlx: the next one comes after left is 0 */
         service_look(s);
         world.fn(world.arg, h->index, world.nwork);
-        if (h->elsewhere)
-            os_affinity_back(&was);
         if (sub_acq_rel(&world.left, 1) == 1) /* rel: our work is done; acq in world_parallel */
             os_futex_wake(&world.left, 1);
     }
@@ -654,15 +649,18 @@ static unsigned helpers_here(void)
 void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n), void *arg)
 {
     unsigned n = w_min(want, helpers_here() + 1);
+    struct os_affinity was;
     world.fn = fn;
     world.arg = arg;
     world.nwork = n;
     store_rlx(&world.left, n - 1); /* rlx: published by the words */
     for (unsigned i = 0; i + 1 < n; i++) {
         struct helper *h = &world.helpers[i];
-        h->elsewhere = os_affinity_elsewhere(h->tid, h->was); /* [HELPERS] */
+        bool elsewhere = os_affinity_elsewhere(h->tid, &was); /* [HELPERS] */
         store_rel(&h->word, 1); /* rel: publishes the work; acq in helper_main */
         os_futex_wake(&h->word, 1);
+        if (elsewhere)
+            os_affinity_back(h->tid, &was);
     }
     fn(arg, 0, n);
     uint32_t left;
@@ -679,8 +677,8 @@ void world_parallel(unsigned want, void (*fn)(void *arg, unsigned i, unsigned n)
 
 void world_own(void)
 {
-    while (!cas_acq(&world.owner, 0, 1)) /* acq: as in take_ownership */
-        sys_call0(SYS_sched_yield);
+    for (unsigned looks = 0; !cas_acq(&world.owner, 0, 1); looks++) /* acq: as in take_ownership */
+        backoff(looks);
 }
 
 void world_disown(void) { store_rel(&world.owner, 0); } /* rel: acq in take_ownership, world_own */
