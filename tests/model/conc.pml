@@ -10,7 +10,8 @@
  *   data       all that is no page of the heap, no thread and no stack: data segments, thread-local storage, handles, ranges of weft_root_add,
  *              tasks, timers, deferred calls, arguments of finalizers
  *   A, B, C    objects, each with one word in it and on a page of its own. C is a free slot until the thread takes it into its processor's cache
- *              (gc/alloc.c takes a run), and till then on a page that is not mapped and was never armed
+ *              (gc/alloc.c takes a run), and till then on a page that is not mapped and was never armed; with GAP it may be armed before, as part
+ *              of a gap between two that are mapped, and which pages are armed is decided a while before they are
  *   kernel     with KERNEL: a thread between weft_blocking_begin and _end, which no stop stops, and whose system call writes to the heap. It holds
  *              A; what it held when it left (its stack was published then) is all that it may use: it writes bytes to A, and pointers to A
  *   collector  the fiber of the runtime that marks, those who assist, and idle processors: an object is scanned in one step here, a mark bit is set
@@ -41,6 +42,7 @@
  *
  * right  STEPS=5
  * right  STEPS=4,KERNEL
+ * right  STEPS=5,GAP
  * wrong  STEPS=5,FORGET_RAN        a fiber that was resumed since its scan is left out of the stop
  * wrong  STEPS=3,STACKS_UNWATCHED  a parked fiber whose stack others have written to is left out of the stop
  * wrong  STEPS=3,FLAG_LATE         that a stack is due is forgotten after its scan, and not before
@@ -52,6 +54,7 @@
  * wrong  STEPS=5,FRESH_CLEAN       pages that were never armed count as not written
  * wrong  STEPS=3,TAKE_AFTER_RESCAN marked objects on written pages are rescanned first, then the pages are taken
  * wrong  STEPS=3,ARM_AFTER_RESCAN  written pages are taken, rescanned, and only then armed
+ * wrong  STEPS=5,GAP,MAP_EARLY     what was free when the range was decided is not rescanned, though an object was born there before it was armed
  * wrong  STEPS=3,RESCAN_EARLY      they are rescanned before the call that arms them has returned
  * wrong  STEPS=2,BORN_WHITE        new objects are born unmarked
  * wrong  STEPS=2,CACHES_KEPT       the first stop leaves the caches what they have
@@ -89,6 +92,9 @@ byte stale;              /* being armed: some processor may still write unnotice
 byte report;             /* taken and not rescanned yet */
 
 #define MAPPED (BIT(A) | BIT(B) | (fresh == FREE -> 0 : BIT(C)))
+#ifdef GAP
+byte range, map;         /* pages to be armed; those that were mapped when that was decided */
+#endif
 #ifdef FRESH_CLEAN
 #define WRITTEN written
 #else
@@ -226,6 +232,23 @@ inline take()
     rescan();
     drain();
     stale = 0
+#elif defined(GAP)
+    d_step { map = MAPPED; range = MAPPED }
+    if
+    :: skip
+    :: range = BIT(A) | BIT(B) | BIT(C)
+    fi;
+    d_step {
+        report = range & (written | ~armed);
+        stale = report;
+        armed = armed | range;
+        written = written & ~range;
+#ifdef MAP_EARLY
+        report = report & map
+#endif
+    }
+    stale = 0;
+    rescan()
 #else
     d_step { report = WRITTEN; arm_begin() }
     stale = 0;
