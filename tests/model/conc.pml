@@ -27,7 +27,8 @@
  * does, in any order and as often as it likes: arm; scan data; scan the stack of the parked fiber ([PIN] in sched/fiber.h); scan a grey object;
  * preclean, that is take the written pages, arm them again, and rescan the marked objects there. At some moment comes the second stop: threads,
  * data, the stacks that are due, the last written pages; and it drains. Due is a stack that was not scanned in this cycle, or that was since
- * resumed, or written to by others.
+ * resumed, or written to by others. With QUIET it takes the last written pages only if a thread has had a fault, or C's page was mapped, since the last
+ * preclean began ([QUIET] in gc/conc.c).
  *
  * Left out, as they only add what is there already: more objects on a page (more is rescanned), more words in an object (read at more moments, each
  * after the mark bit was set), stacks of more words (a pinned one only changes by what others write to it, which makes it due), more processors. A
@@ -43,6 +44,8 @@
  * right  STEPS=5
  * right  STEPS=4,KERNEL
  * right  STEPS=5,GAP
+ * right  STEPS=5,QUIET
+ * right  STEPS=4,QUIET,KERNEL
  * wrong  STEPS=5,FORGET_RAN        a fiber that was resumed since its scan is left out of the stop
  * wrong  STEPS=3,STACKS_UNWATCHED  a parked fiber whose stack others have written to is left out of the stop
  * wrong  STEPS=3,FLAG_LATE         that a stack is due is forgotten after its scan, and not before
@@ -55,6 +58,8 @@
  * wrong  STEPS=3,TAKE_AFTER_RESCAN marked objects on written pages are rescanned first, then the pages are taken
  * wrong  STEPS=3,ARM_AFTER_RESCAN  written pages are taken, rescanned, and only then armed
  * wrong  STEPS=5,GAP,MAP_EARLY     what was free when the range was decided is not rescanned, though an object was born there before it was armed
+ * wrong  STEPS=4,QUIET,COUNT_LATE  faults are counted from the end of the last take on, and not from before it
+ * wrong  STEPS=5,QUIET,MADE_UNSEEN that C's page has become mapped since is no reason to look
  * wrong  STEPS=3,RESCAN_EARLY      they are rescanned before the call that arms them has returned
  * wrong  STEPS=2,BORN_WHITE        new objects are born unmarked
  * wrong  STEPS=2,CACHES_KEPT       the first stop leaves the caches what they have
@@ -95,6 +100,17 @@ byte report;             /* taken and not rescanned yet */
 #ifdef GAP
 byte range, map;         /* pages to be armed; those that were mapped when that was decided */
 #endif
+#ifdef QUIET
+bool faulted, made;      /* since the last take began: a thread has written to an armed page; C's page was mapped */
+bool counted;
+#define NOTE(what) what = true
+#define FORGET d_step { faulted = false; made = false }
+#define LOOKS (faulted || made)
+#else
+#define NOTE(what) skip
+#define FORGET skip
+#define LOOKS true
+#endif
 #ifdef FRESH_CLEAN
 #define WRITTEN written
 #else
@@ -111,7 +127,7 @@ inline store(o, v)
     field[o] = v;
     if
     :: stale & BIT(o) -> skip
-    :: armed & BIT(o) -> written = written | BIT(o)
+    :: armed & BIT(o) -> written = written | BIT(o); NOTE(faulted)
     :: !(armed & BIT(o)) -> skip
     fi
 }
@@ -135,7 +151,7 @@ end:
     :: atomic { GO && t0 != 0 -> steps--; if :: t0 = field[t0] :: t1 = field[t0] :: data = t0 :: t0 = 0 fi }
     :: atomic { GO && t1 != 0 -> steps--; if :: t0 = field[t1] :: t1 = field[t1] :: data = t1 :: t1 = 0 fi }
     :: atomic { GO -> steps--; if :: t0 = data :: t1 = data fi }
-    :: atomic { GO && fresh == FREE -> steps--; fresh = CACHED; marked = marked | BORN }
+    :: atomic { GO && fresh == FREE -> steps--; fresh = CACHED; NOTE(made); marked = marked | BORN }
     :: atomic { GO && fresh == CACHED -> steps--; if :: born(t0) :: born(t1) fi }
     :: atomic { GO && !running && t0 != 0 -> steps--; f0 = t0;
 #ifndef STACKS_UNWATCHED
@@ -169,7 +185,11 @@ proctype kernel()
     byte v;
 end:
     do
+#ifdef QUIET
+    :: atomic { !over -> counted = faulted; if :: store(A, 0) :: store(A, A) fi; faulted = counted } /* its fault may be counted too late */
+#else
     :: atomic { !over -> if :: store(A, 0) :: store(A, A) fi }
+#endif
 #ifdef LOADS
     :: atomic { !over && field[A] != 0 -> v = field[A] }
     :: atomic { !over && v != 0 -> store(A, v); v = 0 }
@@ -213,6 +233,7 @@ inline rescan() { d_step { grey = grey | (marked & report); report = 0 } }
 
 inline take()
 {
+    FORGET;
 #if defined(TAKE_AFTER_RESCAN)
     report = WRITTEN;
     rescan();
@@ -252,6 +273,9 @@ inline take()
 #else
     d_step { report = WRITTEN; arm_begin() }
     stale = 0;
+#ifdef COUNT_LATE
+    FORGET;
+#endif
     rescan()
 #endif
 }
@@ -313,7 +337,10 @@ proctype collector()
         :: else
         fi;
 #ifndef NO_LAST_PAGES
-        report = WRITTEN;
+#ifdef MADE_UNSEEN
+        made = false;
+#endif
+        report = (LOOKS -> WRITTEN : 0);
         grey = grey | (marked & report)
 #endif
     }
