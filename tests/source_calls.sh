@@ -4,6 +4,6 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 never()
 {
-    if grep -nE "$1" src/*/*.[ch] src/debug/*/*.[ch]; then echo "not ok $1: $2"; else echo "ok $1"; fi
+    if grep -rnE --include='*.[chS]' "$1" src include; then echo "not ok $1: $2"; else echo "ok $1"; fi
 }
-never 'sched_yield *\(\)|SYS_sched_yield' 'see base/backoff.h'
+never '(sched|pthread|thrd)_yield *\(\)|SYS_sched_yield' 'see base/backoff.h'

@@ -6,6 +6,6 @@
 void nap(void)
 {
     w_u32 nobody = { 0 }; /* wakes us; a futex is what no sandbox refuses */
-    struct timespec t = { 0, 20000 };
+    struct timespec t = { 0, NAP_NS };
     sys_call4(SYS_futex, &nobody.v, FUTEX_WAIT_PRIVATE, 0, &t);
 }

@@ -8,9 +8,11 @@
 
 #include "base/atomic.h"
 
-#define BACKOFF_PAUSES 200u /* some microseconds */
+#define BACKOFF_PAUSES 200u /* 1 to 10 us */
 
-/* Lets others have the CPU for some 20 us, and the system's slack. Leaves errno alone; may be used in a stop and in a signal handler. */
+#define NAP_NS 20000
+
+/* Lets others have the CPU for NAP_NS, and the system's slack of some 50 us. Leaves errno alone; may be used in a stop and in a signal handler. */
 void nap(void);
 
 /* To be called each time when there is still reason to wait. looks: how often it has been called before. */

@@ -12,6 +12,7 @@
  * The child of a fork is without the threads that held the lock or were in fn at that moment. Nothing is half done but what the lock
  * guards, and that is a slot whose mask is still 0, or probe_mask; see probe_after_fork. */
 #include "base/probe.h"
+#include "base/backoff.h"
 #include <errno.h>
 #include "base/lock.h"
 
@@ -104,8 +105,8 @@ void probe_unlisten(probe_fn *fn, void *arg)
             continue;
         store_seq(&s->mask, 0); /* seq: before the load of users; partner in probe_emit */
         publish_mask();
-        while (load_seq(&s->users) != 0) /* also acq: those who left are done; rel in probe_emit */
-            cpu_relax();
+        for (unsigned looks = 0; load_seq(&s->users) != 0; looks++) /* also acq: those who left are done; rel in probe_emit */
+            backoff(looks);
         break;
     }
     lock_drop(&lock);

@@ -400,11 +400,13 @@ static void tell_host(void)
 
 static bool waits(enum gc_why why) { return why == GC_WHY_FORCED || why == GC_WHY_NOMEM; }
 
+static bool stop_wanted(void) { return heap.host.stop_wanted != NULL && load_rlx(heap.host.stop_wanted) != 0; } /* rlx: looked at again */
+
 /* Somebody's cycle is under way: helps, or lets others go on. */
 static void help(void)
 {
     uint64_t scanned = 0;
-    if (!gc_mark_some(GC_CPU_DEDICATED, true, SLICE_BYTES, &scanned))
+    if (!gc_mark_some(GC_CPU_DEDICATED, true, SLICE_BYTES, &scanned) || stop_wanted())
         relax();
 }
 
@@ -443,17 +445,15 @@ void gc_collect(enum gc_why why)
 {
     struct gc_turn t = { .why = why };
     while (gc_collect_some(&t))
-        relax();
+        ;
 }
 
 /* One of its own, whoever else collects. */
 static bool collect_for(const struct gc_late *late, const struct gc_look *look)
 {
     uint64_t none = 0;
-    while (!become_busy()) {
+    while (!become_busy())
         help();
-        relax();
-    }
     bool done = cycle(GC_WHY_FORCED, late, look, &none);
     sweep_finish();
     no_more_busy();

@@ -42,7 +42,7 @@
  *
  * Workers share by chunks of the stack. A full chunk goes to the common list when the worker has one more; and when
  * somebody is idle, a worker gives away the older half of what it has, which is where the large subtrees are. A worker without work
- * counts itself idle and waits for a chunk; when all are idle the mark is done.
+ * counts itself idle and waits for a chunk, awake at first and then asleep; when all are idle the mark is done.
  *
  * When there is no memory for a chunk, the entry is dropped: its object is marked but not scanned. That is noted, and after the
  * workers are through, all marked objects of the heap are scanned again, until nothing has been dropped.
@@ -63,7 +63,7 @@
 
 #define BATCH 20u
 #define CANDIDATES 512u
-#define WAIT_PAUSES 1000u
+#define WAIT_PAUSES 1000u /* 5 to 50 us: what it takes to be woken */
 #define AT_ONCE 8u /* words that a search looks at */
 #define CHUNK_ENTRIES 510u
 #define CLASS_PIECE 126u /* a part of a large object, from the offset of the entry on */
@@ -868,8 +868,8 @@ static void wait_for_work(void)
         if (load_rlx(&work.nfull) != 0 || load_rlx(&work.done) != 0) /* rlx: hints */
             return;
     lock_take(&work.lock);
-    uint32_t event = load_rlx(&work.event);
-    bool sleeps = work.full == NULL && load_rlx(&work.done) == 0; /* rlx: under the lock, all three; what comes after that changes event */
+    uint32_t event = load_rlx(&work.event); /* rlx, and below: under the lock. What comes after we have dropped it changes event */
+    bool sleeps = work.full == NULL && load_rlx(&work.done) == 0;
     work.asleep += sleeps;
     lock_drop(&work.lock);
     if (!sleeps)
@@ -1021,6 +1021,7 @@ static void drop_chunks(void)
 
 static void run_workers(unsigned nworkers, void (*fn)(void *, unsigned, unsigned), const struct gc_late *late)
 {
+    w_assert(work.asleep == 0);
     work.dropped = false;
     store_rlx(&work.next_job, 0); /* rlx: the workers start after */
     store_rlx(&work.idle, 0);

@@ -367,9 +367,9 @@ static size_t find_locked(size_t n, size_t *grown)
 static size_t find_wait_locked(size_t n, size_t *grown)
 {
     size_t first;
-    for (unsigned looks = 0; (first = find_locked(n, grown)) == NO_PAGE && pages.in_flight != 0; looks++) {
+    while ((first = find_locked(n, grown)) == NO_PAGE && pages.in_flight != 0) {
         lock_drop(&pages.lock);
-        backoff(looks);
+        nap(); /* the other one is in madvise(2) */
         lock_take(&pages.lock);
     }
     return first;
@@ -564,7 +564,7 @@ uint64_t pages_retained_bytes(void) { return load_rlx(&pages.shown_retained) << 
 void pages_stats(struct pages_stats *out)
 {
     uint64_t chunks, retained;
-    for (;; cpu_relax()) {
+    for (unsigned looks = 0;; backoff(looks++)) {
         out->changes = seq_read(&pages.shown_seq);
         chunks = load_rlx(&pages.shown_chunks); /* rlx, here and below: void if shown_seq moves */
         retained = load_rlx(&pages.shown_retained);

@@ -1,5 +1,6 @@
 /* Spans: making, freeing, finding. See heap.h. */
 #include <string.h>
+#include "base/backoff.h"
 #include "gc/heap.h"
 #include "gc/pages.h"
 #include "gc/poison.h"
@@ -111,8 +112,8 @@ struct span *heap_span_of(const void *p)
 /* [SWEPT] In an unswept span the marks say it, in a swept one the allocation bits; a span that is being swept is waited for. */
 static bool span_object_live(struct span *s, size_t i)
 {
-    uint32_t now = load_rlx(&heap.sweepgen); /* rlx: moves in a stop only */
-    for (uint32_t g; (g = load_acq(&s->sweepgen)) != now; cpu_relax()) { /* acq: rel at the end of span_sweep */
+    uint32_t now = load_rlx(&heap.sweepgen), looks = 0; /* rlx: moves in a stop only */
+    for (uint32_t g; (g = load_acq(&s->sweepgen)) != now; backoff(looks++)) { /* acq: rel at the end of span_sweep */
         if (g != now - SWEEPGEN_STEP)
             continue;
         uint64_t w = __atomic_load_n(&span_marks(s)[i / 64], __ATOMIC_ACQUIRE); /* acq: rel in span_sweep, before which */

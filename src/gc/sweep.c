@@ -1,6 +1,7 @@
 /* See sweep.h. [SWEPT] is in heap.h. */
 #include "gc/sweep.h"
 #include <string.h>
+#include "base/backoff.h"
 #include "base/probe.h"
 #include "gc/central.h"
 #include "gc/pacer.h"
@@ -154,8 +155,8 @@ void sweep_finish(void)
         for (unsigned c = 0; c < GC_CLASSES; c++)
             while (central_sweep_one(&shape_get(sh)->central[c], NULL))
                 ;
-    while (load_acq(&sweep.in_hand) != 0) /* acq: rel in sweep_leave */
-        cpu_relax();
+    for (unsigned looks = 0; load_acq(&sweep.in_hand) != 0; looks++) /* acq: rel in sweep_leave */
+        backoff(looks);
     PROBE(gc_swept, 0, 0, 0);
     ended();
 }

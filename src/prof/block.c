@@ -23,6 +23,7 @@
 #include <weft/prof.h>
 #include <errno.h>
 #include <pthread.h>
+#include "base/backoff.h"
 #include "base/offheap.h"
 #include "base/probe.h"
 #include "base/rng.h"
@@ -266,8 +267,8 @@ static int set(struct waits *s, int64_t rate, double budget)
             unlisten(s);
         return err;
     }
-    while (!cas_acq(&s->adapting, 0, 1)) /* acq: as in spent */
-        cpu_relax();
+    for (unsigned looks = 0; !cas_acq(&s->adapting, 0, 1); looks++) /* acq: as in spent */
+        backoff(looks);
     s->look_ns = two_looks_ns();
     s->began_cpu_ns = os_process_cpu_ns();
     store_rlx(&s->began, os_ticks()); /* rlx: as in adapt */

@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <time.h>
+#include "base/backoff.h"
 #include "base/offheap.h"
 #include "base/real.h"
 #include "base/seqcount.h"
@@ -170,7 +171,7 @@ static uint64_t between_marks(void)
 {
     uint64_t seq;
     while (((seq = seq_read(&marking)) & 1) != 0)
-        nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
+        nap();
     return seq;
 }
 

@@ -31,6 +31,7 @@
 #include "sched/seed.h"
 #include "sched/switch.h"
 #include "sched/world.h"
+#include "base/backoff.h"
 #include <errno.h>
 #include <sched.h>
 
@@ -71,7 +72,7 @@ static struct m *machine_here(int *err)
 
 void rt_own(struct m *m)
 {
-    for (;;) {
+    for (unsigned looks = 0;;) {
         uint32_t s = load_acq(&m->pstate); /* acq: sees m->p; rel in p_take, m_own */
         if (s == M_OWNED)
             return;
@@ -82,7 +83,7 @@ void rt_own(struct m *m)
             continue;
         }
         if (s == M_TAKING) {
-            cpu_relax();
+            backoff(looks++);
             continue;
         }
         if (unlikely(m->blocking))
@@ -194,7 +195,7 @@ void rt_leave_slow(struct m *m)
             if (load_acq(&sched.stopping) != 0)
                 world_stop_here(m);
             else
-                cpu_relax(); /* the stop is over, poll is about to be cleared */
+                cpu_relax(); /* the stop is over, poll has just been cleared */
             store_seq(&m->in_runtime, 0);
             continue;
         }

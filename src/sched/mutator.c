@@ -24,7 +24,6 @@
 #include "gc/pace.h"
 #include "gc/trail.h"
 #include "gc/type.h"
-#include "base/backoff.h"
 #include "os/dirty.h"
 #include "os/vm.h"
 #include <weft/sync.h>
@@ -253,7 +252,7 @@ static void mark_share(enum gc_cpu who, bool ends, bool (*wanted)(void), int tim
         p->marked_ns = os_now_ns();
 }
 
-struct assist { bool paid; int64_t worth; };
+struct assist { bool paid, again; int64_t worth; };
 
 static void assist(void *arg)
 {
@@ -262,13 +261,12 @@ static void assist(void *arg)
     if (gc_mark_hurries()) {
         mark_share(GC_CPU_ASSIST, true, gc_mark_hurries, HURRY_TIMES);
         a->paid = !gc_outgrown();
-        if (!a->paid)
-            host_relax();
-        return;
+    } else {
+        a->paid = gc_assist(gc_debt(&m_self()->p->gc), &a->worth);
     }
-    a->paid = gc_assist(gc_debt(&m_self()->p->gc), &a->worth);
-    if (!a->paid || load_rlx(&sched.stopping) != 0) /* rlx: looked at again */
+    if ((!a->paid && a->again) || load_rlx(&sched.stopping) != 0) /* first it is other fibers' turn; rlx: looked at again */
         host_relax();
+    a->again = true;
 }
 
 /* Waits for credit, if it comes to that: who allocates faster than is marked would never see the cycle end. */
@@ -451,7 +449,7 @@ static void host_relax(void)
     if (load_acq(&sched.stopping) != 0)
         world_stop_here(m);
     else
-        nap();
+        world_nap();
 }
 
 static void host_stop(int reason) { world_stop(reason, true); }

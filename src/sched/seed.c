@@ -72,7 +72,7 @@ int64_t seed_peek_ns(void) { return load_rlx(&seeded.now_ns); } /* rlx: see now_
 /* Those that are about to fall asleep, having passed the processor on, are given the moment. */
 bool seed_alone(void)
 {
-    for (unsigned looks = 0; looks < 2 * BACKOFF_PAUSES; looks++) {
+    for (unsigned looks = 0; looks < BACKOFF_PAUSES + 50; looks += looks < BACKOFF_PAUSES ? 4 : 1) {
         lock_take(&sched.lock);
         bool alone = sched.nactive == 1;
         lock_drop(&sched.lock);

@@ -20,7 +20,7 @@
  * look after the timers (proc_handoff), unless that goes to another thread's fiber (proc_give_bound): then they wait for its next step.
  *
  * Stopping a timer whose callback runs. Callbacks run without the lock, but their timer is noted in a record, linked into `running` until they have
- * returned. timer_stop looks for such a record under the lock and, if it is another machine's, lets the thread yield and looks again. This ends:
+ * returned. timer_stop looks for such a record under the lock and, if it is another machine's, waits a little and looks again. This ends:
  * callbacks do not block, do not call timer_stop, and are inside the runtime, so that no stop of the world halts them; they may wait for locks,
  * which is why timer_stop must not be called with a lock held that the callback takes. Called by the callback itself it does not wait. Where that
  * is too strict (a deadline changed under the lock its callback takes), timer_cancel takes the timer out if it waits, and says so if it does not.

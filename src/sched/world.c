@@ -71,6 +71,7 @@ static struct {
     w_u32 owner;       /* 1 while somebody stops the world or forks */
     w_u32 gate;        /* futex: number of the stop that is wanted or comes next; grows at each start and is never 0, which machines start with */
     w_u32 event;       /* futex: bumped at each acknowledgement */
+    w_u32 napping;     /* in world_nap, asleep on sched.stopping */
     /* the owner's */
     bool threads;
     bool alone;        /* nobody else had a processor, and threads go on: nothing was to be done */
@@ -240,10 +241,12 @@ static void take_ownership(struct m *m)
 {
     bool known = m != NULL && load_acq(&m->dead) == M_ALIVE; /* acq: as in scan_machine. Else a thread of the host that forks */
     for (unsigned looks = 0; !cas_acq_rel(&world.owner, 0, 1);) { /* acq: sees the last stop's end; rel in world_start */
-        if (known && load_acq(&sched.stopping) != 0)
+        if (known && load_acq(&sched.stopping) != 0) {
             world_stop_here(m);
-        else
+            looks = 0;
+        } else {
             backoff(looks++); /* a stop begins or ends, or a fork is under way */
+        }
     }
 }
 
@@ -347,7 +350,7 @@ static void stop_procs(struct m *self, struct m *all)
         if (m != self && load_acq(&m->dead) == 0)
             wait_for(m, p_stopped);
     lock_drop(&sched.take_lock);
-    for (unsigned looks = 0; !procs_at_rest(self); looks++)
+    for (unsigned looks = 0; !procs_at_rest(self); looks += 10) /* to look costs more than a pause */
         backoff(looks);
 }
 
@@ -355,6 +358,13 @@ uint32_t world_stop_now(void)
 {
     lock_check_held(&sched.lock);
     return load_rlx(&sched.stopping) != 0 ? load_rlx(&world.gate) : 0; /* rlx: stopping is cleared under the lock, before the gate opens */
+}
+
+void world_nap(void)
+{
+    add_seq(&world.napping, 1); /* seq: see world_stop */
+    os_futex_wait(&sched.stopping, 0, NAP_NS);
+    sub_acq_rel(&world.napping, 1);
 }
 
 void world_stop(int reason, bool threads)
@@ -369,6 +379,8 @@ void world_stop(int reason, bool threads)
     world.event_before = load_rlx(&world.event); /* rlx: of this stop nobody knows yet */
     PROBE(world_stop, reason, 0, 0);
     store_seq(&sched.stopping, 1);
+    if (load_seq(&world.napping) != 0) /* seq: after stopping; who naps is counted before the kernel looks at that */
+        os_futex_wake(&sched.stopping, INT_MAX);
     lock_take(&sched.lock); /* from here on no idle P is taken up */
     struct m *all = world.all = load_acq(&sched.all_m);
     world.alone = !threads && load_rlx(&sched.nidle_p) + (self != NULL && m_has_p(self)) == nprocs(); /* rlx: under the lock */
@@ -704,6 +716,7 @@ void world_after_fork(void)
     lock_init(&world.helpers_lock, RANK_LEAF);
     store_rlx(&world.nhelpers, 0); /* rlx: nobody else runs; and below */
     store_rlx(&world.left, 0);
+    store_rlx(&world.napping, 0);
     world.late = NULL;
     uint32_t next = load_rlx(&world.gate) + 1;
     store_rlx(&world.gate, next != 0 ? next : 1);

@@ -10,6 +10,9 @@ void world_end(void);
 /* One stop at a time. The caller is inside the runtime, with or without a P, and if it is a fiber, has published its registers (sched_on_big_stack).
  * threads: also stop threads in user code, not only what they do inside weft. */
 void world_stop(int reason, bool threads);
+/* Lets others have the CPU for a moment, but no longer than till the world is to be stopped. Inside the runtime, under no lock; it does not stand still
+ * itself. */
+void world_nap(void);
 uint32_t world_stop_now(void); /* the number of the stop that is on or has been asked for; 0: none. Under sched.lock */
 int64_t world_start(void);  /* ns since the stop was decided */
 /* How long it took by reason (WEFT_STOP_*), from deciding to stop: until all stood still; until all ran again. */
