@@ -285,39 +285,6 @@ EACH(no_write_is_lost)
         cr_assert_eq(seen[i], *(uint64_t *)(void *)(heap + i * page + 8), "page %zu", i);
 }
 
-static uint64_t faults_of_write(size_t i)
-{
-    uint64_t before = dirty_faults();
-    write_to(i);
-    return dirty_faults() - before;
-}
-
-/* Of a small page and of a huge one, by the program and by the kernel; and nothing else is. */
-Test(os_dirty, first_writes_are_counted_as_page_faults)
-{
-    begin(DIRTY_UFFD);
-    size_t at_page[2] = { 3, HUGE_AT / page + 3 };
-    uint64_t before = dirty_faults();
-    for (int i = 0; i < 2 && before != 0; i++) {
-        size_t k = at_page[i];
-        memset(heap + w_align_down(k * page, OS_HUGE_PAGE), 1, OS_HUGE_PAGE);
-        cr_assert_eq(dirty_arm(at(0) + w_align_down(k * page, OS_HUGE_PAGE), at(0) + w_align_up(k * page, OS_HUGE_PAGE)), 0);
-        before = dirty_faults();
-        cr_assert_eq(*(volatile char *)at(k), 1);
-        cr_assert_eq(dirty_faults(), before);
-        cr_assert_gt(faults_of_write(k), 0);
-        cr_assert_eq(faults_of_write(k), 0);
-        arm(k, k + 1);
-        before = dirty_faults();
-        cr_assert_eq(syscall(SYS_clock_gettime, 1, at(k)), 0);
-        cr_assert_gt(dirty_faults(), before);
-        cr_assert_eq(faults_of_write(k), 0);
-        arm(k, k + 1);
-        cr_assert_gt(faults_of_write(k), 0);
-    }
-    end();
-}
-
 EACH(writes_of_the_kernel)
 {
     int s[2];

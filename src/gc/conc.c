@@ -54,12 +54,6 @@
  * copies of it before it returns. So a store is before the take in this sense: it was done with a translation that the flush has thrown away, and whoever
  * reads after the take returns sees it; or it comes after, faults, and ends the arming.
  *
- * [QUIET] To look at all pages takes 0.2 ms for a heap of 500 MB, and in a program that waits for its next request nothing was written. So the stop leaves
- * it be if the threads have had no page fault since the last round of clean began, no span with pointers was made, and none has cards. Then each page with
- * pointers is one that this round took, since it saw all that had been made before, or left armed; and no store has come after that, for on an armed
- * page it would have been a fault. It is counted before the thread goes on, and so when that stands still; one that is between weft_blocking_begin
- * and _end, and does not, only has the kernel write, of which see below.
- *
  * A store in two halves (a thread is stopped, or scanned, in the middle of memcpy): what is copied is held by where it comes from, or by a register of
  * who copies; both are looked at in stop 2. The kernel's own writes, in read(2), end the arming as the program's do. A pointer that comes that way and is
  * held by nobody (it was in a pipe) keeps nothing alive, as ever.
@@ -71,6 +65,10 @@
  * collector.
  *
  * What is refused by the system in the middle (no memory for tables of pages) ends the mark: stop 2 gives it up and marks all. It is counted.
+ *
+ * The last stop could leave out its look at pages, 0.2 ms for a heap of 500 MB, if the system had counted no page fault of the program since the last round. It
+ * may not: an arming also ends by the fault of a system call that is under way and has not been counted, or when the system moves the page in memory, and then a
+ * store of the program is no fault.
  *
  * Minor cycles, which keep mark bits and scan only what was written since the cycle before, have been looked at and not built: pages would have to be
  * armed all the time, at a fault for each, and in bench/live_heap, where nine of ten operations keep to a 64th of the hubs at a time, 96 of 100 pages
@@ -105,10 +103,9 @@ static struct {
     /* who leads */
     uint64_t last_pages;
     unsigned rounds;
-    uint64_t faults, made; /* [QUIET] when the last round began; faults 0: not known */
     /* rlx: figures */
     w_u64 scanned;
-    w_u64 cycles, given_up, quiet, written_pages, left_pages, all_rounds, stop_stack_bytes;
+    w_u64 cycles, given_up, written_pages, left_pages, all_rounds, stop_stack_bytes;
 } conc = { .lock = LOCK_INIT(RANK_LEAF) };
 
 bool conc_possible(void) { return heap.host.scan_running != NULL && dirty_backend() != DIRTY_NONE; }
@@ -401,8 +398,6 @@ static size_t clean_groups(void) { return groups(conc.rounds == 0 || conc.last_p
 
 static void begin_clean(void)
 {
-    conc.faults = dirty_faults();
-    conc.made = load_acq(&heap.made); /* acq: who looks for pages after that sees those of all that are counted; rel in span_new */
     if (cards_beside())
         begin(PHASE_CLOSE, groups(GROUP_CHUNKS));
     else
@@ -505,7 +500,6 @@ void conc_begin_stw(void)
     store_rlx(&conc.scanned, 0);
     conc.rounds = 0;
     conc.last_pages = 0;
-    conc.faults = 0;
     mark_slice(scan_running, NULL, 0, &scanned);
     add_rlx(&conc.scanned, scanned);
     set_phase(PHASE_ARM, groups(GROUP_CHUNKS)); /* the host hears of it after the stop */
@@ -517,24 +511,16 @@ static void over_stw(void)
     store_rlx(&gc_marks, 1);
 }
 
-/* [QUIET] */
-static bool quiet_stw(void)
-{
-    return conc.faults != 0 && load_rlx(&heap.ncarded) == 0 && load_rlx(&heap.made) == conc.made && dirty_faults() == conc.faults; /* rlx: in a stop */
-}
-
 void conc_disarm(void) { begin(PHASE_DISARM, groups(GROUP_CHUNKS)); }
 
 void conc_end_stw(unsigned nworkers, struct pacer_marked *out)
 {
-    bool quiet = quiet_stw();
-    const struct mark_rest rest = { .njobs = quiet ? 0 : groups(GROUP_CHUNKS), .job_stw = rest_job_stw, .scan_stw = written_stacks_stw };
+    const struct mark_rest rest = { .njobs = groups(GROUP_CHUNKS), .job_stw = rest_job_stw, .scan_stw = written_stacks_stw };
     store_rlx(&conc.round_pages, 0); /* rlx, and all below: in a stop */
     bool ok = load_rlx(&conc.err) == 0;
     if (ok) {
         mark_stw(nworkers, NULL, &rest, out);
         add_rlx(&conc.left_pages, load_rlx(&conc.round_pages));
-        add_rlx(&conc.quiet, quiet);
         ok = load_rlx(&conc.err) == 0;
     }
     if (ok) {
@@ -572,7 +558,7 @@ void conc_after_fork_child(void)
 void conc_stats(struct conc_stats *out)
 {
     *out = (struct conc_stats){ /* rlx: figures */
-        load_rlx(&conc.cycles), load_rlx(&conc.given_up), load_rlx(&conc.quiet), load_rlx(&conc.written_pages), load_rlx(&conc.left_pages), load_rlx(&conc.all_rounds),
+        load_rlx(&conc.cycles), load_rlx(&conc.given_up), load_rlx(&conc.written_pages), load_rlx(&conc.left_pages), load_rlx(&conc.all_rounds),
         load_rlx(&conc.stop_stack_bytes), 0, 0,
     };
     mend_stats(&out->mends, &out->mended);

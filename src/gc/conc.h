@@ -30,7 +30,6 @@ uint64_t conc_scanned(void);
 
 struct conc_stats {
     uint64_t cycles, given_up; /* marked beside the program; those of them that came to a mark in the stop after all */
-    uint64_t quiet;            /* those whose last stop had no page to look at: [QUIET] */
     uint64_t written_pages;    /* found, by all of them; those that were left to the stop */
     uint64_t left_pages, rounds;
     uint64_t stop_stack_bytes; /* of stacks, scanned in second stops */

@@ -117,7 +117,6 @@ struct heap {
     w_u64 large_mallocs, large_frees, large_malloc_bytes, large_free_bytes;
     w_u64 frees[GC_CLASSES], small_free_bytes;
     w_u64 nspans, ncarded; /* ncarded: of them */
-    w_u64 made;            /* spans with pointers, ever. rel: publishes their pages' kind; acq in conc.c */
     /* under caches_lock */
     struct lock caches_lock;
     struct gc_cache_priv *caches;

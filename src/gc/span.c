@@ -68,8 +68,6 @@ struct span *span_new(uint32_t shape, unsigned cls, size_t npages)
     map_pages(s);
     show_kind(s, true);
     add_rlx(&heap.nspans, 1); /* rlx: counters */
-    if (shape != SHAPE_NOSCAN)
-        add_acq_rel(&heap.made, 1); /* rel: the kind of its pages is to be seen; acq in conc.c. Before anything is stored in it */
     if (s->carded)
         add_rlx(&heap.ncarded, 1); /* before anything is stored in it */
     return s;

@@ -92,8 +92,6 @@ ptrdiff_t dirty_mend(uintptr_t lo, uintptr_t hi)
     return refused() ? refusal() : dirty.way->mend == NULL ? -ENOSYS : dirty.way->mend(lo, hi);
 }
 
-uint64_t dirty_faults(void) { return dirty.way != NULL && dirty.way->faults != NULL ? dirty.way->faults() : 0; }
-
 /* ---- writes ------------------------------------------------------------------------------------------------------------ */
 
 void dirty_hold_slow(const void *p, size_t bytes, bool hold)

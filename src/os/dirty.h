@@ -49,11 +49,6 @@ struct dirty_range { uintptr_t lo, hi; };
  * different pages. */
 ptrdiff_t dirty_take(uintptr_t lo, uintptr_t hi, bool arm, struct dirty_range *out, size_t n, uintptr_t *next);
 
-/* Page faults of the program's threads so far, plus one. While it stays the same none of them has written to an armed page: the first write to one is a
- * fault, which is counted before the write is done. What does not show is a write from outside: of a device, or of another process that writes here
- * (ptrace(2), process_vm_writev(2)). 0: this back-end does not know. A microsecond or two. */
-uint64_t dirty_faults(void);
-
 /* The kernel is about to write to [p, p + bytes) on behalf of a system call that this thread makes: until dirty_release the pages are not armed,
  * whoever arms them. Any address; inside the runtime or not. */
 extern w_u32 dirty_holds; /* set: the back-end needs it. Read relaxed: changes while no runtime runs */

@@ -28,7 +28,6 @@
 #include "os/dirty_way.h"
 #include <errno.h>
 #include <linux/userfaultfd.h>
-#include <sys/resource.h>
 #include "os/loader.h"
 #include "os/pagemap.h"
 #include "os/vm.h"
@@ -45,7 +44,6 @@
 
 static struct {
     int fd, pagemap;
-    bool counts; /* the write that ends an arming is counted among the thread's page faults */
     uintptr_t lo, hi;
 } uffd = { .fd = -1, .pagemap = -1 };
 
@@ -168,23 +166,12 @@ static int is_written(uintptr_t lo, uintptr_t hi)
     return k == 1 && (found.lo != lo || found.hi != lo + os_page_bytes()) ? -ENOSYS : (int)k;
 }
 
-/* Minor and major ones: it is one of these if it had to wait for a lock. */
-static uint64_t faults(int whose)
-{
-    struct rusage u;
-    return sys_call2(SYS_getrusage, whose, &u) == 0 ? (uint64_t)u.ru_minflt + (uint64_t)u.ru_majflt + 1 : 0;
-}
-
-static uint64_t uffd_faults(void) { return uffd.counts ? faults(RUSAGE_SELF) : 0; }
-
 /* A write by the program, one by the kernel, one that arming makes forgotten. */
 static int try_range(uintptr_t lo, uintptr_t hi)
 {
     int err = register_range(lo, hi);
     if (err == 0 && (err = uffd_arm(lo, hi)) == 0 && (err = is_written(lo, hi)) == 0) {
-        uint64_t before = faults(RUSAGE_THREAD);
         *(volatile char *)lo = 1;
-        uffd.counts = before != 0 && faults(RUSAGE_THREAD) != before;
         if ((err = is_written(lo, hi)) == 1 && (err = (int)sys_call2(SYS_clock_gettime, 1, lo)) == 0 && (err = is_written(lo, hi)) == 1) {
             *(volatile char *)lo = 2;
             if ((err = uffd_arm(lo, lo + os_page_bytes())) == 0 && (err = is_written(lo, hi)) == 0)
@@ -259,6 +246,6 @@ static int uffd_after_fork_child(void)
 const struct dirty_way dirty_uffd = {
     .id = DIRTY_UFFD, .does = "told by the kernel (userfaultfd)",
     .start = uffd_start, .stop = uffd_stop, .committed = uffd_committed, .watch = register_range, .arm = uffd_arm, .disarm = uffd_disarm,
-    .take = uffd_take, .mend = uffd_mend, .faults = uffd_faults,
+    .take = uffd_take, .mend = uffd_mend,
     .after_fork_child = uffd_after_fork_child,
 };

@@ -17,7 +17,6 @@ struct dirty_way {
     int (*disarm)(uintptr_t lo, uintptr_t hi);
     ptrdiff_t (*take)(uintptr_t lo, uintptr_t hi, bool arm, struct dirty_range *out, size_t n, uintptr_t *next);
     ptrdiff_t (*mend)(uintptr_t lo, uintptr_t hi); /* NULL: -ENOSYS */
-    uint64_t (*faults)(void);                  /* NULL: 0 */
     void (*hold)(uintptr_t lo, uintptr_t hi, bool hold);
     bool (*fault)(uintptr_t addr);
     void (*forked)(void);

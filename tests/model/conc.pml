@@ -27,8 +27,8 @@
  * does, in any order and as often as it likes: arm; scan data; scan the stack of the parked fiber ([PIN] in sched/fiber.h); scan a grey object;
  * preclean, that is take the written pages, arm them again, and rescan the marked objects there. At some moment comes the second stop: threads,
  * data, the stacks that are due, the last written pages; and it drains. Due is a stack that was not scanned in this cycle, or that was since
- * resumed, or written to by others. With QUIET it takes the last written pages only if a thread has had a fault, or C's page was mapped, since the last
- * preclean began ([QUIET] in gc/conc.c).
+ * resumed, or written to by others. With QUIET it takes the last written pages only if a fault of a thread has been counted, or C's page was mapped,
+ * since the last preclean began.
  *
  * Left out, as they only add what is there already: more objects on a page (more is rescanned), more words in an object (read at more moments, each
  * after the mark bit was set), stacks of more words (a pinned one only changes by what others write to it, which makes it due), more processors. A
@@ -39,13 +39,13 @@
  *     in it till then would be seen by nobody (ARM_FORGETS). With that, arming may come at any time, even after scanning.
  *   - Others write to the stack of a parked fiber, by plain stores: a child to the place for its result, a sender to the receiver's variable. So it
  *     does not do to scan those that ran (STACKS_UNWATCHED).
+ *   - That no fault was counted does not say that nothing was written (KERNEL,QUIET): the kernel ends an arming for a system call, and before that
+ *     is counted the program stores to the same page without a fault.
  *   - That objects are born marked is not for what is reached, which would be found; it is for slots that lie in a cache when the sweep begins.
  *
  * right  STEPS=5
  * right  STEPS=4,KERNEL
  * right  STEPS=5,GAP
- * right  STEPS=5,QUIET
- * right  STEPS=4,QUIET,KERNEL
  * wrong  STEPS=5,FORGET_RAN        a fiber that was resumed since its scan is left out of the stop
  * wrong  STEPS=3,STACKS_UNWATCHED  a parked fiber whose stack others have written to is left out of the stop
  * wrong  STEPS=3,FLAG_LATE         that a stack is due is forgotten after its scan, and not before
@@ -58,8 +58,7 @@
  * wrong  STEPS=3,TAKE_AFTER_RESCAN marked objects on written pages are rescanned first, then the pages are taken
  * wrong  STEPS=3,ARM_AFTER_RESCAN  written pages are taken, rescanned, and only then armed
  * wrong  STEPS=5,GAP,MAP_EARLY     what was free when the range was decided is not rescanned, though an object was born there before it was armed
- * wrong  STEPS=4,QUIET,COUNT_LATE  faults are counted from the end of the last take on, and not from before it
- * wrong  STEPS=5,QUIET,MADE_UNSEEN that C's page has become mapped since is no reason to look
+ * wrong  STEPS=4,KERNEL,QUIET      the stop does not look at pages as no page fault has been counted: one of a system call is, when it is too late
  * wrong  STEPS=3,RESCAN_EARLY      they are rescanned before the call that arms them has returned
  * wrong  STEPS=2,BORN_WHITE        new objects are born unmarked
  * wrong  STEPS=2,CACHES_KEPT       the first stop leaves the caches what they have
@@ -127,7 +126,8 @@ inline store(o, v)
     field[o] = v;
     if
     :: stale & BIT(o) -> skip
-    :: armed & BIT(o) -> written = written | BIT(o); NOTE(faulted)
+    :: armed & BIT(o) & written -> skip
+    :: armed & BIT(o) & ~written -> written = written | BIT(o); NOTE(faulted)
     :: !(armed & BIT(o)) -> skip
     fi
 }
@@ -273,9 +273,6 @@ inline take()
 #else
     d_step { report = WRITTEN; arm_begin() }
     stale = 0;
-#ifdef COUNT_LATE
-    FORGET;
-#endif
     rescan()
 #endif
 }
@@ -337,9 +334,6 @@ proctype collector()
         :: else
         fi;
 #ifndef NO_LAST_PAGES
-#ifdef MADE_UNSEEN
-        made = false;
-#endif
         report = (LOOKS -> WRITTEN : 0);
         grey = grey | (marked & report)
 #endif
