@@ -4,7 +4,6 @@
 #include "../bench.h"
 #include <gc.h>
 #include <pthread.h>
-#include <sched.h>
 #include "../live_heap.h"
 
 #ifdef INCREMENTAL
@@ -27,7 +26,7 @@ static void event(GC_EventType e)
         stops[nstops++] = bench_clock_ns(CLOCK_MONOTONIC) - stop_began;
 }
 
-static void give_way(void) { sched_yield(); }
+static void give_way(void) { } /* the system takes turns with its threads; by sched_yield some would get no turn: base/backoff.h */
 static void sleep_ns(int64_t ns) /* signals of the collector interrupt it */
 {
     int64_t until = bench_clock_ns(CLOCK_MONOTONIC) + ns;
