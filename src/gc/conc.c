@@ -66,9 +66,9 @@
  *
  * What is refused by the system in the middle (no memory for tables of pages) ends the mark: stop 2 gives it up and marks all. It is counted.
  *
- * The last stop could leave out its look at pages, 0.2 ms for a heap of 500 MB, if the system had counted no page fault of the program since the last round. It
- * may not: an arming also ends by the fault of a system call that is under way and has not been counted, or when the system moves the page in memory, and then a
- * store of the program is no fault.
+ * The last stop could leave out its look at pages, 0.2 ms for a heap of 500 MB, if the system had counted no page fault of the program since the last
+ * round. It may not: an arming also ends by the fault of a system call that is under way and has not been counted, or when the system moves the page in
+ * memory, and then a store of the program is no fault.
  *
  * Minor cycles, which keep mark bits and scan only what was written since the cycle before, have been looked at and not built: pages would have to be
  * armed all the time, at a fault for each, and in bench/live_heap, where nine of ten operations keep to a 64th of the hubs at a time, 96 of 100 pages
