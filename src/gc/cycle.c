@@ -400,13 +400,11 @@ static void tell_host(void)
 
 static bool waits(enum gc_why why) { return why == GC_WHY_FORCED || why == GC_WHY_NOMEM; }
 
-static bool stop_wanted(void) { return heap.host.stop_wanted != NULL && load_rlx(heap.host.stop_wanted) != 0; } /* rlx: looked at again */
-
 /* Somebody's cycle is under way: helps, or lets others go on. */
 static void help(void)
 {
     uint64_t scanned = 0;
-    if (!gc_mark_some(GC_CPU_DEDICATED, true, SLICE_BYTES, &scanned) || stop_wanted())
+    if (!gc_mark_some(GC_CPU_DEDICATED, true, SLICE_BYTES, &scanned) || heap_stop_wanted())
         relax();
 }
 

@@ -125,6 +125,12 @@ struct heap {
 };
 extern struct heap heap;
 
+/* Somebody waits for us to stand still. */
+static inline bool heap_stop_wanted(void)
+{
+    return heap.host.stop_wanted != NULL && load_rlx(heap.host.stop_wanted) != 0; /* rlx: looked at again and again */
+}
+
 static inline size_t page_of(const void *p) { return (size_t)((const char *)p - heap.base) >> PAGE_SHIFT; }
 static inline size_t span_page(const struct span *s) { return (size_t)(s - heap.spans); }
 static inline char *span_base(const struct span *s) { return heap.base + (span_page(s) << PAGE_SHIFT); }

@@ -710,9 +710,6 @@ static ALWAYS_INLINE void prefetch_object(struct marker *m, entry e)
     }
 }
 
-/* Somebody waits for us to stand still. */
-static bool is_wanted(void) { return heap.host.stop_wanted != NULL && load_rlx(heap.host.stop_wanted) != 0; } /* rlx: looked at again and again */
-
 struct batch {
     unsigned n;
     entry e[BATCH];
@@ -743,7 +740,7 @@ static void drain(struct marker *m)
     now->n = 0;
     for (;;) {
         settle_all(m);
-        if (m->most != MARK_ALL && (m->scanned >= m->most || is_wanted())) {
+        if (m->most != MARK_ALL && (m->scanned >= m->most || heap_stop_wanted())) {
             push_batch(m, now);
             return;
         }
@@ -1142,7 +1139,7 @@ bool mark_slice(mark_part *part, void *arg, uint64_t most, uint64_t *scanned)
         part(arg, &m);
     do
         drain(&m);
-    while (part == NULL && m.scanned < m.most && !is_wanted() && next_chunk(&m));
+    while (part == NULL && m.scanned < m.most && !heap_stop_wanted() && next_chunk(&m));
     give_all(&m);
     marker_end(&m);
     lock_take(&work.lock);

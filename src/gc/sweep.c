@@ -142,7 +142,7 @@ void sweep_share(uint64_t bytes)
         uint64_t now = load_rlx(&sweep.swept); /* by others, too: that is paid as well */
         sub_rlx(&sweep.owed, (int64_t)(now - w_min(now, swept)));
         swept = now;
-        if (!more || (heap.host.stop_wanted != NULL && load_rlx(heap.host.stop_wanted) != 0)) /* rlx: a hint */
+        if (!more || heap_stop_wanted())
             break;
     }
 }

@@ -26,7 +26,6 @@
 #include <weft/prof.h>
 #include <errno.h>
 #include <pthread.h>
-#include <time.h>
 #include "base/backoff.h"
 #include "base/offheap.h"
 #include "base/real.h"

@@ -31,7 +31,6 @@
 #include "sched/seed.h"
 #include "sched/switch.h"
 #include "sched/world.h"
-#include "base/backoff.h"
 #include <errno.h>
 #include <sched.h>
 
@@ -72,7 +71,7 @@ static struct m *machine_here(int *err)
 
 void rt_own(struct m *m)
 {
-    for (unsigned looks = 0;;) {
+    for (;;) {
         uint32_t s = load_acq(&m->pstate); /* acq: sees m->p; rel in p_take, m_own */
         if (s == M_OWNED)
             return;
@@ -83,7 +82,7 @@ void rt_own(struct m *m)
             continue;
         }
         if (s == M_TAKING) {
-            backoff(looks++);
+            cpu_relax();
             continue;
         }
         if (unlikely(m->blocking))

@@ -22,7 +22,6 @@
 #include "sched/sysmon.h"
 #include "sched/world.h"
 #include "sched/sanitize.h"
-#include "base/backoff.h"
 #include "base/fail.h"
 #include "os/futex.h"
 #include "os/vm.h"
@@ -79,8 +78,8 @@ struct p *m_disown(struct m *m)
     struct p *p = m->p;
     PROBE(proc_lost, p, m, 0); /* by us, or while we stand still */
     uint32_t old = sched.fenced ? M_FENCED : M_OWNED;
-    for (unsigned looks = 0; !cas_acq_rel(&m->pstate, old, M_GONE); looks++) /* a taker looks just now; it will find us inside */
-        backoff(looks);
+    while (!cas_acq_rel(&m->pstate, old, M_GONE)) /* a taker looks just now; it will find us inside */
+        cpu_relax();
     m->p = NULL;
     store_rlx(&p->owner, NULL); /* rlx: a hint for others */
     return p;

@@ -2,7 +2,6 @@
 #ifndef WEFT_SCHED_MACHINE_H
 #define WEFT_SCHED_MACHINE_H
 
-#include "base/backoff.h"
 #include "sched/sched.h"
 
 /* m has p from now on, or none. Owner of m, or a waker while m sleeps. */
@@ -12,8 +11,8 @@ struct p *m_disown(struct m *m);
 static inline bool m_has_p(struct m *m)
 {
     uint32_t s;
-    for (unsigned looks = 0; unlikely((s = load_acq(&m->pstate)) == M_TAKING); looks++) /* acq: as in rt_own */
-        backoff(looks);
+    while (unlikely((s = load_acq(&m->pstate)) == M_TAKING)) /* acq: as in rt_own */
+        cpu_relax();
     return s != M_GONE;
 }
 

@@ -252,7 +252,7 @@ static void mark_share(enum gc_cpu who, bool ends, bool (*wanted)(void), int tim
         p->marked_ns = os_now_ns();
 }
 
-struct assist { bool paid, again; int64_t worth; };
+struct assist { bool paid, again; int64_t worth; }; /* again: it has been tried before */
 
 static void assist(void *arg)
 {
@@ -264,7 +264,7 @@ static void assist(void *arg)
     } else {
         a->paid = gc_assist(gc_debt(&m_self()->p->gc), &a->worth);
     }
-    if ((!a->paid && a->again) || load_rlx(&sched.stopping) != 0) /* first it is other fibers' turn; rlx: looked at again */
+    if ((!a->paid && a->again) || load_rlx(&sched.stopping) != 0) /* after the first try other fibers run. rlx: looked at again */
         host_relax();
     a->again = true;
 }
@@ -441,15 +441,15 @@ void mutator_force_gc(void)
 
 /* ---- what gc asks of us ------------------------------------------------------------------------------------ */
 
-/* The caller waits for another's cycle on its thread's own stack, its fiber published as a parked one: so it can stand still for that cycle's
- * stop. */
+/* The caller waits for others, who have all that is to be marked in hand, on its thread's own stack, its fiber published as a parked one: so it can stand
+ * still for a stop. */
 static void host_relax(void)
 {
     struct m *m = m_self();
+    if (load_acq(&sched.stopping) == 0)
+        world_nap();
     if (load_acq(&sched.stopping) != 0)
         world_stop_here(m);
-    else
-        world_nap();
 }
 
 static void host_stop(int reason) { world_stop(reason, true); }

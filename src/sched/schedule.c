@@ -136,7 +136,7 @@ static w_noinline struct fiber *poll_seeded(int64_t when, int64_t delay)
 {
     int64_t began = os_now_ns();
     bool jump = delay > 0 && seed_alone();
-    struct fiber *list = netpoll(jump ? 0 : delay);
+    struct fiber *list = netpoll(jump ? 0 : delay > 0 ? w_max(delay - (os_now_ns() - began), (int64_t)0) : delay);
     if (delay > 0)
         seed_waited(when, jump ? delay : os_now_ns() - began);
     return list;

@@ -28,7 +28,6 @@
 #include "sched/task.h"
 #include "sched/waitgroup.h"
 #include "sched/world.h"
-#include "base/backoff.h"
 #include "os/clock.h"
 #include "os/ticks.h"
 #include "sched/sanitize.h"
@@ -49,16 +48,15 @@ const char *wait_reason_text(enum wait_reason r)
 
 static w_cold void pin_wait(struct fiber *f)
 {
-    for (unsigned looks = 0; load_acq(&f->pin) != 0; looks++) /* acq: the looker is done with the stack; rel in fiber_unpin */
-        backoff(looks);
+    while (load_acq(&f->pin) != 0) /* acq: the looker is done with the stack; rel in fiber_unpin */
+        cpu_relax();
 }
 
 /* Another who looks is waited for: that takes him microseconds. */
 static void pin_claim(struct fiber *f)
 {
-    /* seq: before the look at state; resuming stores state before it looks at pin; membarrier makes that hold there */
-    for (unsigned looks = 0; !cas_seq(&f->pin, 0, 1); looks++)
-        backoff(looks);
+    while (!cas_seq(&f->pin, 0, 1)) /* seq: before the look at state; resuming stores state before it looks at pin; membarrier makes that hold there */
+        cpu_relax();
 }
 
 static bool pin_holds(struct fiber *f)

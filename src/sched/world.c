@@ -7,7 +7,8 @@
  *   2. stopping = 1; POLL_STOP in every machine's poll; then sched.lock once, after which no idle P is taken up (see machine.c); then a membarrier.
  *   3. Idle Ps are stopped by being idle: nobody gets one. Each machine with a P is either
  *        in user code: its P is taken (p_take) and kept in m->taken; or
- *        inside: it stands still by itself when it leaves, parks, or looks for work (world_stop_here), with its P in hand. It is waited for.
+ *        inside: it stands still by itself when it leaves, parks, or looks for work (world_stop_here), with its P in hand. It is waited for, and woken
+ *        if it naps (world_nap).
  *      A machine may have given its P up, or sysmon taken one, and not have put it away yet (proc_handoff): that is waited for as well, since until
  *      then it may be at work on queues and timers.
  *   4. If threads are to stop: each machine with a current fiber that is in user code gets the stop signal. The handler, on the alternate stack,
@@ -364,7 +365,7 @@ void world_nap(void)
 {
     add_seq(&world.napping, 1); /* seq: see world_stop */
     os_futex_wait(&sched.stopping, 0, NAP_NS);
-    sub_acq_rel(&world.napping, 1);
+    sub_rlx(&world.napping, 1); /* rlx: too high a number only wakes for nothing */
 }
 
 void world_stop(int reason, bool threads)

@@ -23,7 +23,8 @@ static const struct refused { const char *name; unsigned number; } refusable[] =
     { "userfaultfd", SYS_userfaultfd }, { "membarrier", SYS_membarrier }, { "perf_event_open", SYS_perf_event_open }, { "timer_create", SYS_timer_create },
     { "process_madvise", SYS_process_madvise }, { "process_vm_readv", SYS_process_vm_readv }, { "epoll_pwait2", SYS_epoll_pwait2 },
     { "sched_getaffinity", SYS_sched_getaffinity }, { "prctl", SYS_prctl }, { "madvise", SYS_madvise }, { "get_robust_list", SYS_get_robust_list },
-    { "io_uring_setup", 425 }, { "clone3", CLONE3 }, { "close_range", 436 }, { "pidfd_open", 434 }, { "mincore", SYS_mincore }, { "getrusage", SYS_getrusage }, { "sched_setaffinity", SYS_sched_setaffinity },
+    { "io_uring_setup", 425 }, { "clone3", CLONE3 }, { "close_range", 436 }, { "pidfd_open", 434 }, { "mincore", SYS_mincore },
+    { "sched_setaffinity", SYS_sched_setaffinity },
 };
 #define N ((int)(sizeof refusable / sizeof *refusable))
 
