@@ -12,8 +12,8 @@
  * The child of a fork is without the threads that held the lock or were in fn at that moment. Nothing is half done but what the lock
  * guards, and that is a slot whose mask is still 0, or probe_mask; see probe_after_fork. */
 #include "base/probe.h"
-#include "base/backoff.h"
 #include <errno.h>
+#include "base/backoff.h"
 #include "base/lock.h"
 
 #define SLOTS 8

@@ -1,7 +1,6 @@
 /* See stats.h. */
 #include "gc/stats.h"
 #include <string.h>
-#include <sys/syscall.h>
 #include "base/backoff.h"
 #include "gc/cache.h"
 #include "os/clock.h"

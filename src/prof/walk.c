@@ -44,6 +44,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include "base/backoff.h"
 #include "base/offheap.h"
 #include "base/syscall.h"
 #include "os/futex.h"
@@ -89,9 +90,9 @@ static void walks_over(void)
     world_fence();
     for (struct m *m = load_acq(&sched.all_m); m != NULL; m = m->all_next) /* acq: sees the machine; rel in m_publish_locked */
         while (load_acq(&m->reading) != 0) /* acq: it is done with what it read; rel in walk_end */
-            os_futex_wait(&walk.stop, load_rlx(&walk.stop), 50000); /* a pause */
+            nap();
     while (load_seq(&walk.parked) != 0) /* seq: after the publication; the walk counts itself before it looks what is published */
-        os_futex_wait(&walk.stop, load_rlx(&walk.stop), 50000);
+        nap();
 }
 
 static void publish(struct tables *t)

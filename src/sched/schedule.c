@@ -134,11 +134,12 @@ static bool any_queue_filled(void)
 /* Till the first timer, by a clock that is drawn. */
 static w_noinline struct fiber *poll_seeded(int64_t when, int64_t delay)
 {
+    if (delay <= 0)
+        return netpoll(delay);
     int64_t began = os_now_ns();
-    bool jump = delay > 0 && seed_alone();
-    struct fiber *list = netpoll(jump ? 0 : delay > 0 ? w_max(delay - (os_now_ns() - began), (int64_t)0) : delay);
-    if (delay > 0)
-        seed_waited(when, jump ? delay : os_now_ns() - began);
+    bool jump = seed_alone();
+    struct fiber *list = netpoll(jump ? 0 : w_max(delay - (os_now_ns() - began), (int64_t)0));
+    seed_waited(when, jump ? delay : os_now_ns() - began);
     return list;
 }
 

@@ -69,22 +69,18 @@ int64_t seed_now_ns(void) { return add_rlx(&seeded.now_ns, LOOK_NS) + LOOK_NS; }
 
 int64_t seed_peek_ns(void) { return load_rlx(&seeded.now_ns); } /* rlx: see now_ns */
 
-#define ALONE_PAUSES 50u
 #define ALONE_NAPS 50u /* 4 ms: they may have no CPU just now */
 
 /* Those that are about to fall asleep, having passed the processor on, are waited for. */
 bool seed_alone(void)
 {
-    for (unsigned looks = 0; looks < ALONE_PAUSES + ALONE_NAPS && netpoll_waiters() == 0; looks++) {
+    for (unsigned looks = 0; looks < BACKOFF_PAUSES + ALONE_NAPS && netpoll_waiters() == 0; looks++) {
         lock_take(&sched.lock);
         bool alone = sched.nactive == 1;
         lock_drop(&sched.lock);
         if (alone)
             return netpoll_waiters() == 0;
-        if (looks < ALONE_PAUSES)
-            cpu_relax();
-        else
-            nap();
+        backoff(looks);
     }
     return false;
 }

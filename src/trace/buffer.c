@@ -72,6 +72,7 @@
 #include <limits.h>
 #include <linux/membarrier.h>
 #include <string.h>
+#include "base/backoff.h"
 #include "base/offheap.h"
 #include "base/syscall.h"
 #include "os/futex.h"
@@ -280,21 +281,15 @@ void trace_emitter_put(struct trace_emitter *e)
 
 /* ---- the switcher ------------------------------------------------------------------------------------------------ */
 
-static w_u32 nobody_wakes;
-
 /* False: it is not over by then. */
 static bool settle(struct trace_emitter *e, int64_t deadline)
 {
     uint32_t s = load_acq(&e->seq); /* acq, and below: sees what was written in the old generation; rel in trace_leave and trace_enter_at */
     if (s % 2 == 0)
         return true;
-    for (unsigned i = 0; load_acq(&e->seq) == s; i++)
-        if (i < 1000)
-            cpu_relax();
-        else if (deadline != 0 && os_now_ns() > deadline)
+    for (unsigned looks = 0; load_acq(&e->seq) == s; backoff(looks++))
+        if (looks >= BACKOFF_PAUSES && deadline != 0 && os_now_ns() > deadline)
             return false;
-        else
-            os_futex_wait(&nobody_wakes, 0, 50000); /* it has no CPU */
     return true;
 }
 
@@ -394,7 +389,7 @@ uint32_t trace_take_sigsafe(int64_t patience_ns)
     while (!cas_acq(&trace.turn, 0, TURN_HANDLERS)) { /* acq: the generation before is finished; rel in trace_turn_drop */
         if (load_rlx(&trace.turn) == (here() << 1 | 1) || os_now_ns() > deadline) /* rlx: if it is our thread's, it wrote that itself */
             return 0;
-        os_futex_wait(&nobody_wakes, 0, 100000);
+        nap();
     }
     uint32_t old = load_acq(&trace.gen); /* acq: sees what trace_begin prepared; rel there */
     if (old != 0 && trace.taken == 0) {
